@@ -1,0 +1,113 @@
+"""What passes between LVM and device-mapper: the counterpart of the kernel's `linux/dm-ioctl.h`.
+
+`dm.mapper` implements `DeviceMapper` in process, `daemon.client` over the control socket;
+`activation` and the `dmsetup` command are written against the protocol alone. This module
+depends on nothing, so that both sides of the socket can share it.
+
+Devices are named by their dm name; where an argument is called `device`, the name, the UUID
+(`LVM-...`) and `major:minor` are all understood, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["DM_MAJOR", "FILE_MAJOR", "DeviceInfo", "DeviceMapper", "TableLine"]
+
+DM_MAJOR = 253
+"""Major number shown for mapped devices (what Debian's kernel gives device-mapper)."""
+
+FILE_MAJOR = 240
+"""Major number shown for plain files used as disks; 240-254 are for local use."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableLine:
+    """One target of a table, or one line of a status; `start` and `length` in sectors."""
+
+    start: int
+    length: int
+    target_type: str
+    params: str = ""
+
+    def __str__(self) -> str:
+        # dmsetup prints the blank after the type even when there are no parameters.
+        return f"{self.start} {self.length} {self.target_type} {self.params}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What `dmsetup info` shows of a device (struct dm_ioctl)."""
+
+    name: str
+    uuid: str
+    major: int
+    minor: int
+    open_count: int
+    event_nr: int
+    suspended: bool
+    live_table: bool
+    inactive_table: bool
+    read_only: bool
+    target_count: int
+    size: int
+    """Size of the live table in sectors; 0 without one."""
+
+
+class DeviceMapper(Protocol):
+    """The device-mapper calls. Every one may raise NotFoundError (ENXIO) for an unknown device."""
+
+    def create(
+        self, name: str, uuid: str = "", *, minor: int | None = None, read_only: bool = False
+    ) -> DeviceInfo:
+        """A new device without tables. ExistsError (EBUSY in the kernel) for a taken name."""
+
+    def load(
+        self, device: str, table: Sequence[TableLine], *, read_only: bool = False
+    ) -> DeviceInfo:
+        """Fill the inactive table slot. TableError with the kernel's errno when refused."""
+
+    def clear(self, device: str) -> DeviceInfo:
+        """Drop the inactive table."""
+
+    def suspend(self, device: str, *, lockfs: bool = True, flush: bool = True) -> DeviceInfo:
+        """Stop I/O: wait for what is under way, hold back what comes. With `lockfs`, file
+        systems mounted on the device are frozen first (thawed by resume)."""
+
+    def resume(self, device: str) -> DeviceInfo:
+        """Make an inactive table live, if there is one, and let I/O go on."""
+
+    def remove(self, device: str, *, force: bool = False, retry: bool = False) -> None:
+        """BusyError (EBUSY) while open or used by another device's table. `force` replaces the
+        table by one of error targets first, as dmsetup does."""
+
+    def rename(self, device: str, new_name: str) -> DeviceInfo: ...
+
+    def set_uuid(self, device: str, uuid: str) -> DeviceInfo: ...
+
+    def table(self, device: str, *, inactive: bool = False) -> list[TableLine]: ...
+
+    def status(self, device: str, *, flush: bool = True) -> list[TableLine]: ...
+
+    def info(self, device: str) -> DeviceInfo: ...
+
+    def deps(self, device: str, *, inactive: bool = False) -> list[tuple[int, int]]:
+        """(major, minor) of every device the table uses."""
+
+    def message(self, device: str, sector: int, message: str) -> str:
+        """Send a message to the target at `sector`; TableError (EINVAL) if it knows none."""
+
+    def wait(self, device: str, event_nr: int | None = None, timeout: float | None = None) -> int:
+        """Block until the device's event counter exceeds `event_nr` (default: as of now);
+        return the counter."""
+
+    def devices(self) -> list[DeviceInfo]:
+        """All mapped devices, by ascending minor number."""
+
+    def targets(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Target types and their versions, as `dmsetup targets` shows them."""
+
+    def device_name(self, major: int, minor: int) -> str | None:
+        """The path of the file or disk, or the dm name, behind a major:minor that was shown."""

@@ -1,0 +1,62 @@
+"""What a server serves: named block devices, opened one client at a time.
+
+The daemon implements `ExportSource` over its mapped devices; tests may use
+`StaticSource` over any block devices. FUSE shows the names as paths, NBD as exports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.errors import NotFoundError
+
+__all__ = ["ExportInfo", "ExportSource", "StaticSource"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportInfo:
+    """One name; `size` in bytes. A snapshot also offers the NBD context `ulvm:changed`."""
+
+    name: str
+    size: int
+    read_only: bool
+    description: str = ""
+    is_snapshot: bool = False
+
+
+class ExportSource(Protocol):
+    """Names look like `vg/lv` or `mapper/<dm name>`; one slash, no leading slash."""
+
+    def exports(self) -> list[ExportInfo]:
+        """All that can be opened now, sorted by name."""
+
+    def describe(self, name: str) -> ExportInfo:
+        """NotFoundError if there is no such export."""
+
+    def open(self, name: str, *, write: bool) -> BlockDevice:
+        """A handle that counts as an open of the device until its close().
+        NotFoundError; DeviceError(EROFS) for `write` on a read-only device."""
+
+
+class StaticSource:
+    """A fixed set of devices; `close` of a handle leaves the device open."""
+
+    def __init__(self, devices: Mapping[str, BlockDevice]) -> None:
+        self._devices = dict(devices)
+
+    def exports(self) -> list[ExportInfo]:
+        return [self.describe(name) for name in sorted(self._devices)]
+
+    def describe(self, name: str) -> ExportInfo:
+        device = self._devices.get(name)
+        if device is None:
+            raise NotFoundError(f"no export named {name!r}")
+        snapshot = device.changed(0, 0) is not None
+        return ExportInfo(name, device.size, device.read_only, is_snapshot=snapshot)
+
+    def open(self, name: str, *, write: bool) -> BlockDevice:
+        self.describe(name)
+        return self._devices[name]

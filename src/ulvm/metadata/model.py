@@ -1,0 +1,263 @@
+"""A volume group as immutable values, in the terms of LVM2's text metadata.
+
+Sizes are sectors (512 bytes) or extents, as named. A change is a new `VolumeGroup` (see
+`metadata.edit`); nothing here does I/O. Field order follows the text format
+(lib/format_text/export.c of LVM2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+__all__ = [
+    "Area",
+    "LogicalVolume",
+    "PhysicalVolume",
+    "Segment",
+    "SimpleSegment",
+    "SnapshotSegment",
+    "StripedSegment",
+    "VolumeGroup",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalVolume:
+    """One PV as its VG's metadata describe it."""
+
+    uuid: str
+    """In text form, with dashes: 6-4-4-4-4-4-6."""
+    device: str
+    """Path when last written; a hint only."""
+    dev_size: int
+    """Sectors."""
+    pe_start: int
+    """Sectors from the start of the device to extent 0."""
+    pe_count: int
+    status: frozenset[str] = frozenset({"ALLOCATABLE"})
+    flags: frozenset[str] = frozenset()
+    tags: tuple[str, ...] = ()
+    device_id_type: str | None = None
+    device_id: str | None = None
+    ba_start: int = 0
+    ba_size: int = 0
+
+    @property
+    def allocatable(self) -> bool:
+        return "ALLOCATABLE" in self.status
+
+    @property
+    def missing(self) -> bool:
+        return "MISSING" in self.flags
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Where a stripe starts: PV (by UUID) and its first physical extent."""
+
+    pv_uuid: str
+    pe: int
+
+
+@dataclass(frozen=True, slots=True)
+class StripedSegment:
+    """`type = "striped"`; one stripe is what users call linear."""
+
+    start_extent: int
+    extent_count: int
+    """Logical extents over all stripes; each area has extent_count / len(areas) extents."""
+    areas: tuple[Area, ...]
+    stripe_size: int = 0
+    """Sectors; 0 for one stripe."""
+    tags: tuple[str, ...] = ()
+
+    @property
+    def type_name(self) -> str:
+        return "striped" if len(self.areas) > 1 else "linear"
+
+    @property
+    def area_len(self) -> int:
+        """Physical extents in each area."""
+        return self.extent_count // len(self.areas)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSegment:
+    """The one segment of a hidden `snapshotN` LV; ties a COW to its origin by name."""
+
+    start_extent: int
+    extent_count: int
+    chunk_size: int
+    """Sectors."""
+    origin: str
+    cow: str
+    merging: bool = False
+    tags: tuple[str, ...] = ()
+
+    @property
+    def type_name(self) -> str:
+        return "snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class SimpleSegment:
+    """A segment without areas: `zero` or `error`."""
+
+    start_extent: int
+    extent_count: int
+    type_name: str
+    tags: tuple[str, ...] = ()
+
+
+Segment = StripedSegment | SnapshotSegment | SimpleSegment
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalVolume:
+    """One LV section. A COW is an LV under the snapshot's user-visible name; a hidden
+    `snapshotN` LV (one SnapshotSegment) makes it a snapshot."""
+
+    name: str
+    uuid: str
+    segments: tuple[Segment, ...]
+    status: frozenset[str] = frozenset({"READ", "WRITE", "VISIBLE"})
+    flags: frozenset[str] = frozenset()
+    tags: tuple[str, ...] = ()
+    creation_time: int = 0
+    """Seconds since the epoch; 0 if unknown."""
+    creation_host: str = ""
+    allocation_policy: str = "inherit"
+    read_ahead: int | None = None
+    """Sectors; None = auto, -1 = none."""
+    major: int | None = None
+    minor: int | None = None
+    profile: str | None = None
+
+    @property
+    def extent_count(self) -> int:
+        """Logical extents."""
+        return sum(s.extent_count for s in self.segments)
+
+    @property
+    def snapshot_segment(self) -> SnapshotSegment | None:
+        """The segment if this is a hidden snapshotN LV."""
+        if len(self.segments) == 1 and isinstance(self.segments[0], SnapshotSegment):
+            return self.segments[0]
+        return None
+
+    @property
+    def writable(self) -> bool:
+        return "WRITE" in self.status
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeGroup:
+    """A whole VG. `lvs` holds visible, COW and hidden snapshotN LVs alike, in VG list order."""
+
+    name: str
+    uuid: str
+    extent_size: int
+    """Sectors."""
+    seqno: int = 0
+    status: frozenset[str] = frozenset({"RESIZEABLE", "READ", "WRITE"})
+    flags: frozenset[str] = frozenset()
+    tags: tuple[str, ...] = ()
+    system_id: str | None = None
+    max_lv: int = 0
+    max_pv: int = 0
+    allocation_policy: str = "normal"
+    metadata_copies: int = 0
+    profile: str | None = None
+    pvs: tuple[PhysicalVolume, ...] = ()
+    lvs: tuple[LogicalVolume, ...] = ()
+    missing_uuids: frozenset[str] = field(default=frozenset(), compare=False)
+    """PVs that no device was found for at the last scan (not part of the text)."""
+
+    # -- look-ups ---------------------------------------------------------------------------
+
+    def pv(self, uuid: str) -> PhysicalVolume | None:
+        return next((p for p in self.pvs if p.uuid == uuid), None)
+
+    def lv(self, name: str) -> LogicalVolume | None:
+        return next((v for v in self.lvs if v.name == name), None)
+
+    def lv_by_uuid(self, uuid: str) -> LogicalVolume | None:
+        return next((v for v in self.lvs if v.uuid == uuid), None)
+
+    def snapshot_segments(self) -> Iterator[SnapshotSegment]:
+        for lv in self.lvs:
+            seg = lv.snapshot_segment
+            if seg is not None:
+                yield seg
+
+    def snapshot_of(self, cow_name: str) -> SnapshotSegment | None:
+        """The snapshot segment whose COW is this LV; None if the LV is not a COW."""
+        return next((s for s in self.snapshot_segments() if s.cow == cow_name), None)
+
+    def snapshots_of_origin(self, origin_name: str) -> tuple[SnapshotSegment, ...]:
+        """The snapshots of an origin, merging one included, in VG list order."""
+        return tuple(s for s in self.snapshot_segments() if s.origin == origin_name)
+
+    def merging_snapshot_of(self, origin_name: str) -> SnapshotSegment | None:
+        return next((s for s in self.snapshots_of_origin(origin_name) if s.merging), None)
+
+    def is_cow(self, name: str) -> bool:
+        return self.snapshot_of(name) is not None
+
+    def is_origin(self, name: str) -> bool:
+        return bool(self.snapshots_of_origin(name))
+
+    def is_visible(self, lv: LogicalVolume) -> bool:
+        """LVM2's derived rule (lv_is_visible): a snapshotN never; a COW iff its origin is
+        visible (or virtual) and it is not merging; else the VISIBLE flag."""
+        if lv.snapshot_segment is not None:
+            return False
+        snap = self.snapshot_of(lv.name)
+        if snap is not None:
+            if snap.merging:
+                return False
+            origin = self.lv(snap.origin)
+            return origin is not None and (
+                "VISIBLE" in origin.status or origin.name.endswith("_vorigin")
+            )
+        return "VISIBLE" in lv.status
+
+    def visible_lvs(self) -> tuple[LogicalVolume, ...]:
+        return tuple(v for v in self.lvs if self.is_visible(v))
+
+    # -- sizes ------------------------------------------------------------------------------
+
+    @property
+    def extent_count(self) -> int:
+        return sum(p.pe_count for p in self.pvs)
+
+    def allocated(self, pv_uuid: str) -> int:
+        """Physical extents of a PV that LVs use."""
+        return sum(
+            s.area_len
+            for lv in self.lvs
+            for s in lv.segments
+            if isinstance(s, StripedSegment)
+            for a in s.areas
+            if a.pv_uuid == pv_uuid
+        )
+
+    @property
+    def free_count(self) -> int:
+        return self.extent_count - sum(self.allocated(p.uuid) for p in self.pvs)
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.missing_uuids) or any(p.missing for p in self.pvs)
+
+    def lv_sectors(self, lv: LogicalVolume) -> int:
+        return lv.extent_count * self.extent_size
+
+    # -- replacement ------------------------------------------------------------------------
+
+    def with_lv(self, lv: LogicalVolume) -> VolumeGroup:
+        """Replace the LV of the same UUID, or append."""
+        if self.lv_by_uuid(lv.uuid) is None:
+            return replace(self, lvs=(*self.lvs, lv))
+        return replace(self, lvs=tuple(lv if v.uuid == lv.uuid else v for v in self.lvs))
