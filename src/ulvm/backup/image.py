@@ -1,0 +1,224 @@
+"""Writing a backup image: device -> frames -> file, and reading it back.
+
+Three stages run beside each other. Worker threads read a piece of the device, compress it and
+decompress the result again to compare it with what was read. The calling thread appends the
+frames to the file in order and hashes the compressed bytes; a third thread hashes the raw
+bytes. Behind the writer a checker makes each batch durable, drops it from the page cache, reads
+it back and compares it with the frames. So a verified image was seen to decompress to what was
+read, and its bytes were seen to come back from the file system, without a second pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ulvm.backup.fileio import read_whole, sync, write_whole
+from ulvm.backup.frames import (
+    DEFAULT_FRAME_SIZE,
+    Compressor,
+    Decompressor,
+    FrameIndex,
+    IndexBuilder,
+)
+from ulvm.backup.pipeline import DevicePool, Progress, SerialWorker, in_order
+from ulvm.blockdev.base import BlockDevice
+from ulvm.errors import DeviceError
+
+__all__ = ["ImageSummary", "write_image"]
+
+_BATCH = 32 << 20
+"""Compressed bytes that the checker makes durable and reads back at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSummary:
+    """What was written; hashes are SHA-256 in hexadecimal."""
+
+    index: FrameIndex
+    sha256: str
+    compressed_sha256: str
+
+
+def write_image(
+    open_device: Callable[[], BlockDevice],
+    fd: int,
+    name: str,
+    *,
+    level: int = 1,
+    threads: int = 2,
+    verify: bool = True,
+    frame_size: int = DEFAULT_FRAME_SIZE,
+    progress: Progress = lambda _done, _total: None,
+) -> ImageSummary:
+    """Append the image of a device to the empty file `fd` and make it durable.
+
+    `name` is the file's, for messages; `open_device` is called for each connection.
+    DeviceError if the device cannot be read, the file not be written, or what is read back
+    differs.
+    """
+    # One connection more than threads that compress: it reads while they compute.
+    workers = threads + 1
+    devices = DevicePool(open_device, workers)
+    try:
+        return _Writer(devices, fd, name, level=level, verify=verify, frame_size=frame_size).run(
+            workers, progress
+        )
+    finally:
+        devices.close()
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A frame on its way; `raw` is None for zeros."""
+
+    number: int
+    length: int
+    raw: bytearray | None
+    compressed: bytes
+
+
+class _Writer:
+    """The state of one `write_image`. `_read` runs in the workers, all else in one thread."""
+
+    def __init__(
+        self,
+        devices: DevicePool,
+        fd: int,
+        name: str,
+        *,
+        level: int,
+        verify: bool,
+        frame_size: int,
+    ) -> None:
+        self._devices = devices
+        self._fd = fd
+        self._name = name
+        self._level = level
+        self._verify = verify
+        self._frame_size = frame_size
+        self._size = devices.first.size
+        self._local = threading.local()
+        self._zeros = bytes(min(frame_size, self._size))
+        self._raw_hash = hashlib.sha256()
+
+    def run(self, workers: int, progress: Progress) -> ImageSummary:
+        size, frame_size = self._size, self._frame_size
+        compressed_hash = hashlib.sha256()
+        index = IndexBuilder()
+        hasher = SerialWorker(self._hash, depth=4, name="ulvm-backup-hash")
+        checker = _Checker(self._fd, self._name) if self._verify else None
+        pieces = in_order(
+            range(-(-size // frame_size)), self._read, threads=workers, window=workers + 3
+        )
+        offset = done = 0
+        try:
+            for piece in pieces:
+                hasher.put(piece)
+                compressed_hash.update(piece.compressed)
+                write_whole(self._fd, piece.compressed, offset, self._name)
+                if checker is not None:
+                    checker.wrote(offset, piece.compressed)
+                offset += len(piece.compressed)
+                index.add(len(piece.compressed), zero=piece.raw is None)
+                done += piece.length
+                progress(done, size)
+            hasher.finish()
+            if checker is not None:
+                checker.finish()
+            sync(self._fd, self._name)
+        finally:
+            pieces.close()
+            hasher.close()
+            if checker is not None:
+                checker.close()
+        return ImageSummary(
+            index.finish(size, frame_size), self._raw_hash.hexdigest(), compressed_hash.hexdigest()
+        )
+
+    def _hash(self, piece: _Piece) -> None:
+        if piece.raw is None:
+            self._raw_hash.update(memoryview(self._zeros)[: piece.length])
+        else:
+            self._raw_hash.update(piece.raw)
+
+    def _read(self, number: int) -> _Piece:
+        """One piece, read, compressed and checked."""
+        local = self._local
+        if not hasattr(local, "compressor"):
+            local.compressor = Compressor(self._level)
+            local.decompressor = Decompressor()
+        offset = number * self._frame_size
+        length = min(self._frame_size, self._size - offset)
+        with self._devices.borrow() as device:
+            raw = read_sparse(device, offset, length)
+        if raw is None or raw == self._zeros[:length]:
+            return _Piece(number, length, None, local.compressor.zero_frame(length))
+        compressed = local.compressor.frame(raw)
+        if self._verify and local.decompressor.frame(compressed, length) != raw:
+            raise DeviceError(f"Frame {number} does not decompress to what was compressed.")
+        return _Piece(number, length, raw, compressed)
+
+
+def read_sparse(device: BlockDevice, offset: int, length: int) -> bytearray | None:
+    """Bytes of a range, where only what is not known to be zeros is read; None if all is."""
+    raw: bytearray | None = None
+    for extent in device.extents(offset, length):
+        if not extent.zero:
+            if raw is None:
+                raw = bytearray(length)
+            start = extent.offset - offset
+            device.readinto(extent.offset, memoryview(raw)[start : start + extent.length])
+    return raw
+
+
+class _Checker:
+    """Follows the writer by batches: makes them durable and compares the file with the frames."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self._name = name
+        self._start = 0
+        self._frames: list[bytes] = []
+        self._held = 0
+        self._worker: SerialWorker[tuple[int, list[bytes]]] = SerialWorker(
+            self._check, depth=2, name="ulvm-backup-check"
+        )
+
+    def wrote(self, offset: int, frame: bytes) -> None:
+        """Note a frame that was written at `offset`; frames come without gaps."""
+        if not self._frames:
+            self._start = offset
+        self._frames.append(frame)
+        self._held += len(frame)
+        if self._held >= _BATCH:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._worker.put((self._start, self._frames))
+        self._frames, self._held = [], 0
+
+    def finish(self) -> None:
+        """Check what is left; DeviceError if anything differed."""
+        if self._frames:
+            self._hand_over()
+        self._worker.finish()
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def _check(self, batch: tuple[int, list[bytes]]) -> None:
+        start, frames = batch
+        sync(self._fd, self._name)
+        # Only clean pages can be dropped, so after the sync; then the reads below reach the disk.
+        os.posix_fadvise(self._fd, start, sum(map(len, frames)), os.POSIX_FADV_DONTNEED)
+        for frame in frames:
+            if read_whole(self._fd, len(frame), start, self._name) != frame:
+                raise DeviceError(
+                    f"{self._name} reads back otherwise than it was written "
+                    f"(bytes {start} to {start + len(frame)})."
+                )
+            start += len(frame)

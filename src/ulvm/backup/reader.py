@@ -1,0 +1,94 @@
+"""Opening a backup: its manifest, its image, and any frame of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ulvm.backup.fileio import read_whole
+from ulvm.backup.frames import Decompressor, Frame
+from ulvm.backup.manifest import (
+    IMAGE_SUFFIX,
+    MANIFEST_SUFFIX,
+    MAX_MANIFEST_SIZE,
+    Manifest,
+    parse_manifest,
+)
+from ulvm.errors import DeviceError, FormatError, NotFoundError
+
+__all__ = ["Backup"]
+
+
+class Backup:
+    """A backup opened for reading. Frames may be read from any thread.
+
+    `path` is the manifest or the image beside it. NotFoundError if one of the two is missing,
+    FormatError if the manifest is wrong or the image has another length than it says.
+    """
+
+    def __init__(self, path: Path) -> None:
+        manifest_path = _manifest_path(path)
+        self.manifest = _read_manifest(manifest_path)
+        self.path = manifest_path.with_name(self.manifest.image.file)
+        self._fd = _open(self.path)
+        size = os.fstat(self._fd).st_size
+        expected = self.manifest.image.compressed_size
+        if size != expected:
+            os.close(self._fd)
+            state = "cut off" if size < expected else "too long"
+            raise FormatError(f"{self.path} is {state}: {size} bytes instead of {expected}.")
+
+    def __enter__(self) -> Backup:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def compressed(self, frame: Frame) -> bytes:
+        """The bytes of a frame in the file."""
+        return read_whole(self._fd, frame.length, frame.offset, str(self.path))
+
+    def raw(self, frame: Frame, compressed: bytes, decompressor: Decompressor) -> bytes:
+        """The bytes of the volume that a frame holds; FormatError that says where it is wrong."""
+        try:
+            return decompressor.frame(compressed, frame.raw_length)
+        except FormatError as error:
+            raise self.damaged(frame, error.message) from None
+
+    def damaged(self, frame: Frame, what: str) -> FormatError:
+        """The error for a bad frame."""
+        return FormatError(
+            f"{self.path} is damaged in bytes {frame.offset} to {frame.offset + frame.length}, "
+            f"which hold bytes {frame.raw_offset} to {frame.raw_offset + frame.raw_length} "
+            f"of the volume: {what}."
+        )
+
+
+def _manifest_path(path: Path) -> Path:
+    if path.name.endswith(IMAGE_SUFFIX):
+        return path.with_name(path.name.removesuffix(IMAGE_SUFFIX) + MANIFEST_SUFFIX)
+    return path
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist.") from None
+    except OSError as error:
+        raise DeviceError(f"Cannot open {path}: {error.strerror}.", errno=error.errno) from error
+
+
+def _read_manifest(path: Path) -> Manifest:
+    fd = _open(path)
+    try:
+        size = os.fstat(fd).st_size
+        if size > MAX_MANIFEST_SIZE:
+            raise FormatError(f"{path} has {size} bytes, too much for a manifest.")
+        text = read_whole(fd, size, 0, str(path))
+    finally:
+        os.close(fd)
+    try:
+        return parse_manifest(text)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error.message}.") from None

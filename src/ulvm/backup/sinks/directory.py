@@ -1,0 +1,128 @@
+"""The directory that backups lie in: a file that looks complete is complete.
+
+A backup is two files, `NAME.raw.zst` and `NAME.json`, NAME being `vg-lv-time`. Both are written
+under hidden names (`.NAME….partial`), made durable, and renamed: the image first, the manifest
+last, and then the directory is made durable. A crash at any point leaves hidden files, or an
+image without manifest, never a manifest without its whole image.
+
+A partial file is held with flock by the backup that writes it. The lock dies with the process,
+so a partial file that nobody holds is litter of one that was killed, and the next backup into
+the directory removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ulvm.backup.fileio import sync, sync_directory, write_whole
+from ulvm.backup.manifest import IMAGE_SUFFIX, MANIFEST_SUFFIX, Manifest
+from ulvm.errors import DeviceError, ExistsError, NotFoundError
+
+__all__ = ["BackupFiles", "backup_name", "remove_litter"]
+
+_PARTIAL = ".partial"
+
+
+def backup_name(vg: str, lv: str, time: datetime) -> str:
+    """The stem of both files' names: `vg-lv-20240501T120000Z`."""
+    return f"{vg}-{lv}-{time.astimezone(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+
+
+def remove_litter(directory: Path) -> list[str]:
+    """Remove the partial files of backups that were killed; their names."""
+    removed = []
+    for path in sorted(directory.glob(f".*{_PARTIAL}")):
+        if not path.name.endswith((IMAGE_SUFFIX + _PARTIAL, MANIFEST_SUFFIX + _PARTIAL)):
+            continue
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue  # gone meanwhile, or not ours to touch
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            removed.append(path.name)
+        except (BlockingIOError, FileNotFoundError, PermissionError):
+            continue
+        finally:
+            os.close(fd)
+    return removed
+
+
+class BackupFiles:
+    """The two files of one backup while it is written; `fd` is the image's.
+
+    Use as a context: what is not committed at its end is removed.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.image_path = directory / (name + IMAGE_SUFFIX)
+        self.manifest_path = directory / (name + MANIFEST_SUFFIX)
+        self._directory = directory
+        self._partial_image = _partial(self.image_path)
+        self._partial_manifest = _partial(self.manifest_path)
+        self._committed = False
+        if not directory.is_dir():
+            raise NotFoundError(f"{directory} is not a directory.")
+        for path in (self.image_path, self.manifest_path):
+            if path.exists():
+                raise ExistsError(f"{path} exists already.")
+        self.fd = _create(self._partial_image)
+
+    def __enter__(self) -> BackupFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._committed:
+            for path in (
+                self._partial_image,
+                self._partial_manifest,
+                self.image_path,
+                self.manifest_path,
+            ):
+                with suppress(FileNotFoundError):
+                    path.unlink()
+        os.close(self.fd)
+
+    def commit(self, manifest: Manifest) -> None:
+        """Give both files their names. The image is durable already; DeviceError otherwise."""
+        with _created(self._partial_manifest) as fd:
+            write_whole(fd, manifest.to_json().encode(), 0, self.manifest_path.name)
+            sync(fd, self.manifest_path.name)
+            try:
+                self._partial_image.rename(self.image_path)
+                sync_directory(self._directory)
+                self._partial_manifest.rename(self.manifest_path)
+                sync_directory(self._directory)
+            except OSError as error:
+                raise DeviceError(
+                    f"Cannot complete {self.image_path}: {error.strerror}.", errno=error.errno
+                ) from error
+            self._committed = True
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_PARTIAL}")
+
+
+def _create(path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DeviceError(f"Cannot create {path}: {error.strerror}.", errno=error.errno) from error
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[int]:
+    fd = _create(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
