@@ -1,0 +1,111 @@
+"""Consistency of a whole VG: what must hold for any text that is read or about to be written.
+
+The counterpart of vg_validate and check_lv_segments in LVM2. After it, code may take for granted:
+names and UUIDs are unique, an LV's segments follow one another from extent 0, every physical
+extent lies on its PV and is used once, and every snapshot has its origin and its COW.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+
+from ulvm.errors import FormatError
+from ulvm.metadata.model import LogicalVolume, SnapshotSegment, VolumeGroup
+from ulvm.metadata.names import check_stored_name
+from ulvm.metadata.segments import pv_runs
+
+__all__ = ["check_vg"]
+
+_MAX_SECTORS = 1 << 55
+"""A device of 2^64 bytes."""
+
+
+def check_vg(vg: VolumeGroup) -> None:
+    """FormatError with one sentence unless the VG is consistent."""
+    check_stored_name("volume group", vg.name)
+    for lv in vg.lvs:
+        check_stored_name("logical volume", lv.name)
+    _unique(vg, "physical volume UUID", (p.uuid for p in vg.pvs))
+    _unique(vg, "logical volume name", (v.name for v in vg.lvs))
+    _unique(vg, "logical volume UUID", (v.uuid for v in vg.lvs))
+    if not vg.pvs:
+        raise FormatError(f"VG {vg.name} has no physical volumes.")
+    for pv in vg.pvs:
+        if pv.pe_start + pv.pe_count * vg.extent_size > _MAX_SECTORS:
+            raise FormatError(f"PV {pv.uuid} of VG {vg.name} is larger than a device can be.")
+    for lv in vg.lvs:
+        _check_segments(vg, lv)
+    _check_extents(vg)
+    _check_snapshots(vg)
+
+
+def _unique(vg: VolumeGroup, what: str, values: Iterable[str]) -> None:
+    twice = next((v for v, n in Counter(values).items() if n > 1), None)
+    if twice is not None:
+        raise FormatError(f"VG {vg.name} has the {what} {twice} twice.")
+
+
+def _check_segments(vg: VolumeGroup, lv: LogicalVolume) -> None:
+    if not lv.segments:
+        raise FormatError(f"LV {vg.name}/{lv.name} has no segments.")
+    at = 0
+    for segment in lv.segments:
+        if segment.start_extent != at:
+            raise FormatError(
+                f"LV {vg.name}/{lv.name} has a segment at extent {segment.start_extent} "
+                f"that should begin at {at}."
+            )
+        at += segment.extent_count
+    if at * vg.extent_size > _MAX_SECTORS:
+        raise FormatError(f"LV {vg.name}/{lv.name} is larger than a device can be.")
+    if any(isinstance(s, SnapshotSegment) for s in lv.segments) and len(lv.segments) > 1:
+        raise FormatError(f"Snapshot {vg.name}/{lv.name} has more than one segment.")
+
+
+def _check_extents(vg: VolumeGroup) -> None:
+    sizes = {pv.uuid: pv.pe_count for pv in vg.pvs}
+    used = []
+    for lv in vg.lvs:
+        for run in pv_runs(lv):
+            if run.pv_uuid not in sizes:
+                raise FormatError(f"LV {vg.name}/{lv.name} is on the unknown PV {run.pv_uuid}.")
+            if run.pe + run.length > sizes[run.pv_uuid]:
+                raise FormatError(
+                    f"LV {vg.name}/{lv.name} uses extent {run.pe + run.length - 1} of PV "
+                    f"{run.pv_uuid}, which has {sizes[run.pv_uuid]}."
+                )
+            used.append((run, lv.name))
+    used.sort()
+    for (run, lv_name), (after, other) in pairwise(used):
+        if run.pv_uuid == after.pv_uuid and run.pe + run.length > after.pe:
+            raise FormatError(
+                f"LVs {lv_name} and {other} of VG {vg.name} both use extent {after.pe} "
+                f"of PV {run.pv_uuid}."
+            )
+
+
+def _check_snapshots(vg: VolumeGroup) -> None:
+    names = {lv.name: lv for lv in vg.lvs}
+    segments = list(vg.snapshot_segments())
+    cows = Counter(s.cow for s in segments)
+    merging = Counter(s.origin for s in segments if s.merging)
+    for segment in segments:
+        for role, name in (("origin", segment.origin), ("COW store", segment.cow)):
+            lv = names.get(name)
+            if lv is None:
+                raise FormatError(f"Unknown logical volume {name!r} as {role} in VG {vg.name}.")
+            if lv.snapshot_segment is not None:
+                raise FormatError(f"Hidden {name!r} is the {role} of a snapshot in VG {vg.name}.")
+        if segment.origin in cows:
+            raise FormatError(f"Snapshot {vg.name}/{segment.origin} is the origin of a snapshot.")
+        if cows[segment.cow] > 1:
+            raise FormatError(f"LV {vg.name}/{segment.cow} is the COW store of two snapshots.")
+        if merging[segment.origin] > 1:
+            raise FormatError(f"Origin {vg.name}/{segment.origin} has two merging snapshots.")
+        chunk = segment.chunk_size
+        if chunk & (chunk - 1):
+            raise FormatError(
+                f"Chunk size {chunk} of snapshot {vg.name}/{segment.cow} is not a power of 2."
+            )

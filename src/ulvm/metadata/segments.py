@@ -1,0 +1,67 @@
+"""Runs of extents: joining neighbours, cutting, and the extents each PV lends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from ulvm.metadata.model import Area, LogicalVolume, Segment, SimpleSegment, StripedSegment
+
+__all__ = ["PvRun", "cut_segments", "merge_adjacent", "pv_runs"]
+
+
+class PvRun(NamedTuple):
+    """Physical extents [pe, pe + length) of one PV."""
+
+    pv_uuid: str
+    pe: int
+    length: int
+
+
+def pv_runs(lv: LogicalVolume) -> Iterator[PvRun]:
+    """Every run of physical extents that an LV uses, in order of its logical extents."""
+    for segment in lv.segments:
+        if isinstance(segment, StripedSegment):
+            for area in segment.areas:
+                yield PvRun(area.pv_uuid, area.pe, segment.area_len)
+
+
+def merge_adjacent(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    """Join neighbours that are contiguous on every PV, and renumber from extent 0."""
+    merged: list[Segment] = []
+    start = 0
+    for segment in segments:
+        placed = replace(segment, start_extent=start)
+        start += placed.extent_count
+        last = merged[-1] if merged else None
+        if last is not None and _continues(last, placed):
+            merged[-1] = replace(last, extent_count=last.extent_count + placed.extent_count)
+        else:
+            merged.append(placed)
+    return tuple(merged)
+
+
+def _continues(first: Segment, second: Segment) -> bool:
+    if first.tags != second.tags:
+        return False
+    if isinstance(first, StripedSegment) and isinstance(second, StripedSegment):
+        return first.stripe_size == second.stripe_size and second.areas == tuple(
+            Area(a.pv_uuid, a.pe + first.area_len) for a in first.areas
+        )
+    return (
+        isinstance(first, SimpleSegment)
+        and isinstance(second, SimpleSegment)
+        and first.type_name == second.type_name
+    )
+
+
+def cut_segments(segments: Iterable[Segment], extents: int) -> tuple[Segment, ...]:
+    """The first `extents` logical extents; a cut inside stripes must fall on a stripe boundary."""
+    kept: list[Segment] = []
+    for segment in segments:
+        room = extents - segment.start_extent
+        if room <= 0:
+            break
+        kept.append(replace(segment, extent_count=min(room, segment.extent_count)))
+    return tuple(kept)

@@ -1,0 +1,300 @@
+"""Text to volume group: the reader of LVM2's metadata text.
+
+What a reader must not accept silently: an unknown segment type, an unknown `status` word, a name
+that is no name, extents that do not add up. Each is a FormatError that names the VG, the LV and
+the trouble. Unknown `flags` words and unknown keys are dropped, as LVM drops them at its next
+write; what LVM would keep and this model cannot (lock arguments, removed-LV history) is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from ulvm.errors import FormatError
+from ulvm.metadata.check import check_vg
+from ulvm.metadata.model import (
+    Area,
+    LogicalVolume,
+    PhysicalVolume,
+    Segment,
+    SimpleSegment,
+    SnapshotSegment,
+    StripedSegment,
+    VolumeGroup,
+)
+from ulvm.metadata.names import check_stored_name
+from ulvm.metadata.text_words import (
+    CONTENTS,
+    FORMAT_VERSION,
+    LV_FLAGS,
+    LV_STATUS,
+    POLICIES,
+    PV_FLAGS,
+    PV_STATUS,
+    VG_FLAGS,
+    VG_STATUS,
+    TextHeader,
+)
+from ulvm.metadata.tree import Section, Value, parse
+from ulvm.metadata.uuid import format_uuid, parse_uuid
+
+__all__ = ["header_from_tree", "vg_from_text", "vg_from_tree"]
+
+_UINT32 = (1 << 32) - 1
+_INT64 = (1 << 63) - 1
+_T = TypeVar("_T", int, str)
+
+
+def header_from_tree(tree: Section) -> TextHeader:
+    """The header of a text; FormatError if it is not a volume group of a version we know."""
+    where = "metadata"
+    if _get(tree, "contents", str, where, "") != CONTENTS:
+        raise FormatError("This is not a volume group: its contents field is missing or different.")
+    version = _get(tree, "version", int, where, 0)
+    if version != FORMAT_VERSION:
+        raise FormatError(f"Metadata version {version} is not supported.")
+    return TextHeader(
+        description=_get(tree, "description", str, where, ""),
+        creation_host=_get(tree, "creation_host", str, where, ""),
+        creation_time=_get(tree, "creation_time", int, where, 0),
+        system="",
+        generator="",
+    )
+
+
+def vg_from_text(text: str | bytes) -> VolumeGroup:
+    """The volume group of a text in either form; FormatError with one sentence."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="surrogateescape")
+    return vg_from_tree(parse(text))
+
+
+def vg_from_tree(tree: Section) -> VolumeGroup:
+    """The volume group of a parsed text. The first section is the VG, its key the name."""
+    header_from_tree(tree)
+    found = next(((k, v) for k, v in tree.items() if isinstance(v, dict)), None)
+    if found is None:
+        raise FormatError("Couldn't find volume group in metadata.")
+    name, section = found
+    check_stored_name("volume group", name)
+    where = f"volume group {name}"
+    for key in ("lock_args", "historical_logical_volumes"):
+        if key in section:
+            raise FormatError(f"VG {name} has {key}, which is not supported.")
+    lock_type = _get(section, "lock_type", str, where, "none")
+    if lock_type != "none":
+        raise FormatError(f"VG {name} has lock_type {lock_type}, which is not supported.")
+    pvs: list[PhysicalVolume] = []
+    keys: dict[str, str] = {}
+    for key, value in _section(section, "physical_volumes", where).items():
+        if not isinstance(value, dict):
+            continue
+        pv = _read_pv(value, f"physical volume {key} of VG {name}")
+        keys[key] = pv.uuid
+        pvs.append(pv)
+    lvs: list[LogicalVolume] = []
+    if "logical_volumes" in section:
+        for key, value in _section(section, "logical_volumes", where).items():
+            if isinstance(value, dict):
+                check_stored_name("logical volume", key)
+                lvs.append(_read_lv(key, value, name, keys))
+    vg = VolumeGroup(
+        name=name,
+        uuid=_uuid(section, where),
+        extent_size=_number(section, "extent_size", where, most=_UINT32, least=1),
+        seqno=_number(section, "seqno", where, most=_UINT32),
+        status=_status(section, VG_STATUS, where),
+        flags=_flags(section, VG_FLAGS, where),
+        tags=_tags(section, where),
+        system_id=_get(section, "system_id", str, where, "") or None,
+        max_lv=_number(section, "max_lv", where, 0, most=_UINT32),
+        max_pv=_number(section, "max_pv", where, 0, most=_UINT32),
+        allocation_policy=_policy(section, "normal", where),
+        metadata_copies=_number(section, "metadata_copies", where, 0, most=_UINT32),
+        profile=_get(section, "profile", str, where, "") or None,
+        pvs=tuple(pvs),
+        lvs=tuple(lvs),
+    )
+    check_vg(vg)
+    return vg
+
+
+def _read_pv(section: Section, where: str) -> PhysicalVolume:
+    flags = _flags(section, PV_FLAGS, where)
+    status = _words(section, "status", where)
+    if "MISSING" in status:  # old releases wrote it here
+        flags |= {"MISSING"}
+        section = {**section, "status": sorted(status - {"MISSING"})}
+    return PhysicalVolume(
+        uuid=_uuid(section, where),
+        device=_get(section, "device", str, where, ""),
+        dev_size=_number(section, "dev_size", where, 0),
+        pe_start=_number(section, "pe_start", where),
+        pe_count=_number(section, "pe_count", where, most=_UINT32),
+        status=_status(section, PV_STATUS, where),
+        flags=flags,
+        tags=_tags(section, where),
+        device_id_type=_get(section, "device_id_type", str, where, "") or None,
+        device_id=_get(section, "device_id", str, where, "") or None,
+        ba_start=_number(section, "ba_start", where, 0),
+        ba_size=_number(section, "ba_size", where, 0),
+    )
+
+
+def _read_lv(name: str, section: Section, vg_name: str, pv_keys: dict[str, str]) -> LogicalVolume:
+    where = f"logical volume {vg_name}/{name}"
+    if "lock_args" in section:
+        raise FormatError(f"LV {vg_name}/{name} has lock_args, which is not supported.")
+    count = _number(section, "segment_count", where, most=_UINT32)
+    children = [v for v in section.values() if isinstance(v, dict)]
+    if count != len(children):
+        raise FormatError(
+            f"segment_count of {where} is {count}, but there are {len(children)} segments."
+        )
+    segments: list[Segment] = []
+    for number in range(1, count + 1):
+        child = _section(section, f"segment{number}", where)
+        segments.append(_read_segment(child, f"segment{number} of {where}", pv_keys))
+    segments.sort(key=lambda s: s.start_extent)
+    status = _status(section, LV_STATUS, where)
+    # 0 is an old spelling of "auto".
+    read_ahead = _number(section, "read_ahead", where, 0, most=_UINT32, least=-1) or None
+    fixed = "FIXED_MINOR" in status
+    return LogicalVolume(
+        name=name,
+        uuid=_uuid(section, where),
+        segments=tuple(segments),
+        status=status,
+        flags=_flags(section, LV_FLAGS, where),
+        tags=_tags(section, where),
+        creation_time=_number(section, "creation_time", where, 0),
+        creation_host=_get(section, "creation_host", str, where, ""),
+        allocation_policy=_policy(section, "inherit", where),
+        read_ahead=read_ahead,
+        major=_number(section, "major", where, 0, most=_UINT32) if fixed else None,
+        minor=_number(section, "minor", where, 0, most=_UINT32) if fixed else None,
+        profile=_get(section, "profile", str, where, "") or None,
+    )
+
+
+def _read_segment(section: Section, where: str, pv_keys: dict[str, str]) -> Segment:
+    start = _number(section, "start_extent", where, most=_UINT32)
+    count = _number(section, "extent_count", where, most=_UINT32, least=1)
+    tags = _tags(section, where)
+    kind = _get(section, "type", str, where, "striped")
+    if kind in {"striped", "linear"}:
+        areas = _read_areas(section, where, pv_keys)
+        if count % len(areas):
+            raise FormatError(f"{where} has {count} extents for {len(areas)} stripes.")
+        size = 0
+        if len(areas) > 1:
+            size = _number(section, "stripe_size", where, most=_UINT32, least=1)
+            if size & (size - 1):
+                raise FormatError(f"stripe_size {size} of {where} is not a power of 2.")
+        return StripedSegment(start, count, areas, size, tags)
+    if kind == "snapshot":
+        stores = [k for k in ("cow_store", "merging_store") if k in section]
+        if len(stores) != 1:
+            raise FormatError(f"{where} needs one of cow_store and merging_store.")
+        return SnapshotSegment(
+            start,
+            count,
+            chunk_size=_number(section, "chunk_size", where, most=_UINT32, least=1),
+            origin=_get(section, "origin", str, where),
+            cow=_get(section, stores[0], str, where),
+            merging=stores[0] == "merging_store",
+            tags=tags,
+        )
+    if kind in {"zero", "error"}:
+        return SimpleSegment(start, count, kind, tags)
+    raise FormatError(f"{where} has the unknown segment type {kind[:64]!r}.")
+
+
+def _read_areas(section: Section, where: str, pv_keys: dict[str, str]) -> tuple[Area, ...]:
+    count = _number(section, "stripe_count", where, most=_UINT32, least=1)
+    value = section.get("stripes")
+    if not isinstance(value, list) or len(value) != 2 * count:
+        raise FormatError(f"{where} needs {count} pairs in its stripes list.")
+    areas = []
+    for key, pe in zip(value[::2], value[1::2], strict=True):
+        if not isinstance(key, str) or not isinstance(pe, int) or not 0 <= pe <= _UINT32:
+            raise FormatError(f"{where} has a malformed entry in its stripes list.")
+        if key not in pv_keys:
+            raise FormatError(f"{where} refers to {key!r}, which is not a physical volume.")
+        areas.append(Area(pv_keys[key], pe))
+    return tuple(areas)
+
+
+def _section(parent: Section, key: str, where: str) -> Section:
+    value = parent.get(key)
+    if not isinstance(value, dict):
+        raise FormatError(f"Couldn't find section '{key}' of {where}.")
+    return value
+
+
+def _get(section: Section, key: str, kind: type[_T], where: str, default: _T | None = None) -> _T:
+    value = section.get(key, default)
+    if value is None:
+        raise FormatError(f"Couldn't read '{key}' for {where}.")
+    if not isinstance(value, kind):
+        raise FormatError(f"'{key}' of {where} is not {'a number' if kind is int else 'a string'}.")
+    return value
+
+
+def _number(
+    section: Section,
+    key: str,
+    where: str,
+    default: int | None = None,
+    *,
+    most: int = _INT64,
+    least: int = 0,
+) -> int:
+    value = _get(section, key, int, where, default)
+    if not least <= value <= most:
+        raise FormatError(f"'{key}' of {where} is {value}, which is out of range.")
+    return value
+
+
+def _uuid(section: Section, where: str) -> str:
+    text = _get(section, "id", str, where)
+    try:
+        return format_uuid(parse_uuid(text))
+    except FormatError as error:
+        raise FormatError(f"Couldn't read uuid for {where}: {error.message}") from error
+
+
+def _words(section: Section, key: str, where: str, default: Value | None = None) -> set[str]:
+    value = section.get(key, default)
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise FormatError(f"Couldn't read '{key}' for {where}: it is not a list of strings.")
+    return {str(v) for v in value}
+
+
+def _status(section: Section, known: Iterable[str], where: str) -> frozenset[str]:
+    words = _words(section, "status", where)
+    unknown = sorted(words.difference(known))
+    if unknown:
+        raise FormatError(f"Unknown status flag '{unknown[0][:64]}' in {where}.")
+    return frozenset(words)
+
+
+def _flags(section: Section, known: Iterable[str], where: str) -> frozenset[str]:
+    return frozenset(_words(section, "flags", where, []).intersection(known))
+
+
+def _tags(section: Section, where: str) -> tuple[str, ...]:
+    value = section.get("tags", [])
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise FormatError(f"Couldn't read tags for {where}.")
+    return tuple(str(v) for v in value)
+
+
+def _policy(section: Section, default: str, where: str) -> str:
+    policy = _get(section, "allocation_policy", str, where, default)
+    if policy not in POLICIES:
+        raise FormatError(f"Unknown allocation policy {policy[:64]!r} in {where}.")
+    return policy
