@@ -158,21 +158,48 @@ class Decompressor:
     def __init__(self) -> None:
         self._context = zstandard.ZstdDecompressor()
 
-    def frame(self, compressed: Buffer, raw_length: int) -> bytes:
-        """The `raw_length` bytes of one frame; FormatError if it is anything else.
+    def frame(self, compressed: bytes, raw: memoryview) -> None:
+        """Fill `raw` with the bytes of one frame; FormatError unless it holds just so many.
 
-        The length is compared before memory is taken: a frame may claim any size.
+        Decompression goes into the caller's memory, which it may use again: fresh memory for
+        each frame costs more (in page faults) than the decompression.
         """
         try:
             claimed = zstandard.get_frame_parameters(compressed).content_size
-        except zstandard.ZstdError as error:
-            raise FormatError(f"not a zstd frame ({error})") from None
-        if claimed != raw_length:
-            raise FormatError(f"the frame holds {claimed} bytes, not {raw_length}")
-        try:
-            raw = self._context.decompress(compressed, allow_extra_data=False)
+            if claimed != len(raw):
+                raise FormatError(f"the frame claims {claimed} bytes, not {len(raw)}")
+            length = _frame_length(compressed)
+            if length != len(compressed):
+                raise FormatError(f"the frame has {len(compressed)} bytes instead of {length}")
+            reader = self._context.stream_reader(compressed, read_size=len(compressed))
+            got = 0
+            while got < len(raw) and (count := reader.readinto(raw[got:])):
+                got += count
+            # zstd compares the checksum only when asked for more than the content.
+            excess = reader.read(1)
         except zstandard.ZstdError as error:
             raise FormatError(f"damaged zstd frame ({error})") from None
-        if len(raw) != raw_length:
-            raise FormatError(f"the frame gave {len(raw)} bytes, not {raw_length}")
-        return raw
+        if got != len(raw) or excess:
+            raise FormatError(f"the frame does not hold {len(raw)} bytes")
+
+
+_CHECKSUM_FLAG = 4
+_RLE_BLOCK = 1
+
+
+def _frame_length(compressed: bytes) -> int:
+    """Bytes of the first frame by its block headers (RFC 8878, 3.1.1.2).
+
+    The streaming decompressor does not say whether it saw the end of a frame.
+    """
+    checksum = 4 if compressed[4] & _CHECKSUM_FLAG else 0
+    at = int(zstandard.frame_header_size(compressed))
+    last = False
+    while not last:
+        if at + 3 > len(compressed):
+            raise FormatError(f"the frame is cut off at {len(compressed)} bytes")
+        header = int.from_bytes(compressed[at : at + 3], "little")
+        last = bool(header & 1)
+        block_type, size = header >> 1 & 3, header >> 3
+        at += 3 + (1 if block_type == _RLE_BLOCK else size)
+    return at + checksum

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ulvm.backup.compare import is_zero, same
 from ulvm.backup.fileio import read_whole, sync, write_whole
 from ulvm.backup.frames import (
     DEFAULT_FRAME_SIZE,
@@ -24,7 +25,7 @@ from ulvm.backup.frames import (
     FrameIndex,
     IndexBuilder,
 )
-from ulvm.backup.pipeline import DevicePool, Progress, SerialWorker, in_order
+from ulvm.backup.pipeline import BufferPool, DevicePool, Progress, SerialWorker, in_order
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import DeviceError
 
@@ -102,7 +103,8 @@ class _Writer:
         self._frame_size = frame_size
         self._size = devices.first.size
         self._local = threading.local()
-        self._zeros = bytes(min(frame_size, self._size))
+        self._zeros = memoryview(bytes(frame_size))
+        self._buffers = BufferPool(frame_size)
         self._raw_hash = hashlib.sha256()
 
     def run(self, workers: int, progress: Progress) -> ImageSummary:
@@ -141,9 +143,10 @@ class _Writer:
 
     def _hash(self, piece: _Piece) -> None:
         if piece.raw is None:
-            self._raw_hash.update(memoryview(self._zeros)[: piece.length])
+            self._raw_hash.update(self._zeros[: piece.length])
         else:
-            self._raw_hash.update(piece.raw)
+            self._raw_hash.update(memoryview(piece.raw)[: piece.length])
+            self._buffers.give(piece.raw)
 
     def _read(self, number: int) -> _Piece:
         """One piece, read, compressed and checked."""
@@ -151,28 +154,41 @@ class _Writer:
         if not hasattr(local, "compressor"):
             local.compressor = Compressor(self._level)
             local.decompressor = Decompressor()
+            local.check = bytearray(self._frame_size)
         offset = number * self._frame_size
         length = min(self._frame_size, self._size - offset)
+        buffer = self._buffers.take()
+        raw = memoryview(buffer)[:length]
         with self._devices.borrow() as device:
-            raw = read_sparse(device, offset, length)
-        if raw is None or raw == self._zeros[:length]:
+            data = read_sparse(device, offset, raw, self._zeros)
+        if not data or is_zero(raw):
+            self._buffers.give(buffer)
             return _Piece(number, length, None, local.compressor.zero_frame(length))
         compressed = local.compressor.frame(raw)
-        if self._verify and local.decompressor.frame(compressed, length) != raw:
-            raise DeviceError(f"Frame {number} does not decompress to what was compressed.")
-        return _Piece(number, length, raw, compressed)
+        if self._verify:
+            check = memoryview(local.check)[:length]
+            local.decompressor.frame(compressed, check)
+            if not same(check, raw):
+                raise DeviceError(f"Frame {number} does not decompress to what was compressed.")
+        return _Piece(number, length, buffer, compressed)
 
 
-def read_sparse(device: BlockDevice, offset: int, length: int) -> bytearray | None:
-    """Bytes of a range, where only what is not known to be zeros is read; None if all is."""
-    raw: bytearray | None = None
-    for extent in device.extents(offset, length):
-        if not extent.zero:
-            if raw is None:
-                raw = bytearray(length)
-            start = extent.offset - offset
-            device.readinto(extent.offset, memoryview(raw)[start : start + extent.length])
-    return raw
+def read_sparse(device: BlockDevice, offset: int, buffer: memoryview, zeros: memoryview) -> bool:
+    """Fill `buffer` from `offset`, reading only what is not known to be zeros.
+
+    False if all of it is (`buffer` is untouched then); `zeros` is at least as long.
+    """
+    data = [e for e in device.extents(offset, len(buffer)) if not e.zero]
+    if not data:
+        return False
+    filled = 0
+    for extent in data:
+        start = extent.offset - offset
+        buffer[filled:start] = zeros[: start - filled]
+        filled = start + extent.length
+        device.readinto(extent.offset, buffer[start:filled])
+    buffer[filled:] = zeros[: len(buffer) - filled]
+    return True
 
 
 class _Checker:

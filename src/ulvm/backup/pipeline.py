@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from ulvm.blockdev.base import BlockDevice
 
-__all__ = ["DevicePool", "Progress", "SerialWorker", "in_order"]
+__all__ = ["BufferPool", "DevicePool", "Progress", "SerialWorker", "in_order"]
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -87,6 +87,25 @@ class SerialWorker(Generic[T]):
         self.close()
         if self._error is not None:
             raise self._error
+
+
+class BufferPool:
+    """Buffers of one size that go round between threads. `give` back what is done with; what
+    is not given back (after an error) is simply garbage."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: deque[bytearray] = deque()
+
+    def take(self) -> bytearray:
+        """A buffer with any content."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return bytearray(self._size)
+
+    def give(self, buffer: bytearray) -> None:
+        self._free.append(buffer)
 
 
 class DevicePool:

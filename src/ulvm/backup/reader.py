@@ -48,10 +48,13 @@ class Backup:
         """The bytes of a frame in the file."""
         return read_whole(self._fd, frame.length, frame.offset, str(self.path))
 
-    def raw(self, frame: Frame, compressed: bytes, decompressor: Decompressor) -> bytes:
-        """The bytes of the volume that a frame holds; FormatError that says where it is wrong."""
+    def raw(
+        self, frame: Frame, compressed: bytes, decompressor: Decompressor, raw: memoryview
+    ) -> None:
+        """Fill `raw` with the bytes of the volume that a frame holds; FormatError that says
+        where it is wrong."""
         try:
-            return decompressor.frame(compressed, frame.raw_length)
+            decompressor.frame(compressed, raw)
         except FormatError as error:
             raise self.damaged(frame, error.message) from None
 

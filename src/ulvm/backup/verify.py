@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ulvm.backup.compare import is_zero
 from ulvm.backup.frames import Decompressor, Frame
-from ulvm.backup.pipeline import Progress, SerialWorker, in_order
+from ulvm.backup.pipeline import BufferPool, Progress, SerialWorker, in_order
 from ulvm.backup.reader import Backup
 from ulvm.errors import FormatError
 
@@ -19,8 +20,8 @@ __all__ = ["read_frames", "verify"]
 class _Read:
     frame: Frame
     compressed: bytes
-    raw: bytes | None
-    """None for zeros."""
+    raw: bytearray | None
+    """A pooled buffer; None for zeros."""
 
 
 def verify(
@@ -32,7 +33,7 @@ def verify(
 
 def read_frames(
     backup: Backup,
-    handle: Callable[[Frame, bytes | None], None],
+    handle: Callable[[Frame, memoryview | None], None],
     *,
     threads: int,
     progress: Progress,
@@ -45,28 +46,37 @@ def read_frames(
     image = backup.manifest.image
     index = image.index
     local = threading.local()
-    zeros = bytes(min(index.frame_size, index.raw_size))
+    zeros = memoryview(bytes(index.frame_size))
+    buffers = BufferPool(index.frame_size)
     raw_hash, compressed_hash = hashlib.sha256(), hashlib.sha256()
 
     def work(frame: Frame) -> _Read:
         if not hasattr(local, "decompressor"):
             local.decompressor = Decompressor()
-            local.zero_frame = None
+            local.known_zero = None
         compressed = backup.compressed(frame)
-        zero = frame.zero and (frame.raw_length, compressed) == local.zero_frame
-        raw = None if zero else backup.raw(frame, compressed, local.decompressor)
-        if frame.zero and not zero:
-            if raw != zeros[: frame.raw_length]:
-                raise backup.damaged(frame, "they should be zeros")
-            local.zero_frame = (frame.raw_length, compressed)
-            raw = None
-        handle(frame, raw)
-        return _Read(frame, compressed, raw)
+        if frame.zero and (frame.raw_length, compressed) == local.known_zero:
+            handle(frame, None)
+            return _Read(frame, compressed, None)
+        buffer = buffers.take()
+        raw = memoryview(buffer)[: frame.raw_length]
+        backup.raw(frame, compressed, local.decompressor, raw)
+        if not frame.zero:
+            handle(frame, raw)
+            return _Read(frame, compressed, buffer)
+        if not is_zero(raw):
+            raise backup.damaged(frame, "they should be zeros")
+        buffers.give(buffer)
+        local.known_zero = (frame.raw_length, compressed)
+        handle(frame, None)
+        return _Read(frame, compressed, None)
 
     def hash_raw(read: _Read) -> None:
-        raw_hash.update(
-            memoryview(zeros)[: read.frame.raw_length] if read.raw is None else read.raw
-        )
+        if read.raw is None:
+            raw_hash.update(zeros[: read.frame.raw_length])
+        else:
+            raw_hash.update(memoryview(read.raw)[: read.frame.raw_length])
+            buffers.give(read.raw)
 
     hasher = SerialWorker(hash_raw, depth=4, name="ulvm-verify-hash")
     results = in_order(index, work, threads=threads, window=threads + 3)

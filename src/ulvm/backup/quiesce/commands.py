@@ -1,0 +1,188 @@
+"""The user's own commands around a snapshot: bring an application to rest, let it go on.
+
+    quiesce CMD -> (snapshot) -> resume CMD
+
+Both run in one and the same `/bin/sh`, which waits in between. So what the first begins, the
+second can end: a database's lock lives as long as the session that took it, and that session
+can be a background job of this shell (`FLUSH TABLES WITH READ LOCK` of MySQL is gone as soon as
+its client exits).
+
+    state     event                      next       then
+    started   quiesce exits 0            quiet      the snapshot is taken
+    started   quiesce fails, times out   failed     resume runs, the backup is given up
+    quiet     end of the block, any way  resumed    resume runs
+
+Resume runs once quiesce was begun, whatever happens: failure, Ctrl-C, SIGTERM. If the shell is
+gone by then (`exit`, `exec`, a kill), resume runs in a new one. The shell is in a process group
+of its own, so that a Ctrl-C at the terminal does not kill the holder of the lock before resume.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import TracebackType
+
+from ulvm.backup.interrupts import deferred
+from ulvm.errors import RefusedError
+
+__all__ = ["quiesced"]
+
+_SCRIPT = """\
+eval "$ULVM_QUIESCE"
+echo $? >/dev/fd/"$ULVM_REPLY_FD"
+read -r _ </dev/fd/"$ULVM_GO_FD" || :
+eval "$ULVM_RESUME"
+exit $?
+"""
+
+
+@contextmanager
+def quiesced(
+    quiesce: str | None,
+    resume: str | None,
+    *,
+    environment: Mapping[str, str],
+    warn: Callable[[str], None],
+    timeout: float = 300.0,
+) -> Iterator[None]:
+    """Run `quiesce` before the block and `resume` after it, if given.
+
+    Raises RefusedError when quiesce fails (the block does not run then, resume does) or when
+    resume fails after a block that went well; after one that did not, `warn` says so.
+    `timeout` in seconds holds for each of the commands.
+    """
+    if quiesce is None and resume is None:
+        yield
+        return
+    with _Shell(quiesce or ":", resume or ":", environment, warn, timeout) as shell:
+        shell.quiesce()
+        yield
+
+
+class _Shell:
+    """The shell that both commands run in."""
+
+    def __init__(
+        self,
+        quiesce: str,
+        resume: str,
+        environment: Mapping[str, str],
+        warn: Callable[[str], None],
+        timeout: float,
+    ) -> None:
+        self._resume = resume
+        self._warn = warn
+        self._timeout = timeout
+        self._waiting_for_word = False
+        reply_read, reply_write = os.pipe()
+        go_read, go_write = os.pipe()
+        self._environment = {
+            **os.environ,
+            **environment,
+            "ULVM_QUIESCE": quiesce,
+            "ULVM_RESUME": resume,
+            "ULVM_REPLY_FD": str(reply_write),
+            "ULVM_GO_FD": str(go_read),
+        }
+        self._reply, self._go = reply_read, go_write
+        try:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _SCRIPT],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(reply_write, go_read),
+                env=self._environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(reply_read)
+            os.close(go_write)
+            raise
+        finally:
+            os.close(reply_write)
+            os.close(go_read)
+
+    def __enter__(self) -> _Shell:
+        return self
+
+    def quiesce(self) -> None:
+        """Wait for the first command; RefusedError unless it succeeds."""
+        status = self._wait_for_reply()
+        if status != 0:
+            raise RefusedError(f"The quiesce command failed ({status}); no snapshot was taken.")
+
+    def _wait_for_reply(self) -> int | str:
+        """Exit status of the quiesce command, or what became of it."""
+        reply = b""
+        deadline = time.monotonic() + self._timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._reply, selectors.EVENT_READ)
+            while not reply.endswith(b"\n"):
+                # Background jobs of the shell hold the pipe open, so its end is not enough.
+                if selector.select(timeout=0.05):
+                    piece = os.read(self._reply, 64)
+                    if not piece:
+                        break
+                    reply += piece
+                elif self._process.poll() is not None:
+                    break
+                elif time.monotonic() > deadline:
+                    return f"no answer in {self._timeout:g} s"
+        if not reply.endswith(b"\n"):
+            status = self._process.wait()
+            # `exit 0` would leave nobody to hold what was locked: not a success either.
+            return f"its shell ended with status {status}"
+        self._waiting_for_word = True
+        return int(reply)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        with deferred():
+            failure = self._run_resume()
+            os.close(self._reply)
+        if failure is None:
+            return
+        if kind is None:
+            raise RefusedError(failure)
+        self._warn(failure)
+
+    def _run_resume(self) -> str | None:
+        """Run the second command; a sentence if it failed."""
+        if not self._waiting_for_word:
+            self._stop_quiesce()
+        os.close(self._go)
+        if self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", self._resume],
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                start_new_session=True,
+            )
+        try:
+            status = self._process.wait(self._timeout)
+        except subprocess.TimeoutExpired:
+            self._kill(signal.SIGKILL)
+            return f"The resume command did not end in {self._timeout:g} s and was killed."
+        return f"The resume command failed with status {status}." if status else None
+
+    def _stop_quiesce(self) -> None:
+        """End a quiesce command that is still at it, with all that it started."""
+        if self._process.poll() is None:
+            try:
+                self._kill(signal.SIGTERM, timeout=5)
+            except subprocess.TimeoutExpired:
+                self._kill(signal.SIGKILL)
+
+    def _kill(self, signum: signal.Signals, timeout: float | None = None) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signum)
+        self._process.wait(timeout)

@@ -1,0 +1,105 @@
+"""Writing a backup back onto a device, and proving that it arrived."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from ulvm.backup.compare import data_runs
+from ulvm.backup.frames import DEFAULT_FRAME_SIZE, Frame
+from ulvm.backup.image import read_sparse
+from ulvm.backup.pipeline import BufferPool, DevicePool, Progress, SerialWorker, in_order
+from ulvm.backup.reader import Backup
+from ulvm.backup.verify import read_frames
+from ulvm.blockdev.base import BlockDevice
+from ulvm.errors import FormatError
+
+__all__ = ["check_device", "write_device"]
+
+_SPARSE_BLOCK = 64 << 10
+"""Runs of zeros in units of this many bytes are not written but zeroed, which keeps them holes
+where the device can."""
+
+
+def write_device(
+    backup: Backup,
+    open_device: Callable[[], BlockDevice],
+    *,
+    threads: int = 2,
+    progress: Progress = lambda _done, _total: None,
+) -> None:
+    """Make a device hold what the backup holds, durably. It must be at least as large.
+
+    FormatError if the backup is damaged: the device then holds part of it.
+    """
+    devices = DevicePool(open_device, threads + 1)
+
+    def write(frame: Frame, raw: memoryview | None) -> None:
+        with devices.borrow() as device:
+            if raw is None:
+                device.write_zeroes(frame.raw_offset, frame.raw_length)
+                return
+            for offset, length, data in data_runs(raw, _SPARSE_BLOCK):
+                if data:
+                    device.write(frame.raw_offset + offset, raw[offset : offset + length])
+                else:
+                    device.write_zeroes(frame.raw_offset + offset, length)
+
+    try:
+        read_frames(backup, write, threads=threads + 1, progress=progress)
+        devices.first.flush()
+    finally:
+        devices.close()
+
+
+def check_device(
+    backup: Backup,
+    open_device: Callable[[], BlockDevice],
+    *,
+    threads: int = 2,
+    progress: Progress = lambda _done, _total: None,
+) -> None:
+    """Read the device back; FormatError unless its SHA-256 over the backup's size is the
+    backup's."""
+    size = backup.manifest.image.size
+    step = DEFAULT_FRAME_SIZE
+    devices = DevicePool(open_device, threads + 1)
+    buffers = BufferPool(step)
+    zeros = memoryview(bytes(step))
+    digest = hashlib.sha256()
+
+    def read(offset: int) -> tuple[int, bytearray | None]:
+        length = min(step, size - offset)
+        buffer = buffers.take()
+        with devices.borrow() as device:
+            data = read_sparse(device, offset, memoryview(buffer)[:length], zeros)
+        if not data:
+            buffers.give(buffer)
+        return length, buffer if data else None
+
+    def update(piece: tuple[int, bytearray | None]) -> None:
+        length, buffer = piece
+        if buffer is None:
+            digest.update(zeros[:length])
+        else:
+            digest.update(memoryview(buffer)[:length])
+            buffers.give(buffer)
+
+    hasher = SerialWorker(update, depth=4, name="ulvm-restore-hash")
+    pieces = in_order(range(0, size, step), read, threads=threads + 1, window=threads + 4)
+    done = 0
+    try:
+        for piece in pieces:
+            hasher.put(piece)
+            done += piece[0]
+            progress(done, size)
+        hasher.finish()
+    finally:
+        pieces.close()
+        hasher.close()
+        devices.close()
+    expected = backup.manifest.image.sha256
+    if digest.hexdigest() != expected:
+        raise FormatError(
+            f"The volume reads back with SHA-256 {digest.hexdigest()}, the backup has {expected}."
+        )
