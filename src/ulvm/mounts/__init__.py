@@ -1,0 +1,37 @@
+"""Mounts and loop devices: finding them, making them, freezing what is on them. Needs errors only.
+
+table    what is mounted where, and on which file      mount_at, mounts_of
+loop     loop devices                                  loops_on, attach, detach
+freeze   FIFREEZE and FITHAW                           FrozenMounts
+unmount  umount2(2) or fusermount3                     unmount
+volume   a volume on a directory                       mount_volume, unmount_volume
+"""
+
+from ulvm.mounts.freeze import FrozenMounts, freeze, sync, thaw
+from ulvm.mounts.loop import AttachedLoop, Loop, attach, detach, loop_named, loops_on
+from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
+from ulvm.mounts.unmount import unmount
+from ulvm.mounts.volume import FileSystem, MountedVolume, mount_volume, probe, unmount_volume
+
+__all__ = [
+    "AttachedLoop",
+    "FileSystem",
+    "FrozenMounts",
+    "Loop",
+    "Mount",
+    "MountedVolume",
+    "attach",
+    "detach",
+    "freeze",
+    "loop_named",
+    "loops_on",
+    "mount_at",
+    "mount_table",
+    "mount_volume",
+    "mounts_of",
+    "probe",
+    "sync",
+    "thaw",
+    "unmount",
+    "unmount_volume",
+]

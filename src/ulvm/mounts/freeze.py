@@ -1,0 +1,187 @@
+"""Freezing file systems while a snapshot is taken (FIFREEZE, FITHAW; fsfreeze(8)).
+
+A frozen file system has written everything out and holds back its writers, so a snapshot taken
+now is clean: its journal is empty. States of one mount in `FrozenMounts`:
+
+    untouched -> synced -> frozen -> thawed
+                        -> cannot freeze: stays synced (fuse2fs; not root), and is reported so
+
+* Everything is synced before the first freeze, so that little is left to write while writers wait.
+* A mount is put on the list of what must be thawed *before* the ioctl that freezes it. Whatever
+  interrupts us then, it is thawed on the way out; FITHAW on what is not frozen says EINVAL, which
+  is ignored.
+* A file system that somebody else has frozen (EBUSY) is left frozen: it is theirs to thaw.
+* FIFREEZE outlives its process. A guard process thaws if ours dies (kill -9) in between: it waits
+  for the end of a pipe that we hold.
+* Freezing writes to the volume, so a volume must not be suspended yet, and in the process that
+  serves the volumes another thread must be free to serve them meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from types import TracebackType
+
+from ulvm.errors import DeviceError
+from ulvm.mounts.table import Mount
+
+__all__ = ["FrozenMounts", "freeze", "sync", "thaw"]
+
+log = logging.getLogger(__name__)
+
+FIFREEZE = 0xC0045877
+FITHAW = 0xC0045878
+
+_GUARD = 'read -r word || for m in "$@"; do fsfreeze --unfreeze "$m"; done'
+
+
+def _open(mount: Mount) -> int:
+    try:
+        return os.open(mount.mount_point, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DeviceError(
+            f"Cannot open {mount.mount_point}: {error.strerror}.", errno=error.errno
+        ) from error
+
+
+def sync(mount: Mount) -> None:
+    """Write out what the file system holds in memory (syncfs(2), and fsync(2) for FUSE, where
+    the kernel does not pass syncfs on). DeviceError."""
+    descriptor = _open(mount)
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        if mount.is_fuse:
+            os.fsync(descriptor)
+    except OSError as error:
+        raise DeviceError(
+            f"Cannot sync {mount.mount_point}: {error.strerror}.", errno=error.errno
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def freeze(mount: Mount) -> bool:
+    """Freeze the file system. False if it cannot be frozen: its kind cannot, or we may not, or
+    somebody else has frozen it already. DeviceError."""
+    descriptor = _open(mount)
+    try:
+        fcntl.ioctl(descriptor, FIFREEZE, 0)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM, errno.EBUSY):
+            return False
+        raise DeviceError(
+            f"Cannot freeze {mount.mount_point}: {error.strerror}.", errno=error.errno
+        ) from error
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def thaw(mount: Mount) -> None:
+    """Thaw the file system; nothing happens if it is not frozen. DeviceError."""
+    descriptor = _open(mount)
+    try:
+        fcntl.ioctl(descriptor, FITHAW, 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise DeviceError(
+                f"Cannot thaw {mount.mount_point}: {error.strerror}.", errno=error.errno
+            ) from error
+    finally:
+        os.close(descriptor)
+
+
+class FrozenMounts:
+    """A context in which file systems are frozen. For one thread.
+
+    `frozen`: the mounts that were frozen; `synced`: those that could only be synced;
+    `milliseconds`: how long the writers of the frozen ones waited (0.0 if none was).
+    """
+
+    def __init__(self, mounts: Iterable[Mount], *, guard: bool = True) -> None:
+        self._mounts = list({mount.device: mount for mount in mounts}.values())
+        self._use_guard = guard
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._to_thaw: list[Mount] = []
+        self._since = 0.0
+        self.frozen: tuple[Mount, ...] = ()
+        self.synced: tuple[Mount, ...] = ()
+        self.milliseconds = 0.0
+
+    def __enter__(self) -> FrozenMounts:
+        writable = [mount for mount in self._mounts if not mount.read_only]
+        for mount in writable:
+            sync(mount)
+        if writable and self._use_guard:
+            self._guard = _start_guard(writable)
+        try:
+            self._freeze_all(writable)
+        except BaseException:
+            self._thaw_all()
+            raise
+        return self
+
+    def _freeze_all(self, mounts: list[Mount]) -> None:
+        synced = []
+        self._since = time.monotonic()
+        for mount in mounts:
+            self._to_thaw.append(mount)
+            if not freeze(mount):
+                self._to_thaw.pop()
+                synced.append(mount)
+        self.frozen = tuple(self._to_thaw)
+        self.synced = tuple(synced)
+
+    def _thaw_all(self) -> list[DeviceError]:
+        failures = []
+        for mount in reversed(self._to_thaw):
+            try:
+                thaw(mount)
+            except DeviceError as error:
+                failures.append(error)
+        if self._to_thaw:
+            self.milliseconds = (time.monotonic() - self._since) * 1000
+        self._to_thaw = []
+        self._dismiss_guard()
+        return failures
+
+    def _dismiss_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.communicate(b"thawed\n")
+            self._guard = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        failures = self._thaw_all()
+        for failure in failures:
+            log.error("%s", failure)
+        if failures and error is None:
+            raise failures[0]
+
+
+def _start_guard(mounts: list[Mount]) -> subprocess.Popen[bytes] | None:
+    """A process that thaws when our end of its pipe closes without a word."""
+    if shutil.which("fsfreeze") is None:
+        log.warning("no fsfreeze program: a kill of this process would leave mounts frozen")
+        return None
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _GUARD, "sh", *(mount.mount_point for mount in mounts)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for us, not for the guard
+    )

@@ -1,0 +1,212 @@
+"""Mounting a volume, that is a file with a file system in it, and unmounting it again.
+
+As root: a loop device over the file and mount(8) on that; the loop device is let go at once, so
+the mount alone holds it, and the kernel detaches it when the mount goes: nothing is left behind
+whatever happens in between. Not as root: fuse2fs, for ext2, ext3 and ext4.
+
+A read-only volume whose journal is not empty cannot be recovered; it is mounted as it stands
+(`noload`, `norecovery`) and that is said. On a writable volume, the journal is recovered as usual,
+also for a read-only mount. XFS refuses to mount two file systems with one UUID, as an origin and
+its snapshot have; so `nouuid`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ulvm.errors import (
+    BusyError,
+    DeviceError,
+    NotFoundError,
+    NotSupportedError,
+    RefusedError,
+)
+from ulvm.mounts.loop import attach, loop_named
+from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
+from ulvm.mounts.unmount import unmount
+
+__all__ = ["FileSystem", "MountedVolume", "mount_volume", "probe", "unmount_volume"]
+
+_EXT_SUPER = 1024
+_EXT_MAGIC = 0xEF53
+_EXT_INCOMPAT_RECOVER = 0x4
+_RELEASE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """What is known of a file system: mount(8)'s type; whether its journal must be replayed."""
+
+    fs_type: str
+    needs_recovery: bool
+
+
+def probe(path: str | os.PathLike[str]) -> FileSystem | None:
+    """The ext or XFS file system in a file, None for any other.
+
+    ext: s_magic at 1080, s_feature_incompat at 1120 (kernel Documentation/filesystems/ext4);
+    XFS: sb_magicnum at 0; whether its log is clean cannot be told from the superblock.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(4096)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise DeviceError(f"Cannot read {path}: {error.strerror}.", errno=error.errno) from error
+    if head[:4] == b"XFSB":
+        return FileSystem("xfs", False)
+    if int.from_bytes(head[_EXT_SUPER + 56 : _EXT_SUPER + 58], "little") == _EXT_MAGIC:
+        incompat = int.from_bytes(head[_EXT_SUPER + 96 : _EXT_SUPER + 100], "little")
+        return FileSystem("ext4", bool(incompat & _EXT_INCOMPAT_RECOVER))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class MountedVolume:
+    """A mount that was made; `notes` are sentences that the user should see."""
+
+    mount: Mount
+    notes: tuple[str, ...]
+
+
+def mount_volume(
+    path: str | os.PathLike[str],
+    directory: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    device_read_only: bool = False,
+    options: str = "",
+) -> MountedVolume:
+    """Mount the file system in `path` on `directory`.
+
+    `device_read_only` says that the volume cannot be written at all. `options` as for mount -o.
+    NotFoundError, RefusedError with mount's own reason, NotSupportedError.
+    """
+    where = os.path.realpath(directory)
+    if not os.path.isdir(where):
+        raise NotFoundError(f"Mount point {directory} is not a directory.")
+    words = [word for word in options.split(",") if word]
+    if read_only or device_read_only:
+        words.insert(0, "ro")
+    if os.geteuid() == 0:
+        notes = _mount_by_loop(path, where, words, device_read_only)
+    else:
+        notes = _mount_by_fuse2fs(path, where, words, device_read_only)
+    mount = mount_at(where)
+    if mount is None:
+        raise DeviceError(f"{where} was mounted, but is not mounted any more.")
+    return MountedVolume(mount, notes)
+
+
+def _not_replayed(path: str | os.PathLike[str]) -> str:
+    return f"{path} is read-only, its journal is not replayed."
+
+
+def _mount_by_loop(
+    path: str | os.PathLike[str], where: str, words: list[str], device_read_only: bool
+) -> tuple[str, ...]:
+    found = probe(path)
+    attempts: list[tuple[list[str], tuple[str, ...]]] = [(words, ())]
+    if found is not None and found.fs_type == "xfs":
+        words = [*words, "nouuid"]
+        attempts = [(words, ())]
+        if device_read_only:
+            attempts.append(([*words, "norecovery"], (_not_replayed(path),)))
+    elif found is not None and found.needs_recovery and device_read_only:
+        attempts = [([*words, "noload"], (_not_replayed(path),))]
+    with attach(path, read_only=device_read_only) as loop:
+        reason = ""
+        for attempt, notes in attempts:
+            reason = _run_mount(loop.path, where, attempt)
+            if not reason:
+                return notes
+    raise RefusedError(f"Cannot mount {path} on {where}: {reason}.")
+
+
+def _run_mount(device: str, where: str, words: list[str]) -> str:
+    """Empty, or why mount(8) refuses."""
+    option = ["-o", ",".join(words)] if words else []
+    done = subprocess.run(
+        ["mount", *option, "--", device, where], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return ""
+    return _reason(done.stderr, f"mount ends with {done.returncode}").removeprefix(
+        f"mount: {where}: "
+    )
+
+
+def _reason(stderr: str, otherwise: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else otherwise
+
+
+def _mount_by_fuse2fs(
+    path: str | os.PathLike[str], where: str, words: list[str], device_read_only: bool
+) -> tuple[str, ...]:
+    found = probe(path)
+    if found is None or found.fs_type != "ext4":
+        raise NotSupportedError(f"Only root can mount {path}: fuse2fs is for ext2, ext3 and ext4.")
+    if shutil.which("fuse2fs") is None:
+        raise NotSupportedError("Mounting needs the program fuse2fs when not root.")
+    notes: tuple[str, ...] = ()
+    if found.needs_recovery and device_read_only:
+        words = [*words, "norecovery"]
+        notes = (_not_replayed(path),)
+    option = ["-o", ",".join(words)] if words else []
+    done = subprocess.run(
+        ["fuse2fs", os.fspath(path), where, *option], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        reason = _reason(done.stderr or done.stdout, f"fuse2fs ends with {done.returncode}")
+        raise RefusedError(f"Cannot mount {path} on {where}: {reason}.")
+    return notes
+
+
+def unmount_volume(target: str | os.PathLike[str]) -> tuple[Mount, ...]:
+    """Unmount a mount point, or everything that stands on a volume's file; says what it was.
+
+    Returns when the volume is let go (loop devices detached, fuse2fs gone), which the kernel does
+    a little after the unmounting. NotFoundError if nothing is mounted; BusyError if in use.
+    """
+    target = os.path.realpath(target)
+    at_target = mount_at(target)
+    mounts = [at_target] if at_target is not None else mounts_of(target)
+    if not mounts:
+        raise NotFoundError(f"{target} is not mounted.")
+    for mount in reversed(mounts):
+        unmount(mount.mount_point)
+    for mount in mounts:
+        _wait_for_release(mount)
+    return tuple(mounts)
+
+
+def _wait_for_release(mount: Mount) -> None:
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while _holds(mount):
+        if time.monotonic() > deadline:
+            raise BusyError(f"{mount.source} is still held after {mount.mount_point} is unmounted.")
+        time.sleep(0.01)
+
+
+def _holds(mount: Mount) -> bool:
+    """Does what the mount stood on still wait for its end?"""
+    if any(other.device == mount.device for other in mount_table()):
+        return False  # mounted elsewhere too: it is to stay
+    if mount.is_fuse:
+        return any(_open_in(process, mount.source) for process in Path("/proc").glob("[0-9]*"))
+    loop = loop_named(Path(mount.source).name)
+    return loop is not None and loop.autoclear
+
+
+def _open_in(process: Path, path: str) -> bool:
+    try:
+        return any(os.readlink(entry) == path for entry in (process / "fd").iterdir())
+    except OSError:  # ended meanwhile, or not ours to look into
+        return False
