@@ -1,1 +1,1 @@
-"""."""
+"""The device mapper: tables, targets, snapshots. Knows nothing of LVM."""

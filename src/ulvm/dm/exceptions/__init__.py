@@ -1,1 +1,1 @@
-"""."""
+"""Exception stores: which chunks of an origin lie where in a COW, in memory and on disk."""

@@ -1,0 +1,318 @@
+"""One snapshot: origin, COW, store and exceptions; what snapshot and snapshot-merge share.
+
+The kernel's struct dm_snapshot (drivers/md/dm-snap.c). Reading and writing through a snapshot
+and copying out for origin writes are here; the targets add table lines and the life cycle.
+
+Failure states (spec of the status line): `valid` false shows `Invalid`, on disk too; it never
+comes back. `overflowed` (store type PO, a snapshot write found no room) is in memory only.
+
+Reading without a lock: look at the state of a chunk, read the origin, look again. The origin
+cannot have changed under the read unless the state has meanwhile become DONE (then read the
+COW) or the snapshot invalid (then EIO), because `Origin.protect` returns only after that.
+
+Handover (`take_over`): store, map and chunk size move from the active snapshot to the one
+that was loaded with the same COW, while the source is suspended and the origin is paused.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterator
+
+from ulvm.blockdev.base import BlockDevice, Buffer, Changed, WritableBuffer
+from ulvm.dm.commit import GroupCommit
+from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap
+from ulvm.dm.exceptions.store import ExceptionStore, Run
+from ulvm.dm.origins import Origin
+from ulvm.errors import DeviceError
+from ulvm.units import SECTOR
+
+__all__ = ["CowSnapshot"]
+
+_COPY_BYTES = 1 << 20
+
+
+class CowSnapshot:
+    """`length` in bytes: what the table line covers. Thread safe as the module says."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        cow: BlockDevice,
+        store: ExceptionStore,
+        length: int,
+        *,
+        merging: bool,
+        event: Callable[[], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self.origin = origin
+        self.cow = cow
+        self.length = length
+        self.merging = merging
+        self.active = False
+        self.valid = True
+        self.overflowed = False
+        self.merge_failed = False
+        self.awaits_handover = False
+        self.is_suspended: Callable[[], bool] = lambda: False
+        self._event = event
+        self._log = log
+        self._invalidate_lock = threading.Lock()
+        self._scratch = memoryview(bytearray(0))
+        self.store = store
+        self.map = ExceptionMap(0)
+        self.commit = GroupCommit(store, self.map, self._commit_failed)
+        self.shift = 0
+
+    @property
+    def chunk_size(self) -> int:
+        """Sectors; 0 while waiting for a handover and after having given away."""
+        return self.store.chunk_size
+
+    def load(self) -> None:
+        """Open the store and read the exceptions. TableError when the kernel would refuse."""
+        self.store.open()
+        self._size_map()
+        self.valid = self.store.load(self.map)
+
+    def _size_map(self) -> None:
+        chunk_bytes = self.store.chunk_size * SECTOR
+        self.shift = chunk_bytes.bit_length() - 1
+        self.map = ExceptionMap((self.length + chunk_bytes - 1) >> self.shift)
+        self.commit = GroupCommit(self.store, self.map, self._commit_failed)
+
+    def take_over(self, source: CowSnapshot) -> None:
+        """Handover of exceptions (kernel: __handover_exceptions). Under the origin's lock."""
+        own = self.store
+        self.store, self.map, self.commit = source.store, source.map, source.commit
+        self.store.overflow_support = own.overflow_support
+        self.shift = source.shift
+        if self.map.chunks < (self.length + (1 << self.shift) - 1) >> self.shift:
+            self.map.grow((self.length + (1 << self.shift) - 1) >> self.shift)
+        self.commit.owner(self._commit_failed)
+        self.valid, self.overflowed = source.valid, source.overflowed
+        self.awaits_handover = False
+        own.chunk_size = 0
+        source.store, source.map, source.valid = own, ExceptionMap(0), False
+        source.commit = GroupCommit(own, source.map, source._commit_failed)
+
+    # -- failure ----------------------------------------------------------------------------
+
+    def invalidate(self, reason: str) -> None:
+        """Turn invalid for good, on disk too; the event counter of the device goes up once."""
+        with self._invalidate_lock:
+            if not self.valid:
+                return
+            self.valid = False
+            self._log(f"Invalidating snapshot: {reason}")
+            try:
+                self.store.mark_invalid()
+            except DeviceError as error:
+                self._log(f"write header failed, the COW store still looks valid on disk: {error}")
+        self.origin.update()
+        self._event()
+
+    def _commit_failed(self, error: DeviceError) -> None:
+        self.invalidate(f"Error reading/writing. ({error})")
+
+    def _no_room(self) -> None:
+        if self.store.overflow_support:
+            self.overflowed = True
+            self._log("Snapshot overflowed: Unable to allocate exception.")
+        else:
+            self.invalidate("Unable to allocate exception.")
+
+    def _check(self) -> None:
+        if not self.valid:
+            raise DeviceError("the snapshot is invalid", errno=errno.EIO)
+
+    # -- copying out ------------------------------------------------------------------------
+
+    def copy_out(self, first: int, last: int) -> None:
+        """Copy the chunks first..last that have no exception yet. Under the origin's lock;
+        the caller then settles. An origin write without room or with an error invalidates."""
+        state = self.map.state
+        chunk = state.find(b"\0", first, last + 1)
+        while chunk >= 0:
+            end = self.map.run_end(chunk, last + 1)
+            for new, count in self.store.allocate(end - chunk):
+                try:
+                    self._copy(chunk, new, count)
+                except DeviceError as error:
+                    self.invalidate(f"Error reading/writing. ({error})")
+                    return
+                self.commit.add(Run(chunk, new, count))
+                chunk += count
+            if chunk < end:
+                self.invalidate("Unable to allocate exception.")
+                return
+            chunk = state.find(b"\0", end, last + 1)
+
+    def _copy(self, old: int, new: int, count: int) -> None:
+        """Origin chunks to COW chunks, clipped at the end of the origin."""
+        source, target = old << self.shift, new << self.shift
+        length = min(count << self.shift, self.origin.device.size - source)
+        if len(self._scratch) < min(length, _COPY_BYTES):
+            self._scratch = memoryview(bytearray(min(length, _COPY_BYTES)))
+        while length > 0:
+            step = min(length, _COPY_BYTES)
+            buffer = self._scratch[:step]
+            self.origin.device.readinto(source, buffer)
+            self.cow.write(target, buffer)
+            source, target, length = source + step, target + step, length - step
+
+    def commit_pending(self) -> None:
+        self.commit.settle()
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        if not self.valid:
+            raise DeviceError("the snapshot is invalid", errno=errno.EIO)
+        view = memoryview(buffer)
+        shift, state = self.shift, self.map.state
+        end = offset + len(view)
+        position = offset
+        while position < end:
+            chunk = position >> shift
+            stop = ((end - 1) >> shift) + 1
+            if state[chunk] == DONE:
+                stop = self.map.contiguous_end(chunk, stop) if chunk + 1 < stop else stop
+                upto = min(stop << shift, end)
+                target = (self.map.where[chunk] << shift) + position - (chunk << shift)
+                self.cow.readinto(target, view[position - offset : upto - offset])
+                position = upto
+                continue
+            if chunk + 1 < stop:
+                found = state.find(b"\1", chunk + 1, stop)
+                stop = found if found >= 0 else stop
+            upto = min(stop << shift, end)
+            self.origin.device.readinto(position, view[position - offset : upto - offset])
+            if not self.valid:
+                raise DeviceError("the snapshot is invalid", errno=errno.EIO)
+            changed = state.find(b"\1", chunk, stop)
+            if changed >= 0:
+                upto = max(position, changed << shift)
+            position = upto
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        """A write through the snapshot device; the origin never sees it."""
+        self._check()
+        if self.overflowed:
+            raise DeviceError("the snapshot has overflowed", errno=errno.EIO)
+        view = memoryview(data).cast("B")
+        if not view:
+            return
+        first, last = offset >> self.shift, (offset + len(view) - 1) >> self.shift
+        written: list[tuple[int, int]] = []
+        complete = True
+        if not self.map.all_done(first, last):
+            with self.origin.lock:
+                complete = self._write_new(offset, view, first, last, written)
+            self.commit_pending()
+            self._check()
+        self._write_done(offset, view, written)
+        if not complete:
+            raise DeviceError("no room in the snapshot's COW store", errno=errno.EIO)
+        if fua:
+            self.cow.flush()
+
+    def _write_new(
+        self, offset: int, view: memoryview, first: int, last: int, written: list[tuple[int, int]]
+    ) -> bool:
+        """Give every chunk of first..last an exception: chunks that the request covers get
+        the new data at once (noted in `written` as byte ranges), others a copy of the
+        origin's. False if room ended: what comes before stays, the rest fails."""
+        end = offset + len(view)
+        state = self.map.state
+        limit = self.origin.device.size
+        chunk = first
+        while chunk <= last:
+            if state[chunk] != NONE:
+                chunk += 1
+                continue
+            stop = self.map.run_end(chunk, last + 1)
+            start_byte = chunk << self.shift
+            if start_byte < offset or (chunk + 1) << self.shift > min(end, limit):
+                stop, whole = chunk + 1, False
+            else:
+                whole = True
+                if stop << self.shift > min(end, limit):
+                    stop -= 1
+            for new, count in self.store.allocate(stop - chunk):
+                try:
+                    if whole:
+                        start_byte = chunk << self.shift
+                        upto = (chunk + count) << self.shift
+                        self.cow.write(new << self.shift, view[start_byte - offset : upto - offset])
+                        written.append((start_byte, upto))
+                    else:
+                        self._copy(chunk, new, count)
+                except DeviceError as error:
+                    self.invalidate(f"Error reading/writing. ({error})")
+                    raise DeviceError("the snapshot is invalid", errno=errno.EIO) from error
+                self.commit.add(Run(chunk, new, count))
+                chunk += count
+            if chunk < stop:
+                self._no_room()
+                self._check()
+                return False
+        return True
+
+    def _write_done(self, offset: int, view: memoryview, written: list[tuple[int, int]]) -> None:
+        """Write in place to complete exceptions all of the request but the ranges `written`."""
+        end = offset + len(view)
+        position = offset
+        for start, upto in [*written, (end, end)]:
+            while position < start:
+                position = self._write_run(offset, view, position, start)
+                if position < 0:
+                    return
+            position = upto
+
+    def _write_run(self, offset: int, view: memoryview, position: int, end: int) -> int:
+        """One contiguous piece; the position behind it, or -1 at a chunk without exception
+        (where an overflow cut the request short)."""
+        shift = self.shift
+        chunk = position >> shift
+        if self.map.state[chunk] != DONE:
+            return -1
+        stop = self.map.contiguous_end(chunk, ((end - 1) >> shift) + 1)
+        upto = min(stop << shift, end)
+        target = (self.map.where[chunk] << shift) + position - (chunk << shift)
+        self.cow.write(target, view[position - offset : upto - offset])
+        return upto
+
+    # -- what lies where --------------------------------------------------------------------
+
+    def runs(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """(offset, length, has exception) runs of bytes that cover the range."""
+        end = offset + length
+        state = self.map.state
+        position = offset
+        while position < end:
+            chunk = position >> self.shift
+            done = state[chunk] == DONE
+            stop = ((end - 1) >> self.shift) + 1
+            if done:
+                ends = [
+                    e
+                    for e in (state.find(b"\0", chunk, stop), state.find(b"\2", chunk, stop))
+                    if e >= 0
+                ]
+                stop = min(ends, default=stop)
+            else:
+                found = state.find(b"\1", chunk, stop)
+                stop = found if found >= 0 else stop
+            upto = min(stop << self.shift, end)
+            yield position, upto - position, done
+            position = upto
+
+    def changed(self, offset: int, length: int) -> Iterator[Changed]:
+        self._check()
+        for start, count, done in self.runs(offset, length):
+            yield Changed(start, count, done)

@@ -1,0 +1,352 @@
+"""A mapped device: a live and an inactive table, a gate for I/O, an open count, events.
+
+Gate. Every request passes `_enter` and `_leave`; suspend closes the gate and waits until
+nothing is under way; requests that come meanwhile wait until resume. `pause` is the kernel's
+internal suspend: the same gate for the short time of a handover, without any hook.
+
+States: a device without live table takes no I/O (EIO). Loading fills the inactive slot;
+resume makes it live. Control operations on one device exclude each other by `control`; it is
+never taken by a request, so a request that waits at another device's gate blocks nobody's
+control.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterator
+
+from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
+from ulvm.dm.table import Table
+from ulvm.dm.targets.base import Target
+from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo
+from ulvm.errors import DeviceError, NotSupportedError
+from ulvm.units import SECTOR
+
+__all__ = ["DeviceHandle", "MappedDevice"]
+
+_NO_TABLE = Table((), read_only=False)
+
+
+class MappedDevice(BlockDevice):
+    """One device of the mapper. Only the mapper calls the control methods."""
+
+    def __init__(
+        self,
+        name: str,
+        uuid: str,
+        minor: int,
+        *,
+        read_only: bool,
+        honour_flush: bool = True,
+        notify: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.uuid = uuid
+        self.minor = minor
+        self.forced_read_only = read_only
+        self.control = threading.RLock()
+        self.live: Table | None = None
+        self.inactive: Table | None = None
+        self.suspended = False
+        self.removed = False
+        self.frozen: object = None
+        """What the freezer gave for the file systems it froze."""
+        self.event_nr = 0
+        self.open_count = 0
+        self._honour_flush = honour_flush
+        self._notify = notify
+        self._events = threading.Condition()
+        self._gate = threading.Condition(threading.Lock())
+        self._gate_lock = self._gate
+        self._in_flight = 0
+        self._closed = 0
+        self._table = _NO_TABLE
+        self._single: Target | None = None
+
+    # -- properties -------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        return self._table.size
+
+    @property
+    def read_only(self) -> bool:  # type: ignore[override]
+        return self.forced_read_only or self._table.read_only
+
+    @property
+    def block_size(self) -> int:  # type: ignore[override]
+        return self._table.block_size
+
+    @property
+    def can_discard(self) -> bool:  # type: ignore[override]
+        return self._table.can_discard
+
+    @property
+    def number(self) -> str:
+        return f"{DM_MAJOR}:{self.minor}"
+
+    def info(self) -> DeviceInfo:
+        shown = self.live or self.inactive
+        return DeviceInfo(
+            name=self.name,
+            uuid=self.uuid,
+            major=DM_MAJOR,
+            minor=self.minor,
+            open_count=self.open_count,
+            event_nr=self.event_nr,
+            suspended=self.suspended,
+            live_table=self.live is not None,
+            inactive_table=self.inactive is not None,
+            read_only=self.forced_read_only or bool(shown and shown.read_only),
+            target_count=len(shown.targets) if shown else 0,
+            size=self._table.size // SECTOR,
+        )
+
+    # -- opens and events -------------------------------------------------------------------
+
+    def open(self, *, write: bool) -> DeviceHandle:
+        """A handle that counts until closed. DeviceError(EROFS) for writing if read-only,
+        DeviceError(ENXIO) if the device is gone."""
+        if write and self.read_only:
+            raise DeviceError(f"device {self.name} is read-only", errno=errno.EROFS)
+        self.hold()
+        return DeviceHandle(self, write=write)
+
+    def hold(self) -> None:
+        with self._events:
+            if self.removed:
+                raise DeviceError(f"device {self.name} is gone", errno=errno.ENXIO)
+            self.open_count += 1
+
+    def release(self) -> None:
+        with self._events:
+            self.open_count -= 1
+
+    def claim_removal(self) -> bool:
+        """Mark as removed if nobody has it open."""
+        with self._events:
+            if self.open_count == 0:
+                self.removed = True
+                self._events.notify_all()
+        return self.removed
+
+    def event(self) -> None:
+        """dm_table_event: wake those who wait for the device."""
+        with self._events:
+            self.event_nr += 1
+            self._events.notify_all()
+        self._notify()
+
+    def wait_event(self, event_nr: int, timeout: float | None) -> int:
+        with self._events:
+            self._events.wait_for(
+                lambda: self.removed or self.event_nr != event_nr, timeout=timeout
+            )
+            if self.removed:
+                raise DeviceError(f"device {self.name} is gone", errno=errno.ENXIO)
+            return self.event_nr
+
+    # -- the gate and the live table --------------------------------------------------------
+
+    def pause(self) -> None:
+        """Close the gate and wait until no request is under way."""
+        with self._gate:
+            self._closed += 1
+            while self._in_flight:
+                self._gate.wait()
+
+    def unpause(self) -> None:
+        with self._gate:
+            self._closed -= 1
+            self._gate.notify_all()
+
+    def set_live(self, table: Table | None) -> None:
+        """Swap the live table; only while the gate is closed."""
+        self.live = table
+        self._table = table or _NO_TABLE
+        self._single = table.targets[0] if table and len(table.targets) == 1 else None
+
+    def wake_removed(self) -> None:
+        """Let requests that wait at the gate of a removed device fail."""
+        with self._gate:
+            self._gate.notify_all()
+
+    # -- requests: flat on purpose ----------------------------------------------------------
+
+    def _enter(self) -> None:
+        with self._gate_lock:
+            while self._closed:
+                if self.removed:
+                    raise DeviceError(f"device {self.name} is gone", errno=errno.ENXIO)
+                self._gate.wait()
+            self._in_flight += 1
+
+    def _leave(self) -> None:
+        with self._gate_lock:
+            self._in_flight -= 1
+            if self._closed and not self._in_flight:
+                self._gate.notify_all()
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        self._enter()
+        try:
+            length = len(buffer)
+            if offset < 0 or offset + length > self._table.size:
+                self._out_of_range(offset, length, write=False)
+            if self._single is not None:
+                self._single.readinto(offset, buffer)
+            elif length:
+                view = memoryview(buffer)
+                for target, start, position, n in self._split(offset, length):
+                    target.readinto(start, view[position : position + n])
+        finally:
+            self._leave()
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        self._enter()
+        try:
+            length = len(data)
+            if offset < 0 or offset + length > self._table.size:
+                self._out_of_range(offset, length, write=True)
+            if self.read_only:
+                raise DeviceError(f"device {self.name} is read-only", errno=errno.EROFS)
+            if self._single is not None:
+                self._single.write(offset, data, fua=fua)
+            elif length:
+                view = memoryview(data).cast("B")
+                for target, start, position, n in self._split(offset, length):
+                    target.write(start, view[position : position + n], fua=fua)
+        finally:
+            self._leave()
+
+    def _split(self, offset: int, length: int) -> Iterator[tuple[Target, int, int, int]]:
+        """(target, offset on the device, position in the request, length) of each part."""
+        position = 0
+        while position < length:
+            target = self._table.find(offset + position)
+            n = min(length - position, target.begin + target.length - offset - position)
+            yield target, offset + position, position, n
+            position += n
+
+    def _out_of_range(self, offset: int, length: int, *, write: bool) -> None:
+        if self.live is None:
+            raise DeviceError(f"device {self.name} has no table", errno=errno.EIO)
+        self.check_range(offset, length, write=write)
+
+    # -- slower requests --------------------------------------------------------------------
+
+    def _parts(self, offset: int, length: int, *, write: bool) -> Iterator[tuple[Target, int, int]]:
+        if self.live is None or offset < 0 or offset + length > self._table.size:
+            self._out_of_range(offset, length, write=write)
+        if write and self.read_only:
+            raise DeviceError(f"device {self.name} is read-only", errno=errno.EROFS)
+        for target, start, _, n in self._split(offset, length):
+            yield target, start, n
+
+    def flush(self) -> None:
+        self._enter()
+        try:
+            if self._honour_flush:
+                for device in self._table.flush_devices:
+                    device.flush()
+        finally:
+            self._leave()
+
+    def discard(self, offset: int, length: int) -> None:
+        self._enter()
+        try:
+            if self.live is not None and not self._table.can_discard:
+                raise NotSupportedError(f"device {self.name} does not support discard")
+            for target, start, n in self._parts(offset, length, write=True):
+                target.discard(start, n)
+        finally:
+            self._leave()
+
+    def write_zeroes(
+        self, offset: int, length: int, *, no_hole: bool = False, fua: bool = False
+    ) -> None:
+        self._enter()
+        try:
+            for target, start, n in self._parts(offset, length, write=True):
+                target.write_zeroes(start, n, no_hole=no_hole, fua=fua)
+        finally:
+            self._leave()
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        self._enter()
+        try:
+            found: list[Extent] = []
+            for target, start, n in self._parts(offset, length, write=False):
+                found.extend(target.extents(start, n))
+        finally:
+            self._leave()
+        return iter(found)
+
+    def changed(self, offset: int, length: int) -> Iterator[Changed] | None:
+        self._enter()
+        try:
+            if self._single is None:
+                return None
+            runs = self._single.changed(offset, length)
+            return None if runs is None else iter(list(runs))
+        finally:
+            self._leave()
+
+
+class DeviceHandle(BlockDevice):
+    """One open of a mapped device. The request methods are the device's own, bound once, so
+    that a handle costs nothing per request."""
+
+    def __init__(self, device: MappedDevice, *, write: bool) -> None:
+        self._device = device
+        self._open = True
+        self._lock = threading.Lock()
+        self.writable = write
+        self.readinto = device.readinto  # type: ignore[method-assign]
+        self.flush = device.flush  # type: ignore[method-assign]
+        self.extents = device.extents  # type: ignore[method-assign]
+        self.changed = device.changed  # type: ignore[method-assign]
+        if write:
+            self.write = device.write  # type: ignore[method-assign]
+            self.discard = device.discard  # type: ignore[method-assign]
+            self.write_zeroes = device.write_zeroes  # type: ignore[method-assign]
+
+    @property
+    def size(self) -> int:
+        return self._device.size
+
+    @property
+    def read_only(self) -> bool:  # type: ignore[override]
+        return not self.writable or self._device.read_only
+
+    @property
+    def block_size(self) -> int:  # type: ignore[override]
+        return self._device.block_size
+
+    @property
+    def can_discard(self) -> bool:  # type: ignore[override]
+        return self.writable and self._device.can_discard
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        self._device.readinto(offset, buffer)
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        raise DeviceError("opened for reading only", errno=errno.EBADF)
+
+    def discard(self, offset: int, length: int) -> None:
+        raise DeviceError("opened for reading only", errno=errno.EBADF)
+
+    def write_zeroes(
+        self, offset: int, length: int, *, no_hole: bool = False, fua: bool = False
+    ) -> None:
+        raise DeviceError("opened for reading only", errno=errno.EBADF)
+
+    def flush(self) -> None:
+        self._device.flush()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._device.release()

@@ -1,0 +1,158 @@
+"""The exception map: origin chunk -> COW chunk, flat, in anonymous memory.
+
+Two arrays indexed by origin chunk: one state byte, and the COW chunk as a 4-byte (8-byte where
+needed) integer. Both are anonymous private maps without swap reservation, so that chunks never
+touched cost nothing and one exception costs at most a few bytes once its neighbours exist.
+
+Readers take no lock: a state byte is set to DONE only after `where` holds the COW chunk and the
+exception is as durable as its store promises. Only the holder of the origin's lock (or, for
+PENDING -> DONE, of the store's commit lock) changes anything.
+
+    NONE     not copied; the snapshot reads the origin here
+    DONE     the exception is complete: the snapshot reads its COW chunk
+    PENDING  copied and allocated, not yet committed: reads still go to the origin,
+             writes (to the origin or the snapshot) wait for the commit
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["DONE", "NONE", "PENDING", "ExceptionMap"]
+
+NONE = 0
+DONE = 1
+PENDING = 2
+
+_DONE = bytes([DONE])
+_MAP_NORESERVE = 0x4000  # linux/mman.h; not in Python's mmap before 3.12
+_U32_LIMIT = 1 << 32
+
+
+def _anonymous(size: int) -> mmap.mmap:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    return mmap.mmap(-1, max(size, 1), flags=flags)
+
+
+class ExceptionMap:
+    """`chunks`: number of chunks of the snapshot, the last one possibly partial.
+
+    `state` and `where` are public for the data path: `state[c] == DONE`, then `where[c]`.
+    """
+
+    def __init__(self, chunks: int) -> None:
+        self.chunks = chunks
+        self.state = _anonymous(chunks)
+        self._memory = _anonymous(chunks * 4)
+        self.where = memoryview(self._memory).cast("I")
+
+    def grow(self, chunks: int) -> None:
+        """Make room for a longer snapshot; nobody may be using the map meanwhile."""
+        other = ExceptionMap(chunks)
+        if self.where.itemsize == 8:
+            other._memory = _anonymous(chunks * 8)
+            other.where = memoryview(other._memory).cast("Q")
+        position = self.state.find(_DONE)
+        while position >= 0:
+            end = self.run_end(position, self.chunks)
+            other.where[position:end] = self.where[position:end]
+            other.state[position:end] = self.state[position:end]
+            position = self.state.find(_DONE, end)
+        self.chunks, self.state = chunks, other.state
+        self._memory, self.where = other._memory, other.where
+
+    def _widen(self) -> None:
+        """Go over to 8-byte COW chunk numbers (a COW of 2^32 chunks or more)."""
+        memory = _anonymous(self.chunks * 8)
+        wide = memoryview(memory).cast("Q")
+        narrow = np.frombuffer(self.where, dtype=np.uint32)
+        view = np.frombuffer(wide, dtype=np.uint64)
+        position = self.state.find(_DONE)
+        while position >= 0:
+            end = self.run_end(position, self.chunks)
+            view[position:end] = narrow[position:end]
+            position = self.state.find(_DONE, end)
+        for chunk in self._pending():
+            view[chunk] = narrow[chunk]
+        self._memory = memory
+        self.where = wide
+
+    def _pending(self) -> Iterator[int]:
+        needle = bytes([PENDING])
+        position = self.state.find(needle)
+        while position >= 0:
+            yield position
+            position = self.state.find(needle, position + 1)
+
+    def insert_pending(self, old: int, new: int, count: int) -> None:
+        """Chunks old..old+count-1 have been copied to new..new+count-1; not committed."""
+        if new + count > _U32_LIMIT and self.where.itemsize == 4:
+            self._widen()
+        if count == 1:
+            self.where[old] = new
+            self.state[old] = PENDING
+            return
+        where = np.frombuffer(
+            self.where, dtype=np.uint32 if self.where.itemsize == 4 else np.uint64
+        )
+        where[old : old + count] = np.arange(new, new + count, dtype=where.dtype)
+        self.state[old : old + count] = bytes([PENDING]) * count
+
+    def complete(self, old: int, count: int) -> None:
+        """The exceptions of these chunks are committed."""
+        if count == 1:
+            self.state[old] = DONE
+        else:
+            self.state[old : old + count] = _DONE * count
+
+    def load(self, old: npt.NDArray[np.uint64], new: npt.NDArray[np.uint64]) -> None:
+        """Insert committed exceptions, a whole metadata area at once; of two for the same
+        chunk the later counts. Chunks beyond the snapshot's length are left out."""
+        inside = old < self.chunks
+        if not inside.all():
+            old, new = old[inside], new[inside]
+        if old.size == 0:
+            return
+        if self.where.itemsize == 4 and int(new.max()) >= _U32_LIMIT:
+            self._widen()
+        dtype = np.uint32 if self.where.itemsize == 4 else np.uint64
+        np.frombuffer(self.where, dtype=dtype)[old] = new
+        np.frombuffer(self.state, dtype=np.uint8)[old] = DONE
+
+    def remove(self, old: int, count: int) -> None:
+        """Forget exceptions that were merged."""
+        end = min(old + count, self.chunks)
+        if old < end:
+            self.state[old:end] = bytes(end - old)
+
+    def all_done(self, first: int, last: int) -> bool:
+        """Whether every chunk of first..last (inclusive) has a complete exception."""
+        if first == last:
+            return self.state[first] == DONE
+        return self.state[first : last + 1].count(DONE) == last + 1 - first
+
+    def run_end(self, chunk: int, stop: int) -> int:
+        """The end (exclusive, at most `stop`) of the run of equal state that holds `chunk`."""
+        state = self.state
+        kind = state[chunk]
+        ends = [stop]
+        for other in (NONE, DONE, PENDING):
+            if other != kind:
+                found = state.find(bytes([other]), chunk + 1, ends[-1])
+                if found >= 0:
+                    ends.append(found)
+        return ends[-1]
+
+    def contiguous_end(self, chunk: int, stop: int) -> int:
+        """The end of the run of complete exceptions from `chunk` whose COW chunks follow each
+        other, so that one request covers it."""
+        state, where = self.state, self.where
+        shift = where[chunk] - chunk
+        chunk += 1
+        while chunk < stop and state[chunk] == DONE and where[chunk] - chunk == shift:
+            chunk += 1
+        return chunk

@@ -1,0 +1,74 @@
+"""What a snapshot asks of its exception store (the kernel's dm-exception-store.h)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.dm.exceptions.map import ExceptionMap
+
+__all__ = ["ExceptionStore", "Run", "Usage"]
+
+
+class Run(NamedTuple):
+    """`chunks` chunks from origin chunk `old` on, stored from COW chunk `new` on."""
+
+    old: int
+    new: int
+    chunks: int
+
+
+class Usage(NamedTuple):
+    """The numbers of the status line, in sectors."""
+
+    allocated: int
+    total: int
+    metadata: int
+
+
+class ExceptionStore(ABC):
+    """Allocation is called under the origin's lock, commits under the store's commit lock.
+
+    `chunk_size` in sectors is known after `load`.
+    """
+
+    type_letters: str
+    can_merge = False
+    cow: BlockDevice
+    chunk_size: int
+    overflow_support = False
+
+    @abstractmethod
+    def open(self) -> None:
+        """Read or write the header, so that `chunk_size` is known. TableError when refused."""
+
+    @abstractmethod
+    def load(self, exceptions: ExceptionMap) -> bool:
+        """Fill the map; False if the store is marked invalid on disk."""
+
+    @abstractmethod
+    def allocate(self, count: int) -> list[tuple[int, int]]:
+        """Up to `count` COW chunks as (first, how many) runs; fewer in all when room ends."""
+
+    @abstractmethod
+    def commit(self, runs: Sequence[Run]) -> None:
+        """Make these exceptions (in order of allocation) last; their data were written before.
+        DeviceError if that failed: the caller then invalidates the snapshot."""
+
+    @abstractmethod
+    def usage(self) -> Usage: ...
+
+    @abstractmethod
+    def mark_invalid(self) -> None:
+        """Invalidate on disk as well. DeviceError if that cannot be written."""
+
+    def prepare_merge(self, limit: int) -> list[Run]:
+        """The last committed exceptions, the last one first, as runs of at most
+        `limit` chunks in all; [] when none are left. Runs ascend within themselves."""
+        raise NotImplementedError
+
+    def commit_merge(self, count: int) -> None:
+        """Clear the last `count` records on disk, after their data are safe in the origin."""
+        raise NotImplementedError

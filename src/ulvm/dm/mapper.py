@@ -1,0 +1,473 @@
+"""The device mapper in process: devices by name, the calls of `dm_ioctl.DeviceMapper`.
+
+Order of a resume with an inactive table (dm-ioctl.c, do_resume): suspend if that was not
+done, swap the tables, `preresume` of every target (a refusal leaves the new table live and
+the device suspended), `resume` of every target, open the gate, thaw file systems, and only
+then destroy the old table: until then it is the source of a handover.
+
+Locks: `_lock` guards the dictionaries and is held for moments; `MappedDevice.control` excludes
+control operations on one device and may be held while a suspend waits for requests.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.file import FileDevice
+from ulvm.dm.device import MappedDevice
+from ulvm.dm.numbers import DeviceNumbers
+from ulvm.dm.origins import OriginTable
+from ulvm.dm.state import describe, restore
+from ulvm.dm.table import Table, check_table
+from ulvm.dm.targets import TARGETS
+from ulvm.dm.targets.base import Target, TargetContext
+from ulvm.dm.targets.snapshot import SnapshotTarget
+from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
+from ulvm.errors import BusyError, DeviceError, NotFoundError, TableError, UlvmError
+from ulvm.units import SECTOR
+
+__all__ = ["Freezer", "LocalMapper"]
+
+_NAME_MAX = 127
+_UUID_MAX = 128
+
+
+class Freezer(Protocol):
+    """Freezes the file systems mounted on a device around a suspend with lockfs."""
+
+    def freeze(self, name: str) -> object: ...
+
+    def thaw(self, token: object) -> None: ...
+
+
+def _open_file(path: str, writable: bool) -> BlockDevice:
+    return FileDevice(path, writable=writable)
+
+
+class LocalMapper:
+    """`name_of_path`: the dm name behind a path of the run directory, None for other paths.
+    `durability`: "host" (barriers) or "process" (survives kill -9, no barriers)."""
+
+    def __init__(
+        self,
+        *,
+        open_file: Callable[[str, bool], BlockDevice] = _open_file,
+        name_of_path: Callable[[str], str | None] = lambda path: None,
+        durability: str = "host",
+        log: Callable[[str], None] = lambda text: None,
+        freezer: Freezer | None = None,
+    ) -> None:
+        if durability not in ("host", "process"):
+            raise TableError(f"durability must be host or process, not {durability!r}")
+        self._barriers = durability == "host"
+        self._name_of_path = name_of_path
+        self._log = log
+        self.freezer = freezer
+        self.on_change: list[Callable[[], None]] = []
+        self._lock = threading.RLock()
+        self._devices: dict[str, MappedDevice] = {}
+        self._origins = OriginTable()
+        self._files = DeviceNumbers(open_file)
+
+    # -- looking up -------------------------------------------------------------------------
+
+    def mapped(self, device: str) -> MappedDevice:
+        """The device of this name, UUID or major:minor; NotFoundError (ENXIO) without one."""
+        with self._lock:
+            found = self._devices.get(device)
+            if found is None:
+                found = next(
+                    (d for d in self._devices.values() if d.uuid and d.uuid == device), None
+                )
+            if found is None:
+                found = next((d for d in self._devices.values() if d.number == device), None)
+        if found is None:
+            raise NotFoundError(f"Device {device} not found")
+        return found
+
+    def resolve(self, word: str, *, writable: bool = True) -> BlockDevice:
+        """The device that a word of a table line means (see `dm_ioctl`)."""
+        name = word
+        if word.startswith("/dev/mapper/"):
+            name = word.removeprefix("/dev/mapper/")
+        elif word.startswith("/"):
+            name = self._name_of_path(word) or word
+        with self._lock:
+            found = self._devices.get(name)
+        if found is not None:
+            return found
+        if word.startswith("/"):
+            return self._files.open(word, writable=writable)
+        try:
+            return self.mapped(word)
+        except NotFoundError:
+            file = self._files.by_number(word)
+            if file is None:
+                raise TableError(f"Device lookup failed: {word}", errno=errno.ENODEV) from None
+            return file
+
+    def number(self, device: BlockDevice) -> str:
+        """major:minor as table and status lines show it."""
+        return device.number if isinstance(device, MappedDevice) else self._files.number(device)
+
+    def device_name(self, major: int, minor: int) -> str | None:
+        word = f"{major}:{minor}"
+        if major == DM_MAJOR:
+            with self._lock:
+                return next((d.name for d in self._devices.values() if d.minor == minor), None)
+        return self._files.path(word)
+
+    def all_mapped(self) -> list[MappedDevice]:
+        """All devices by ascending minor number."""
+        with self._lock:
+            return sorted(self._devices.values(), key=lambda d: d.minor)
+
+    def devices(self) -> list[DeviceInfo]:
+        return [d.info() for d in self.all_mapped()]
+
+    def stable_name(self, device: BlockDevice) -> str:
+        """How a table names the device so that it is found again by another process."""
+        return device.name if isinstance(device, MappedDevice) else self._files.path_of(device)
+
+    def targets(self) -> list[tuple[str, tuple[int, int, int]]]:
+        return [(name, kind.version) for name, kind in TARGETS.items()]
+
+    # -- create, rename, remove -------------------------------------------------------------
+
+    def create(
+        self, name: str, uuid: str = "", *, minor: int | None = None, read_only: bool = False
+    ) -> DeviceInfo:
+        self._check_name(name)
+        if len(uuid.encode()) > _UUID_MAX:
+            raise TableError(f"UUID {uuid!r} is too long")
+        with self._lock:
+            if name in self._devices or (
+                uuid and any(d.uuid == uuid for d in self._devices.values())
+            ):
+                raise BusyError(f"device {name} exists already, or its UUID is taken")
+            taken = {d.minor for d in self._devices.values()}
+            if minor is None:
+                minor = next(n for n in range(len(taken) + 1) if n not in taken)
+            elif minor in taken:
+                raise BusyError(f"minor number {minor} is in use")
+            device = MappedDevice(
+                name,
+                uuid,
+                minor,
+                read_only=read_only,
+                honour_flush=self._barriers,
+                notify=self._changed,
+            )
+            self._devices[name] = device
+        self._changed()
+        return device.info()
+
+    @staticmethod
+    def _check_name(name: str) -> None:
+        if (
+            not name
+            or len(name.encode()) > _NAME_MAX
+            or "/" in name
+            or "\0" in name
+            or name in (".", "..")
+        ):
+            raise TableError(f"{name!r} is not a valid device name")
+
+    def rename(self, device: str, new_name: str) -> DeviceInfo:
+        self._check_name(new_name)
+        with self._lock:
+            found = self.mapped(device)
+            if new_name in self._devices:
+                raise BusyError(f"device {new_name} exists already")
+            del self._devices[found.name]
+            found.name = new_name
+            self._devices[new_name] = found
+        self._changed()
+        return found.info()
+
+    def set_uuid(self, device: str, uuid: str) -> DeviceInfo:
+        with self._lock:
+            found = self.mapped(device)
+            if found.uuid:
+                raise TableError(f"device {found.name} has a UUID already")
+            if not uuid or len(uuid.encode()) > _UUID_MAX:
+                raise TableError(f"{uuid!r} is not a valid UUID")
+            if any(d.uuid == uuid for d in self._devices.values()):
+                raise BusyError(f"UUID {uuid} is taken")
+            found.uuid = uuid
+        self._changed()
+        return found.info()
+
+    def remove(self, device: str, *, force: bool = False, retry: bool = False) -> None:
+        found = self.mapped(device)
+        with found.control:
+            if force and found.live is not None:
+                self._replace_by_error(found)
+            if not found.claim_removal():
+                raise BusyError(f"device {found.name} is in use")
+            with self._lock:
+                self._devices.pop(found.name, None)
+            for table in (found.live, found.inactive):
+                if table is not None:
+                    self._quiesce(found, table)
+            found.pause()
+            old, spare = found.live, found.inactive
+            found.set_live(None)
+            found.inactive = None
+            found.wake_removed()
+            for table in (old, spare):
+                if table is not None:
+                    self._destroy(table)
+            self._thaw(found)
+        self._changed()
+
+    def _quiesce(self, device: MappedDevice, table: Table) -> None:
+        if table is device.live and not device.suspended:
+            for target in table.targets:
+                target.presuspend()
+            for target in table.targets:
+                target.postsuspend()
+
+    def _replace_by_error(self, device: MappedDevice) -> None:
+        length = max(device.size // SECTOR, 1)
+        self.load(device.name, [TableLine(0, length, "error")])
+        self.suspend(device.name, lockfs=False)
+        self.resume(device.name)
+
+    # -- tables -----------------------------------------------------------------------------
+
+    def load(
+        self, device: str, table: Sequence[TableLine], *, read_only: bool = False
+    ) -> DeviceInfo:
+        found = self.mapped(device)
+        check_table(table)
+        with found.control:
+            new = self._build(found, table, read_only=read_only)
+            old, found.inactive = found.inactive, new
+            if old is not None:
+                self._destroy(old)
+        self._changed()
+        return found.info()
+
+    def _build(self, device: MappedDevice, lines: Sequence[TableLine], *, read_only: bool) -> Table:
+        def resolve(word: str) -> BlockDevice:
+            lower = self.resolve(word, writable=not read_only)
+            if lower is device:
+                raise TableError(f"device {device.name} cannot be mapped to itself")
+            return lower
+
+        context = TargetContext(
+            device, resolve, self._origins, barriers=self._barriers, log=self._log_of(device)
+        )
+        targets: list[Target] = []
+        try:
+            for line in lines:
+                kind = TARGETS.get(line.target_type)
+                if kind is None:
+                    raise TableError(f"{line.target_type}: unknown target type")
+                begin, length = line.start * SECTOR, line.length * SECTOR
+                targets.append(kind(context, begin, length, line.params.split()))
+            table = Table(targets, read_only=read_only)
+            self._hold(table)
+        except DeviceError as error:
+            self._drop(targets)
+            raise TableError(str(error), errno=error.errno) from error
+        except UlvmError:
+            self._drop(targets)
+            raise
+        return table
+
+    def _drop(self, targets: list[Target]) -> None:
+        """Undo the constructors of a table that was refused."""
+        for target in targets:
+            target.destroy()
+        self._files.sweep()
+
+    def _hold(self, table: Table) -> None:
+        held: list[MappedDevice] = []
+        for lower in table.devices:
+            if isinstance(lower, MappedDevice):
+                try:
+                    lower.hold()
+                except DeviceError:
+                    for other in held:
+                        other.release()
+                    raise
+                held.append(lower)
+            else:
+                self._files.hold(lower)
+
+    def _destroy(self, table: Table) -> None:
+        for target in table.targets:
+            target.destroy()
+        for lower in table.devices:
+            if isinstance(lower, MappedDevice):
+                lower.release()
+            else:
+                self._files.release(lower)
+
+    def clear(self, device: str) -> DeviceInfo:
+        found = self.mapped(device)
+        with found.control:
+            old, found.inactive = found.inactive, None
+            if old is not None:
+                self._destroy(old)
+        self._changed()
+        return found.info()
+
+    def _log_of(self, device: MappedDevice) -> Callable[[str], None]:
+        return lambda text: self._log(f"{device.name}: {text}")
+
+    # -- suspend and resume -----------------------------------------------------------------
+
+    def suspend(self, device: str, *, lockfs: bool = True, flush: bool = True) -> DeviceInfo:
+        found = self.mapped(device)
+        with found.control:
+            if found.suspended:
+                raise TableError(f"device {found.name} is suspended already")
+            if lockfs and self.freezer is not None and found.live is not None:
+                found.frozen = self.freezer.freeze(found.name)
+            self._suspend(found)
+        self._changed()
+        return found.info()
+
+    @staticmethod
+    def _suspend(device: MappedDevice) -> None:
+        targets = device.live.targets if device.live else ()
+        for target in targets:
+            target.presuspend()
+        device.pause()
+        for target in targets:
+            target.postsuspend()
+        device.suspended = True
+
+    def resume(self, device: str) -> DeviceInfo:
+        found = self.mapped(device)
+        with found.control:
+            new, found.inactive = found.inactive, None
+            old: Table | None = None
+            if new is not None:
+                if not found.suspended:
+                    self._suspend(found)
+                old = found.live
+                found.set_live(new)
+            elif found.live is None:
+                raise NotFoundError(f"device {found.name} has no table to resume")
+            try:
+                if found.suspended:
+                    self._resume(found)
+            finally:
+                if old is not None:
+                    self._destroy(old)
+        self._changed()
+        return found.info()
+
+    def _resume(self, device: MappedDevice) -> None:
+        targets = device.live.targets if device.live else ()
+        for target in targets:
+            target.preresume()
+        for target in targets:
+            target.resume()
+        device.suspended = False
+        device.unpause()
+        self._thaw(device)
+
+    def _thaw(self, device: MappedDevice) -> None:
+        token, device.frozen = device.frozen, None
+        if token is not None and self.freezer is not None:
+            self.freezer.thaw(token)
+
+    # -- asking -----------------------------------------------------------------------------
+
+    def table(self, device: str, *, inactive: bool = False) -> list[TableLine]:
+        found = self.mapped(device)
+        shown = found.inactive if inactive else found.live
+        return self._lines(shown, lambda target: target.table(self.number))
+
+    def status(self, device: str, *, flush: bool = True) -> list[TableLine]:
+        found = self.mapped(device)
+        return self._lines(found.live, lambda target: target.status(self.number))
+
+    @staticmethod
+    def _lines(table: Table | None, params: Callable[[Target], str]) -> list[TableLine]:
+        return [
+            TableLine(t.begin // SECTOR, t.length // SECTOR, t.type_name, params(t))
+            for t in (table.targets if table else ())
+        ]
+
+    def info(self, device: str) -> DeviceInfo:
+        return self.mapped(device).info()
+
+    def deps(self, device: str, *, inactive: bool = False) -> list[tuple[int, int]]:
+        found = self.mapped(device)
+        table = found.inactive if inactive else found.live
+        numbers = [self.number(d) for d in (table.devices if table else ())]
+        return [(int(a), int(b)) for a, b in (n.split(":") for n in numbers)]
+
+    def message(self, device: str, sector: int, message: str) -> str:
+        found = self.mapped(device)
+        words = message.split()
+        if not words:
+            raise TableError("Invalid target message parameters")
+        if found.live is None:
+            raise NotFoundError(f"device {found.name} has no live table")
+        if not 0 <= sector * SECTOR < found.size:
+            raise TableError("Target message sector outside device")
+        return found.live.find(sector * SECTOR).message(words)
+
+    def wait(self, device: str, event_nr: int | None = None, timeout: float | None = None) -> int:
+        found = self.mapped(device)
+        return found.wait_event(found.event_nr if event_nr is None else event_nr, timeout)
+
+    def snapshot_state(self) -> dict[str, Any]:
+        """See `dm.state.describe`."""
+        return describe(self)
+
+    def restore_state(self, state: dict[str, Any]) -> list[str]:
+        """See `dm.state.restore`."""
+        return restore(self, state)
+
+    def mark_lost(self, device: str, lost: list[str]) -> None:
+        """Between load and resume: what the snapshots of the inactive table cannot know from
+        disk ("invalid", "overflow"), in the order of the targets."""
+        table = self.mapped(device).inactive
+        snapshots = (
+            [t.snapshot for t in table.targets if isinstance(t, SnapshotTarget)] if table else []
+        )
+        for snapshot, state in zip(snapshots, lost, strict=False):
+            if state == "invalid":
+                snapshot.valid = False
+            elif state == "overflow":
+                snapshot.overflowed = True
+
+    def shutdown(self) -> None:
+        """Take everything down: users of a device before the device; data are flushed.
+        Nothing may be sent to the devices any more. The stores on disk stay complete."""
+        while True:
+            with self._lock:
+                left = sorted(self._devices.values(), key=lambda d: (d.open_count, -d.minor))
+            if not left:
+                break
+            device = left[0]
+            if not device.suspended:
+                device.flush()
+            for table in (device.live, device.inactive):
+                if table is not None:
+                    self._quiesce(device, table)
+            with self._lock:
+                del self._devices[device.name]
+            device.open_count = 0
+            device.claim_removal()
+            device.wake_removed()
+            for table in (device.live, device.inactive):
+                if table is not None:
+                    self._destroy(table)
+        self._files.close()
+
+    def _changed(self) -> None:
+        for hook in self.on_change:
+            hook()

@@ -1,0 +1,126 @@
+"""Files and disks that tables use: opened once, shared, shown by major:minor.
+
+A block device has its real numbers; a plain file gets a minor of FILE_MAJOR, kept for as long
+as the mapper lives so that a table shows the same number when it is loaded again. The same
+file under two names is one device (an origin is recognised by the identity of its object).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.dm_ioctl import FILE_MAJOR
+from ulvm.errors import TableError
+
+__all__ = ["DeviceNumbers"]
+
+
+class _File:
+    """An open file or disk and how many tables hold it."""
+
+    def __init__(self, device: BlockDevice, number: str, path: str, *, writable: bool) -> None:
+        self.device = device
+        self.number = number
+        self.path = path
+        self.writable = writable
+        self.holders = 0
+
+
+class DeviceNumbers:
+    """`open_file(path, writable)` gives the device; thread safe."""
+
+    def __init__(self, open_file: Callable[[str, bool], BlockDevice]) -> None:
+        self._open_file = open_file
+        self._lock = threading.RLock()
+        self._files: dict[tuple[int, int, int], _File] = {}
+        self._minors: dict[tuple[int, int, int], int] = {}
+        self._paths: dict[str, str] = {}
+
+    @staticmethod
+    def _identity(path: str) -> tuple[int, int, int]:
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            message = f"Device lookup failed: {path}: {error.strerror}"
+            raise TableError(message, errno=error.errno) from error
+        if stat.S_ISBLK(found.st_mode):
+            return (1, os.major(found.st_rdev), os.minor(found.st_rdev))
+        return (0, found.st_dev, found.st_ino)
+
+    def open(self, path: str, *, writable: bool) -> BlockDevice:
+        """The shared device behind a path; one opened for reading is opened again when a
+        table wants to write and nobody holds it."""
+        with self._lock:
+            identity = self._identity(path)
+            known = self._files.get(identity)
+            if known is not None and (known.writable or not writable or known.holders):
+                return known.device
+            if known is not None:
+                known.device.close()
+                del self._files[identity]
+            device = self._open_file(path, writable)
+            number = self._number(identity)
+            self._files[identity] = _File(device, number, path, writable=writable)
+            self._paths[number] = path
+            return device
+
+    def _number(self, identity: tuple[int, int, int]) -> str:
+        if identity[0] == 1:
+            return f"{identity[1]}:{identity[2]}"
+        minor = self._minors.setdefault(identity, len(self._minors))
+        return f"{FILE_MAJOR}:{minor}"
+
+    def _entry(self, device: BlockDevice) -> _File:
+        with self._lock:
+            return next(f for f in self._files.values() if f.device is device)
+
+    def number(self, device: BlockDevice) -> str:
+        return self._entry(device).number
+
+    def path_of(self, device: BlockDevice) -> str:
+        return self._entry(device).path
+
+    def path(self, number: str) -> str | None:
+        with self._lock:
+            return self._paths.get(number)
+
+    def by_number(self, number: str) -> BlockDevice | None:
+        """The open device of this major:minor, or the file it was shown for before."""
+        with self._lock:
+            for file in self._files.values():
+                if file.number == number:
+                    return file.device
+            path = self._paths.get(number)
+        return None if path is None else self.open(path, writable=True)
+
+    def hold(self, device: BlockDevice) -> None:
+        with self._lock:
+            self._entry(device).holders += 1
+
+    def release(self, device: BlockDevice) -> None:
+        """Close the file with its last holder."""
+        with self._lock:
+            entry = self._entry(device)
+            entry.holders -= 1
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        for identity, file in list(self._files.items()):
+            if file.holders <= 0:
+                file.device.close()
+                del self._files[identity]
+
+    def sweep(self) -> None:
+        """Close what was opened for a table that was then refused."""
+        with self._lock:
+            self._close_unused()
+
+    def close(self) -> None:
+        with self._lock:
+            for file in self._files.values():
+                file.device.close()
+            self._files.clear()

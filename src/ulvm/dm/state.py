@@ -1,0 +1,117 @@
+"""What must be known to make all devices anew after the process was killed.
+
+`describe` gives plain values for JSON; `restore` makes the devices again in an empty mapper.
+Tables are kept with names and paths instead of numbers. Order of resumes: plain targets
+first, then snapshots, then origins, merges last, because a merge begins to copy at once and
+every other snapshot must be there by then.
+
+A snapshot that was invalid stays invalid even if its header could not be written, and a
+transient snapshot comes back invalid: its exceptions lived in the process that died.
+Crash argument: the state is descriptive only; every store on disk is complete at any moment,
+so an older state than the last one costs at most devices, never data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.dm.device import MappedDevice
+from ulvm.dm.exceptions.transient import TransientStore
+from ulvm.dm.table import Table
+from ulvm.dm.targets.merge import MergeTarget
+from ulvm.dm.targets.origin import OriginTarget
+from ulvm.dm.targets.snapshot import SnapshotTarget
+from ulvm.dm_ioctl import TableLine
+from ulvm.errors import UlvmError
+from ulvm.units import SECTOR
+
+if TYPE_CHECKING:
+    from ulvm.dm.mapper import LocalMapper
+
+__all__ = ["describe", "restore"]
+
+
+def describe(mapper: LocalMapper) -> dict[str, Any]:
+    """{"devices": [{name, uuid, minor, read_only, suspended, table, ...}]} by minor number."""
+    return {"devices": [_describe(mapper, d) for d in mapper.all_mapped()]}
+
+
+def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": device.name,
+        "uuid": device.uuid,
+        "minor": device.minor,
+        "read_only": device.forced_read_only,
+        "suspended": device.suspended,
+    }
+    table = device.live
+    if table is not None:
+        entry["table"] = _lines(mapper, table)
+        entry["table_read_only"] = table.read_only
+        entry["lost"] = [_lost(t.snapshot) for t in table.targets if isinstance(t, SnapshotTarget)]
+    return entry
+
+
+def _lines(mapper: LocalMapper, table: Table) -> list[list[Any]]:
+    def name(device: BlockDevice) -> str:
+        return mapper.stable_name(device)
+
+    return [
+        [t.begin // SECTOR, t.length // SECTOR, t.type_name, t.table(name)] for t in table.targets
+    ]
+
+
+def _lost(snapshot: Any) -> str:
+    """What a snapshot must come back as, beyond what its store on disk says."""
+    if not snapshot.valid or isinstance(snapshot.store, TransientStore):
+        return "invalid"
+    return "overflow" if snapshot.overflowed else ""
+
+
+def _rank(entry: dict[str, Any]) -> tuple[int, int]:
+    kinds = {line[2] for line in entry.get("table", ())}
+    order = (SnapshotTarget.type_name, OriginTarget.type_name, MergeTarget.type_name)
+    rank = max((order.index(k) + 1 for k in kinds if k in order), default=0)
+    return rank, int(entry["minor"])
+
+
+def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
+    """Make the devices of `state`; what cannot be made is said in the sentences returned and
+    hinders nothing else."""
+    problems: list[str] = []
+    waiting: list[dict[str, Any]] = []
+    for entry in sorted(state.get("devices", ()), key=_rank):
+        try:
+            mapper.create(
+                entry["name"], entry["uuid"], minor=entry["minor"], read_only=entry["read_only"]
+            )
+            waiting.append(entry)
+        except UlvmError as error:
+            problems.append(f"{entry['name']}: {error}")
+    # A table may refer to a device of its own rank (linear over linear): try until nothing
+    # moves any more.
+    while waiting:
+        failed: list[tuple[dict[str, Any], UlvmError]] = []
+        for entry in waiting:
+            try:
+                _restore_table(mapper, entry)
+            except UlvmError as error:
+                failed.append((entry, error))
+        if len(failed) == len(waiting):
+            problems += [f"{entry['name']}: {error}" for entry, error in failed]
+            break
+        waiting = [entry for entry, _ in failed]
+    return problems
+
+
+def _restore_table(mapper: LocalMapper, entry: dict[str, Any]) -> None:
+    if "table" not in entry:
+        return
+    lines = [TableLine(int(a), int(b), str(c), str(d)) for a, b, c, d in entry["table"]]
+    name = entry["name"]
+    mapper.load(name, lines, read_only=bool(entry.get("table_read_only")))
+    mapper.mark_lost(name, list(entry.get("lost", ())))
+    mapper.resume(name)
+    if entry["suspended"]:
+        mapper.suspend(name, lockfs=False)

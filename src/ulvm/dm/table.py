@@ -1,0 +1,69 @@
+"""Tables: the lines of dmsetup, and the sequence of targets that a device routes requests to."""
+
+from __future__ import annotations
+
+import errno
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.dm.targets.base import Target
+from ulvm.dm_ioctl import TableLine
+from ulvm.errors import TableError
+from ulvm.units import SECTOR
+
+__all__ = ["Table", "check_table", "parse_table"]
+
+
+def parse_table(text: str) -> list[TableLine]:
+    """`<start> <length> <type> <params>` lines, as dmsetup create reads them; blank lines and
+    `#` comments are skipped. TableError for anything else."""
+    lines: list[TableLine] = []
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        words = line.split(None, 3)
+        if len(words) < 3 or not (words[0].isdecimal() and words[1].isdecimal()):
+            raise TableError(f"Invalid format on line {number} of table: {line[:80]!r}")
+        params = words[3] if len(words) > 3 else ""
+        lines.append(TableLine(int(words[0]), int(words[1]), words[2], params))
+    return lines
+
+
+def check_table(lines: Sequence[TableLine]) -> None:
+    """Targets must follow each other without a gap from sector 0 (dm-table.c)."""
+    position = 0
+    for line in lines:
+        if line.length <= 0:
+            raise TableError("zero-length target")
+        if line.start != position:
+            raise TableError("Gap in table")
+        position += line.length
+    if position >= 1 << 55:
+        raise TableError("table is too long", errno=errno.E2BIG)
+
+
+class Table:
+    """Targets in order. `size` in bytes. A table holds each device it uses open once."""
+
+    def __init__(self, targets: Sequence[Target], *, read_only: bool) -> None:
+        self.targets = tuple(targets)
+        self.read_only = read_only
+        self.size = sum(t.length for t in targets)
+        self._begins = [t.begin for t in targets]
+        self.devices = _unique(d for t in targets for d in t.devices)
+        self.flush_devices = _unique(d for t in targets for d in t.flush_devices)
+        self.can_discard = bool(targets) and all(t.can_discard for t in targets)
+        self.block_size = max((d.block_size for d in self.devices), default=SECTOR)
+
+    def find(self, offset: int) -> Target:
+        """The target that holds byte `offset`."""
+        return self.targets[bisect_right(self._begins, offset) - 1]
+
+
+def _unique(devices: Iterable[BlockDevice]) -> tuple[BlockDevice, ...]:
+    seen: dict[int, BlockDevice] = {}
+    for device in devices:
+        seen.setdefault(id(device), device)
+    return tuple(seen.values())

@@ -1,0 +1,52 @@
+"""linear: `<dev> <offset>` (drivers/md/dm-linear.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
+from ulvm.dm.targets.base import Target, TargetContext, parse_sector
+from ulvm.errors import TableError
+from ulvm.units import SECTOR
+
+__all__ = ["LinearTarget"]
+
+
+class LinearTarget(Target):
+    type_name: ClassVar[str] = "linear"
+    version: ClassVar[tuple[int, int, int]] = (1, 4, 0)
+
+    def __init__(self, context: TargetContext, begin: int, length: int, args: list[str]) -> None:
+        super().__init__(begin, length)
+        if len(args) != 2:
+            raise TableError("Invalid argument count")
+        self._start = parse_sector(args[1], "Invalid device sector")
+        self._device = context.resolve(args[0])
+        if self._start * SECTOR + length > self._device.size:
+            raise TableError(f"device {args[0]} is too small for the target")
+        self._shift = self._start * SECTOR - begin
+        self.devices = self.flush_devices = (self._device,)
+
+    @property
+    def can_discard(self) -> bool:
+        return self._device.can_discard
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        self._device.readinto(offset + self._shift, buffer)
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        self._device.write(offset + self._shift, data, fua=fua)
+
+    def discard(self, offset: int, length: int) -> None:
+        self._device.discard(offset + self._shift, length)
+
+    def write_zeroes(self, offset: int, length: int, *, no_hole: bool, fua: bool) -> None:
+        self._device.write_zeroes(offset + self._shift, length, no_hole=no_hole, fua=fua)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        for extent in self._device.extents(offset + self._shift, length):
+            yield extent._replace(offset=extent.offset - self._shift)
+
+    def table(self, number: Callable[[BlockDevice], str]) -> str:
+        return f"{number(self._device)} {self._start}"

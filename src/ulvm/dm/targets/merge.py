@@ -1,0 +1,188 @@
+"""snapshot-merge: copies a snapshot's chunks back into its origin (drivers/md/dm-snap.c).
+
+The target takes the place of snapshot-origin. A worker merges from the end of the exception
+list, one batch after another; for each batch:
+
+1. the other snapshots of the origin get their own copy of the range (committed);
+2. the chunks are copied from the COW to the origin, and the origin is flushed;
+3. their records are cleared on disk, between two flushes of the COW;
+4. they leave the map: from now on requests go to the origin.
+
+Crash argument: up to 3 the records still lead to the COW data, so the origin reads right
+through this target, and a restart copies the same data again, which is harmless. After 3 the
+data are durable in the origin. Once a batch has begun, the store is no snapshot any more.
+
+Writers and batches exclude each other by one lock, so a write to a chunk that is being merged
+waits for its batch (at most `_BATCH_BYTES`). Reads take no lock: COW data stay where they are,
+since chunks are never used again.
+
+Any error ends the merge with the status `Merge failed`; other I/O goes on with the remaining
+exceptions honoured, and suspend and resume try again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import ClassVar
+
+from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
+from ulvm.dm.exceptions.store import Run
+from ulvm.dm.targets.base import Target, TargetContext
+from ulvm.dm.targets.snapshot import SnapshotTarget
+from ulvm.errors import DeviceError, TableError
+
+__all__ = ["MergeTarget"]
+
+_BATCH_BYTES = 1 << 20
+
+
+class MergeTarget(SnapshotTarget):
+    type_name: ClassVar[str] = "snapshot-merge"
+    version: ClassVar[tuple[int, int, int]] = (1, 5, 0)
+    merging: ClassVar[bool] = True
+
+    def __init__(self, context: TargetContext, begin: int, length: int, args: list[str]) -> None:
+        super().__init__(context, begin, length, args)
+        self._barriers = context.barriers
+        self._step_lock = threading.Lock()
+        self._stop = threading.Event()
+        self._worker: threading.Thread | None = None
+        self.flush_devices = (self._origin_device, self._cow)
+
+    # -- life cycle -------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        super().resume()
+        self.origin.writer = self._mapped
+        if self.snapshot.valid:
+            self._stop.clear()
+            name = f"merge-{self._mapped.minor}"
+            self._worker = threading.Thread(target=self._run, name=name, daemon=True)
+            self._worker.start()
+
+    def presuspend(self) -> None:
+        self._stop.set()
+        if self._worker is not None:
+            self._worker.join()
+            self._worker = None
+
+    def postsuspend(self) -> None:
+        self.origin.writer = None
+
+    def destroy(self) -> None:
+        self.presuspend()
+        super().destroy()
+
+    # -- merging ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                with self._step_lock:
+                    if not self._step():
+                        return
+        except (DeviceError, TableError) as error:
+            self.snapshot.merge_failed = True
+            self._log(f"Merge failed: {error}")
+
+    def _step(self) -> bool:
+        """Merge one batch; False when there is nothing left."""
+        snapshot = self.snapshot
+        if not snapshot.valid:
+            self._log("Snapshot store is damaged: can't merge")
+            return False
+        runs = snapshot.store.prepare_merge(max(1, _BATCH_BYTES >> snapshot.shift))
+        if not runs:
+            return False
+        for run in runs:
+            self._merge_run(run)
+        if self._barriers:
+            self._origin_device.flush()
+        snapshot.store.commit_merge(sum(run.chunks for run in runs))
+        for run in runs:
+            snapshot.map.remove(run.old, run.chunks)
+        return True
+
+    def _merge_run(self, run: Run) -> None:
+        shift = self.snapshot.shift
+        target, source = run.old << shift, run.new << shift
+        length = min(run.chunks << shift, self._origin_device.size - target)
+        if length <= 0:
+            return
+        self.origin.protect(target, length)
+        step = min(length, _BATCH_BYTES)
+        buffer = memoryview(bytearray(step))
+        end = target + length
+        while target < end:
+            piece = buffer[: min(step, end - target)]
+            self._cow.readinto(source, piece)
+            self._origin_device.write(target, piece)
+            target, source = target + len(piece), source + len(piece)
+
+    # -- I/O --------------------------------------------------------------------------------
+
+    @property
+    def can_discard(self) -> bool:
+        return "discard_zeroes_cow" in self._features
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        view = memoryview(buffer)
+        snapshot = self.snapshot
+        if not snapshot.valid:
+            self._origin_device.readinto(offset, view)
+            return
+        for start, length, done in snapshot.runs(offset, len(view)):
+            position, end = start, start + length
+            while position < end:
+                target, device, upto = self._place(position, end, done)
+                device.readinto(target, view[position - offset : upto - offset])
+                position = upto
+
+    def _place(self, position: int, end: int, done: bool) -> tuple[int, BlockDevice, int]:
+        """Where `position` lies: offset, device, and the end of what lies there in one piece.
+        A chunk merged since `done` was seen is in its old COW chunk still."""
+        snapshot = self.snapshot
+        if not done:
+            return position, self._origin_device, end
+        shift = snapshot.shift
+        chunk = position >> shift
+        last = chunk + 1
+        where = snapshot.map.where
+        distance = where[chunk] - chunk
+        while last << shift < end and where[last] - last == distance:
+            last += 1
+        upto = min(last << shift, end)
+        return position + (distance << shift), snapshot.cow, upto
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        view = memoryview(data).cast("B")
+        snapshot = self.snapshot
+        if not snapshot.valid:
+            self.origin.protect(offset, len(view))
+            self._origin_device.write(offset, view, fua=fua)
+            return
+        with self._step_lock:
+            for start, length, done in snapshot.runs(offset, len(view)):
+                position, end = start, start + length
+                if not done:
+                    self.origin.protect(start, length)
+                while position < end:
+                    target, device, upto = self._place(position, end, done)
+                    device.write(target, view[position - offset : upto - offset], fua=fua)
+                    position = upto
+
+    def discard(self, offset: int, length: int) -> None:
+        """Accepted and without effect, as the kernel does with discard_zeroes_cow."""
+        if not self.can_discard:
+            Target.discard(self, offset, length)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        for start, count, done in self.snapshot.runs(offset, length):
+            if done and self.snapshot.valid:
+                yield Extent(start, count, False, False)
+            else:
+                yield from self._origin_device.extents(start, count)
+
+    def changed(self, offset: int, length: int) -> Iterator[Changed] | None:
+        return None

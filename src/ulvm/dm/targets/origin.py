@@ -1,0 +1,51 @@
+"""snapshot-origin: `<origin>`; writes are copied out to the snapshots first (dm-snap.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
+from ulvm.dm.targets.base import Target, TargetContext
+from ulvm.errors import TableError
+
+__all__ = ["OriginTarget"]
+
+
+class OriginTarget(Target):
+    """Discard and write-zeroes are not offered, as in the kernel: zeros are written."""
+
+    type_name: ClassVar[str] = "snapshot-origin"
+    version: ClassVar[tuple[int, int, int]] = (1, 9, 0)
+
+    def __init__(self, context: TargetContext, begin: int, length: int, args: list[str]) -> None:
+        super().__init__(begin, length)
+        if len(args) != 1:
+            raise TableError("origin: incorrect number of arguments")
+        self._device = context.resolve(args[0])
+        self._mapped = context.device
+        self._origins = context.origins
+        self._origin = context.origins.get(self._device)
+        self.devices = self.flush_devices = (self._device,)
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        self._device.readinto(offset, buffer)
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        self._origin.protect(offset, len(data))
+        self._device.write(offset, data, fua=fua)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        return self._device.extents(offset, length)
+
+    def table(self, number: Callable[[BlockDevice], str]) -> str:
+        return number(self._device)
+
+    def resume(self) -> None:
+        self._origin.writer = self._mapped
+
+    def postsuspend(self) -> None:
+        self._origin.writer = None
+
+    def destroy(self) -> None:
+        self._origins.prune(self._origin)

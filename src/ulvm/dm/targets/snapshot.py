@@ -1,0 +1,236 @@
+"""snapshot: `<origin> <cow> <P|PO|N> <chunk> [<#features> ...]` (drivers/md/dm-snap.c).
+
+Handover: when the constructor finds an active snapshot with the same origin and COW, the new
+one reads no metadata; at its resume it takes the exceptions over from the source, which must
+be suspended by then and is invalid for ever after. Removing the source before that makes the
+destination invalid in memory; the store on disk is unharmed.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
+from ulvm.dm.cow import CowSnapshot
+from ulvm.dm.exceptions.persistent import PersistentStore, check_chunk_size
+from ulvm.dm.exceptions.store import ExceptionStore
+from ulvm.dm.exceptions.transient import TransientStore
+from ulvm.dm.targets.base import Target, TargetContext
+from ulvm.errors import DeviceError, NotSupportedError, TableError
+
+__all__ = ["SnapshotTarget"]
+
+_FEATURES = ("discard_zeroes_cow", "discard_passdown_origin")
+
+
+def _build_store(
+    args: list[str], origin: BlockDevice, cow: BlockDevice, *, merging: bool, barriers: bool
+) -> ExceptionStore:
+    """The store type and chunk size words (kernel: dm_exception_store_create)."""
+    kind, size = args
+    refused = "Couldn't create exception store"
+    if not (size.isascii() and size.isdecimal()) or int(size) >= 1 << 32:
+        raise TableError(f"{refused}: Invalid chunk size")
+    chunk_size = int(size)
+    if chunk_size:
+        reason = check_chunk_size(chunk_size, cow, origin)
+        if reason is not None:
+            raise TableError(f"{refused}: {reason}")
+    letter = kind[:1].upper()
+    if letter == "N":
+        if merging:
+            raise TableError("Snapshot exception store does not support snapshot-merge.")
+        return TransientStore(cow, chunk_size)
+    if letter != "P":
+        raise TableError(f"{refused}: Exception store type is not P or N")
+    if len(kind) > 1 and kind[1].upper() != "O":
+        raise TableError(f"{refused}: Unsupported persistent store options {kind[1:]!r}")
+    return PersistentStore(
+        cow, origin, chunk_size, overflow_support=len(kind) > 1, barriers=barriers
+    )
+
+
+def _parse_features(words: list[str]) -> tuple[str, ...]:
+    """The features in the order in which the kernel prints them; words behind the counted
+    ones are ignored."""
+    if not words:
+        return ()
+    if not words[0].isdecimal() or int(words[0]) > len(_FEATURES):
+        raise TableError("Invalid number of feature arguments")
+    count = int(words[0])
+    given = {word.lower() for word in words[1 : 1 + count]}
+    if len(words) - 1 < count or not given.issubset(_FEATURES):
+        raise TableError("Unrecognised feature requested")
+    if "discard_passdown_origin" in given and "discard_zeroes_cow" not in given:
+        raise TableError("discard_passdown_origin feature depends on discard_zeroes_cow")
+    return tuple(f for f in _FEATURES if f in given)
+
+
+class SnapshotTarget(Target):
+    type_name: ClassVar[str] = "snapshot"
+    version: ClassVar[tuple[int, int, int]] = (1, 16, 0)
+    merging: ClassVar[bool] = False
+
+    def __init__(self, context: TargetContext, begin: int, length: int, args: list[str]) -> None:
+        super().__init__(begin, length)
+        if len(args) < 4:
+            raise TableError("requires 4 or more arguments")
+        self._features = _parse_features(args[4:])
+        self._origin_device = context.resolve(args[0])
+        self._cow = context.resolve(args[1])
+        if self._cow is self._origin_device:
+            raise TableError("COW device cannot be the same as origin device")
+        self._mapped = context.device
+        self._log = context.log
+        self._origins = context.origins
+        store = _build_store(
+            args[2:4],
+            self._origin_device,
+            self._cow,
+            merging=self.merging,
+            barriers=context.barriers,
+        )
+        self.origin = context.origins.get(self._origin_device)
+        self.snapshot = CowSnapshot(
+            self.origin,
+            self._cow,
+            store,
+            length,
+            merging=self.merging,
+            event=context.device.event,
+            log=context.log,
+        )
+        self.snapshot.is_suspended = lambda: self._mapped.suspended
+        self.devices = (self._origin_device, self._cow)
+        self.flush_devices = (self._cow,)
+        self._register()
+
+    def _register(self) -> None:
+        with self.origin.lock:
+            source, destination, merging = self.origin.sharing_cow(self._cow)
+            if destination is not None:
+                raise TableError("Snapshot cow pairing for exception table handover failed")
+            if source is not None:
+                if self.merging and merging is not None:
+                    raise TableError("A snapshot is already merging.")
+                if self.merging and not source.store.can_merge:
+                    raise TableError("Snapshot exception store does not support snapshot-merge.")
+                self.snapshot.store.chunk_size = 0
+                self.snapshot.awaits_handover = True
+            else:
+                self.snapshot.load()
+                if not self.snapshot.valid:
+                    self._log("Snapshot is marked invalid.")
+                if isinstance(self.snapshot.store, PersistentStore):
+                    for warning in self.snapshot.store.warnings:
+                        self._log(warning)
+            self.origin.add(self.snapshot)
+
+    # -- life cycle -------------------------------------------------------------------------
+
+    def preresume(self) -> None:
+        source, destination, _ = self.origin.sharing_cow(self._cow)
+        if source is None or destination is None:
+            return
+        if self.snapshot is source:
+            raise TableError("Unable to resume snapshot source until handover completes.")
+        if not source.is_suspended():
+            raise TableError("Unable to perform snapshot handover until source is suspended.")
+
+    def resume(self) -> None:
+        """Take over if there is a source, then let origin writes copy out to this snapshot.
+        The origin is paused meanwhile, so that no write is half way past the decision."""
+        writer = self.origin.writer
+        if writer is self._mapped:
+            writer = None
+        if writer is not None:
+            writer.pause()
+        try:
+            with self.origin.lock:
+                source, destination, _ = self.origin.sharing_cow(self._cow)
+                if source is not None and destination is self.snapshot:
+                    self.snapshot.take_over(source)
+                self.snapshot.active = True
+                self.origin.update()
+        finally:
+            if writer is not None:
+                writer.unpause()
+
+    def destroy(self) -> None:
+        with self.origin.lock:
+            source, destination, _ = self.origin.sharing_cow(self._cow)
+            if source is self.snapshot and destination is not None:
+                destination.valid = False
+                self._log("Cancelling snapshot handover.")
+            self.origin.discard(self.snapshot)
+        self._origins.prune(self.origin)
+
+    # -- I/O --------------------------------------------------------------------------------
+
+    @property
+    def can_discard(self) -> bool:
+        return "discard_zeroes_cow" in self._features
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        self.snapshot.readinto(offset, buffer)
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        self.snapshot.write(offset, data, fua=fua)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Whole chunks with an exception are zeroed in the COW, parts of one are passed to
+        the COW device, chunks without one stay as they are."""
+        if not self.can_discard:
+            raise NotSupportedError("this snapshot does not support discard")
+        snapshot = self.snapshot
+        if not snapshot.valid or snapshot.overflowed:
+            raise DeviceError("the snapshot is invalid", errno=errno.EIO)
+        if "discard_passdown_origin" in self._features:
+            self._origin_device.discard(offset, length)
+        shift = snapshot.shift
+        for start, count, done in snapshot.runs(offset, length):
+            position, end = start, start + count
+            while done and position < end:
+                chunk = position >> shift
+                upto = min((chunk + 1) << shift, end)
+                target = (snapshot.map.where[chunk] << shift) + position - (chunk << shift)
+                if upto - position == 1 << shift:
+                    self._cow.write_zeroes(target, upto - position)
+                elif self._cow.can_discard:
+                    self._cow.discard(target, upto - position)
+                position = upto
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        if not self.snapshot.valid:
+            raise DeviceError("the snapshot is invalid", errno=errno.EIO)
+        for start, count, done in self.snapshot.runs(offset, length):
+            if done:
+                yield Extent(start, count, False, False)
+            else:
+                yield from self._origin_device.extents(start, count)
+
+    def changed(self, offset: int, length: int) -> Iterator[Changed] | None:
+        return self.snapshot.changed(offset, length)
+
+    # -- lines ------------------------------------------------------------------------------
+
+    def table(self, number: Callable[[BlockDevice], str]) -> str:
+        store = self.snapshot.store
+        kind = store.type_letters + ("O" if store.overflow_support else "")
+        words = [number(self._origin_device), number(self._cow), kind, str(store.chunk_size)]
+        if self._features:
+            words += [str(len(self._features)), *self._features]
+        return " ".join(words)
+
+    def status(self, number: Callable[[BlockDevice], str]) -> str:
+        snapshot = self.snapshot
+        if not snapshot.valid:
+            return "Invalid"
+        if snapshot.merge_failed:
+            return "Merge failed"
+        if snapshot.overflowed:
+            return "Overflow"
+        allocated, total, metadata = snapshot.store.usage()
+        return f"{allocated}/{total} {metadata}"
