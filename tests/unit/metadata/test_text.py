@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ulvm.errors import FormatError
+
 from ulvm.metadata.text import TextHeader, header_from_tree, parse, vg_from_text, vg_to_text
 
 DATA = Path(__file__).parent / "data"
