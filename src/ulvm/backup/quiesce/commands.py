@@ -15,6 +15,7 @@ its client exits).
 Resume runs once quiesce was begun, whatever happens: failure, Ctrl-C, SIGTERM. If the shell is
 gone by then (`exit`, `exec`, a kill), resume runs in a new one. The shell is in a process group
 of its own, so that a Ctrl-C at the terminal does not kill the holder of the lock before resume.
+If ulvm itself is killed, the shell sees the end of the pipe it waits on and runs resume.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ __all__ = ["quiesced"]
 
 _SCRIPT = """\
 eval "$ULVM_QUIESCE"
-echo $? >/dev/fd/"$ULVM_REPLY_FD"
+ULVM_STATUS=$?
+trap '' PIPE
+echo "$ULVM_STATUS" >/dev/fd/"$ULVM_REPLY_FD"
+trap - PIPE
 read -r _ </dev/fd/"$ULVM_GO_FD" || :
 eval "$ULVM_RESUME"
 exit $?
@@ -80,43 +84,38 @@ class _Shell:
         self._warn = warn
         self._timeout = timeout
         self._waiting_for_word = False
-        reply_read, reply_write = os.pipe()
-        go_read, go_write = os.pipe()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reply, self._reply_write = os.pipe()
+        self._go_read, self._go = os.pipe()
         self._environment = {
             **os.environ,
             **environment,
             "ULVM_QUIESCE": quiesce,
             "ULVM_RESUME": resume,
-            "ULVM_REPLY_FD": str(reply_write),
-            "ULVM_GO_FD": str(go_read),
+            "ULVM_REPLY_FD": str(self._reply_write),
+            "ULVM_GO_FD": str(self._go_read),
         }
-        self._reply, self._go = reply_read, go_write
-        try:
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _SCRIPT],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(reply_write, go_read),
-                env=self._environment,
-                start_new_session=True,
-            )
-        except BaseException:
-            os.close(reply_read)
-            os.close(go_write)
-            raise
-        finally:
-            os.close(reply_write)
-            os.close(go_read)
 
     def __enter__(self) -> _Shell:
         return self
 
     def quiesce(self) -> None:
-        """Wait for the first command; RefusedError unless it succeeds."""
-        status = self._wait_for_reply()
+        """Run the first command; RefusedError unless it succeeds."""
+        with deferred():  # between the start and the note of it nothing may come
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _SCRIPT],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(self._reply_write, self._go_read),
+                env=self._environment,
+                start_new_session=True,
+            )
+            os.close(self._reply_write)
+            os.close(self._go_read)
+        status = self._wait_for_reply(self._process)
         if status != 0:
             raise RefusedError(f"The quiesce command failed ({status}); no snapshot was taken.")
 
-    def _wait_for_reply(self) -> int | str:
+    def _wait_for_reply(self, process: subprocess.Popen[bytes]) -> int | str:
         """Exit status of the quiesce command, or what became of it."""
         reply = b""
         deadline = time.monotonic() + self._timeout
@@ -129,12 +128,12 @@ class _Shell:
                     if not piece:
                         break
                     reply += piece
-                elif self._process.poll() is not None:
+                elif process.poll() is not None:
                     break
                 elif time.monotonic() > deadline:
                     return f"no answer in {self._timeout:g} s"
         if not reply.endswith(b"\n"):
-            status = self._process.wait()
+            status = process.wait()
             # `exit 0` would leave nobody to hold what was locked: not a success either.
             return f"its shell ended with status {status}"
         self._waiting_for_word = True
@@ -146,8 +145,11 @@ class _Shell:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        process = self._process
+        if process is None:
+            return
         with deferred():
-            failure = self._run_resume()
+            failure = self._run_resume(process)
             os.close(self._reply)
         if failure is None:
             return
@@ -155,34 +157,38 @@ class _Shell:
             raise RefusedError(failure)
         self._warn(failure)
 
-    def _run_resume(self) -> str | None:
+    def _run_resume(self, process: subprocess.Popen[bytes]) -> str | None:
         """Run the second command; a sentence if it failed."""
         if not self._waiting_for_word:
-            self._stop_quiesce()
+            self._stop_quiesce(process)
+        gone = process.poll() is not None  # before our word, after which it may well end
         os.close(self._go)
-        if self._process.poll() is not None:
-            self._process = subprocess.Popen(
+        if gone:
+            process = subprocess.Popen(
                 ["/bin/sh", "-c", self._resume],
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
                 start_new_session=True,
             )
         try:
-            status = self._process.wait(self._timeout)
+            status = process.wait(self._timeout)
         except subprocess.TimeoutExpired:
-            self._kill(signal.SIGKILL)
+            _kill(process, signal.SIGKILL)
             return f"The resume command did not end in {self._timeout:g} s and was killed."
         return f"The resume command failed with status {status}." if status else None
 
-    def _stop_quiesce(self) -> None:
+    def _stop_quiesce(self, process: subprocess.Popen[bytes]) -> None:
         """End a quiesce command that is still at it, with all that it started."""
-        if self._process.poll() is None:
+        if process.poll() is None:
             try:
-                self._kill(signal.SIGTERM, timeout=5)
+                _kill(process, signal.SIGTERM, timeout=5)
             except subprocess.TimeoutExpired:
-                self._kill(signal.SIGKILL)
+                _kill(process, signal.SIGKILL)
 
-    def _kill(self, signum: signal.Signals, timeout: float | None = None) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signum)
-        self._process.wait(timeout)
+
+def _kill(
+    process: subprocess.Popen[bytes], signum: signal.Signals, timeout: float | None = None
+) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signum)
+    process.wait(timeout)

@@ -1,0 +1,74 @@
+"""Signals: they interrupt, they wait where they must, they leave no trace."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from ulvm.backup.interrupts import Interrupted, deferred, interruptible
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_exception(signum: signal.Signals) -> None:
+    before = signal.getsignal(signum)
+    with pytest.raises(Interrupted) as caught, interruptible():
+        signal.raise_signal(signum)
+    assert caught.value.exit_code == 128 + signum
+    assert signal.getsignal(signum) is before
+
+
+def test_it_is_not_an_exception_that_code_swallows() -> None:
+    assert not issubclass(Interrupted, Exception)
+
+
+def interrupt_deferred(done: list[str], *, fail: bool) -> None:
+    with interruptible():
+        with deferred():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            done.append("block")
+            if fail:
+                raise KeyError("own")
+        done.append("never")
+
+
+def test_deferred_finishes_the_block_first() -> None:
+    done: list[str] = []
+    with pytest.raises(Interrupted) as caught:
+        interrupt_deferred(done, fail=False)
+    assert done == ["block"]
+    assert caught.value.signum == signal.SIGTERM
+
+
+def test_an_error_in_a_deferred_block_comes_first() -> None:
+    with pytest.raises(KeyError, match="own"):
+        interrupt_deferred([], fail=True)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGHUP)
+            with deferred():
+                signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_threads_are_left_alone() -> None:
+    errors = []
+
+    def use() -> None:
+        try:
+            with interruptible(), deferred():
+                pass
+        except ValueError as error:  # what signal.signal raises outside the main thread
+            errors.append(error)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert errors == []

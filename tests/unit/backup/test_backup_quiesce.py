@@ -1,0 +1,145 @@
+"""The user's commands around a snapshot: order, failure, and that resume always runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from ulvm.backup.quiesce.commands import quiesced
+from ulvm.errors import RefusedError
+
+
+def run(
+    log: Path, quiesce: str | None, resume: str | None, *, timeout: float = 30
+) -> tuple[str, list[str]]:
+    """What was written to the log, and the warnings."""
+    warnings: list[str] = []
+    environment = {"LOG": str(log), "NAME": "vg/db"}
+    with (
+        quiesced(quiesce, resume, environment=environment, warn=warnings.append, timeout=timeout),
+        log.open("a") as file,
+    ):
+        file.write("snapshot\n")
+    return log.read_text(), warnings
+
+
+def test_order_and_environment(tmp_path: Path) -> None:
+    text, _ = run(tmp_path / "log", 'echo "q $NAME" >>$LOG', "echo r >>$LOG")
+    assert text == "q vg/db\nsnapshot\nr\n"
+
+
+def test_without_commands_only_the_block_runs(tmp_path: Path) -> None:
+    assert run(tmp_path / "log", None, None)[0] == "snapshot\n"
+
+
+def test_resume_alone(tmp_path: Path) -> None:
+    assert run(tmp_path / "log", None, "echo r >>$LOG")[0] == "snapshot\nr\n"
+
+
+def test_one_shell_so_a_session_can_hold_a_lock(tmp_path: Path) -> None:
+    """What MySQL's FLUSH TABLES WITH READ LOCK needs: a client that lives in between."""
+    quiesce = "(echo locked >>$LOG; sleep 100 & wait; ) & holder=$!; sleep 0.2"
+    resume = "kill -0 $holder && echo held >>$LOG; kill $holder"
+    text, _ = run(tmp_path / "log", quiesce, resume)
+    assert text == "locked\nsnapshot\nheld\n"
+
+
+@pytest.mark.parametrize("quiesce", ["false", "exit 3", "exit 0", "kill -9 $$", "if", "nosuchcmd"])
+def test_a_failing_quiesce_gives_up_but_resumes(tmp_path: Path, quiesce: str) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(RefusedError, match="no snapshot was taken"):
+        run(log, quiesce, "echo r >>$LOG")
+    assert log.read_text() == "r\n"
+
+
+def test_a_hanging_quiesce_is_given_up(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(RefusedError, match=r"no answer in 0.3 s"):
+        run(log, "sleep 60", "echo r >>$LOG", timeout=0.3)
+    assert log.read_text() == "r\n"
+
+
+def test_a_failing_resume_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="resume command failed with status 7"):
+        run(tmp_path / "log", ":", "exit 7")
+
+
+def test_a_failing_resume_does_not_hide_the_first_error(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    with (
+        pytest.raises(KeyError),
+        quiesced(":", "exit 7", environment={}, warn=warnings.append),
+    ):
+        raise KeyError("the block's own")
+    assert warnings == ["The resume command failed with status 7."]
+
+
+def test_resume_after_the_shell_was_killed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with quiesced(
+        "echo $$ >$LOG", "echo r >>$LOG", environment={"LOG": str(log)}, warn=lambda _: None
+    ):
+        os.kill(int(log.read_text()), signal.SIGKILL)
+        time.sleep(0.1)
+    assert log.read_text().endswith("\nr\n")
+
+
+PROGRAM = textwrap.dedent(
+    """
+    import sys, time
+    from ulvm.backup.interrupts import Interrupted, interruptible
+    from ulvm.backup.quiesce.commands import quiesced
+    try:
+        with interruptible(), quiesced(
+            sys.argv[1], "sleep 0.3; echo r >>$LOG", environment={}, warn=print
+        ):
+            time.sleep(60)
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
+    """
+)
+
+
+def start(log: Path, quiesce: str) -> subprocess.Popen[bytes]:
+    """A program in the middle of the quiesce command, or behind it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, quiesce],
+        env={**os.environ, "LOG": str(log)},
+        start_new_session=True,
+    )
+    while not log.exists():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    return process
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("quiesce", ["echo q >>$LOG", "echo q >>$LOG; sleep 60"])
+def test_resume_runs_after_a_signal(tmp_path: Path, signum: signal.Signals, quiesce: str) -> None:
+    """In the middle of the snapshot, and in the middle of the quiesce command itself."""
+    log = tmp_path / "log"
+    process = start(log, quiesce)
+    os.killpg(process.pid, signum)  # as a terminal does: the whole foreground group
+    time.sleep(0.1)
+    os.killpg(process.pid, signum)  # and the impatient second one, during resume
+    assert process.wait(20) == 128 + signum
+    assert log.read_text() == "q\nr\n"
+
+
+@pytest.mark.parametrize("quiesce", ["echo q >>$LOG", "echo q >>$LOG; sleep 1"])
+def test_resume_runs_after_kill_9(tmp_path: Path, quiesce: str) -> None:
+    log = tmp_path / "log"
+    process = start(log, quiesce)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while log.read_text() != "q\nr\n":
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
