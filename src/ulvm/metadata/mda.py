@@ -106,19 +106,23 @@ class MdaHeader:
 
     @classmethod
     def unpack(cls, data: bytes, *, start: int, device: str = "device") -> MdaHeader:
-        """The header that should begin at byte `start`; FormatError in LVM's words."""
+        """The header that should begin at byte `start`; FormatError in LVM's words, a line for
+        each thing that is wrong."""
         where = f"in mda header on {device} at {start}"
         if len(data) < MDA_HEADER_SIZE:
             raise FormatError(f"short read {where}")
         checksum, magic, version, own_start, size = _HEADER.unpack_from(data)
+        problems = []
         if checksum != lvm_crc(data[4:MDA_HEADER_SIZE]):
-            raise FormatError(f"wrong checksum {checksum:x} {where}")
+            problems.append(f"wrong checksum {checksum:x} {where}")
         if magic != _MAGIC:
-            raise FormatError(f"wrong magic number {where}")
+            problems.append(f"wrong magic number {where}")
         if version != _VERSION:
-            raise FormatError(f"wrong version {version} {where}")
+            problems.append(f"wrong version {version} {where}")
         if own_start != start:
-            raise FormatError(f"wrong start sector {own_start} {where}")
+            problems.append(f"wrong start sector {own_start} {where}")
+        if problems:
+            raise FormatError("\n".join(problems))
         if size < MIN_AREA:
             raise FormatError(f"wrong size {size} {where}")
         committed = RawLocn(*_RAW_LOCN.unpack_from(data, _HEADER.size))

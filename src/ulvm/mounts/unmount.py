@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from ulvm.errors import BusyError, NotFoundError, NotSupportedError, RefusedError, UlvmError
+from ulvm.mounts.table import mount_at
 
 __all__ = ["unmount"]
 
+log = logging.getLogger(__name__)
+
+_MNT_FORCE = 1
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
-def unmount(mount_point: str | os.PathLike[str], *, lazy: bool = False) -> None:
-    """Unmount what is on top at a mount point; `lazy` detaches it at once and lets it end when
-    its last user goes. BusyError, NotFoundError (nothing is mounted there), RefusedError."""
+def unmount(
+    mount_point: str | os.PathLike[str], *, lazy: bool = False, force: bool = False
+) -> None:
+    """Unmount what is on top at a mount point.
+
+    `lazy` detaches it at once and lets it end when its last user goes; `force` moreover aborts the
+    connection of a FUSE mount, so that all that its users still ask for fails.
+    BusyError, NotFoundError (nothing is mounted there), RefusedError.
+    """
     if os.geteuid() == 0:
-        _unmount_as_root(os.fspath(mount_point), lazy)
+        _unmount_as_root(os.fspath(mount_point), lazy or force, force)
     else:
-        _unmount_as_user(os.fspath(mount_point), lazy)
+        if force:
+            _abort_connection(mount_point)
+        _unmount_as_user(os.fspath(mount_point), lazy or force)
 
 
-def _unmount_as_root(mount_point: str, lazy: bool) -> None:
+def _unmount_as_root(mount_point: str, lazy: bool, force: bool) -> None:
     library = ctypes.CDLL(None, use_errno=True)
-    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
+    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0) | (_MNT_FORCE if force else 0)
     if library.umount2(os.fsencode(mount_point), flags) == 0:
         return
     number = ctypes.get_errno()
@@ -36,6 +51,18 @@ def _unmount_as_root(mount_point: str, lazy: bool) -> None:
     if number in (errno.EINVAL, errno.ENOENT):
         raise NotFoundError(f"Nothing is mounted on {mount_point}.")
     raise UlvmError(f"Cannot unmount {mount_point}: {os.strerror(number)}.", errno=number)
+
+
+def _abort_connection(mount_point: str | os.PathLike[str]) -> None:
+    """The user's way to what MNT_FORCE does for root (Documentation/filesystems/fuse)."""
+    mount = mount_at(mount_point)
+    if mount is None or not mount.is_fuse:
+        return
+    switch = _CONNECTIONS / str(mount.minor) / "abort"
+    try:
+        switch.write_text("1")
+    except OSError as error:
+        log.warning("cannot abort the FUSE connection of %s: %s", mount_point, error)
 
 
 def _unmount_as_user(mount_point: str, lazy: bool) -> None:

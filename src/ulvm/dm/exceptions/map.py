@@ -35,7 +35,7 @@ _U32_LIMIT = 1 << 32
 
 def _anonymous(size: int) -> mmap.mmap:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-    return mmap.mmap(-1, max(size, 1), flags=flags)
+    return mmap.mmap(-1, max(size, 8), flags=flags)
 
 
 class ExceptionMap:

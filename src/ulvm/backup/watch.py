@@ -1,0 +1,141 @@
+"""Watching a snapshot's COW store while a backup reads it, and extending it before it fills.
+
+Every `interval` the status is read. From the growth since the last look follows when the store
+would be full; it is extended when that is nearer than `horizon`, or when it is fuller than
+`threshold`. Extending doubles the store, as far as the volume group has room. A writer that
+fills the whole store between two looks wins, and the snapshot is invalid: that is noted, and
+the backup must fail.
+
+The watcher has a thread of its own; `status` and `extend` are called from it alone.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ulvm.errors import UlvmError
+from ulvm.units import SECTOR
+
+__all__ = ["CowStatus", "CowWatcher", "parse_cow_status"]
+
+_NUMBERS = re.compile(r"(\d+)/(\d+) (\d+)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class CowStatus:
+    """Fill of a COW store in bytes; `valid` is False once it overflowed or failed."""
+
+    used: int
+    total: int
+    valid: bool
+
+    @property
+    def fraction(self) -> float:
+        return self.used / self.total if self.total else 1.0
+
+
+def parse_cow_status(params: str) -> CowStatus:
+    """The parameters of a snapshot's status line (sectors), as the kernel prints them."""
+    match = _NUMBERS.match(params)
+    if match is None:
+        return CowStatus(0, 0, False)
+    return CowStatus(int(match[1]) * SECTOR, int(match[2]) * SECTOR, True)
+
+
+class CowWatcher:
+    """Use as a context. Properties may be read from any thread.
+
+    `limit` is the size in bytes at which the store cannot overflow any more. `status` returns
+    the fill; `extend(bytes)` asks for that much more and returns the new size
+    in bytes, or the old one if the volume group has no more room. Errors of both end the
+    watching; `check` raises them.
+    """
+
+    def __init__(
+        self,
+        status: Callable[[], CowStatus],
+        extend: Callable[[int], int],
+        *,
+        limit: int,
+        say: Callable[[str], None],
+        interval: float = 0.2,
+        threshold: float = 0.7,
+        horizon: float = 4.0,
+    ) -> None:
+        self._status = status
+        self._extend = extend
+        self._limit = limit
+        self._say = say
+        self._interval = interval
+        self._threshold = threshold
+        self._horizon = horizon
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ulvm-cow-watch", daemon=True)
+        self._room = True
+        self._error: UlvmError | None = None
+        self.peak = 0
+        """Most bytes that were seen in use."""
+        self.last = CowStatus(0, 0, True)
+        """What was seen last."""
+        self.overflowed = False
+        self.extensions = 0
+
+    def __enter__(self) -> CowWatcher:
+        self.look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise what ended the watching."""
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        before, then = self.last.used, time.monotonic()
+        try:
+            while not self.overflowed and not self._stop.wait(self._interval):
+                status = self.look()
+                now = time.monotonic()
+                rate = (status.used - before) / (now - then)
+                before, then = status.used, now
+                if status.valid and self._room and self._is_close(status, rate):
+                    self._grow(status)
+        except UlvmError as error:
+            self._error = error
+
+    def look(self) -> CowStatus:
+        """Read the status now. Not while the thread runs."""
+        status = self._status()
+        self.last = status
+        if status.valid:
+            self.peak = max(self.peak, status.used)
+        else:
+            self.overflowed = True
+        return status
+
+    def _is_close(self, status: CowStatus, rate: float) -> bool:
+        if status.total >= self._limit:
+            return False
+        if status.fraction >= self._threshold:
+            return True
+        return rate > 0 and (status.total - status.used) / rate < self._horizon
+
+    def _grow(self, status: CowStatus) -> None:
+        size = self._extend(status.total)
+        if size > status.total:
+            self.extensions += 1
+            self._say(
+                f"Snapshot was {status.fraction:.0%} full: extended from "
+                f"{status.total / (1 << 20):.2f} to {size / (1 << 20):.2f} MiB."
+            )
+        else:
+            self._room = False
+            self._say(f"Snapshot is {status.fraction:.0%} full and there is no room to extend it.")

@@ -1,0 +1,109 @@
+"""What passes over the control socket: JSON objects, one a line, UTF-8, at most MAX_MESSAGE bytes.
+
+    request  {"op": "suspend", "args": {"device": "vg-base", "lockfs": true}}
+    reply    {"result": ...}  or  {"error": {"type": "BusyError", "message": "...", "errno": 16}}
+
+A connection carries one request at a time. Pure functions; a message that is not what it should
+be raises ProtocolError and nothing else, whatever its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from ulvm import errors
+from ulvm.dm_ioctl import DeviceInfo, TableLine
+from ulvm.errors import ProtocolError, UlvmError
+
+__all__ = [
+    "MAX_MESSAGE",
+    "decode",
+    "encode",
+    "error_of",
+    "error_to_json",
+    "info_of",
+    "info_to_json",
+    "lines_of",
+    "lines_to_json",
+]
+
+MAX_MESSAGE = 16 << 20
+"""Length of the longest line in bytes: a table of some 200,000 targets."""
+
+_INFO_FIELDS = {field.name: {"str": str, "int": int, "bool": bool}[str(field.type)]
+                for field in fields(DeviceInfo)}
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """One line. ProtocolError if it would be too long for the other side."""
+    line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    if len(line) > MAX_MESSAGE:
+        raise ProtocolError(f"message of {len(line)} bytes is longer than {MAX_MESSAGE}")
+    return line
+
+
+def decode(line: bytes | bytearray) -> dict[str, Any]:
+    """The JSON object of a line. RecursionError is how the parser refuses deep nesting."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"message is not JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise ProtocolError(f"message is not a JSON object but {type(message).__name__}")
+    return message
+
+
+# -- errors -----------------------------------------------------------------------------------
+
+_ERRORS: dict[str, type[UlvmError]] = {name: getattr(errors, name) for name in errors.__all__}
+
+
+def error_to_json(error: UlvmError) -> dict[str, Any]:
+    """The nearest class that both sides know, the sentence and the errno."""
+    known = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
+    return {"type": known, "message": error.message, "errno": error.errno}
+
+
+def error_of(value: object) -> UlvmError:
+    """The error to raise for the "error" of a reply."""
+    if not isinstance(value, dict):
+        raise ProtocolError("error in a reply is not a JSON object")
+    kind, message, number = value.get("type"), value.get("message"), value.get("errno")
+    if not (isinstance(kind, str) and isinstance(message, str) and isinstance(number, int)):
+        raise ProtocolError("error in a reply lacks its type, message or errno")
+    return _ERRORS.get(kind, UlvmError)(message, errno=number)
+
+
+# -- values -----------------------------------------------------------------------------------
+
+
+def lines_to_json(lines: Sequence[TableLine]) -> list[list[Any]]:
+    return [[line.start, line.length, line.target_type, line.params] for line in lines]
+
+
+def lines_of(value: object) -> list[TableLine]:
+    """Table lines from [[start, length, type, params], ...]."""
+    if not isinstance(value, list):
+        raise ProtocolError("table is not a list")
+    lines = []
+    for line in value:
+        if not isinstance(line, list) or [type(word) for word in line] != [int, int, str, str]:
+            raise ProtocolError("table line is not [start, length, type, parameters]")
+        lines.append(TableLine(*line))
+    return lines
+
+
+def info_to_json(info: DeviceInfo) -> dict[str, Any]:
+    return asdict(info)
+
+
+def info_of(value: object) -> DeviceInfo:
+    if not isinstance(value, dict) or set(value) != set(_INFO_FIELDS):
+        raise ProtocolError("device information lacks fields or has unknown ones")
+    for name, kind in _INFO_FIELDS.items():
+        if type(value[name]) is not kind:
+            raise ProtocolError(f"{name} in device information is not of type {kind.__name__}")
+    return DeviceInfo(**value)

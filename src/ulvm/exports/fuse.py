@@ -1,0 +1,342 @@
+"""Volumes as files: an `ExportSource` as a FUSE tree, `<part before the slash>/<part after>`.
+
+THE RULE: the process that serves this tree never touches it. No stat, open, realpath or statvfs of
+a path below the mount point, in any thread that a request may wait for, and no child that the
+process waits for: the request would come to ourselves. What is to be known of a volume is asked
+of the source. (The kernel's own requests, of a loop device say, are served like anybody's.)
+
+What a file is:
+
+* Its size is the volume's and cannot be changed: writing stops at the end with ENOSPC, reading
+  comes short. O_TRUNC is ignored, as for a block device; any other truncation is EINVAL.
+* I/O is direct, nothing is cached, not even attributes: one write is one write to the device (up to
+  1 MiB; longer ones are split), and what came through another door shows at once. Files come and
+  go as the source's names do.
+* fsync is the device's flush; close is not.
+* fallocate(PUNCH_HOLE) must leave zeros (fallocate(2); a loop device turns both a discard and
+  "write zeroes" into it), and a discard need not. So it is `write_zeroes` that may make a hole,
+  and only where the device has discard at all: elsewhere EOPNOTSUPP, on which file systems fall
+  back to writing zeros and fstrim says that it cannot. A snapshot's discard leaves the origin's
+  data to be seen, and zeros written there would fill its COW store; so EOPNOTSUPP there as well.
+* Nothing can be made, removed or renamed here: EPERM.
+
+Each open of a file is an open of the source's device and its close comes with the last close.
+`UlvmError.errno` is the answer to a failed request; any other exception is a defect, logged, EIO.
+
+`_read` and `_write` are the fast path: they go by the handle's number and read from and write into
+the buffer that the kernel fills and takes; no copy is made here.
+
+Locking: `_handles` is changed and read in single dictionary operations, which are atomic.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import hashlib
+import itertools
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable
+from ctypes import c_int, c_ssize_t, c_uint64, c_void_p
+from pathlib import Path
+from typing import Any
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.errors import NotFoundError, UlvmError
+from ulvm.exports.fuse_session import FuseSession, load_mfusepy
+from ulvm.exports.source import ExportInfo, ExportSource
+
+__all__ = ["FuseServer"]
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 4096
+"""f_bsize and st_blksize in bytes. A loop device takes f_bsize as its discard granularity."""
+
+_KEEP_SIZE = 1  # linux/falloc.h
+_PUNCH_HOLE = 2
+_ZERO_RANGE = 16
+_SEEK_DATA = 3
+_SEEK_HOLE = 4
+
+_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_view.restype = ctypes.py_object
+_view.argtypes = (c_void_p, c_ssize_t, c_int)
+_PYBUF_READ = 0x100  # CPython object.h
+_PYBUF_WRITE = 0x200
+
+
+def _answer(function: Callable[..., int]) -> Callable[..., int]:
+    """An operation for libfuse: exceptions become -errno."""
+
+    @functools.wraps(function)
+    def operation(*arguments: Any) -> int:
+        try:
+            return function(*arguments)
+        except UlvmError as error:
+            return -error.errno
+        except Exception:
+            log.exception("FUSE request %s failed", function.__name__)
+            return -errno.EIO
+
+    return operation
+
+
+def _refuse(*_: Any) -> int:
+    return -errno.EPERM
+
+
+class _Handle:
+    """An open file. `device` counts as open until the release."""
+
+    __slots__ = ("device", "info")
+
+    def __init__(self, info: ExportInfo, device: BlockDevice) -> None:
+        self.info = info
+        self.device = device
+
+
+class FuseServer:
+    """Serves the source at `mountpoint`, for its own user alone unless `allow_other`.
+
+    With `allow_other` the kernel checks the modes (0755, 0600): it lets root in, and others see
+    the names. For a user it needs `user_allow_other` in /etc/fuse.conf.
+    """
+
+    def __init__(
+        self, source: ExportSource, mountpoint: Path, *, allow_other: bool = False
+    ) -> None:
+        self._source = source
+        self._stat: Any = load_mfusepy().c_stat
+        self._statvfs: Any = load_mfusepy().c_statvfs
+        self._fh_offset: int = load_mfusepy().fuse_file_info.fh.offset
+        self._directory_mode = stat.S_IFDIR | (0o755 if allow_other else 0o700)
+        self._started = time.time_ns() // 1_000_000_000
+        self._uid = os.getuid()
+        self._gid = os.getgid()
+        self._handles: dict[int, _Handle] = {}
+        self._open_directories: dict[int, bytes] = {}
+        self._numbers = itertools.count(1)
+        options = ["fsname=ulvm", "subtype=ulvm", "nosuid", "nodev"]
+        if allow_other:
+            options += ["allow_other", "default_permissions"]
+        operations: dict[str, Callable[..., int]] = {
+            name: _answer(getattr(self, f"_{name}"))
+            for name in (
+                *("getattr", "truncate", "utimens", "statfs", "opendir", "readdir", "releasedir"),
+                *("open", "release", "fsync", "fallocate", "lseek"),
+            )
+        }
+        for name in (
+            *("create", "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link"),
+            *("chmod", "chown"),
+        ):
+            operations[name] = _refuse
+        operations["read"] = self._read
+        operations["write"] = self._write
+        self._session = FuseSession(mountpoint, operations, options)
+
+    @property
+    def mountpoint(self) -> Path:
+        return self._session.mountpoint
+
+    @property
+    def mounted(self) -> bool:
+        """False also when somebody else has unmounted the tree."""
+        return self._session.mounted
+
+    def start(self) -> None:
+        """Mount; returns when the tree is there. BusyError, NotSupportedError, RefusedError."""
+        self._session.start()
+
+    def stop(self) -> None:
+        """Unmount, forcibly if files are open, and close what was left open. Idempotent."""
+        self._session.stop()
+        while self._handles:
+            _, handle = self._handles.popitem()
+            handle.device.close()
+
+    # ---- names and attributes ----
+
+    def _describe(self, path: bytes) -> ExportInfo:
+        try:
+            return self._source.describe(os.fsdecode(path[1:]))
+        except NotFoundError as error:
+            raise NotFoundError(error.message, errno=errno.ENOENT) from error
+
+    def _directory(self, path: bytes) -> list[str] | None:
+        """The names in a directory; None if there is no such directory."""
+        names = [info.name for info in self._source.exports()]
+        if path == b"/":
+            return sorted({name.partition("/")[0] for name in names})
+        prefix = os.fsdecode(path[1:]) + "/"
+        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        return inside or None
+
+    def _getattr(self, path: bytes | None, buffer: int, file_info: int | None) -> int:
+        ctypes.memset(buffer, 0, ctypes.sizeof(self._stat))
+        result = self._stat.from_address(buffer)
+        if path is None:
+            handle = self._handles[self._number(file_info)]
+            name, size = handle.info.name, handle.device.size
+        elif path.count(b"/") == 2:
+            info = self._describe(path)
+            name, size = info.name, info.size
+        else:
+            if self._directory(path) is None and path != b"/":
+                return -errno.ENOENT
+            name, size = os.fsdecode(path), -1
+        result.st_ino = _inode(name)
+        result.st_uid, result.st_gid = self._uid, self._gid
+        result.st_blksize = _BLOCK
+        for time_field in (result.st_atimespec, result.st_mtimespec, result.st_ctimespec):
+            time_field.tv_sec = self._started
+        if size < 0:
+            result.st_mode, result.st_nlink = self._directory_mode, 2
+        else:
+            result.st_mode, result.st_nlink = stat.S_IFREG | 0o600, 1
+            result.st_size, result.st_blocks = size, (size + 511) // 512
+        return 0
+
+    def _readdir(self, path: bytes, buffer: int, fill: Callable[..., int], *_: Any) -> int:
+        names = self._directory(path)
+        if names is None:
+            return -errno.ENOENT
+        entry = self._stat()
+        kind = self._directory_mode if path == b"/" else stat.S_IFREG | 0o600
+        prefix = "/" if path == b"/" else os.fsdecode(path[1:]) + "/"
+        for name in (".", "..", *names):
+            dotted = name in (".", "..")
+            entry.st_mode = self._directory_mode if dotted else kind
+            entry.st_ino = _inode(os.fsdecode(path) if dotted else prefix + name)
+            if fill(buffer, os.fsencode(name), ctypes.byref(entry), 0, 0) != 0:
+                return -errno.ENOMEM
+        return 0
+
+    def _statfs(self, path: bytes, buffer: int) -> int:
+        result = self._statvfs.from_address(buffer)
+        result.f_bsize = result.f_frsize = _BLOCK
+        result.f_files = len(self._source.exports())
+        result.f_namemax = 255
+        return 0
+
+    def _utimens(self, path: bytes | None, times: int | None, file_info: int | None) -> int:
+        return 0
+
+    def _truncate(self, path: bytes | None, size: int, file_info: int | None) -> int:
+        if path is not None:
+            # truncate(2), or O_TRUNC, which comes as truncation to 0 before the open.
+            return 0 if size in (0, self._describe(path).size) else -errno.EINVAL
+        device = self._handles[self._number(file_info)].device
+        return 0 if size == device.size else -errno.EINVAL
+
+    # ---- open files ----
+
+    def _number(self, file_info: int | None) -> int:
+        assert file_info is not None
+        return c_uint64.from_address(file_info + self._fh_offset).value
+
+    def _give_number(self, file_info: int) -> int:
+        number = next(self._numbers)
+        c_uint64.from_address(file_info + self._fh_offset).value = number
+        return number
+
+    def _open(self, path: bytes, file_info: int) -> int:
+        write = c_int.from_address(file_info).value & os.O_ACCMODE != os.O_RDONLY
+        info = self._describe(path)
+        device = self._source.open(info.name, write=write)
+        self._handles[self._give_number(file_info)] = _Handle(info, device)
+        return 0
+
+    def _release(self, path: bytes | None, file_info: int) -> int:
+        number = self._number(file_info)
+        handle = self._handles.pop(number, None)
+        if handle is not None:
+            handle.device.close()
+        return 0
+
+    def _read(self, path: bytes | None, buffer: int, size: int, offset: int, fi: int) -> int:
+        """Fast path."""
+        try:
+            device = self._handles[c_uint64.from_address(fi + self._fh_offset).value].device
+            end = device.size
+            if offset + size > end:
+                size = end - offset
+                if size <= 0:
+                    return 0
+            with _view(buffer, size, _PYBUF_WRITE) as view:
+                device.readinto(offset, view)
+            return size
+        except UlvmError as error:
+            return -error.errno
+        except Exception:
+            log.exception("FUSE read of %d bytes at %d failed", size, offset)
+            return -errno.EIO
+
+    def _write(self, path: bytes | None, buffer: int, size: int, offset: int, fi: int) -> int:
+        """Fast path."""
+        try:
+            device = self._handles[c_uint64.from_address(fi + self._fh_offset).value].device
+            end = device.size
+            if offset + size > end:
+                size = end - offset
+                if size <= 0:
+                    return -errno.ENOSPC
+            with _view(buffer, size, _PYBUF_READ) as view:
+                device.write(offset, view)
+            return size
+        except UlvmError as error:
+            return -error.errno
+        except Exception:
+            log.exception("FUSE write of %d bytes at %d failed", size, offset)
+            return -errno.EIO
+
+    def _fsync(self, path: bytes | None, data_only: int, file_info: int) -> int:
+        self._handles[self._number(file_info)].device.flush()
+        return 0
+
+    def _fallocate(
+        self, path: bytes | None, mode: int, offset: int, length: int, file_info: int
+    ) -> int:
+        handle = self._handles[self._number(file_info)]
+        device = handle.device
+        end = device.size
+        action = mode & ~_KEEP_SIZE
+        if mode == _PUNCH_HOLE | _KEEP_SIZE:
+            if not device.can_discard or handle.info.is_snapshot:
+                return -errno.EOPNOTSUPP
+            length = min(length, end - offset)  # past the end there is nothing to punch
+            if length > 0:
+                device.write_zeroes(offset, length)
+            return 0
+        if action not in (0, _ZERO_RANGE):
+            return -errno.EOPNOTSUPP
+        if offset + length > end:
+            return -errno.ENOSPC
+        if action == _ZERO_RANGE:
+            device.write_zeroes(offset, length, no_hole=True)
+        return 0
+
+    def _lseek(self, path: bytes | None, offset: int, whence: int, file_info: int) -> int:
+        """SEEK_DATA and SEEK_HOLE, the only ones that the kernel asks. A hole reads as zeros."""
+        device = self._handles[self._number(file_info)].device
+        end = device.size
+        if whence not in (_SEEK_DATA, _SEEK_HOLE):
+            return -errno.EINVAL
+        if not 0 <= offset < end:
+            return -errno.ENXIO
+        for extent in device.extents(offset, end - offset):
+            if extent.zero == (whence == _SEEK_HOLE):
+                return max(offset, extent.offset)
+        return -errno.ENXIO if whence == _SEEK_DATA else end
+
+
+@functools.lru_cache(maxsize=1024)
+def _inode(name: str) -> int:
+    """A stable number for a name; directories come with a leading slash."""
+    digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1 | 1

@@ -1,0 +1,300 @@
+"""A FUSE session: mount, threads that take requests from the kernel, unmount. Mechanism only.
+
+mfusepy is used for what it is good at: finding the library and the layout of libfuse's
+structures in every version of libfuse. Its `FUSE` class is not used, since that runs
+`fuse_main`, which changes the working directory and signal handlers of the whole process, copies
+each read and write, and cannot say whether the mount came about. Here libfuse mounts, decodes and
+answers; the threads are ours:
+
+* A Python thread calls `fuse_session_receive_buf` (blocks in read(2), GIL released) and
+  `fuse_session_process_buf` (calls our operation and writes the reply). A thread of libfuse's own
+  would need a new interpreter thread state for each request.
+* There is always one thread that waits in the kernel: the thread that takes a request while none
+  other waits starts one more, up to MAX_THREADS. The kernel holds back asynchronous requests
+  beyond MAX_BACKGROUND, so requests of a loop device that wait for a suspended volume never
+  use up all threads.
+* Signals are blocked in these threads; they belong to the main thread.
+* The end comes from the kernel: unmounting (or aborting the connection) makes the read return
+  ENODEV.
+
+Locking: `_lock` guards the thread list and the idle count; `stop` and `start` are for one caller.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from ctypes import c_char_p, c_int, c_size_t, c_void_p
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ulvm.errors import BusyError, NotSupportedError, RefusedError
+from ulvm.mounts.table import mount_at
+from ulvm.mounts.unmount import unmount
+
+__all__ = ["MAX_BACKGROUND", "MAX_IO", "MAX_THREADS", "FuseSession", "load_mfusepy"]
+
+log = logging.getLogger(__name__)
+
+MAX_IO = 1 << 20
+"""Largest read or write request in bytes; the kernel allows 256 pages."""
+MAX_BACKGROUND = 32
+MAX_THREADS = 48
+
+# fuse_common.h: capabilities that libfuse would ask for by itself.
+_ATOMIC_O_TRUNC = 1 << 3
+_SPLICE = 1 << 7 | 1 << 8 | 1 << 9
+_READDIRPLUS = 1 << 13 | 1 << 14
+_ASYNC_DIO = 1 << 15
+
+_ANSWER_SECONDS = 5.0
+
+
+def load_mfusepy() -> ModuleType:
+    """mfusepy on libfuse3; NotSupportedError where there is no libfuse3.
+
+    Left alone it takes libfuse2 where both are installed.
+    """
+    saved = os.environ.get("FUSE_LIBRARY_NAME")
+    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
+    try:
+        import mfusepy
+    except (OSError, AttributeError) as error:
+        raise NotSupportedError(f"FUSE needs libfuse3: {error}.") from error
+    finally:
+        if saved is None:
+            del os.environ["FUSE_LIBRARY_NAME"]
+        else:
+            os.environ["FUSE_LIBRARY_NAME"] = saved
+    if mfusepy.fuse_version_major != 3:
+        raise NotSupportedError("FUSE needs libfuse3, but libfuse2 is loaded in this process.")
+    module: ModuleType = mfusepy
+    return module
+
+
+class _Args(ctypes.Structure):
+    """struct fuse_args (fuse_opt.h)."""
+
+    _fields_ = (("argc", c_int), ("argv", ctypes.POINTER(c_char_p)), ("allocated", c_int))
+
+
+class _Buffer(ctypes.Structure):
+    """struct fuse_buf (fuse_common.h), with room for what later versions add at its end."""
+
+    _fields_ = (
+        ("size", c_size_t),
+        ("flags", c_int),
+        ("mem", c_void_p),
+        ("fd", c_int),
+        ("pos", ctypes.c_int64),
+        ("later", c_size_t * 8),
+    )
+
+
+def _declare(library: Any) -> None:
+    for name, result, *arguments in (
+        ("fuse_new", c_void_p, c_void_p, c_void_p, c_size_t, c_void_p),
+        ("fuse_mount", c_int, c_void_p, c_char_p),
+        ("fuse_unmount", None, c_void_p),
+        ("fuse_destroy", None, c_void_p),
+        ("fuse_get_session", c_void_p, c_void_p),
+        ("fuse_session_exited", c_int, c_void_p),
+        ("fuse_session_receive_buf", c_int, c_void_p, c_void_p),
+        ("fuse_session_process_buf", None, c_void_p, c_void_p),
+    ):
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+
+
+def _flat(prototype: Any) -> Any:
+    """The same C function type with pointers as plain addresses, which are cheap to pass."""
+    plain = [c_void_p if hasattr(kind, "contents") else kind for kind in prototype._argtypes_]
+    return ctypes.CFUNCTYPE(prototype._restype_, *plain)
+
+
+class FuseSession:
+    """One mounted tree whose operations are Python functions.
+
+    `operations` maps names of struct fuse_operations (fuse.h) to functions that take its
+    arguments, pointers as addresses (None for NULL), and return its result (-errno for a failure).
+    They must not raise.
+    """
+
+    def __init__(
+        self, mountpoint: Path, operations: Mapping[str, Callable[..., int]], options: list[str]
+    ) -> None:
+        self.mountpoint = Path(os.path.abspath(mountpoint))
+        self._options = options
+        self._fuse = load_mfusepy()
+        self._library: Any = self._fuse._libfuse
+        _declare(self._library)
+        self._table = self._fuse.fuse_operations()
+        self._callbacks: list[Any] = []
+        for name, function in {**operations, "init": self._init}.items():
+            self._set_operation(name, function)
+        self._handle: int | None = None
+        self._session: int | None = None
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._agreed = threading.Event()
+        """The first request, INIT, has been answered."""
+
+    def _set_operation(self, name: str, function: Callable[..., int]) -> None:
+        prototype = dict(field[:2] for field in self._fuse.fuse_operations._fields_)[name]
+        callback = _flat(prototype)(function)
+        self._callbacks.append(callback)
+        setattr(self._table, name, ctypes.cast(callback, prototype))
+
+    def _init(self, connection: int, config: int) -> int:
+        """struct fuse_operations.init: what is agreed with the kernel. Nothing is cached."""
+        conn = self._fuse.fuse_conn_info.from_address(connection)
+        conn.want = (conn.want | _ASYNC_DIO) & ~(_ATOMIC_O_TRUNC | _SPLICE | _READDIRPLUS)
+        conn.max_write = MAX_IO
+        conn.max_background = MAX_BACKGROUND
+        conn.congestion_threshold = MAX_BACKGROUND * 3 // 4
+        conf = self._fuse.fuse_config.from_address(config)
+        conf.entry_timeout = conf.negative_timeout = conf.attr_timeout = 0.0
+        conf.use_ino = 1
+        conf.direct_io = 1
+        conf.nullpath_ok = 1
+        if hasattr(conf, "parallel_direct_writes"):
+            conf.parallel_direct_writes = 1
+        return 0
+
+    @property
+    def mounted(self) -> bool:
+        """False before start, after stop and when somebody else has unmounted the tree."""
+        session = self._session
+        return session is not None and not self._library.fuse_session_exited(session)
+
+    def start(self) -> None:
+        """Mount and begin to serve; the mount is there when this returns.
+
+        BusyError if another server has the mount point; RefusedError if it cannot be mounted.
+        """
+        if self._handle is not None:
+            raise BusyError(f"{self.mountpoint} is already being served.")
+        _clear_stale_mount(self.mountpoint)
+        if not os.path.exists("/dev/fuse"):
+            raise NotSupportedError("FUSE needs /dev/fuse, which is not there.")
+        if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+            raise NotSupportedError("FUSE needs the program fusermount3 when not root.")
+        if not os.path.isdir(self.mountpoint):
+            raise RefusedError(f"{self.mountpoint} is not a directory to mount on.")
+        words = [b"ulvm", b"-o", ",".join(self._options).encode()]
+        args = _Args(len(words), (c_char_p * len(words))(*words), 0)
+        handle = self._library.fuse_new(
+            ctypes.byref(args), ctypes.byref(self._table), ctypes.sizeof(self._table), None
+        )
+        if not handle:
+            raise RefusedError(f"libfuse refuses the mount options {','.join(self._options)}.")
+        if self._library.fuse_mount(handle, os.fsencode(self.mountpoint)) != 0:
+            self._library.fuse_destroy(handle)
+            raise RefusedError(f"The volumes cannot be mounted on {self.mountpoint} by FUSE.")
+        self._handle = handle
+        self._session = self._library.fuse_get_session(handle)
+        self._agreed.clear()
+        with self._lock:
+            self._add_thread()
+        self._agreed.wait()
+        if not self.mounted:
+            self.stop()
+            raise RefusedError(f"libfuse and the kernel do not agree on {self.mountpoint}.")
+
+    def _add_thread(self) -> None:
+        """Caller holds `_lock`."""
+        number = len(self._threads)
+        thread = threading.Thread(target=self._serve, name=f"ulvm-fuse-{number}", daemon=True)
+        self._threads.append(thread)
+        self._idle += 1
+        thread.start()
+
+    def _serve(self) -> None:
+        """One thread: take a request, answer it, until the file system is unmounted."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        receive = self._library.fuse_session_receive_buf
+        process = self._library.fuse_session_process_buf
+        session = self._session
+        buffer = _Buffer()
+        address = ctypes.addressof(buffer)
+        lock = self._lock
+        while True:
+            got = receive(session, address)
+            if got == -errno.EINTR:
+                continue
+            if got <= 0:
+                break
+            with lock:
+                self._idle -= 1
+                if self._idle == 0 and len(self._threads) < MAX_THREADS:
+                    self._add_thread()
+            process(session, address)
+            self._agreed.set()
+            with lock:
+                self._idle += 1
+        ctypes.CDLL(None).free(c_void_p(buffer.mem))
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Unmount and end the threads. Idempotent.
+
+        If files are open or a process stands in the tree, it is detached and the connection
+        aborted: their requests then fail. A thread that a device holds for longer than `timeout`
+        seconds is left behind (it keeps the session's memory), which is logged.
+        """
+        if self._handle is None or self._session is None:
+            return
+        self._unmount()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            log.error("FUSE requests on %s did not end in %g seconds", self.mountpoint, timeout)
+        else:
+            self._library.fuse_unmount(self._handle)
+            self._library.fuse_destroy(self._handle)
+        self._handle = self._session = None
+        self._threads = []
+        self._idle = 0
+
+    def _unmount(self) -> None:
+        mount = mount_at(self.mountpoint)
+        if mount is None or not mount.is_fuse:  # somebody else has done it
+            return
+        if self.mounted:
+            try:
+                unmount(self.mountpoint)
+            except BusyError:
+                unmount(self.mountpoint, force=True)
+        else:
+            unmount(self.mountpoint, force=True)
+
+
+def _clear_stale_mount(mountpoint: Path) -> None:
+    """Take away the mount that a killed server left behind; BusyError if a living one is there."""
+    while (mount := mount_at(mountpoint)) is not None and mount.is_fuse:
+        answer: list[int] = []
+
+        def ask(answer: list[int] = answer) -> None:
+            try:
+                os.stat(mountpoint)
+            except OSError as error:
+                answer.append(error.errno or 0)
+
+        # In a thread: a server that is alive but stopped never answers.
+        asking = threading.Thread(target=ask, name="ulvm-fuse-probe", daemon=True)
+        asking.start()
+        asking.join(_ANSWER_SECONDS)
+        if answer not in ([errno.ENOTCONN], [errno.ECONNABORTED]):
+            raise BusyError(f"{mountpoint} is already served by another process.")
+        log.warning("unmounting %s, which a dead server left behind", mountpoint)
+        unmount(mountpoint, lazy=True)

@@ -1,0 +1,109 @@
+"""The devices file: which files and disks hold this host's PVs (lvmdevices(8)).
+
+`<system_dir>/devices/system.devices` has LVM's own format, one line a PV:
+
+    IDTYPE=devname IDNAME=/images/a.img DEVNAME=/images/a.img PVID=<32 characters>
+
+Blanks, backslashes and line ends in a path are written in octal (`\\040`). Lines that are not
+understood are kept as they are. Every change is made under the global lock by its caller.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ulvm.errors import FormatError
+from ulvm.metadata.uuid import format_uuid, parse_uuid
+from ulvm.vgstore.files import write_atomically
+from ulvm.vgstore.host import Host
+
+__all__ = ["DeviceEntry", "add_devices", "read_devices", "remove_devices"]
+
+_HEADER = """\
+# ulvm uses the devices listed in this file.
+VERSION=1.1.1
+"""
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+_UNSAFE = re.compile(r"[\s\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEntry:
+    """A path, and the PV that was on it when it was added."""
+
+    path: str
+    pv_uuid: str | None
+    """In text form, with dashes."""
+
+
+def read_devices(host: Host) -> list[DeviceEntry]:
+    """The entries in the order of the file; none if there is no file."""
+    entries = []
+    for line in _lines(host):
+        entry = _parse(line)
+        if entry is not None:
+            entries.append(entry)
+    return entries
+
+
+def add_devices(host: Host, entries: Iterable[DeviceEntry]) -> None:
+    """Add or replace the entries of these paths."""
+    new = {e.path: e for e in entries}
+    lines = []
+    for line in _lines(host):
+        old = _parse(line)
+        if old is not None and old.path in new:
+            lines.append(_format(new.pop(old.path)))
+        else:
+            lines.append(line)
+    lines += [_format(e) for e in new.values()]
+    _write(host, lines)
+
+
+def remove_devices(host: Host, paths: Iterable[str]) -> None:
+    """Drop the entries of these paths; those that are not there do not matter."""
+    gone = set(paths)
+    old = _lines(host)
+    lines = []
+    for line in old:
+        entry = _parse(line)
+        if entry is None or entry.path not in gone:
+            lines.append(line)
+    if lines != old:
+        _write(host, lines)
+
+
+def _lines(host: Host) -> list[str]:
+    path = host.devices_file
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except FileNotFoundError:
+        return _HEADER.splitlines()
+    except OSError as error:
+        raise FormatError(f"Failed to read {path}: {error.strerror}") from error
+
+
+def _write(host: Host, lines: list[str]) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    write_atomically(host.devices_file, text.encode("utf-8", errors="surrogateescape"))
+
+
+def _parse(line: str) -> DeviceEntry | None:
+    fields = dict(f.split("=", 1) for f in line.split() if "=" in f and not line.startswith("#"))
+    path = fields.get("DEVNAME", "")
+    if "IDTYPE" not in fields or path in {"", "."}:
+        return None
+    pvid = fields.get("PVID", ".")
+    try:
+        uuid = format_uuid(parse_uuid(pvid)) if pvid != "." else None
+    except FormatError:
+        uuid = None  # a hint only: the label says which PV it is
+    return DeviceEntry(_ESCAPED.sub(lambda m: chr(int(m.group(1), 8)), path), uuid)
+
+
+def _format(entry: DeviceEntry) -> str:
+    path = _UNSAFE.sub(lambda m: f"\\{ord(m.group()):03o}", entry.path)
+    pvid = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "."
+    return f"IDTYPE=devname IDNAME={path} DEVNAME={path} PVID={pvid}"

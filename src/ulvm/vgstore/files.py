@@ -1,0 +1,49 @@
+"""Small files that must be whole or absent: written beside, synced, renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from ulvm.errors import DeviceError
+
+__all__ = ["private_dir", "write_atomically"]
+
+
+def private_dir(path: Path) -> None:
+    """Make the directory, mode 0700, and its parents; DeviceError if that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise DeviceError(
+            f"Cannot create directory {path}: {error.strerror}", errno=error.errno
+        ) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file, mode 0600: a reader or a crash sees the old one or the new one, whole.
+
+    DeviceError when the file system will not have it; the old file is then as it was.
+    """
+    private_dir(path.parent)
+    temporary: str | None = None
+    try:
+        fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise DeviceError(f"Failed to write {path}: {error.strerror}", errno=error.errno) from error
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)

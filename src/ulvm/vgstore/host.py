@@ -1,0 +1,86 @@
+"""One host: a system directory, a run directory and the settings. Everything else hangs on it.
+
+Two hosts with different directories know nothing of each other. Only `from_environment` looks at
+the environment, and only the commands' entry points call it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.file import FileDevice
+from ulvm.vgstore.config import Config
+
+__all__ = ["CONFIG_FILE", "DeviceOpener", "Host", "open_shared"]
+
+CONFIG_FILE = "ulvm.conf"
+
+DeviceOpener: TypeAlias = Callable[[str, bool], BlockDevice]
+"""Opens the file or disk at a path; the flag says whether it will be written."""
+
+
+def open_shared(path: str, writable: bool) -> BlockDevice:
+    """A PV's file or disk without a claim on it: the daemon may hold it for the volumes on it."""
+    return FileDevice(path, writable=writable, claim=False)
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where this host keeps its things. `opener` is how PVs are opened for metadata."""
+
+    system_dir: Path
+    run_dir: Path
+    config: Config = field(default_factory=Config)
+    opener: DeviceOpener = open_shared
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], *, overrides: str = "") -> Host:
+        """ULVM_SYSTEM_DIR and ULVM_RUN_DIR, else root's or the user's own; `overrides` is the
+        text of `--config`."""
+        root = os.geteuid() == 0
+        if environ.get("ULVM_SYSTEM_DIR"):
+            system_dir = Path(environ["ULVM_SYSTEM_DIR"])
+        elif root:
+            system_dir = Path("/etc/ulvm")
+        else:
+            base = environ.get("XDG_CONFIG_HOME")
+            system_dir = (Path(base) if base else Path.home() / ".config") / "ulvm"
+        if environ.get("ULVM_RUN_DIR"):
+            run_dir = Path(environ["ULVM_RUN_DIR"])
+        elif root:
+            run_dir = Path("/run/ulvm")
+        elif environ.get("XDG_RUNTIME_DIR"):
+            run_dir = Path(environ["XDG_RUNTIME_DIR"]) / "ulvm"
+        else:
+            run_dir = system_dir / "run"
+        # Absolute, since the daemon works from another directory.
+        system_dir, run_dir = system_dir.absolute(), run_dir.absolute()
+        config = Config.load(system_dir / CONFIG_FILE)
+        if overrides:
+            config = config.with_overrides(overrides)
+        return cls(system_dir, run_dir, config)
+
+    @property
+    def backup_dir(self) -> Path:
+        """backup/backup_dir."""
+        return Path(self.config.get_str("backup/backup_dir", str(self.system_dir / "backup")))
+
+    @property
+    def archive_dir(self) -> Path:
+        """backup/archive_dir."""
+        return Path(self.config.get_str("backup/archive_dir", str(self.system_dir / "archive")))
+
+    @property
+    def devices_file(self) -> Path:
+        """devices/devicesfile in `<system_dir>/devices`."""
+        name = self.config.get_str("devices/devicesfile", "system.devices")
+        return self.system_dir / "devices" / name
+
+    @property
+    def lock_dir(self) -> Path:
+        return self.run_dir / "lock"

@@ -1,0 +1,133 @@
+"""The COW watcher against a store that fills: numbers in, extensions out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ulvm.backup.watch import CowStatus, CowWatcher, parse_cow_status
+from ulvm.errors import DeviceError
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("params", "status"),
+    [
+        ("16/4096 16", CowStatus(8192, 2 * MIB, True)),
+        ("4096/4096 40", CowStatus(2 * MIB, 2 * MIB, True)),
+        ("Invalid", CowStatus(0, 0, False)),
+        ("Overflow", CowStatus(0, 0, False)),
+        ("Merge failed", CowStatus(0, 0, False)),
+        ("Unknown", CowStatus(0, 0, False)),
+    ],
+)
+def test_status_line(params: str, status: CowStatus) -> None:
+    assert parse_cow_status(params) == status
+
+
+class Store:
+    """A store that somebody writes to, with room in the group to extend it."""
+
+    def __init__(self, total: int, room: int) -> None:
+        self.used, self.total, self.room = 0, total, room
+        self.asked: list[int] = []
+        self.broken = False
+        self.said: list[str] = []
+
+    def status(self) -> CowStatus:
+        if self.broken:
+            raise DeviceError("the daemon is gone")
+        if self.used > self.total:
+            return CowStatus(0, 0, False)
+        return CowStatus(self.used, self.total, True)
+
+    def extend(self, amount: int) -> int:
+        self.asked.append(amount)
+        more = min(amount, self.room)
+        self.total += more
+        self.room -= more
+        return self.total
+
+    def watcher(self, limit: int = 1 << 40) -> CowWatcher:
+        return CowWatcher(
+            self.status, self.extend, limit=limit, say=self.said.append, interval=0.01
+        )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_it_doubles_when_fuller_than_the_threshold() -> None:
+    store = Store(10 * MIB, 100 * MIB)
+    with store.watcher() as watcher:
+        store.used = 8 * MIB
+        wait_for(lambda: bool(store.said))
+    assert store.asked == [10 * MIB]
+    assert watcher.extensions == 1
+    assert store.said == ["Snapshot was 80% full: extended from 10.00 to 20.00 MiB."]
+    assert watcher.peak == 8 * MIB
+    assert not watcher.overflowed
+
+
+def test_a_fast_writer_is_seen_long_before_the_threshold() -> None:
+    store = Store(1000 * MIB, 10_000 * MIB)
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.wait(0.01):
+            store.used += 4 * MIB  # full in 2.5 s
+
+    writer = threading.Thread(target=write)
+    with store.watcher():
+        writer.start()
+        wait_for(lambda: bool(store.asked))
+        stop.set()
+        writer.join()
+    assert store.used < 500 * MIB
+
+
+def test_no_room_is_said_once() -> None:
+    store = Store(10 * MIB, 0)
+    with store.watcher():
+        store.used = 9 * MIB
+        wait_for(lambda: bool(store.said))
+        time.sleep(0.1)
+    assert store.said == ["Snapshot is 90% full and there is no room to extend it."]
+    assert len(store.asked) == 1
+
+
+def test_a_store_that_cannot_overflow_is_left_alone() -> None:
+    store = Store(10 * MIB, 100 * MIB)
+    with store.watcher(limit=10 * MIB) as watcher:
+        store.used = 10 * MIB
+        wait_for(lambda: watcher.peak == 10 * MIB)
+        time.sleep(0.05)
+    assert store.asked == []
+
+
+def test_overflow_is_noted_and_the_peak_kept() -> None:
+    store = Store(10 * MIB, 0)
+    with store.watcher() as watcher:
+        store.used = 6 * MIB
+        wait_for(lambda: watcher.peak == 6 * MIB)
+        store.used = 11 * MIB
+        wait_for(lambda: watcher.overflowed)
+    watcher.check()
+    assert watcher.peak == 6 * MIB
+
+
+def test_an_error_ends_the_watching_and_is_raised_by_check() -> None:
+    store = Store(10 * MIB, 0)
+    with store.watcher() as watcher:
+        store.broken = True
+        time.sleep(0.1)
+    with pytest.raises(DeviceError, match="daemon is gone"):
+        watcher.check()

@@ -1,0 +1,205 @@
+"""snapshot-merge: order, status, interruption, other snapshots, failure."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from tests.unit.dm.lab import SECTOR, Lab, header, make_store, runs, store_records
+from tests.unit.dm.test_failures import FaultyLab
+
+from ulvm.dm.table import parse_table
+from ulvm.errors import DeviceError, TableError
+
+
+def wait_status(lab: Lab, name: str, *wanted: str) -> str:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if lab.status(name) in wanted:
+            return lab.status(name)
+        time.sleep(0.005)
+    raise AssertionError(f"{name} is {lab.status(name)!r}, not one of {wanted}")
+
+
+def test_merge_takes_over_and_ends_empty(lab: Lab) -> None:
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    before = lab.fill_pattern(origin, 8192)
+    lab.device("org", f"0 8192 snapshot-origin {origin}")
+    lab.device("snap", f"0 8192 snapshot {origin} {cow} P 8")
+    lab.write("org", 100, 200)
+    lab.write("org", 4000, 64)
+    lab.write("snap", 8000, 8, 0x5A)
+    lab.dm.load("org", parse_table(f"0 8192 snapshot-merge {origin} {cow} P 8"))
+    assert lab.dm.table("org", inactive=True)[0].params.endswith("P 0")
+    lab.dm.suspend("snap")
+    lab.dm.resume("org")
+    wait_status(lab, "org", "16/4096 16")
+    wanted = bytearray(before)
+    wanted[8000 * SECTOR : 8008 * SECTOR] = b"\x5a" * (8 * SECTOR)
+    assert lab.read("org", 0, 8192) == bytes(wanted)
+    assert Path(origin).read_bytes() == bytes(wanted)
+    assert store_records(cow, 8) == []
+    assert header(cow) == (0x70416E53, 1, 1, 8)
+    assert lab.dm.info("org").event_nr == 0
+    # The source gave everything away: it may be resumed, and is invalid for ever.
+    lab.dm.resume("snap")
+    assert lab.status("snap") == "Invalid"
+    assert lab.table("snap").endswith("P 0")
+    with pytest.raises(DeviceError):
+        lab.read("snap", 0, 1)
+
+
+def test_merge_without_source_reads_the_store(lab: Lab) -> None:
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    lab.fill_pattern(origin, 8192)
+    make_store(cow, 8, runs("5>2", "9..12>3..6"), 4096)
+    lab.device("org", f"0 8192 snapshot-merge {origin} {cow} P 8")
+    wait_status(lab, "org", "16/4096 16")
+    assert lab.read("org", 40, 8) == b"\x02" * (8 * SECTOR)
+    assert lab.read("org", 96, 8) == b"\x06" * (8 * SECTOR)
+    assert int.from_bytes(lab.read("org", 48, 1)[:8], "little") == 48
+
+
+def test_of_two_records_for_a_chunk_the_oldest_lasts(lab: Lab) -> None:
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    make_store(cow, 8, [(5, 2), (5, 3)], 4096)
+    lab.device("org", f"0 8192 snapshot-merge {origin} {cow} P 8")
+    wait_status(lab, "org", "16/4096 16")
+    assert lab.read("org", 40, 8) == b"\x02" * (8 * SECTOR)
+
+
+def test_merge_gives_the_other_snapshots_their_copies(lab: Lab) -> None:
+    origin = lab.file("origin", 8192)
+    a, b = lab.file("a.cow", 4096), lab.file("b.cow", 4096)
+    lab.fill_pattern(origin, 8192)
+    lab.device("org", f"0 8192 snapshot-origin {origin}")
+    lab.device("a", f"0 8192 snapshot {origin} {a} P 8")
+    lab.write("org", 800, 64, 0x10)
+    lab.device("b", f"0 8192 snapshot {origin} {b} P 16")
+    at_b = lab.read("b", 0, 8192)
+    lab.write("org", 1600, 8, 0x20)
+    lab.dm.suspend("org")
+    lab.dm.suspend("a")
+    lab.reload("org", f"0 8192 snapshot-merge {origin} {a} P 8")
+    wait_status(lab, "org", "16/4096 16")
+    assert lab.read("b", 0, 8192) == at_b
+    assert int.from_bytes(lab.read("org", 801, 1)[:8], "little") == 801
+    assert {old for old, _ in store_records(b, 16)} == {50, 51, 52, 53, 100}
+
+
+def test_a_second_merge_is_refused(lab: Lab) -> None:
+    origin, a, b = lab.file("origin", 8192), lab.file("a.cow", 4096), lab.file("b.cow", 4096)
+    lab.device("a", f"0 8192 snapshot {origin} {a} P 8")
+    lab.device("b", f"0 8192 snapshot {origin} {b} P 8")
+    lab.dm.create("org")
+    lab.dm.load("org", parse_table(f"0 8192 snapshot-merge {origin} {a} P 8"))
+    lab.dm.create("two")
+    with pytest.raises(TableError, match="A snapshot is already merging."):
+        lab.dm.load("two", parse_table(f"0 8192 snapshot-merge {origin} {b} P 8"))
+
+
+def test_an_invalid_store_is_not_merged(lab: Lab) -> None:
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    lab.fill_pattern(origin, 8192)
+    make_store(cow, 8, [(5, 2)], 4096, valid=0)
+    lab.device("org", f"0 8192 snapshot-merge {origin} {cow} P 8")
+    assert lab.status("org") == "Invalid"
+    assert int.from_bytes(lab.read("org", 40, 1)[:8], "little") == 40
+    lab.write("org", 40, 1, 0x99)
+    assert lab.read("org", 40, 1) == b"\x99" * SECTOR
+
+
+def test_writes_while_suspended_halfway(faulty: FaultyLab) -> None:
+    """40 isolated chunks and a run of 6; the origin cannot be written at sector 1290: the
+    merge stops with 'Merge failed', goes on with the rest honoured, and ends when mended."""
+    lab = faulty
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    lab.fill_pattern(origin, 8192)
+    records = [(1000 + 10 * n, 0) for n in range(40)] + [(3000 + n, 0) for n in range(6)]
+    placed = [(old, 2 + i + i // 32) for i, (old, _) in enumerate(records)]
+    make_store(cow, 1, placed, 4096)
+    lab.device("snap", f"0 8192 snapshot {origin} {cow} P 1")
+    assert lab.status("snap") == "49/4096 3"
+    lab.dm.remove("snap")
+    lab.dm.create("org")
+    lab.dm.load("org", parse_table(f"0 8192 snapshot-merge {origin} {cow} P 1"))
+    lab.faults["origin"].fail_range("write", 1290 * SECTOR, SECTOR)
+    lab.dm.resume("org")
+    wait_status(lab, "org", "Merge failed")
+    assert lab.read("org", 1290, 1) == bytes([dict(placed)[1290] % 256]) * SECTOR
+    lab.write("org", 1000, 1, 0x66)
+    assert lab.read("org", 1000, 1) == b"\x66" * SECTOR
+    left = store_records(cow, 1)
+    assert left == placed[: len(left)]
+    assert (1290, dict(placed)[1290]) in left
+    lab.faults["origin"].clear()
+    lab.dm.suspend("org")
+    lab.dm.resume("org")
+    deadline = time.monotonic() + 20
+    while store_records(cow, 1) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lab.status("org") == "Merge failed"  # sticky until the table is loaded again
+    lab.reload("org", f"0 8192 snapshot-merge {origin} {cow} P 1")
+    wait_status(lab, "org", "2/4096 2")
+    assert lab.read("org", 1000, 1) == b"\x66" * SECTOR
+    assert lab.read("org", 3005, 1) == bytes([dict(placed)[3005] % 256]) * SECTOR
+    lab.dm.shutdown()
+
+
+def test_half_merged_store_has_the_kernels_numbers(lab: Lab) -> None:
+    """The kernel's half-way vector: 30 records left in area 0, area 1 zero."""
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    make_store(cow, 1, [(1000 + 10 * n, 2 + n) for n in range(30)], 4096)
+    lab.device("snap", f"0 8192 snapshot {origin} {cow} P 1")
+    assert lab.status("snap") == "32/4096 2"
+    lab.dm.remove("snap")
+    lab.device("org", f"0 8192 snapshot-merge {origin} {cow} P 1")
+    wait_status(lab, "org", "2/4096 2")
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> FaultyLab:
+    return FaultyLab(tmp_path)
+
+
+def test_status_while_merging_is_the_kernels_formula(lab: Lab) -> None:
+    """36 isolated chunks of one sector: 39/4096 3 before; every status seen on the way is
+    one that the kernel shows, and the numbers never rise."""
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    placed = [(10 * n, 2 + n + n // 32) for n in range(36)]
+    make_store(cow, 1, placed, 4096)
+    lab.device("snap", f"0 8192 snapshot {origin} {cow} P 1")
+    assert lab.status("snap") == "39/4096 3"
+    lab.dm.remove("snap")
+    kernel = {f"{n}/4096 3" for n in (39, 38, 37, 36, 35)}
+    kernel |= {f"{n}/4096 2" for n in (35, *range(33, 1, -1))}
+    lab.device("org", f"0 8192 snapshot-merge {origin} {cow} P 1")
+    seen = [lab.status("org")]
+    while seen[-1] != "2/4096 2":
+        seen.append(lab.status("org"))
+    assert set(seen) <= kernel
+
+
+def test_merge_is_resumed_by_another_mapper(lab: Lab, tmp_path: Path) -> None:
+    origin, cow = lab.file("origin", 65536), lab.file("cow", 65536)
+    before = lab.fill_pattern(origin, 65536)
+    lab.device("org", f"0 65536 snapshot-origin {origin}")
+    lab.device("snap", f"0 65536 snapshot {origin} {cow} P 8")
+    for n in range(0, 40000, 16):
+        lab.write("org", n, 8)
+    lab.dm.suspend("org")
+    lab.dm.suspend("snap")
+    lab.reload("org", f"0 65536 snapshot-merge {origin} {cow} P 8")
+    lab.dm.suspend("org")
+    state = lab.dm.snapshot_state()
+    half = len(store_records(cow, 8))
+    lab.dm.shutdown()
+    again = Lab(tmp_path)
+    assert again.dm.restore_state(state) == []
+    assert again.dm.info("org").suspended
+    again.dm.resume("org")
+    wait_status(again, "org", "16/65536 16")
+    assert half <= 2500
+    assert again.read("org", 0, 65536) == before
+    again.dm.shutdown()
