@@ -1,0 +1,444 @@
+"""From the dm devices that are there to those that a volume group wants, in a safe order.
+
+One path serves every change of a volume that is active (`swap`):
+
+1. new lower devices (-real, -cow) are made live at once, since nobody can see them yet;
+2. all other tables are loaded into inactive slots, where a refusal harms nothing;
+3. suspend, from the top down: the origin first (its file systems frozen when a snapshot is
+   being taken), then snapshots, then lower devices;
+4. the metadata are committed;
+5. resume, from the bottom up, snapshots before their origin, but a snapshot that is being
+   merged after it;
+6. what the new metadata do not know is removed, what has another name is renamed.
+
+Crash argument. Metadata are the truth and devices follow them. Up to 4 any failure takes the
+steps back: inactive tables are cleared, what was suspended is resumed, what was made is removed.
+From 4 on the new tables are what counts: no write reaches the origin between 3 and 5, and in 5
+a new snapshot is live before the first write can be. If this process or the daemon dies after
+3, the devices stay suspended until `refresh` has compared them with the metadata that are
+committed, old or new, and has done what is left of 1 to 6. So no write is ever let through
+with tables that do not fit the metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name
+from ulvm.activation.plan import (
+    PathOf,
+    PlannedDevice,
+    Rank,
+    plan_tree,
+    root_of,
+    tree_members,
+)
+from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
+from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper, TableLine
+from ulvm.errors import BusyError, NotFoundError, UlvmError
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
+
+__all__ = ["Activator", "LvState", "SwapReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class LvState:
+    """The device of an active volume. `status` for a snapshot; while it is merged, of the merge."""
+
+    info: DeviceInfo
+    status: SnapshotStatus | None = None
+
+    @property
+    def open_count(self) -> int:
+        return self.info.open_count
+
+
+@dataclass
+class SwapReport:
+    """`suspended_seconds`: how long writers of an origin or a volume waited at most.
+    `left`: devices that should have gone but were in use; they now have an error table."""
+
+    suspended_seconds: float = 0.0
+    left: list[str] = field(default_factory=list)
+
+
+class Activator:
+    """Works on one `DeviceMapper`; its caller holds the volume group's lock."""
+
+    def __init__(self, dm: DeviceMapper, path_of: PathOf) -> None:
+        self._dm = dm
+        self._path_of = path_of
+
+    # -- asking -----------------------------------------------------------------------------
+
+    def _by_uuid(self) -> dict[str, DeviceInfo]:
+        return {info.uuid: info for info in self._dm.devices() if info.uuid}
+
+    def is_active(self, vg: VolumeGroup, lv_name: str) -> bool:
+        """Whether the volume's own device is there."""
+        lv = vg.lv(lv_name)
+        return lv is not None and dm_uuid(vg.uuid, lv.uuid) in self._by_uuid()
+
+    def state(self, vg: VolumeGroup, lv_name: str) -> LvState | None:
+        """None for an inactive volume."""
+        return self.states(vg, [lv_name]).get(lv_name)
+
+    def states(self, vg: VolumeGroup, names: Iterable[str] | None = None) -> dict[str, LvState]:
+        """Of all active volumes of a VG, or of these, by name; inactive ones are left out."""
+        present = self._by_uuid()
+        found = {}
+        for name in [v.name for v in vg.lvs] if names is None else names:
+            lv = vg.lv(name)
+            info = present.get(dm_uuid(vg.uuid, lv.uuid)) if lv else None
+            if lv is not None and info is not None:
+                found[name] = LvState(info, self._snapshot_status(vg, lv, info, present))
+        return found
+
+    def _snapshot_status(
+        self, vg: VolumeGroup, lv: LogicalVolume, info: DeviceInfo, present: dict[str, DeviceInfo]
+    ) -> SnapshotStatus | None:
+        snap = vg.snapshot_of(lv.name)
+        merging = snap.merging if snap else vg.merging_snapshot_of(lv.name) is not None
+        if snap is not None and merging:
+            origin = vg.lv(snap.origin)
+            top = present.get(dm_uuid(vg.uuid, origin.uuid)) if origin else None
+            status = self._status(top.name) if top else None
+            if status is not None:
+                return status
+        if snap is None and not merging:
+            return None
+        return self._status(info.name)
+
+    def _status(self, name: str) -> SnapshotStatus | None:
+        lines = self._dm.status(name)
+        return parse_snapshot_status(lines[0]) if lines else None
+
+    # -- activate and deactivate ------------------------------------------------------------
+
+    def activate(self, vg: VolumeGroup, lv_name: str, *, partial: bool = False) -> None:
+        """Make the devices of the volume's tree, or bring those that are there to the metadata.
+        RefusedError for a missing PV unless `partial`; on failure nothing new is left."""
+        root = root_of(vg, lv_name)
+        present = self._by_uuid()
+        merging = dm_uuid(vg.uuid, root.uuid) not in present or self._merges(vg, root)
+        planned = plan_tree(vg, root, self._path_of, merging=merging, partial=partial)
+        try:
+            self._change(planned, [], present, lambda: None)
+        except UlvmError:
+            self._remove_made([d.uuid for d in planned if d.uuid not in present])
+            raise
+
+    def deactivate(self, vg: VolumeGroup, lv_name: str) -> None:
+        """Remove the devices of the volume's tree. BusyError, and nothing changed, when one is
+        open. Works with missing PVs."""
+        present = self._by_uuid()
+        members = tree_members(vg, lv_name)
+        for lv in reversed(members):
+            info = present.get(dm_uuid(vg.uuid, lv.uuid))
+            if info is not None and info.open_count:
+                raise BusyError(f"Logical volume {vg.name}/{lv.name} in use.")
+        for info in self._removal_order(vg, members, present):
+            try:
+                self._dm.remove(info.uuid)
+            except NotFoundError:
+                continue
+
+    @staticmethod
+    def _removal_order(
+        vg: VolumeGroup, members: Sequence[LogicalVolume], present: dict[str, DeviceInfo]
+    ) -> list[DeviceInfo]:
+        """Tops of snapshots, tops of origins, then layers, whatever plan they were made by."""
+        tops = [dm_uuid(vg.uuid, lv.uuid) for lv in reversed(members)]
+        order = [present[uuid] for uuid in tops if uuid in present]
+        for uuid in tops:
+            order += [info for u, info in present.items() if u.startswith(f"{uuid}-")]
+        return order
+
+    # -- swap -------------------------------------------------------------------------------
+
+    def swap(
+        self,
+        old: VolumeGroup,
+        new: VolumeGroup,
+        commit: Callable[[], object],
+        *,
+        start_merge: bool = False,
+    ) -> SwapReport:
+        """Bring what is active of `old` to what `new` wants, with `commit` in the middle.
+
+        Volumes that are not active stay so. `start_merge`: a merge that `new` holds begins now;
+        else it waits for the next activation, if it is not under way. Whatever is raised before
+        `commit` returned has left the devices as they were.
+        """
+        present = self._by_uuid()
+        changed = _changed_roots(old, new)
+        wanted = self._wanted(new, changed, present, start_merge)
+        gone = self._gone(old, new, wanted, present)
+        return self._change(wanted, gone, present, commit)
+
+    def refresh(self, vg: VolumeGroup) -> SwapReport:
+        """Bring all that is active to the committed metadata, and resume what is suspended:
+        what is left to do when a command died in the middle of a swap."""
+        present = self._by_uuid()
+        wanted = self._wanted(vg, _roots(vg), present, False)
+        uuids = {d.uuid for d in wanted}
+        prefix = dm_uuid(vg.uuid, "")
+        gone = [i for u, i in present.items() if u.startswith(prefix) and u not in uuids]
+        gone.sort(key=lambda info: len(info.uuid))  # tops before their layers
+        return self._change(wanted, gone, present, lambda: None)
+
+    def _merges(self, vg: VolumeGroup, root: LogicalVolume) -> bool:
+        """Whether the root's live table is a merge's."""
+        if vg.merging_snapshot_of(root.name) is None:
+            return False
+        try:
+            table = self._dm.table(dm_uuid(vg.uuid, root.uuid))
+        except NotFoundError:
+            return False
+        return bool(table) and table[0].target_type == "snapshot-merge"
+
+    def _wanted(
+        self,
+        vg: VolumeGroup,
+        roots: Iterable[LogicalVolume],
+        present: dict[str, DeviceInfo],
+        start_merge: bool,
+    ) -> list[PlannedDevice]:
+        """The devices of those trees of which something is active. RefusedError if a PV is
+        missing: tables that serve with what they hold open are not replaced by errors."""
+        wanted: list[PlannedDevice] = []
+        for root in roots:
+            members = tree_members(vg, root.name)
+            if not any(dm_uuid(vg.uuid, lv.uuid) in present for lv in members):
+                continue
+            merging = start_merge or self._merges(vg, root)
+            wanted += plan_tree(vg, root, self._path_of, merging=merging)
+        return wanted
+
+    def _gone(
+        self,
+        old: VolumeGroup,
+        new: VolumeGroup,
+        wanted: Sequence[PlannedDevice],
+        present: dict[str, DeviceInfo],
+    ) -> list[DeviceInfo]:
+        """Devices that are not wanted any more, in order of removal: those of volumes that `new`
+        has not, and layers in the trees that change. BusyError if one is open from outside."""
+        uuids = {d.uuid for d in wanted}
+        planned = {d.lv for d in wanted}
+        after = {v.uuid: v.name for v in new.lvs}
+        members = [v for v in old.lvs if after.get(v.uuid) is None or after[v.uuid] in planned]
+        members.sort(key=lambda v: old.is_cow(v.name))
+        order = self._removal_order(old, members, present)
+        gone = [info for info in order if info.uuid not in uuids]
+        for info in gone:
+            if info.open_count and is_top_level(info.uuid):
+                raise BusyError(f"Logical volume {'/'.join(split_dm_name(info.name)[:2])} in use.")
+        return gone
+
+    def _change(
+        self,
+        wanted: Sequence[PlannedDevice],
+        gone: Sequence[DeviceInfo],
+        present: dict[str, DeviceInfo],
+        commit: Callable[[], object],
+    ) -> SwapReport:
+        report = SwapReport()
+        numbers = self._numbers(wanted, present)
+        new = [d for d in wanted if d.uuid not in present]
+        made: list[str] = []
+        loaded: list[PlannedDevice] = []
+        suspended: list[PlannedDevice] = []
+        by_rank = sorted(wanted, key=lambda d: d.rank)
+        begun = 0.0
+        try:
+            for device in new:
+                self._create(device, numbers)
+                made.append(device.uuid)
+            for device in by_rank:
+                fresh = device.uuid not in present
+                if fresh or self._differs(device, numbers):
+                    self._load(device, numbers)
+                    if fresh and device.rank is Rank.LOWER:
+                        self._dm.resume(device.uuid)
+                    else:
+                        loaded.append(device)
+            begun = time.monotonic()
+            for device in self._to_suspend(by_rank, loaded, gone, present):
+                freeze = device.rank is Rank.ORIGIN and any(d.rank is Rank.SNAPSHOT for d in new)
+                suspended.append(device)
+                self._dm.suspend(device.uuid, lockfs=freeze)
+            commit()
+        except BaseException:
+            self._take_back(suspended, loaded, made)
+            raise
+        self._finish(by_rank, loaded, suspended, present)
+        report.suspended_seconds = time.monotonic() - begun if suspended else 0.0
+        self._remove_gone(gone, report)
+        for device in wanted:
+            if device.uuid in present and present[device.uuid].name != device.name:
+                self._dm.rename(device.uuid, device.name)
+        return report
+
+    @staticmethod
+    def _to_suspend(
+        by_rank: Sequence[PlannedDevice],
+        loaded: Sequence[PlannedDevice],
+        gone: Sequence[DeviceInfo],
+        present: dict[str, DeviceInfo],
+    ) -> list[PlannedDevice]:
+        """Top down. An origin waits too when snapshots come or go under a table of its own that
+        stays. What is suspended already was left so by a command that died."""
+        changed = {d.uuid for d in loaded}
+        comes_or_goes = bool(gone) or any(d.rank is Rank.SNAPSHOT for d in loaded)
+        order = []
+        for device in sorted(by_rank, key=_suspend_order):
+            info = present.get(device.uuid)
+            if info is None or info.suspended:
+                continue
+            if device.uuid in changed or (comes_or_goes and _is_origin(device)):
+                order.append(device)
+        return order
+
+    def _take_back(
+        self,
+        suspended: Sequence[PlannedDevice],
+        loaded: Sequence[PlannedDevice],
+        made: Sequence[str],
+    ) -> None:
+        for device in loaded:
+            with contextlib.suppress(UlvmError):
+                self._dm.clear(device.uuid)
+        for device in reversed(suspended):
+            # The last one may have failed to suspend; then resume does nothing.
+            with contextlib.suppress(UlvmError):
+                self._dm.resume(device.uuid)
+        self._remove_made(made)
+
+    def _finish(
+        self,
+        by_rank: Sequence[PlannedDevice],
+        loaded: Sequence[PlannedDevice],
+        suspended: Sequence[PlannedDevice],
+        present: dict[str, DeviceInfo],
+    ) -> None:
+        """Resume all that waits. A device that refuses must not keep others from going on: the
+        first error is raised when all have been asked."""
+        waiting = {d.uuid for d in (*loaded, *suspended)}
+        waiting |= {uuid for uuid, info in present.items() if info.suspended}
+        failure: UlvmError | None = None
+        for device in by_rank:
+            if device.uuid in waiting:
+                try:
+                    self._dm.resume(device.uuid)
+                except UlvmError as error:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _remove_gone(self, gone: Sequence[DeviceInfo], report: SwapReport) -> None:
+        for info in gone:
+            try:
+                self._dm.remove(info.uuid, force=True)
+            except NotFoundError:
+                continue
+            except BusyError:
+                report.left.append(info.name)
+
+    # -- steps ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _numbers(
+        planned: Sequence[PlannedDevice], present: dict[str, DeviceInfo]
+    ) -> dict[str, str]:
+        """major:minor by planned name: names may change in the same swap, numbers do not."""
+        return {d.name: f"{DM_MAJOR}:{present[d.uuid].minor}" for d in planned if d.uuid in present}
+
+    def _create(self, device: PlannedDevice, numbers: dict[str, str]) -> None:
+        info = self._dm.create(device.name, device.uuid, read_only=device.read_only)
+        numbers[device.name] = f"{info.major}:{info.minor}"
+
+    def _load(self, device: PlannedDevice, numbers: dict[str, str]) -> None:
+        table = [_with_numbers(line, numbers) for line in device.table]
+        self._dm.load(device.uuid, table, read_only=device.read_only)
+
+    def _differs(self, device: PlannedDevice, numbers: dict[str, str]) -> bool:
+        """Whether the live table is another than the planned one."""
+        try:
+            live = self._dm.table(device.uuid)
+        except NotFoundError:
+            return True
+        planned = [_with_numbers(line, numbers) for line in device.table]
+        if len(live) != len(planned):
+            return True
+        return any(self._line_differs(a, b) for a, b in zip(live, planned, strict=True))
+
+    def _line_differs(self, live: TableLine, planned: TableLine) -> bool:
+        if (live.start, live.length, live.target_type) != (
+            planned.start,
+            planned.length,
+            planned.target_type,
+        ):
+            return True
+        if live.target_type == "error":
+            return False
+        a, b = live.params.split(), planned.params.split()
+        if live.target_type in ("snapshot", "snapshot-merge"):
+            a, b = a[:3], b[:3]  # the chunk size is the store's own
+        return len(a) != len(b) or any(not self._same(x, y) for x, y in zip(a, b, strict=True))
+
+    def _same(self, live: str, planned: str) -> bool:
+        """Words of a table are equal, or a number and a path of the same device."""
+        if live == planned:
+            return True
+        major, _, minor = live.partition(":")
+        if not planned.startswith("/") or not (major.isdecimal() and minor.isdecimal()):
+            return False
+        name = self._dm.device_name(int(major), int(minor))
+        return name is not None and os.path.realpath(name) == os.path.realpath(planned)
+
+    def _remove_made(self, made: Sequence[str]) -> None:
+        for uuid in reversed(made):
+            with contextlib.suppress(UlvmError):
+                self._dm.remove(uuid)
+
+
+def _roots(vg: VolumeGroup) -> list[LogicalVolume]:
+    return [v for v in vg.lvs if v.snapshot_segment is None and not vg.is_cow(v.name)]
+
+
+def _changed_roots(old: VolumeGroup, new: VolumeGroup) -> list[LogicalVolume]:
+    """The trees of `new` whose devices may be other than `old`'s."""
+    return [
+        root
+        for root in _roots(new)
+        if (before := old.lv_by_uuid(root.uuid)) is None
+        or old.name != new.name
+        or old.is_cow(before.name)
+        or _shape(old, before) != _shape(new, root)
+    ]
+
+
+def _shape(vg: VolumeGroup, root: LogicalVolume) -> object:
+    """All of a tree that its devices depend on."""
+    members = tree_members(vg, root.name)
+    volumes = [(v.name, v.uuid, v.segments, v.writable) for v in members]
+    return volumes, vg.snapshots_of_origin(root.name)
+
+
+def _is_origin(device: PlannedDevice) -> bool:
+    return device.table[0].target_type in ("snapshot-origin", "snapshot-merge")
+
+
+def _suspend_order(device: PlannedDevice) -> int:
+    """The origin, then snapshots, then lower devices."""
+    return {Rank.ORIGIN: 0, Rank.SNAPSHOT: 1, Rank.MERGED: 1, Rank.LOWER: 2}[device.rank]
+
+
+def _with_numbers(line: TableLine, numbers: dict[str, str]) -> TableLine:
+    words = (numbers.get(word, word) for word in line.params.split())
+    return TableLine(line.start, line.length, line.target_type, " ".join(words))

@@ -1,0 +1,198 @@
+"""Which dm devices a volume is made of, and their tables. Pure.
+
+A volume that has nothing to do with snapshots is one device. An origin and its snapshots are
+one tree, active or inactive as a whole (dev_manager.c of LVM2):
+
+    vg-base-real   the origin's segments             vg-snap-cow   the COW's segments
+    vg-base        snapshot-origin vg-base-real      vg-snap       snapshot real cow P <chunk>
+
+While a snapshot is merged, `vg-base` has snapshot-merge in place of snapshot-origin, and
+`vg-snap` an error table. A merge that had to wait (metadata say merging, the tree was in use)
+keeps the tables of a plain snapshot until the tree is activated anew: `merging=False`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ulvm.activation.names import dm_name, dm_uuid
+from ulvm.dm_ioctl import TableLine
+from ulvm.errors import NotFoundError, RefusedError
+from ulvm.metadata.model import (
+    Area,
+    LogicalVolume,
+    SimpleSegment,
+    SnapshotSegment,
+    StripedSegment,
+    VolumeGroup,
+)
+
+__all__ = ["PathOf", "PlannedDevice", "Rank", "plan_lv", "plan_tree", "root_of", "tree_members"]
+
+PathOf = Callable[[str], str | None]
+"""The path of the device that holds a PV, by the PV's UUID; None for a missing PV."""
+
+
+class Rank(IntEnum):
+    """Order of resume; suspend goes the other way round."""
+
+    LOWER = 0
+    """-real, -cow, and what stands in for missing areas."""
+    SNAPSHOT = 1
+    """Before the origin: a snapshot that is not there yet misses what is overwritten."""
+    ORIGIN = 2
+    """The origin, or a volume without snapshots."""
+    MERGED = 3
+    """After the origin: the merge target takes the exceptions over while this is suspended."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDevice:
+    """In `table`, PVs stand as paths and dm devices as their names."""
+
+    name: str
+    uuid: str
+    table: tuple[TableLine, ...]
+    read_only: bool
+    rank: Rank
+    lv: str
+    """The volume that it belongs to."""
+
+
+def root_of(vg: VolumeGroup, lv_name: str) -> LogicalVolume:
+    """The origin of a snapshot; any other volume itself. NotFoundError."""
+    snap = vg.snapshot_of(lv_name)
+    found = vg.lv(snap.origin if snap else lv_name)
+    if found is None or found.snapshot_segment is not None:
+        raise NotFoundError(f'Failed to find logical volume "{vg.name}/{lv_name}"')
+    return found
+
+
+def tree_members(vg: VolumeGroup, lv_name: str) -> tuple[LogicalVolume, ...]:
+    """The volumes that are active together with this one: the root and then its snapshots."""
+    root = root_of(vg, lv_name)
+    cows = (vg.lv(snap.cow) for snap in vg.snapshots_of_origin(root.name))
+    return (root, *(cow for cow in cows if cow is not None))
+
+
+def plan_lv(
+    vg: VolumeGroup, lv_name: str, path_of: PathOf, *, merging: bool = True, partial: bool = False
+) -> tuple[PlannedDevice, ...]:
+    """The devices of the tree that this volume is in; see `plan_tree`."""
+    return plan_tree(vg, root_of(vg, lv_name), path_of, merging=merging, partial=partial)
+
+
+def plan_tree(
+    vg: VolumeGroup,
+    root: LogicalVolume,
+    path_of: PathOf,
+    *,
+    merging: bool = True,
+    partial: bool = False,
+) -> tuple[PlannedDevice, ...]:
+    """In the order in which LVM creates them, so that the minor numbers are LVM's too.
+
+    RefusedError if a PV is missing, unless `partial`: then error targets stand in for it.
+    """
+    planner = _Planner(vg, path_of, partial)
+    snapshots = vg.snapshots_of_origin(root.name)
+    if not snapshots:
+        return (*planner.own(root, "", Rank.ORIGIN), *planner.missing)
+    size = vg.lv_sectors(root)
+    real = dm_name(vg.name, root.name, "real")
+    devices = planner.own(root, "real", Rank.LOWER)
+    merged = vg.merging_snapshot_of(root.name) if merging else None
+    if merged is None:
+        devices += planner.top(root, TableLine(0, size, "snapshot-origin", real), Rank.ORIGIN)
+    else:
+        cow = planner.cow(merged)
+        line = TableLine(0, size, "snapshot-merge", _snapshot_params(vg, merged, real))
+        devices += planner.own(cow, "cow", Rank.LOWER)
+        devices += planner.top(root, line, Rank.ORIGIN)
+        gone = TableLine(0, merged.extent_count * vg.extent_size, "error")
+        devices += planner.top(cow, gone, Rank.MERGED)
+    for snap in snapshots:
+        if snap is merged:
+            continue
+        cow = planner.cow(snap)
+        length = snap.extent_count * vg.extent_size
+        line = TableLine(0, length, "snapshot", _snapshot_params(vg, snap, real))
+        devices += planner.own(cow, "cow", Rank.LOWER)
+        devices += planner.top(cow, line, Rank.SNAPSHOT)
+    return (*devices, *planner.missing)
+
+
+def _snapshot_params(vg: VolumeGroup, snap: SnapshotSegment, real: str) -> str:
+    return f"{real} {dm_name(vg.name, snap.cow, 'cow')} P {snap.chunk_size}"
+
+
+class _Planner:
+    def __init__(self, vg: VolumeGroup, path_of: PathOf, partial: bool) -> None:
+        self._vg = vg
+        self._path_of = path_of
+        self._partial = partial
+        self.missing: list[PlannedDevice] = []
+
+    def cow(self, snap: SnapshotSegment) -> LogicalVolume:
+        found = self._vg.lv(snap.cow)
+        assert found is not None, "the metadata were checked on reading"
+        return found
+
+    def own(self, lv: LogicalVolume, layer: str, rank: Rank) -> list[PlannedDevice]:
+        """The device with the volume's own segments."""
+        lines = tuple(self._segments(lv))
+        return [self._device(lv, layer, lines, rank)]
+
+    def top(self, lv: LogicalVolume, line: TableLine, rank: Rank) -> list[PlannedDevice]:
+        return [self._device(lv, "", (line,), rank)]
+
+    def _device(
+        self, lv: LogicalVolume, layer: str, lines: tuple[TableLine, ...], rank: Rank
+    ) -> PlannedDevice:
+        return PlannedDevice(
+            name=dm_name(self._vg.name, lv.name, layer),
+            uuid=dm_uuid(self._vg.uuid, lv.uuid, layer),
+            table=lines,
+            # A read-only snapshot's store takes exceptions all the same.
+            read_only=not lv.writable and layer != "cow",
+            rank=rank,
+            lv=lv.name,
+        )
+
+    def _segments(self, lv: LogicalVolume) -> Iterable[TableLine]:
+        extent = self._vg.extent_size
+        for index, segment in enumerate(lv.segments):
+            start, length = segment.start_extent * extent, segment.extent_count * extent
+            match segment:
+                case StripedSegment(areas=areas, stripe_size=stripe_size):
+                    places = " ".join(
+                        self._area(lv, index, number, area, length // len(areas))
+                        for number, area in enumerate(areas)
+                    )
+                    if len(areas) == 1:
+                        yield TableLine(start, length, "linear", places)
+                    else:
+                        params = f"{len(areas)} {stripe_size} {places}"
+                        yield TableLine(start, length, "striped", params)
+                case SimpleSegment(type_name=name):
+                    yield TableLine(start, length, name)
+                case SnapshotSegment():
+                    raise AssertionError("a snapshotN volume has no device")
+
+    def _area(self, lv: LogicalVolume, segment: int, number: int, area: Area, length: int) -> str:
+        """`<device> <first sector>` of one area of `length` sectors."""
+        pv = self._vg.pv(area.pv_uuid)
+        path = self._path_of(area.pv_uuid)
+        if pv is not None and path is not None:
+            return f"{path} {pv.pe_start + area.pe * self._vg.extent_size}"
+        if not self._partial:
+            raise RefusedError(
+                f"Refusing activation of partial LV {self._vg.name}/{lv.name}.  "
+                "Use '--activationmode partial' to override."
+            )
+        layer = f"missing_{segment}_{number}"
+        table = (TableLine(0, length, "error"),)
+        self.missing.append(self._device(lv, layer, table, Rank.LOWER))
+        return f"{self.missing[-1].name} 0"
