@@ -1,49 +1,291 @@
-"""A plain file or disk (provisional)."""
+"""A plain file or a disk as a block device.
+
+Holes and zeros are the file system's: `discard` and `write_zeroes` punch holes or zero ranges
+(fallocate(2), which works on block devices as well), and fall back to writing where that is not
+offered. A disk is discarded with BLKDISCARD.
+
+Durability is fdatasync(2). After a failed one the kernel may have thrown the data away and
+forgets the error, so that the next call would succeed: the first failure is remembered here and
+every later flush fails with it, until the device is opened anew.
+
+The fast path is `readinto` and `write`: one comparison and one system call. The size is looked
+up only when a request seems to lie outside.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import os
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
 
-from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
-from ulvm.errors import DeviceError
+from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
+from ulvm.blockdev.claim import check_writers, claim_file
+from ulvm.errors import BusyError, DeviceError, NotFoundError, NotSupportedError
 
 __all__ = ["FileDevice"]
 
+_KEEP_SIZE = 1  # linux/falloc.h
+_PUNCH_HOLE = 2
+_ZERO_RANGE = 16
+
+_BLKDISCARD = 0x1277  # linux/fs.h
+_BLKSSZGET = 0x1268
+
+_NOT_OFFERED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL, errno.EPERM)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_fallocate = _libc.fallocate64
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
 
 class FileDevice(BlockDevice):
-    can_discard = True
+    """`claim`: exclusive use against other programs (see `claim`); without it the device is open
+    to a moment's look or a metadata write beside its owner.
+
+    NotFoundError if there is no such path, BusyError if somebody else uses it, DeviceError
+    if it cannot be opened or is neither a plain file nor a block device. Thread safe.
+    """
 
     def __init__(self, path: str, *, writable: bool = True, claim: bool = True) -> None:
         self.path = path
         self.read_only = not writable
+        self._fd = -1
+        self._failed_flush: int | None = None
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
         try:
-            self._fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+            found = os.stat(path)
+            self._is_disk = stat.S_ISBLK(found.st_mode)
+            if not self._is_disk and not stat.S_ISREG(found.st_mode):
+                raise DeviceError(
+                    f"{path} is neither a file nor a block device.", errno=errno.ENOTBLK
+                )
+            if claim and not self._is_disk:
+                check_writers(path)
+            self._fd = os.open(path, flags | (os.O_EXCL if claim and self._is_disk else 0))
         except OSError as error:
-            raise DeviceError(f"{path}: {error.strerror}", errno=error.errno) from error
+            raise _open_error(path, error) from error
+        try:
+            if claim and not self._is_disk:
+                claim_file(self._fd, path, writable=writable)
+            self._known_size = self.size
+            if self._is_disk:
+                self.block_size = _logical_block_size(self._fd)
+        except BaseException:
+            self.close()
+            raise
+        self.can_discard = writable and (not self._is_disk or _disk_discards(found.st_rdev))
+        self.identity: tuple[int, int, int] = (
+            (1, os.major(found.st_rdev), os.minor(found.st_rdev))
+            if self._is_disk
+            else (0, found.st_dev, found.st_ino)
+        )
+        """The same for two names of one file: (1, major, minor) or (0, st_dev, st_ino)."""
 
     @property
     def size(self) -> int:
-        return os.lseek(self._fd, 0, os.SEEK_END)
+        try:
+            return os.lseek(self._fd, 0, os.SEEK_END)
+        except OSError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: OSError) -> DeviceError:
+        return DeviceError(f"{self.path}: {error.strerror}", errno=error.errno)
+
+    def _outside(self, offset: int, length: int, *, write: bool) -> None:
+        """Called when a request passes the known end; the file may have grown."""
+        self._known_size = self.size
+        self.check_range(offset, length, write=write)
+
+    # -- requests: flat on purpose ----------------------------------------------------------
 
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
-        self.check_range(offset, len(buffer))
-        if os.preadv(self._fd, [buffer], offset) != len(buffer):
-            raise DeviceError("short read", errno=errno.EIO)
+        length = len(buffer)
+        if offset < 0 or offset + length > self._known_size:
+            self._outside(offset, length, write=False)
+        try:
+            n = os.preadv(self._fd, (buffer,), offset)
+        except OSError as error:
+            raise self._error(error) from error
+        if n != length:
+            self._read_rest(offset, memoryview(buffer), n)
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        self.check_range(offset, len(data), write=True)
-        os.pwrite(self._fd, data, offset)
+        length = len(data)
+        if offset < 0 or offset + length > self._known_size:
+            self._outside(offset, length, write=True)
         if fua:
-            os.fdatasync(self._fd)
+            self._write_through(offset, memoryview(data))
+            return
+        try:
+            n = os.pwrite(self._fd, data, offset)
+        except OSError as error:
+            raise self._write_error(error) from error
+        if n != length:
+            self._write_rest(offset, memoryview(data), n)
+
+    # -- slower requests --------------------------------------------------------------------
+
+    def _read_rest(self, offset: int, view: memoryview, done: int) -> None:
+        """A system call moves 2 GiB at most and may come short at any time."""
+        while done < len(view):
+            try:
+                n = os.preadv(self._fd, (view[done:],), offset + done)
+            except OSError as error:
+                raise self._error(error) from error
+            if n == 0:
+                raise DeviceError(f"{self.path} became shorter", errno=errno.EIO)
+            done += n
+
+    def _write_rest(self, offset: int, view: memoryview, done: int, flags: int = 0) -> None:
+        while done < len(view):
+            try:
+                n = os.pwritev(self._fd, (view[done:],), offset + done, flags)
+            except OSError as error:
+                raise self._write_error(error) from error
+            if n == 0:
+                raise DeviceError(f"{self.path} takes no more data", errno=errno.ENOSPC)
+            done += n
+
+    def _write_error(self, error: OSError) -> DeviceError:
+        if error.errno == errno.EBADF and self.read_only:
+            return DeviceError(f"{self.path} is open for reading only", errno=errno.EROFS)
+        return self._error(error)
+
+    def _write_through(self, offset: int, view: memoryview) -> None:
+        if self._failed_flush is not None:
+            self.flush()
+        try:
+            self._write_rest(offset, view, 0, os.RWF_DSYNC)
+        except DeviceError as error:
+            if error.errno == errno.EIO:  # the write, or what fdatasync would have said
+                self._failed_flush = errno.EIO
+            raise
 
     def flush(self) -> None:
-        os.fdatasync(self._fd)
+        if self._failed_flush is not None:
+            raise DeviceError(
+                f"{self.path}: an earlier flush failed, written data may be lost",
+                errno=self._failed_flush,
+            )
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                self._failed_flush = error.errno
+            raise self._error(error) from error
 
     def discard(self, offset: int, length: int) -> None:
-        self.write_zeroes(offset, length)
+        self._check_write(offset, length)
+        if not self.can_discard:
+            raise NotSupportedError(f"{self.path} does not support discard")
+        if self._is_disk:
+            self._discard_disk(offset, length)
+        elif length and not self._allocate(_PUNCH_HOLE | _KEEP_SIZE, offset, length):
+            self.can_discard = False
+            raise NotSupportedError(f"{self.path} does not support discard")
+
+    def _check_write(self, offset: int, length: int) -> None:
+        self.check_range(offset, length, write=True)
+        if self.read_only:
+            raise DeviceError(f"{self.path} is open for reading only", errno=errno.EROFS)
+
+    def _discard_disk(self, offset: int, length: int) -> None:
+        """Whole blocks only: a partial one cannot be given back."""
+        start = -(-offset // self.block_size) * self.block_size
+        end = (offset + length) // self.block_size * self.block_size
+        if start >= end:
+            return
+        try:
+            fcntl.ioctl(self._fd, _BLKDISCARD, struct.pack("=QQ", start, end - start))
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                self.can_discard = False
+                raise NotSupportedError(f"{self.path} does not support discard") from error
+            raise self._error(error) from error
+
+    def write_zeroes(
+        self, offset: int, length: int, *, no_hole: bool = False, fua: bool = False
+    ) -> None:
+        self._check_write(offset, length)
+        mode = (_ZERO_RANGE if no_hole else _PUNCH_HOLE) | _KEEP_SIZE
+        step = self.block_size if self._is_disk else 1
+        start = min(-(-offset // step) * step, offset + length)
+        end = max((offset + length) // step * step, start)
+        if start < end and not self._allocate(mode, start, end - start):
+            start = end = offset + length
+        if start > offset:
+            super().write_zeroes(offset, start - offset)
+        if end < offset + length:
+            super().write_zeroes(end, offset + length - end)
+        if fua:
+            self.flush()
+
+    def _allocate(self, mode: int, offset: int, length: int) -> bool:
+        """fallocate(2); False where it is not offered."""
+        while _fallocate(self._fd, mode, offset, length) != 0:
+            code = ctypes.get_errno()
+            if code in _NOT_OFFERED:
+                return False
+            if code != errno.EINTR:
+                raise DeviceError(f"{self.path}: {os.strerror(code)}", errno=code)
+        return True
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        self.check_range(offset, length)
+        end = offset + length
+        while offset < end:
+            try:
+                data = min(os.lseek(self._fd, offset, os.SEEK_DATA), end)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    yield Extent(offset, end - offset, False, False)
+                    return
+                data = end
+            if data > offset:
+                yield Extent(offset, data - offset, True, True)
+            if data < end:
+                offset = min(max(self._hole_after(data, end), data + 1), end)
+                yield Extent(data, offset - data, False, False)
+            else:
+                offset = end
+
+    def _hole_after(self, offset: int, end: int) -> int:
+        try:
+            return os.lseek(self._fd, offset, os.SEEK_HOLE)
+        except OSError:  # the file became shorter, or no such call: all of it counts as data
+            return end
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def _open_error(path: str, error: OSError) -> NotFoundError | BusyError | DeviceError:
+    text = f"{path}: {error.strerror}"
+    if error.errno == errno.ENOENT:
+        return NotFoundError(text, errno=errno.ENOENT)
+    if error.errno == errno.EBUSY:
+        return BusyError(f"{path} is in use by another program or mounted.")
+    return DeviceError(text, errno=error.errno)
+
+
+def _logical_block_size(fd: int) -> int:
+    answer = fcntl.ioctl(fd, _BLKSSZGET, b"\0\0\0\0")
+    return int(struct.unpack("=i", answer)[0])
+
+
+def _disk_discards(number: int) -> bool:
+    """A partition shares the queue of its disk."""
+    base = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    for queue in (base / "queue", base / "../queue"):
+        try:
+            return int((queue / "discard_max_bytes").read_text()) > 0
+        except OSError:
+            continue
+    return False

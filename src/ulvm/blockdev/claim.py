@@ -1,0 +1,91 @@
+"""Claims: an image or a disk is used by one owner at a time, and other programs can tell.
+
+A claim on a plain file is three things, each of which catches somebody else:
+
+* an open-file-description lock over the whole file (fcntl(2), F_OFD_SETLK): another ulvm and
+  QEMU, which lock images. It ends with the descriptor, so also with kill -9;
+* a look at the loop devices: one over the same file writes past our back;
+* a read lease that is taken and given back (fcntl(2), F_SETLEASE): refused while anybody has
+  the file open for writing, whether that program locks or not. ulvm's own commands open an image
+  for a moment to write metadata without a claim, hence a few tries.
+
+The lease is a test, not a guard: who opens the file later without asking for the lock is not kept
+out. Where the file system knows no locks or leases, or the file is another user's, the test is
+left out. A block device is opened with O_EXCL, the kernel's own claim, in `file`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import time
+from pathlib import Path
+
+from ulvm.errors import BusyError, DeviceError
+
+__all__ = ["check_writers", "claim_file", "loop_over"]
+
+_FLOCK = struct.Struct("=hhxxxxqqixxxx")
+"""struct flock: l_type, l_whence, l_start, l_len (0: to the end, wherever it moves), l_pid."""
+
+_LEASE_TRIES = 20
+_LEASE_PAUSE = 0.05  # seconds
+_NOT_OFFERED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_SYS_BLOCK = Path("/sys/block")
+_DELETED = " (deleted)"
+
+
+def claim_file(fd: int, path: str, *, writable: bool) -> None:
+    """Take the lock on an open plain file; it stays until the descriptor is closed. Call
+    `check_writers` before opening for writing: our own descriptor would count.
+
+    BusyError if somebody holds it, DeviceError if the lock cannot be asked for.
+    """
+    kind = fcntl.F_WRLCK if writable else fcntl.F_RDLCK
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise BusyError(f"{path} is in use by another program (it holds a lock).") from error
+        if error.errno not in _NOT_OFFERED:
+            raise DeviceError(f"{path}: {error.strerror}", errno=error.errno) from error
+
+
+def loop_over(found: os.stat_result) -> str | None:
+    """The name of a loop device over this file, None without one."""
+    for entry in _SYS_BLOCK.glob("loop*/loop/backing_file"):
+        try:
+            name = os.fsdecode(entry.read_bytes()).rstrip("\n").removesuffix(_DELETED)
+            backing = os.stat(name)
+        except OSError:  # detached while we look, or its file has another name by now
+            continue
+        if (backing.st_dev, backing.st_ino) == (found.st_dev, found.st_ino):
+            return f"/dev/{entry.parent.parent.name}"
+    return None
+
+
+def check_writers(path: str) -> None:
+    """BusyError if a loop device uses the plain file or anybody has it open for writing."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        loop = loop_over(os.fstat(fd))
+        if loop is not None:
+            raise BusyError(f"{path} is in use by the loop device {loop}.")
+        for _ in range(_LEASE_TRIES):
+            if not _open_for_writing(fd):
+                return
+            time.sleep(_LEASE_PAUSE)
+    finally:
+        os.close(fd)
+    raise BusyError(f"{path} is held open for writing by another program.")
+
+
+def _open_for_writing(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
