@@ -39,7 +39,7 @@ from ulvm.activation.plan import (
 )
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper, TableLine
-from ulvm.errors import BusyError, NotFoundError, UlvmError
+from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
 __all__ = ["Activator", "LvState", "SwapReport"]
@@ -182,12 +182,24 @@ class Activator:
 
     def refresh(self, vg: VolumeGroup) -> SwapReport:
         """Bring all that is active to the committed metadata, and resume what is suspended:
-        what is left to do when a command died in the middle of a swap."""
+        what is left to do when a command died in the middle of a swap. A tree with a missing PV
+        keeps its tables."""
         present = self._by_uuid()
-        wanted = self._wanted(vg, _roots(vg), present, False)
-        uuids = {d.uuid for d in wanted}
+        wanted: list[PlannedDevice] = []
+        kept: set[str] = set()
+        for root in _roots(vg):
+            try:
+                wanted += self._wanted(vg, [root], present, False)
+            except RefusedError:
+                kept |= {dm_uuid(vg.uuid, v.uuid) for v in tree_members(vg, root.name)}
         prefix = dm_uuid(vg.uuid, "")
-        gone = [i for u, i in present.items() if u.startswith(prefix) and u not in uuids]
+        top = len(dm_uuid(vg.uuid, vg.uuid))
+        known = {d.uuid for d in wanted}
+        ours = [info for info in present.values() if info.uuid.startswith(prefix)]
+        for info in ours:
+            if info.uuid[:top] in kept and info.suspended:
+                self._dm.resume(info.uuid)
+        gone = [i for i in ours if i.uuid not in known and i.uuid[:top] not in kept]
         gone.sort(key=lambda info: len(info.uuid))  # tops before their layers
         return self._change(wanted, gone, present, lambda: None)
 

@@ -94,7 +94,7 @@ def make_store(
         area, slot = divmod(index, per_area)
         offset = (1 + area * (per_area + 1)) * chunk + slot * 16
         struct.pack_into("<QQ", data, offset, old, new)
-        if (new + 1) * chunk <= len(data):
+        if new and (new + 1) * chunk <= len(data):
             data[new * chunk : (new + 1) * chunk] = bytes([new % 256]) * chunk
     Path(path).write_bytes(data)
 

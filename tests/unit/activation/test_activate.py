@@ -1,0 +1,270 @@
+"""Tables, orders and what is taken back. The minor numbers are those of the real LVM2."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from tests.unit.activation.lab import EXTENT, Lab
+
+from ulvm.activation.plan import plan_lv
+from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
+from ulvm.dm_ioctl import TableLine
+from ulvm.errors import BusyError, RefusedError, UlvmError
+
+
+def test_a_plain_volume_is_one_device(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.activator.activate(lab.vg, "base")
+    assert lab.tables() == {"vg-base": "0 256 linear 240:0 2048"}
+    assert lab.activator.is_active(lab.vg, "base")
+    lab.activator.deactivate(lab.vg, "base")
+    assert lab.dm.devices() == []
+
+
+def test_a_snapshot_of_an_active_volume_makes_lvms_four_devices(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.activator.activate(lab.vg, "base")
+    old = lab.vg
+    assert lab.swap(lab.snapshot("base", "snap", 2), old) == ["vg-base"]
+    assert lab.tables() == {
+        "vg-base": "0 256 snapshot-origin 253:1",
+        "vg-base-real": "0 256 linear 240:0 2048",
+        "vg-snap-cow": "0 128 linear 240:0 2304",
+        "vg-snap": "0 256 snapshot 253:1 253:2 P 8",
+    }
+    assert not lab.suspended()
+
+
+def test_the_snapshot_holds_what_was_there(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.activator.activate(lab.vg, "base")
+    lab.write("base", 16, 1)
+    old = lab.vg
+    lab.swap(lab.snapshot("base", "snap", 2), old)
+    lab.write("base", 16, 2)
+    assert lab.read("snap", 16) == b"\1" * 4096
+    assert lab.read("base", 16) == b"\2" * 4096
+    state = lab.activator.state(lab.vg, "snap")
+    assert state is not None
+    assert state.status == SnapshotStatus(24, 128, 16)
+
+
+def test_activation_from_nothing_numbers_devices_as_lvm_does(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 2)
+    lab.snapshot("base", "s2", 2, chunk=16)
+    lab.activator.activate(lab.vg, "s2")
+    assert {d.name: d.minor for d in lab.dm.devices()} == {
+        "vg-base-real": 0,
+        "vg-base": 1,
+        "vg-s1-cow": 2,
+        "vg-s1": 3,
+        "vg-s2-cow": 4,
+        "vg-s2": 5,
+    }
+
+
+def test_a_second_snapshot_suspends_the_origin_although_its_table_stays(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 2)
+    lab.activator.activate(lab.vg, "base")
+    old = lab.vg
+    assert lab.swap(lab.snapshot("base", "s2", 2), old) == ["vg-base"]
+    lab.write("base", 0, 7)
+    assert lab.read("s1", 0) == lab.read("s2", 0) == bytes(4096)
+
+
+def test_the_last_snapshot_takes_its_layers_with_it(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 2)
+    lab.activator.activate(lab.vg, "base")
+    lab.write("base", 0, 7)
+    assert lab.swap(lab.without("s1"), lab.vg) == ["vg-base"]
+    assert lab.tables() == {"vg-base": "0 256 linear 240:0 2048"}
+    assert lab.read("base", 0) == b"\7" * 4096
+
+
+def test_growing_a_cow_touches_the_cow_alone(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 1)
+    lab.activator.activate(lab.vg, "base")
+    cow = lab.vg.lv("s1")
+    assert cow is not None
+    grown = replace(cow.segments[0], extent_count=3)
+    assert lab.swap(lab.vg.with_lv(replace(cow, segments=(grown,))), lab.vg) == ["vg-s1-cow"]
+    state = lab.activator.state(lab.vg, "s1")
+    assert state is not None
+    assert state.status is not None
+    assert state.status.total == 3 * EXTENT
+
+
+def test_a_rename_reaches_every_layer(lab: Lab) -> None:
+    origin = lab.linear("base", 4)
+    lab.snapshot("base", "s1", 1)
+    lab.activator.activate(lab.vg, "base")
+    new = replace(lab.vg.with_lv(replace(origin, name="data")))
+    hidden = next(v for v in new.lvs if v.snapshot_segment)
+    new = new.with_lv(replace(hidden, segments=(replace(hidden.snapshot_segment, origin="data"),)))
+    lab.swap(new, lab.vg)
+    assert sorted(lab.tables()) == ["vg-data", "vg-data-real", "vg-s1", "vg-s1-cow"]
+
+
+def test_a_merge_runs_and_ends_in_one_plain_volume(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 2)
+    lab.activator.activate(lab.vg, "base")
+    lab.write("base", 0, 7)
+    lab.write("s1", 64, 9)
+    lab.swap(lab.merging("s1"), lab.vg, start_merge=True)
+    assert lab.tables()["vg-base"] == "0 256 snapshot-merge 253:0 253:2 P 8"
+    assert lab.tables()["vg-s1"] == "0 256 error "
+    assert lab.read("base", 0) == bytes(4096)
+    assert lab.read("base", 64) == b"\x09" * 4096
+    state = lab.activator.state(lab.vg, "s1")
+    assert state is not None
+    assert state.status is not None
+    assert state.status.merging
+    lab.dm.suspend("vg-base")  # waits for the batch under way
+    lab.dm.resume("vg-base")
+    while not (status := lab.activator.state(lab.vg, "base")).status.merge_done:
+        assert not status.status.merge_failed
+    lab.swap(lab.without("s1"), lab.vg)
+    assert lab.tables() == {"vg-base": "0 256 linear 240:0 2048"}
+    assert lab.read("base", 0) == bytes(4096)
+    assert lab.read("base", 64) == b"\x09" * 4096
+
+
+def test_a_merge_that_must_wait_starts_with_the_next_activation(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 2)
+    lab.activator.activate(lab.vg, "base")
+    lab.write("base", 0, 7)
+    lab.swap(lab.merging("s1"), lab.vg)
+    assert "snapshot-origin" in lab.tables()["vg-base"]
+    assert lab.read("base", 0) == b"\7" * 4096
+    lab.activator.deactivate(lab.vg, "base")
+    lab.activator.activate(lab.vg, "base")
+    assert "snapshot-merge" in lab.tables()["vg-base"]
+    assert lab.read("base", 0) == bytes(4096)
+
+
+def test_what_fails_before_the_commit_is_taken_back(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.activator.activate(lab.vg, "base")
+    before = lab.tables()
+    old = lab.vg
+    new = lab.snapshot("base", "snap", 2)
+
+    def refuse() -> None:
+        raise UlvmError("no")
+
+    with pytest.raises(UlvmError, match="no"):
+        lab.activator.swap(old, new, refuse)
+    assert lab.tables() == before
+    assert not lab.suspended()
+    lab.write("base", 0, 3)
+    assert lab.read("base", 0) == b"\3" * 4096
+
+
+def test_a_store_that_does_not_load_leaves_the_origin_alone(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.activator.activate(lab.vg, "base")
+    old = lab.vg
+    new = lab.snapshot("base", "snap", 2)
+    path = lab.paths[lab.vg.pvs[0].uuid]
+    with open(path, "r+b") as stream:
+        stream.seek((2048 + 4 * EXTENT) * 512)
+        stream.write(b"garbage!")
+    committed: list[int] = []
+    with pytest.raises(UlvmError):
+        lab.activator.swap(old, new, lambda: committed.append(1))
+    assert not committed
+    assert lab.tables() == {"vg-base": "0 256 linear 240:0 2048"}
+
+
+def test_refresh_finishes_what_a_dead_command_began(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.activator.activate(lab.vg, "base")
+    lab.snapshot("base", "snap", 2)
+    lab.dm.suspend("vg-base")  # the command died here, its metadata committed
+    lab.activator.refresh(lab.vg)
+    assert not lab.suspended()
+    lab.write("base", 0, 5)
+    assert lab.read("snap", 0) == bytes(4096)
+
+
+def test_refresh_goes_back_to_the_old_metadata_if_they_count(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.activator.activate(lab.vg, "base")
+    old = lab.vg
+    planned = {d.name: d for d in plan_lv(lab.snapshot("base", "snap", 2), "base", lab.paths.get)}
+    for name in ("vg-base-real", "vg-snap-cow"):
+        lab.dm.create(name, planned[name].uuid)
+        lab.dm.load(name, planned[name].table)
+        lab.dm.resume(name)
+    lab.dm.suspend("vg-base")
+    lab.activator.refresh(old)
+    assert lab.tables() == {"vg-base": "0 256 linear 240:0 2048"}
+    assert not lab.suspended()
+
+
+def test_an_open_volume_is_not_deactivated(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 1)
+    lab.activator.activate(lab.vg, "base")
+    before = lab.tables()
+    with closing(lab.dm.mapped("vg-s1").open(write=False)):
+        with pytest.raises(BusyError, match="Logical volume vg/s1 in use"):
+            lab.activator.deactivate(lab.vg, "base")
+        assert lab.tables() == before
+        with pytest.raises(BusyError, match="Logical volume vg/s1 in use"):
+            lab.activator.swap(lab.vg, lab.without("s1"), lambda: None)
+        assert lab.tables() == before
+    lab.activator.deactivate(lab.vg, "base")
+    assert lab.dm.devices() == []
+
+
+def test_a_partial_volume_is_refused_unless_asked_for(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.paths.clear()
+    with pytest.raises(RefusedError, match="Refusing activation of partial LV vg/base"):
+        lab.activator.activate(lab.vg, "base")
+    assert lab.dm.devices() == []
+    lab.activator.activate(lab.vg, "base", partial=True)
+    assert lab.tables() == {
+        "vg-base": "0 256 linear 253:1 0",
+        "vg-base-missing_0_0": "0 256 error ",
+    }
+    lab.activator.deactivate(lab.vg, "base")
+    assert lab.dm.devices() == []
+
+
+def test_a_failed_activation_leaves_nothing(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 1)
+    path = lab.paths[lab.vg.pvs[0].uuid]
+    with open(path, "r+b") as stream:
+        stream.seek((2048 + 4 * EXTENT) * 512)
+        stream.write(b"garbage!")
+    with pytest.raises(UlvmError):
+        lab.activator.activate(lab.vg, "base")
+    assert lab.dm.devices() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("24/4096 16", SnapshotStatus(24, 4096, 16)),
+        ("Invalid", SnapshotStatus(invalid=True)),
+        ("Overflow", SnapshotStatus(overflow=True)),
+        ("Merge failed", SnapshotStatus(merge_failed=True)),
+    ],
+)
+def test_status_lines(text: str, expected: SnapshotStatus) -> None:
+    assert parse_snapshot_status(TableLine(0, 8, "snapshot", text)) == expected
+
+
+def test_status_of_other_targets_is_none() -> None:
+    assert parse_snapshot_status(TableLine(0, 8, "linear")) is None
