@@ -1,0 +1,80 @@
+"""Snapshots that killed backups left behind: how they are known, found and removed.
+
+A backup's snapshot carries the LV tag `ulvm_backup` from the same metadata commit that creates
+it, so there is no instant at which it exists untagged. While its backup lives, that holds flock
+on `<run_dir>/lock/B_<vg>_<snapshot>`, taken before the commit; the kernel drops the lock when
+the process dies, however it dies.
+
+    tag   lock      the snapshot is
+    yes   held      in use by a backup that runs
+    yes   free      left behind: nobody will remove it but us
+    no    -         the user's own
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ulvm.errors import BusyError, DeviceError
+from ulvm.metadata.model import VolumeGroup
+from ulvm.vgstore.files import private_dir
+from ulvm.vgstore.host import Host
+
+__all__ = ["TAG", "hold", "is_held", "left_behind", "lock_path"]
+
+TAG = "ulvm_backup"
+
+
+def lock_path(host: Host, vg: str, snapshot: str) -> Path:
+    """The file whose lock says that the snapshot's backup is alive."""
+    return host.lock_dir / f"B_{vg}_{snapshot}"
+
+
+@contextmanager
+def hold(host: Host, vg: str, snapshot: str) -> Iterator[None]:
+    """Be the living owner of a snapshot. BusyError if somebody else is."""
+    private_dir(host.run_dir)
+    private_dir(host.lock_dir)
+    path = lock_path(host, vg, snapshot)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DeviceError(f"{path}: open failed: {error.strerror}", errno=error.errno) from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"{vg}/{snapshot} belongs to a backup that is running.") from None
+        yield
+        with suppress(FileNotFoundError):
+            path.unlink()
+    finally:
+        os.close(fd)
+
+
+def is_held(host: Host, vg: str, snapshot: str) -> bool:
+    """Whether a living backup owns the snapshot."""
+    try:
+        fd = os.open(lock_path(host, vg, snapshot), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def left_behind(host: Host, vg: VolumeGroup) -> list[str]:
+    """Names of the snapshots in a volume group that killed backups left behind."""
+    return [
+        lv.name
+        for lv in vg.visible_lvs()
+        if TAG in lv.tags and vg.is_cow(lv.name) and not is_held(host, vg.name, lv.name)
+    ]

@@ -1,0 +1,197 @@
+"""Images: what is written is the volume, damage is found wherever it is, restore gives it back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ulvm.backup.image import write_image
+from ulvm.backup.manifest import ImageInfo, Manifest, VolumeInfo
+from ulvm.backup.reader import Backup
+from ulvm.backup.restore import check_device, write_device
+from ulvm.backup.verify import verify
+from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.file import FileDevice
+from ulvm.errors import DeviceError, FormatError, NotFoundError
+
+FRAME = 64 << 10
+UUID = "AAAAAA-bbbb-1111-cccc-2222-dddd-333333"
+SIZE = 21 * FRAME + 5 * 512
+
+
+def volume(path: Path, seed: int = 1) -> bytes:
+    """A sparse file: holes, zeros that are written, data that compresses and data that does not."""
+    rng = random.Random(seed)
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        file.seek(2 * FRAME + 4096)
+        file.write(rng.randbytes(FRAME))
+        file.seek(6 * FRAME)
+        file.write(bytes(FRAME) + b"abcdefgh" * (FRAME // 4))
+        file.seek(SIZE - 512)
+        file.write(rng.randbytes(512))
+    return path.read_bytes()
+
+
+def opener(path: Path, *, writable: bool = False) -> Callable[[], BlockDevice]:
+    return lambda: FileDevice(path, writable=writable, claim=False)
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> tuple[Path, bytes]:
+    """A complete backup (path of the manifest) and the volume's bytes."""
+    raw = volume(tmp_path / "volume")
+    image = tmp_path / "b.raw.zst"
+    fd = os.open(image, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        summary = write_image(
+            opener(tmp_path / "volume"), fd, image.name, threads=2, frame_size=FRAME
+        )
+    finally:
+        os.close(fd)
+    manifest = Manifest(
+        "ulvm",
+        datetime(2024, 5, 1, tzinfo=UTC),
+        VolumeInfo("vg", "db", UUID, UUID),
+        ImageInfo(image.name, summary.sha256, summary.compressed_sha256, summary.index),
+        None,
+        True,
+    )
+    path = tmp_path / "b.json"
+    path.write_text(manifest.to_json())
+    return path, raw
+
+
+def test_the_file_is_plain_zstd_of_the_volume(backup: tuple[Path, bytes]) -> None:
+    path, raw = backup
+    manifest = json.loads(path.read_text())
+    assert manifest["image"]["sha256"] == hashlib.sha256(raw).hexdigest()
+    done = subprocess.run(
+        ["zstd", "-dc", path.with_name("b.raw.zst")], capture_output=True, check=True
+    )
+    assert done.stdout == raw
+
+
+def test_holes_are_not_stored(backup: tuple[Path, bytes]) -> None:
+    with Backup(backup[0]) as opened:
+        index = opened.manifest.image.index
+        assert index.zero_frames == 17  # of 22: the data touch 2, 3, 7, 8 and 21
+        assert index.compressed_size < 4 * FRAME
+
+
+@pytest.mark.parametrize("name", ["b.json", "b.raw.zst"])
+def test_verify_by_either_name(backup: tuple[Path, bytes], name: str) -> None:
+    seen: list[tuple[int, int]] = []
+    with Backup(backup[0].with_name(name)) as opened:
+        verify(opened, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("place", ["first", "middle", "zero", "last"])
+def test_any_flipped_bit_is_found(backup: tuple[Path, bytes], place: str, bit: int) -> None:
+    image = backup[0].with_name("b.raw.zst")
+    data = bytearray(image.read_bytes())
+    with Backup(backup[0]) as opened:
+        index = opened.manifest.image.index
+        zero = next(frame for frame in index if frame.zero)
+    at = {"first": 5, "middle": len(data) // 2, "zero": zero.offset + 7, "last": len(data) - 1}
+    data[at[place]] ^= 1 << bit
+    image.write_bytes(data)
+    with Backup(backup[0]) as opened, pytest.raises(FormatError, match=r"damaged|SHA-256"):
+        verify(opened)
+
+
+def test_damage_says_where(backup: tuple[Path, bytes]) -> None:
+    image = backup[0].with_name("b.raw.zst")
+    with Backup(backup[0]) as opened:
+        frame = next(frame for frame in opened.manifest.image.index if not frame.zero)
+    data = bytearray(image.read_bytes())
+    data[frame.offset + frame.length // 2] ^= 0x55
+    image.write_bytes(data)
+    where = f"bytes {frame.raw_offset} to {frame.raw_offset + frame.raw_length} of the volume"
+    with Backup(backup[0]) as opened, pytest.raises(FormatError, match=where):
+        verify(opened)
+
+
+@pytest.mark.parametrize(("change", "says"), [(-1, "cut off"), (1, "too long")])
+def test_another_length_is_refused_at_once(
+    backup: tuple[Path, bytes], change: int, says: str
+) -> None:
+    image = backup[0].with_name("b.raw.zst")
+    data = image.read_bytes()
+    image.write_bytes(data[:change] if change < 0 else data + b"x")
+    with pytest.raises(FormatError, match=says):
+        Backup(backup[0])
+
+
+@pytest.mark.parametrize("name", ["b.json", "b.raw.zst"])
+def test_a_missing_half_is_refused(backup: tuple[Path, bytes], name: str) -> None:
+    backup[0].with_name(name).unlink()
+    with pytest.raises(NotFoundError, match=name):
+        Backup(backup[0])
+
+
+def test_restore_overwrites_all_and_reads_back(backup: tuple[Path, bytes], tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(os.urandom(SIZE) + b"behind")
+    with Backup(backup[0]) as opened:
+        write_device(opened, opener(target, writable=True))
+        check_device(opened, opener(target))
+    assert target.read_bytes() == backup[1] + b"behind"
+
+
+def test_restore_keeps_holes(backup: tuple[Path, bytes], tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.touch()
+    os.truncate(target, SIZE)
+    with Backup(backup[0]) as opened:
+        write_device(opened, opener(target, writable=True))
+    assert target.read_bytes() == backup[1]
+    assert target.stat().st_blocks * 512 < SIZE // 2
+
+
+def test_a_device_that_lies_is_caught(backup: tuple[Path, bytes], tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    data = bytearray(backup[1])
+    data[SIZE // 2] ^= 1
+    target.write_bytes(data)
+    with Backup(backup[0]) as opened, pytest.raises(FormatError, match="reads back"):
+        check_device(opened, opener(target))
+
+
+def test_restore_of_a_damaged_backup_fails(backup: tuple[Path, bytes], tmp_path: Path) -> None:
+    image = backup[0].with_name("b.raw.zst")
+    data = bytearray(image.read_bytes())
+    data[len(data) // 2] ^= 1
+    image.write_bytes(data)
+    target = tmp_path / "target"
+    target.touch()
+    os.truncate(target, SIZE)
+    with Backup(backup[0]) as opened, pytest.raises(FormatError):
+        write_device(opened, opener(target, writable=True))
+
+
+def test_a_device_that_cannot_be_read_fails_the_image(tmp_path: Path) -> None:
+    class Broken(FileDevice):
+        def readinto(self, offset: int, buffer: bytearray | memoryview) -> None:
+            if offset + len(buffer) > 3 * FRAME:
+                raise DeviceError("input/output error")
+            super().readinto(offset, buffer)
+
+    volume(tmp_path / "volume")
+    with (tmp_path / "image").open("wb+") as file, pytest.raises(DeviceError, match="input/output"):
+        write_image(
+            lambda: Broken(tmp_path / "volume", writable=False, claim=False),
+            file.fileno(),
+            "image",
+            frame_size=FRAME,
+        )
