@@ -1,0 +1,1 @@
+"""The demonstration: a bank whose volume is backed up, restored and rolled back under load."""
