@@ -98,6 +98,11 @@ class CowSnapshot:
         source.store, source.map, source.valid = own, ExceptionMap(0), False
         source.commit = GroupCommit(own, source.map, source._commit_failed)
 
+    @property
+    def gave_away(self) -> bool:
+        """Whether another snapshot took the exceptions over; this one stays invalid."""
+        return not self.awaits_handover and self.store.chunk_size == 0
+
     # -- failure ----------------------------------------------------------------------------
 
     def invalidate(self, reason: str) -> None:

@@ -444,9 +444,11 @@ class LocalMapper:
             elif state == "overflow":
                 snapshot.overflowed = True
 
-    def shutdown(self) -> None:
+    def shutdown(self) -> list[str]:
         """Take everything down: users of a device before the device; data are flushed.
-        Nothing may be sent to the devices any more. The stores on disk stay complete."""
+        Nothing may be sent to the devices any more. The stores on disk stay complete.
+        Returns what could not be flushed, one sentence each; all the same goes down."""
+        failures = []
         while True:
             with self._lock:
                 left = sorted(self._devices.values(), key=lambda d: (d.open_count, -d.minor))
@@ -454,7 +456,10 @@ class LocalMapper:
                 break
             device = left[0]
             if not device.suspended:
-                device.flush()
+                try:
+                    device.flush()
+                except DeviceError as error:
+                    failures.append(f"{device.name}: the last flush failed: {error}")
             for table in (device.live, device.inactive):
                 if table is not None:
                     self._quiesce(device, table)
@@ -467,6 +472,9 @@ class LocalMapper:
                 if table is not None:
                     self._destroy(table)
         self._files.close()
+        for failure in failures:
+            self._log(failure)
+        return failures
 
     def _changed(self) -> None:
         for hook in self.on_change:

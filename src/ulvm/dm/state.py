@@ -16,9 +16,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ulvm.blockdev.base import BlockDevice
+from ulvm.dm.cow import CowSnapshot
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.exceptions.transient import TransientStore
 from ulvm.dm.table import Table
+from ulvm.dm.targets.base import Target
+from ulvm.dm.targets.error import ErrorTarget
 from ulvm.dm.targets.merge import MergeTarget
 from ulvm.dm.targets.origin import OriginTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
@@ -49,7 +52,8 @@ def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
     if table is not None:
         entry["table"] = _lines(mapper, table)
         entry["table_read_only"] = table.read_only
-        entry["lost"] = [_lost(t.snapshot) for t in table.targets if isinstance(t, SnapshotTarget)]
+        snapshots = [t.snapshot for t in table.targets if isinstance(t, SnapshotTarget)]
+        entry["lost"] = [_lost(s) for s in snapshots if not s.gave_away]
     return entry
 
 
@@ -57,12 +61,17 @@ def _lines(mapper: LocalMapper, table: Table) -> list[list[Any]]:
     def name(device: BlockDevice) -> str:
         return mapper.stable_name(device)
 
-    return [
-        [t.begin // SECTOR, t.length // SECTOR, t.type_name, t.table(name)] for t in table.targets
-    ]
+    def line(target: Target) -> list[Any]:
+        kind, params = target.type_name, target.table(name)
+        if isinstance(target, SnapshotTarget) and target.snapshot.gave_away:
+            # Loaded as a snapshot it would be a second user of the store that it gave away.
+            kind, params = ErrorTarget.type_name, ""
+        return [target.begin // SECTOR, target.length // SECTOR, kind, params]
+
+    return [line(t) for t in table.targets]
 
 
-def _lost(snapshot: Any) -> str:
+def _lost(snapshot: CowSnapshot) -> str:
     """What a snapshot must come back as, beyond what its store on disk says."""
     if not snapshot.valid or isinstance(snapshot.store, TransientStore):
         return "invalid"

@@ -95,7 +95,7 @@ def test_a_second_merge_is_refused(lab: Lab) -> None:
     lab.dm.create("org")
     lab.dm.load("org", parse_table(f"0 8192 snapshot-merge {origin} {a} P 8"))
     lab.dm.create("two")
-    with pytest.raises(TableError, match="A snapshot is already merging."):
+    with pytest.raises(TableError, match=r"A snapshot is already merging\."):
         lab.dm.load("two", parse_table(f"0 8192 snapshot-merge {origin} {b} P 8"))
 
 
@@ -140,7 +140,12 @@ def test_writes_while_suspended_halfway(faulty: FaultyLab) -> None:
     while store_records(cow, 1) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert lab.status("org") == "Merge failed"  # sticky until the table is loaded again
-    lab.reload("org", f"0 8192 snapshot-merge {origin} {cow} P 1")
+    merge = f"0 8192 snapshot-merge {origin} {cow} P 1"
+    with pytest.raises(TableError, match=r"A snapshot is already merging\."):
+        lab.reload("org", merge)  # from one merge to another: the kernel refuses, too
+    lab.reload("org", f"0 8192 snapshot {origin} {cow} P 1")
+    assert lab.status("org") == "2/4096 2"
+    lab.reload("org", merge)
     wait_status(lab, "org", "2/4096 2")
     assert lab.read("org", 1000, 1) == b"\x66" * SECTOR
     assert lab.read("org", 3005, 1) == bytes([dict(placed)[3005] % 256]) * SECTOR
