@@ -6,12 +6,13 @@ The daemon implements `ExportSource` over its mapped devices; tests may use
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ulvm.blockdev.base import BlockDevice
-from ulvm.errors import NotFoundError
+from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
+from ulvm.errors import DeviceError, NotFoundError
 
 __all__ = ["ExportInfo", "ExportSource", "StaticSource"]
 
@@ -58,5 +59,46 @@ class StaticSource:
         return ExportInfo(name, device.size, device.read_only, is_snapshot=snapshot)
 
     def open(self, name: str, *, write: bool) -> BlockDevice:
-        self.describe(name)
-        return self._devices[name]
+        info = self.describe(name)
+        if write and info.read_only:
+            raise DeviceError(f"export {name} is read-only", errno=errno.EROFS)
+        return _Handle(self._devices[name], write=write)
+
+
+class _Handle(BlockDevice):
+    """Passes everything on but `close`; the request methods are the device's own."""
+
+    def __init__(self, device: BlockDevice, *, write: bool) -> None:
+        self._device = device
+        self.read_only = not write
+        self.block_size = device.block_size
+        self.can_discard = write and device.can_discard
+        self.readinto = device.readinto  # type: ignore[method-assign]
+        self.flush = device.flush  # type: ignore[method-assign]
+        self.extents = device.extents  # type: ignore[method-assign]
+        self.changed = device.changed  # type: ignore[method-assign]
+        if write:
+            self.write = device.write  # type: ignore[method-assign]
+            self.discard = device.discard  # type: ignore[method-assign]
+            self.write_zeroes = device.write_zeroes  # type: ignore[method-assign]
+
+    @property
+    def size(self) -> int:
+        return self._device.size
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        self._device.readinto(offset, buffer)
+
+    def flush(self) -> None:
+        self._device.flush()
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        raise DeviceError("opened for reading only", errno=errno.EBADF)
+
+    def discard(self, offset: int, length: int) -> None:
+        raise DeviceError("opened for reading only", errno=errno.EBADF)
+
+    def write_zeroes(
+        self, offset: int, length: int, *, no_hole: bool = False, fua: bool = False
+    ) -> None:
+        raise DeviceError("opened for reading only", errno=errno.EBADF)

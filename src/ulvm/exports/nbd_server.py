@@ -1,0 +1,273 @@
+"""The NBD server: sockets, and a thread per connection.
+
+A connection's thread blocks on its own socket and its own device, so one that waits for a suspended
+device or a slow client holds up nobody else. Everything a client can do is bounded: the handshake
+in time and length, a request in length, connections in number.
+
+Who may connect: a Unix socket is mode 0600 from the moment it exists. TCP has no such guard and
+no TLS here, so only loopback addresses are listened on, and only when asked; any user of the
+machine can then connect.
+
+An open connection counts as an open of its device. When a device is taken away all the same, its
+requests fail with ENXIO and end the connection; `disconnect` ends the idle ones.
+
+Locking: `_lock` guards the sets of listeners and connections and is held for moments.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import stat
+import threading
+import time
+from dataclasses import dataclass
+
+from ulvm.errors import BusyError, DeviceError, RefusedError
+from ulvm.exports.nbd_handshake import Agreed, Handshake
+from ulvm.exports.nbd_transmission import serve
+from ulvm.exports.source import ExportSource
+
+__all__ = ["NbdConnection", "NbdServer"]
+
+log = logging.getLogger(__name__)
+
+_HANDSHAKE_SECONDS = 30.0
+_MAX_CONNECTIONS = 256
+_BACKLOG = 64
+_JOIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class NbdConnection:
+    """One client in transmission, for a status display."""
+
+    export: str
+    read_only: bool
+    peer: str
+
+
+class _Client:
+    """A connection and its thread. `agreed` is set while requests are served."""
+
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.agreed: Agreed | None = None
+        self.thread: threading.Thread | None = None
+
+    def hang_up(self) -> None:
+        """Wake the thread; it closes the socket itself."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.EBADF):
+                raise
+
+
+class NbdServer:
+    """Serves the source's exports until `stop`. Thread safe."""
+
+    def __init__(self, source: ExportSource) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._listeners: list[tuple[socket.socket, threading.Thread, str]] = []
+        self._clients: set[_Client] = set()
+        self._stopping = False
+        self._number = 0
+
+    # -- listening --------------------------------------------------------------------------
+
+    def listen_unix(self, path: str) -> None:
+        """BusyError if somebody answers there; a socket left behind is replaced."""
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            os.fchmod(sock.fileno(), 0o600)  # bind takes the mode from the socket
+            sock.bind(path)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise DeviceError(
+                f"Cannot listen on {path}: {error.strerror}.", errno=error.errno or errno.EIO
+            ) from error
+        self._listen(sock, path, path)
+
+    def listen_tcp(self, host: str, port: int) -> int:
+        """Returns the port (for port 0 the one chosen). RefusedError unless `host` is a
+        loopback address or a name of one."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise RefusedError(f"Cannot listen on {host}: {error.strerror}.") from error
+        family, kind, protocol, _, address = found[0]
+        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+            raise RefusedError(
+                f"Cannot listen on {host}: NBD has no authentication, only loopback is served."
+            )
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise DeviceError(
+                f"Cannot listen on {host} port {port}: {error.strerror}.",
+                errno=error.errno or errno.EIO,
+            ) from error
+        chosen = int(sock.getsockname()[1])
+        self._listen(sock, f"{host}:{chosen}", "")
+        return chosen
+
+    def _listen(self, sock: socket.socket, where: str, path: str) -> None:
+        thread = threading.Thread(
+            target=self._accept, args=(sock, where), name=f"nbd-listen {where}", daemon=True
+        )
+        with self._lock:
+            self._listeners.append((sock, thread, path))
+        thread.start()
+
+    def _accept(self, listener: socket.socket, where: str) -> None:
+        while True:
+            try:
+                sock, address = listener.accept()
+            except OSError as error:
+                if self._stopping:
+                    return
+                log.warning("NBD: accept on %s: %s", where, error.strerror)
+                time.sleep(0.1)  # out of descriptors, most likely
+                continue
+            self._start(_Client(sock, where if isinstance(address, str) else f"{address[0]}"))
+
+    def _start(self, client: _Client) -> None:
+        with self._lock:
+            full = self._stopping or len(self._clients) >= _MAX_CONNECTIONS
+            if not full:
+                self._number += 1
+                self._clients.add(client)
+                client.thread = threading.Thread(
+                    target=self._run, args=(client,), name=f"nbd-{self._number}", daemon=True
+                )
+                client.thread.start()
+        if full:
+            log.warning("NBD: a connection refused, %d are served", _MAX_CONNECTIONS)
+            client.sock.close()
+
+    # -- one connection ---------------------------------------------------------------------
+
+    def _run(self, client: _Client) -> None:
+        try:
+            with client.sock:
+                self._serve(client)
+        except (OSError, EOFError) as error:
+            log.debug("NBD: connection of %s ended: %s", client.peer, error)
+        except Exception:
+            log.exception("NBD: connection of %s failed", client.peer)
+        finally:
+            with self._lock:
+                self._clients.discard(client)
+
+    def _serve(self, client: _Client) -> None:
+        if client.sock.family != socket.AF_UNIX:
+            client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handshake = Handshake(self._source)
+        try:
+            _negotiate(client.sock, handshake)
+        except BaseException:
+            if handshake.agreed is not None:
+                handshake.agreed.device.close()
+            raise
+        agreed = handshake.agreed
+        if agreed is None:
+            return
+        try:
+            client.agreed = agreed
+            if not self._stopping:
+                serve(client.sock, agreed, handshake.rest)
+        finally:
+            client.agreed = None
+            agreed.device.close()
+
+    def connections(self) -> list[NbdConnection]:
+        """Those that are being served."""
+        with self._lock:
+            clients = list(self._clients)
+        return [
+            NbdConnection(agreed.info.name, agreed.info.read_only, client.peer)
+            for client in clients
+            if (agreed := client.agreed) is not None
+        ]
+
+    # -- ending -----------------------------------------------------------------------------
+
+    def disconnect(self, export: str) -> None:
+        """End all connections to an export, without waiting for them."""
+        with self._lock:
+            clients = list(self._clients)
+        for client in clients:
+            agreed = client.agreed
+            if agreed is not None and agreed.info.name == export:
+                client.hang_up()
+
+    def stop(self) -> None:
+        """Stop listening and end all connections. A thread whose request waits for a suspended
+        device ends after that request."""
+        self._stopping = True
+        with self._lock:
+            listeners, self._listeners = self._listeners, []
+            clients = list(self._clients)
+        for sock, _, path in listeners:
+            if path:
+                _remove_own(path)
+            sock.shutdown(socket.SHUT_RDWR)
+        for client in clients:
+            client.hang_up()
+        for sock, thread, _ in listeners:
+            thread.join()
+            sock.close()
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for client in clients:
+            if client.thread is not None:
+                client.thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _negotiate(sock: socket.socket, handshake: Handshake) -> None:
+    deadline = time.monotonic() + _HANDSHAKE_SECONDS
+    sock.settimeout(_HANDSHAKE_SECONDS)
+    sock.sendall(handshake.greeting)
+    while handshake.agreed is None and not handshake.closed:
+        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        data = sock.recv(1 << 16)
+        if not data:
+            raise EOFError("gone during the handshake")
+        sock.sendall(handshake.feed(data))
+    sock.settimeout(None)
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise BusyError(f"{path} exists and is not a socket.")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError as error:
+            raise DeviceError(f"{path}: {error.strerror}", errno=error.errno) from error
+    raise BusyError(f"Another server listens on {path}.")
+
+
+def _remove_own(path: str) -> None:
+    """Unlink before the socket is closed: nobody can have put a new one there meanwhile."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        log.info("NBD: the socket %s was removed by somebody else", path)
