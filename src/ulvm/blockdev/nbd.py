@@ -2,9 +2,11 @@
 
 Requests are synchronous; `connections` of them can be under way at a time, the others wait (only
 where the server says that a flush on one connection covers all, else there is one). A request
-longer than the server takes is split. A connection that broke, or whose peer broke the protocol, is closed
-and its request fails with EIO; what was written and not flushed may then be lost, so there is no
-quiet reconnection: every later request fails too.
+longer than the server takes is split.
+
+When a connection breaks, or its peer breaks the protocol, its request fails with EIO. What was
+written and not flushed may then be lost, so there is no quiet reconnection: all connections are
+closed and every later request fails too.
 
 Locking: a connection belongs to the thread that took it out of the pool.
 """
@@ -76,6 +78,8 @@ class NbdDevice(BlockDevice):
             yield connection
         finally:
             self._pool.put(connection)
+            if connection.closed:
+                self.close()
 
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
         self.check_range(offset, len(buffer))

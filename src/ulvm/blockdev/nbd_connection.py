@@ -180,7 +180,7 @@ class Connection:
         view: memoryview | None = None,
     ) -> list[bytes]:
         """Block status chunks, for other requests nothing."""
-        if self._sock.fileno() < 0:
+        if self.closed:
             raise DeviceError("the NBD connection is closed", errno=errno.EIO)
         self._cookie += 1
         header = REQUEST.pack(REQUEST_MAGIC, flags, kind, self._cookie, offset, length)
@@ -271,9 +271,13 @@ class Connection:
             self._receive_into(view[start : start + n])
         return n
 
+    @property
+    def closed(self) -> bool:
+        return self._sock.fileno() < 0
+
     def close(self) -> None:
         """Say goodbye, if the server still listens. Idempotent."""
-        if self._sock.fileno() < 0:
+        if self.closed:
             return
         try:
             self._sock.sendall(REQUEST.pack(REQUEST_MAGIC, 0, CommandType.DISC, 0, 0, 0))
