@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ulvm.errors import BusyError, DeviceError
 
-__all__ = ["check_writers", "claim_file", "loop_over"]
+__all__ = ["check_users", "claim_file", "loop_over"]
 
 _FLOCK = struct.Struct("=hhxxxxqqixxxx")
 """struct flock: l_type, l_whence, l_start, l_len (0: to the end, wherever it moves), l_pid."""
@@ -38,19 +38,27 @@ _DELETED = " (deleted)"
 
 
 def claim_file(fd: int, path: str, *, writable: bool) -> None:
-    """Take the lock on an open plain file; it stays until the descriptor is closed. Call
-    `check_writers` before opening for writing: our own descriptor would count.
+    """Take the lock on an open plain file; it stays until the descriptor is closed.
 
     BusyError if somebody holds it, DeviceError if the lock cannot be asked for.
     """
+    _lock(fd, path, fcntl.F_OFD_SETLK, writable=writable)
+
+
+def _lock(fd: int, path: str, command: int, *, writable: bool) -> None:
+    """Take the lock (F_OFD_SETLK) or look who has it (F_OFD_GETLK)."""
     kind = fcntl.F_WRLCK if writable else fcntl.F_RDLCK
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))
+        answer = fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))
+        held = command == fcntl.F_OFD_GETLK and _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise BusyError(f"{path} is in use by another program (it holds a lock).") from error
-        if error.errno not in _NOT_OFFERED:
+        if error.errno in _NOT_OFFERED:
+            return
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise DeviceError(f"{path}: {error.strerror}", errno=error.errno) from error
+        held = True
+    if held:
+        raise BusyError(f"{path} is in use by another program (it holds a lock).")
 
 
 def loop_over(found: os.stat_result) -> str | None:
@@ -66,10 +74,12 @@ def loop_over(found: os.stat_result) -> str | None:
     return None
 
 
-def check_writers(path: str) -> None:
-    """BusyError if a loop device uses the plain file or anybody has it open for writing."""
+def check_users(path: str, *, writable: bool) -> None:
+    """Before a plain file is opened (our own descriptor would count as a writer): BusyError if
+    another holds the lock, a loop device uses it or anybody has it open for writing."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        _lock(fd, path, fcntl.F_OFD_GETLK, writable=writable)
         loop = loop_over(os.fstat(fd))
         if loop is not None:
             raise BusyError(f"{path} is in use by the loop device {loop}.")

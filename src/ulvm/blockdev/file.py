@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
-from ulvm.blockdev.claim import check_writers, claim_file
+from ulvm.blockdev.claim import check_users, claim_file
 from ulvm.errors import BusyError, DeviceError, NotFoundError, NotSupportedError
 
 __all__ = ["FileDevice"]
@@ -65,7 +65,7 @@ class FileDevice(BlockDevice):
                     f"{path} is neither a file nor a block device.", errno=errno.ENOTBLK
                 )
             if claim and not self._is_disk:
-                check_writers(path)
+                check_users(path, writable=writable)
             self._fd = os.open(path, flags | (os.O_EXCL if claim and self._is_disk else 0))
         except OSError as error:
             raise _open_error(path, error) from error

@@ -1,0 +1,295 @@
+"""Files and disks: claims, sparseness, failed flushes, what cannot be opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests import needs
+
+from ulvm.blockdev.file import FileDevice
+from ulvm.errors import BusyError, DeviceError, NotFoundError
+from ulvm.mounts.loop import attach
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    path = tmp_path / "image"
+    with path.open("wb") as stream:
+        stream.truncate(8 * MIB)
+    return str(path)
+
+
+# -- claims ------------------------------------------------------------------------------------
+
+
+def test_one_owner_at_a_time(path: str) -> None:
+    owner = FileDevice(path)
+    with pytest.raises(BusyError, match="in use by another program"):
+        FileDevice(path, writable=False)
+    with pytest.raises(BusyError):
+        FileDevice(path)
+    owner.close()
+    FileDevice(path).close()
+
+
+def test_without_a_claim_it_opens_beside_its_owner(path: str) -> None:
+    owner = FileDevice(path)
+    guest = FileDevice(path, claim=False)
+    guest.write(0, b"metadata")
+    assert owner.read(0, 8) == b"metadata"
+    guest.close()
+    owner.close()
+
+
+def test_readers_may_be_many_but_exclude_an_owner(path: str) -> None:
+    first = FileDevice(path, writable=False)
+    second = FileDevice(path, writable=False)
+    with pytest.raises(BusyError):
+        FileDevice(path)
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_file_that_another_program_has_open_for_writing_is_busy(
+    path: str, writable: bool
+) -> None:
+    with (
+        open(path, "r+b"),
+        pytest.raises(BusyError, match="held open for writing by another program"),
+    ):
+        FileDevice(path, writable=writable)
+    FileDevice(path, writable=writable).close()
+
+
+def test_a_reader_of_another_program_does_no_harm(path: str) -> None:
+    with open(path, "rb"):
+        FileDevice(path).close()
+
+
+def test_a_claim_ends_with_the_process(path: str) -> None:
+    code = (
+        "import sys, time\n"
+        "from ulvm.blockdev.file import FileDevice\n"
+        "device = FileDevice(sys.argv[1])\n"
+        "print('claimed', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"claimed\n"
+        try:
+            with pytest.raises(BusyError):
+                FileDevice(path)
+        finally:
+            child.kill()
+    FileDevice(path).close()
+
+
+@needs.root
+@needs.loop
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_file_under_a_loop_device_is_busy(path: str, tmp_path: Path, read_only: bool) -> None:
+    with attach(path, read_only=read_only, direct_io=False) as loop:
+        with pytest.raises(BusyError, match=f"in use by the loop device {loop.path}"):
+            FileDevice(path)
+        other_name = tmp_path / "hard link"
+        os.link(path, other_name)
+        with pytest.raises(BusyError):
+            FileDevice(str(other_name))
+
+
+@needs.root
+@needs.loop
+def test_a_disk_has_one_owner(path: str) -> None:
+    with attach(path, direct_io=False) as loop:
+        owner = FileDevice(loop.path)
+        with pytest.raises(BusyError):
+            FileDevice(loop.path)
+        FileDevice(loop.path, claim=False).close()
+        owner.close()
+        FileDevice(loop.path).close()
+
+
+@needs.program("qemu-io")
+def test_qemu_respects_the_claim(path: str) -> None:
+    command = ["qemu-io", "-f", "raw", "-c", "write 0 4k", path]
+    owner = FileDevice(path)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "lock" in done.stderr
+    owner.close()
+    subprocess.run(command, check=True, capture_output=True)
+
+
+# -- what cannot be opened ----------------------------------------------------------------------
+
+
+def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        FileDevice(str(tmp_path / "none"))
+    assert caught.value.errno == errno.ENOENT
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "/dev/null"])
+def test_what_is_no_disk(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "thing"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path = Path(kind)
+    with pytest.raises(DeviceError, match="neither a file nor a block device"):
+        FileDevice(str(path))
+
+
+def test_a_refused_open_leaks_no_descriptor(path: str) -> None:
+    owner = FileDevice(path)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(BusyError):
+            FileDevice(path)
+    assert len(os.listdir("/proc/self/fd")) == before
+    owner.close()
+
+
+def test_a_device_opened_for_reading_refuses_writes(path: str) -> None:
+    device = FileDevice(path, writable=False)
+    assert device.read_only
+    assert not device.can_discard
+    for request in (
+        lambda: device.write(0, b"x"),
+        lambda: device.write(0, b"x", fua=True),
+        lambda: device.write_zeroes(0, 512),
+        lambda: device.discard(0, 512),
+    ):
+        with pytest.raises(DeviceError) as caught:
+            request()
+        assert caught.value.errno == errno.EROFS
+    device.close()
+
+
+def test_one_file_under_two_names_has_one_identity(path: str, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    first, second = FileDevice(path, claim=False), FileDevice(str(link), claim=False)
+    assert first.identity == second.identity
+    first.close()
+    second.close()
+
+
+# -- space and size -----------------------------------------------------------------------------
+
+
+def allocated(path: str) -> int:
+    return os.stat(path).st_blocks * 512
+
+
+def test_discard_and_zeroes_give_space_back_and_no_hole_keeps_it(path: str) -> None:
+    device = FileDevice(path)
+    assert allocated(path) == 0
+    device.write(0, b"x" * (4 * MIB))
+    device.flush()
+    full = allocated(path)
+    assert full >= 4 * MIB
+    device.write_zeroes(0, MIB, no_hole=True)
+    assert allocated(path) >= 4 * MIB
+    device.write_zeroes(0, MIB)
+    assert allocated(path) <= full - MIB
+    device.discard(MIB, MIB)
+    assert allocated(path) <= full - 2 * MIB
+    assert device.read(0, 2 * MIB) == bytes(2 * MIB)
+    assert os.path.getsize(path) == 8 * MIB
+    device.close()
+
+
+def test_extents_show_the_holes_of_the_file(path: str) -> None:
+    device = FileDevice(path)
+    device.write(MIB, b"x" * MIB)
+    found = [(e.offset, e.length, e.hole, e.zero) for e in device.extents(0, 4 * MIB)]
+    assert found == [
+        (0, MIB, True, True),
+        (MIB, MIB, False, False),
+        (2 * MIB, 2 * MIB, True, True),
+    ]
+    device.close()
+
+
+def test_a_file_that_grows(path: str) -> None:
+    device = FileDevice(path)
+    with pytest.raises(DeviceError):
+        device.write(8 * MIB, b"x")
+    os.truncate(path, 9 * MIB)
+    device.write(8 * MIB, b"x")
+    assert device.size == 9 * MIB
+    assert device.read(8 * MIB, 2) == b"x\0"
+    device.close()
+
+
+def test_a_file_that_became_shorter_gives_an_error_not_stale_bytes(path: str) -> None:
+    device = FileDevice(path)
+    os.truncate(path, MIB)
+    with pytest.raises(DeviceError, match="became shorter"):
+        device.read(MIB - 10, 20)
+    with pytest.raises(DeviceError):
+        list(device.extents(0, 8 * MIB))
+    device.close()
+
+
+# -- a file system that is full -----------------------------------------------------------------
+
+
+@pytest.fixture
+def small_file_system(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1M,mode=0700", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@needs.root
+def test_no_space_left_on_the_host(small_file_system: Path) -> None:
+    path = small_file_system / "image"
+    with path.open("wb") as stream:
+        stream.truncate(8 * MIB)
+    device = FileDevice(str(path))
+    device.write(0, b"a" * (MIB // 2))
+    with pytest.raises(DeviceError) as caught:
+        device.write(4 * MIB, b"b" * MIB)
+    assert caught.value.errno == errno.ENOSPC
+    assert device.read(0, MIB // 2) == b"a" * (MIB // 2)
+    device.flush()
+    device.discard(4 * MIB, MIB)
+    device.write(5 * MIB, b"c" * 4096)
+    device.close()
+
+
+@needs.root
+@needs.loop
+def test_after_a_failed_flush_every_flush_fails(small_file_system: Path) -> None:
+    """The kernel says so once and then forgets; what was lost is lost all the same."""
+    path = small_file_system / "image"
+    with path.open("wb") as stream:
+        stream.truncate(8 * MIB)
+    with attach(path, direct_io=False) as loop:
+        device = FileDevice(loop.path)
+        device.write(0, b"x" * (4 * MIB))
+        with pytest.raises(DeviceError):
+            device.flush()
+        os.fdatasync(device._fd)  # the kernel has forgotten
+        with pytest.raises(DeviceError, match="an earlier flush failed"):
+            device.flush()
+        with pytest.raises(DeviceError, match="an earlier flush failed"):
+            device.write(0, b"x", fua=True)
+        device.close()
