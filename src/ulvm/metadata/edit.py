@@ -1,0 +1,386 @@
+"""Changes of a volume group: from one immutable `VolumeGroup` to the next. Pure.
+
+Every refusal has LVM's sentence (lv_manip.c, vg.c, snapshot_manip.c). The sequence number is not
+touched: the commit raises it. Callers hold the volume group's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ulvm.errors import ExistsError, NotFoundError, RefusedError, UsageError
+from ulvm.metadata.allocate import allocate, effective_policy
+from ulvm.metadata.model import (
+    Area,
+    LogicalVolume,
+    PhysicalVolume,
+    Segment,
+    SnapshotSegment,
+    StripedSegment,
+    VolumeGroup,
+)
+from ulvm.metadata.names import (
+    check_lv_name_length,
+    check_new_lv_name,
+    check_new_vg_name,
+    next_lv_name,
+    next_snapshot_name,
+)
+from ulvm.metadata.segments import PvRun, cut_segments, merge_adjacent, pv_runs
+
+__all__ = [
+    "MAX_CHUNK",
+    "MIN_CHUNK",
+    "add_linear",
+    "add_pv",
+    "add_snapshot",
+    "auto_name",
+    "check_chunk_size",
+    "check_extent_size",
+    "cow_max_extents",
+    "extend_lv",
+    "finish_merge",
+    "new_vg",
+    "reduce_lv",
+    "remove_lv",
+    "remove_pv",
+    "rename_lv",
+    "rename_vg",
+    "start_merge",
+]
+
+MIN_CHUNK, MAX_CHUNK = 8, 1024
+"""Sectors: 4 KiB and 512 KiB."""
+_MIN_COW_CHUNKS = 3
+_VISIBLE = frozenset({"READ", "WRITE", "VISIBLE"})
+
+
+# -- volume groups and physical volumes ---------------------------------------------------------
+
+
+def check_extent_size(sectors: int) -> None:
+    """UsageError unless LVM takes it: a power of two from 1 KiB, or a multiple of 128 KiB."""
+    if sectors <= 0:
+        raise UsageError("Physical extent size may not be zero.")
+    if sectors & (sectors - 1) == 0:
+        if sectors < 2:
+            raise UsageError("Physical extent size must be at least 1.00 KiB.")
+    elif sectors % 256:
+        raise UsageError("Physical extent size must be a power of 2 or a multiple of 128.00 KiB.")
+
+
+def new_vg(
+    name: str,
+    *,
+    uuid: str,
+    extent_size: int,
+    max_lv: int = 0,
+    max_pv: int = 0,
+    tags: Sequence[str] = (),
+    allocation_policy: str = "normal",
+) -> VolumeGroup:
+    """A VG without PVs; `extent_size` in sectors."""
+    check_new_vg_name(name)
+    check_extent_size(extent_size)
+    return VolumeGroup(
+        name,
+        uuid,
+        extent_size,
+        max_lv=max_lv,
+        max_pv=max_pv,
+        tags=tuple(tags),
+        allocation_policy=allocation_policy,
+    )
+
+
+def add_pv(vg: VolumeGroup, pv: PhysicalVolume) -> VolumeGroup:
+    if vg.pv(pv.uuid) is not None:
+        raise ExistsError(f"PV {pv.uuid} is already in volume group {vg.name}.")
+    if vg.max_pv and len(vg.pvs) >= vg.max_pv:
+        raise RefusedError(f"No space for '{pv.device}' - volume group '{vg.name}' holds max "
+                           f"{vg.max_pv} physical volume(s).")  # fmt: skip
+    if pv.pe_count == 0:
+        raise RefusedError(f"Insufficient free space for extents on physical volume {pv.device}.")
+    return replace(vg, pvs=(*vg.pvs, pv))
+
+
+def remove_pv(vg: VolumeGroup, pv_uuid: str) -> VolumeGroup:
+    pv = vg.pv(pv_uuid)
+    if pv is None:
+        raise NotFoundError(f"PV {pv_uuid} is not in volume group {vg.name}.")
+    if vg.allocated(pv_uuid):
+        raise RefusedError(f'Physical volume "{pv.device}" still in use')
+    if len(vg.pvs) == 1:
+        raise RefusedError(
+            f'Can\'t remove final physical volume "{pv.device}" from volume group "{vg.name}"'
+        )
+    return replace(vg, pvs=tuple(p for p in vg.pvs if p.uuid != pv_uuid))
+
+
+def rename_vg(vg: VolumeGroup, name: str) -> VolumeGroup:
+    check_new_vg_name(name)
+    if name == vg.name:
+        raise RefusedError(
+            f"New name {name} must differ from the old name of volume group {vg.name}."
+        )
+    return replace(vg, name=name)
+
+
+# -- logical volumes ----------------------------------------------------------------------------
+
+
+def auto_name(vg: VolumeGroup) -> str:
+    """`lvolN` for a volume without a name."""
+    return next_lv_name(lv.name for lv in vg.lvs)
+
+
+def _get(vg: VolumeGroup, name: str) -> LogicalVolume:
+    lv = vg.lv(name)
+    if lv is None or lv.snapshot_segment is not None:
+        raise NotFoundError(f'Failed to find logical volume "{vg.name}/{name}"')
+    return lv
+
+
+def _check_new(vg: VolumeGroup, name: str) -> None:
+    check_new_lv_name(name)
+    check_lv_name_length(vg.name, name)
+    if vg.lv(name) is not None:
+        raise ExistsError(f'Logical Volume "{name}" already exists in volume group "{vg.name}"')
+    if vg.max_lv and len(vg.visible_lvs()) >= vg.max_lv:
+        raise RefusedError(
+            f"Maximum number of logical volumes ({vg.max_lv}) reached in volume group {vg.name}"
+        )
+
+
+def _linear_segments(runs: Iterable[PvRun], start: int = 0) -> list[Segment]:
+    segments: list[Segment] = []
+    for run in runs:
+        segments.append(StripedSegment(start, run.length, (Area(run.pv_uuid, run.pe),)))
+        start += run.length
+    return segments
+
+
+def add_linear(
+    vg: VolumeGroup,
+    name: str,
+    extents: int,
+    *,
+    uuid: str,
+    now: int,
+    host: str,
+    pv_uuids: Sequence[str] | None = None,
+    read_only: bool = False,
+    tags: Sequence[str] = (),
+    policy: str | None = None,
+) -> VolumeGroup:
+    """A new linear volume. `now` in seconds since the epoch; `policy` None inherits the VG's."""
+    _check_new(vg, name)
+    if extents > vg.free_count:
+        raise RefusedError(
+            f'Volume group "{vg.name}" has insufficient free space '
+            f"({vg.free_count} extents): {extents} required."
+        )
+    runs = allocate(vg, extents, name=name, policy=effective_policy(vg, policy), pv_uuids=pv_uuids)
+    lv = LogicalVolume(
+        name,
+        uuid,
+        merge_adjacent(_linear_segments(runs)),
+        status=_VISIBLE - {"WRITE"} if read_only else _VISIBLE,
+        tags=tuple(tags),
+        creation_time=now,
+        creation_host=host,
+        allocation_policy=policy or "inherit",
+    )
+    return replace(vg, lvs=(*vg.lvs, lv))
+
+
+def extend_lv(
+    vg: VolumeGroup, name: str, extents: int, *, pv_uuids: Sequence[str] | None = None
+) -> VolumeGroup:
+    """Grow to `extents` logical extents; a snapshot's COW as well as any other volume."""
+    lv = _get(vg, name)
+    more = extents - lv.extent_count
+    if more <= 0:
+        raise RefusedError(
+            f"New size ({extents} extents) matches existing size ({lv.extent_count} extents)."
+        )
+    if any(isinstance(s, StripedSegment) and len(s.areas) > 1 for s in lv.segments):
+        raise RefusedError(f"Extending the striped volume {vg.name}/{name} is not supported yet.")
+    if more > vg.free_count:
+        raise RefusedError(
+            f"Insufficient free space: {more} extents needed, but only {vg.free_count} available"
+        )
+    last = list(pv_runs(lv))
+    runs = allocate(
+        vg,
+        more,
+        name=name,
+        policy=effective_policy(vg, lv.allocation_policy),
+        pv_uuids=pv_uuids,
+        after=last[-1] if last else None,
+    )
+    grown = merge_adjacent((*lv.segments, *_linear_segments(runs, lv.extent_count)))
+    return vg.with_lv(replace(lv, segments=grown))
+
+
+def reduce_lv(vg: VolumeGroup, name: str, extents: int) -> VolumeGroup:
+    """Cut to the first `extents` logical extents."""
+    lv = _get(vg, name)
+    if vg.is_origin(name):
+        raise RefusedError("Snapshot origin volumes cannot be reduced in size yet.")
+    if extents <= 0:
+        raise RefusedError("New size of 0 not permitted.")
+    if extents >= lv.extent_count:
+        raise RefusedError(
+            f"New size ({extents} extents) matches existing size ({lv.extent_count} extents)."
+        )
+    return vg.with_lv(replace(lv, segments=cut_segments(lv.segments, extents)))
+
+
+def rename_lv(vg: VolumeGroup, old: str, new: str) -> VolumeGroup:
+    """Rename a volume, and what its snapshots or its origin know it by."""
+    lv = _get(vg, old)
+    if not vg.is_visible(lv):
+        raise RefusedError(f'Cannot rename internal LV "{old}".')
+    if new == old:
+        raise RefusedError("Old and new logical volume names must differ")
+    check_new_lv_name(new)
+    check_lv_name_length(vg.name, new)
+    if vg.lv(new) is not None:
+        raise ExistsError(f'Logical Volume "{new}" already exists in volume group "{vg.name}"')
+
+    def renamed(volume: LogicalVolume) -> LogicalVolume:
+        segment = volume.snapshot_segment
+        if segment is not None:
+            origin = new if segment.origin == old else segment.origin
+            cow = new if segment.cow == old else segment.cow
+            return replace(volume, segments=(replace(segment, origin=origin, cow=cow),))
+        return replace(volume, name=new) if volume.name == old else volume
+
+    return replace(vg, lvs=tuple(renamed(v) for v in vg.lvs))
+
+
+def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
+    """Remove a volume; of a snapshot the hidden LV that ties it to its origin, too."""
+    lv = _get(vg, name)
+    snapshots = vg.snapshots_of_origin(name)
+    if snapshots:
+        raise RefusedError(
+            f"Can't remove logical volume {vg.name}/{name} with {len(snapshots)} snapshot(s)."
+        )
+    snapshot = vg.snapshot_of(name)
+    if snapshot is not None and snapshot.merging:
+        raise RefusedError(f"Can't remove merging snapshot logical volume {vg.name}/{name}.")
+    return _without(vg, lv)
+
+
+def _without(vg: VolumeGroup, lv: LogicalVolume) -> VolumeGroup:
+    def stays(volume: LogicalVolume) -> bool:
+        segment = volume.snapshot_segment
+        return volume.uuid != lv.uuid and (segment is None or segment.cow != lv.name)
+
+    return replace(vg, lvs=tuple(v for v in vg.lvs if stays(v)))
+
+
+# -- snapshots ----------------------------------------------------------------------------------
+
+
+def check_chunk_size(sectors: int) -> None:
+    """UsageError unless LVM takes it as a snapshot's chunk size."""
+    if not MIN_CHUNK <= sectors <= MAX_CHUNK or sectors & (sectors - 1):
+        raise UsageError("Chunk size must be a power of 2 in the range 4K to 512K.")
+
+
+def cow_max_extents(vg: VolumeGroup, origin: str, chunk_size: int) -> int:
+    """Extents of the largest COW that can be of use: every chunk changed (cow_max_extents)."""
+    chunks = -(-vg.lv_sectors(_get(vg, origin)) // chunk_size)
+    per_area = chunk_size * 32
+    metadata = (chunks + per_area) // per_area
+    return -(-(1 + chunks + metadata) * chunk_size // vg.extent_size)
+
+
+def add_snapshot(
+    vg: VolumeGroup,
+    origin: str,
+    name: str,
+    cow_extents: int,
+    *,
+    chunk_size: int,
+    uuid: str,
+    snapshot_uuid: str,
+    now: int,
+    host: str,
+    pv_uuids: Sequence[str] | None = None,
+    read_only: bool = False,
+    tags: Sequence[str] = (),
+    policy: str | None = None,
+) -> VolumeGroup:
+    """A snapshot of `origin` whose COW has `cow_extents`, cut to what can be of use.
+
+    Two volumes come: the COW under the snapshot's name and UUID, and a hidden `snapshotN`
+    (`snapshot_uuid`) that ties it to its origin. `chunk_size` in sectors.
+    """
+    base = _get(vg, origin)
+    check_chunk_size(chunk_size)
+    if vg.is_cow(origin):
+        raise RefusedError("Snapshots of snapshots are not supported.")
+    if vg.merging_snapshot_of(origin) is not None:
+        raise RefusedError("Snapshots of an origin that has a merging snapshot are not supported.")
+    smallest = -(-_MIN_COW_CHUNKS * chunk_size // vg.extent_size)
+    if cow_extents < smallest:
+        raise RefusedError(
+            f"Snapshot volume cannot be smaller than {_MIN_COW_CHUNKS} chunks ({smallest} extents)."
+        )
+    extents = min(cow_extents, cow_max_extents(vg, origin, chunk_size))
+    with_cow = add_linear(
+        vg,
+        name,
+        extents,
+        uuid=uuid,
+        now=now,
+        host=host,
+        pv_uuids=pv_uuids,
+        read_only=read_only,
+        tags=tags,
+        policy=policy,
+    )
+    cow = _get(with_cow, name)
+    tie = LogicalVolume(
+        next_snapshot_name(v.name for v in vg.lvs),
+        snapshot_uuid,
+        (SnapshotSegment(0, base.extent_count, chunk_size, origin, name),),
+        creation_time=now,
+        creation_host=host,
+    )
+    hidden = with_cow.with_lv(replace(cow, status=cow.status - {"VISIBLE"}))
+    return replace(hidden, lvs=(*hidden.lvs, tie))
+
+
+def start_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
+    """Mark a snapshot as merging into its origin."""
+    segment = vg.snapshot_of(snapshot)
+    if segment is None:
+        raise RefusedError(f"{vg.name}/{snapshot} is not a mergeable logical volume.")
+    if vg.merging_snapshot_of(segment.origin) is not None:
+        raise RefusedError(
+            f"Cannot merge snapshot {vg.name}/{snapshot} into the origin "
+            f"{vg.name}/{segment.origin} with merging snapshot {vg.name}/{snapshot}."
+        )
+
+    def marked(volume: LogicalVolume) -> LogicalVolume:
+        own = volume.snapshot_segment
+        if own is None or own.cow != snapshot:
+            return volume
+        status = volume.status - {"VISIBLE"}
+        return replace(volume, status=status, segments=(replace(own, merging=True),))
+
+    return replace(vg, lvs=tuple(marked(v) for v in vg.lvs))
+
+
+def finish_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
+    """The VG when all of a merging snapshot has been copied back."""
+    segment = vg.snapshot_of(snapshot)
+    if segment is None or not segment.merging:
+        raise RefusedError(f"{vg.name}/{snapshot} is not being merged.")
+    return _without(vg, _get(vg, snapshot))
