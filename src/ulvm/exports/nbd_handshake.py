@@ -50,7 +50,8 @@ _MAX_OPTION = 64 << 10
 _MAX_NAME = 4096
 _PREFERRED = 4096
 _CONTEXT_IDS = {ALLOCATION: 1, CHANGED: 2}
-_OUR_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+_OUR_FLAGS = int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)
+"""An int: the complement of an IntFlag has only the bits that have names."""
 
 
 @dataclass(frozen=True, slots=True)

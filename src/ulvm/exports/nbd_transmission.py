@@ -236,7 +236,7 @@ def _request(
 ) -> bytes:
     """Do it and return the reply to a success; UlvmError otherwise."""
     allowed = _ALLOWED.get(kind)
-    if allowed is None or flags & ~allowed:
+    if allowed is None or flags & ~int(allowed):
         raise DeviceError(f"unknown command {kind} or flags {flags:#x}", errno=errno.EINVAL)
     device = agreed.device
     fua = bool(flags & CommandFlag.FUA)
