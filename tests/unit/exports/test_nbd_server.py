@@ -1,0 +1,300 @@
+"""Listening, connections side by side, ending. The clients are NbdDevice and bare sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.memory import MemoryDevice
+from ulvm.blockdev.nbd import NbdDevice
+from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.table import parse_table
+from ulvm.errors import BusyError, DeviceError, NotFoundError, RefusedError
+from ulvm.exports.nbd_server import NbdServer
+from ulvm.exports.source import ExportInfo, StaticSource
+
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short: the path of a Unix socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="ulvm", dir="/tmp") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def server() -> Iterator[NbdServer]:
+    server = NbdServer(StaticSource({"vg/lv": MemoryDevice(SIZE), "vg/b": MemoryDevice(SIZE)}))
+    yield server
+    server.stop()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# -- listening ---------------------------------------------------------------------------------
+
+
+def test_the_unix_socket_is_private_and_goes_with_the_server(
+    server: NbdServer, folder: Path
+) -> None:
+    path = folder / "nbd.sock"
+    old = os.umask(0)
+    try:
+        server.listen_unix(str(path))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    server.stop()
+    assert not path.exists()
+
+
+def test_a_socket_left_behind_is_replaced_a_live_one_is_not(
+    server: NbdServer, folder: Path
+) -> None:
+    path = str(folder / "nbd.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    server.listen_unix(path)
+    with pytest.raises(BusyError):
+        NbdServer(StaticSource({})).listen_unix(path)
+    NbdDevice(path, "vg/lv").close()
+
+
+def test_what_is_no_socket_is_left_alone(server: NbdServer, folder: Path) -> None:
+    (folder / "file").write_text("precious")
+    with pytest.raises(BusyError):
+        server.listen_unix(str(folder / "file"))
+    assert (folder / "file").read_text() == "precious"
+
+
+def test_a_path_that_cannot_be_bound(server: NbdServer, folder: Path) -> None:
+    with pytest.raises(DeviceError):
+        server.listen_unix(str(folder / "none" / "nbd.sock"))
+    with pytest.raises(DeviceError):
+        server.listen_unix(str(folder / ("x" * 120)))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_tcp_on_loopback(server: NbdServer, host: str) -> None:
+    port = server.listen_tcp(host, 0)
+    device = NbdDevice((host, port), "vg/lv")
+    device.write(0, b"x")
+    assert device.read(0, 2) == b"x\0"
+    device.close()
+    with pytest.raises(DeviceError):
+        server.listen_tcp(host, port)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", ""])
+def test_tcp_elsewhere_is_refused(server: NbdServer, host: str) -> None:
+    with pytest.raises(RefusedError):
+        server.listen_tcp(host or "0.0.0.0", 0)
+
+
+# -- connections --------------------------------------------------------------------------------
+
+
+def test_connections_are_shown_while_they_last(server: NbdServer, folder: Path) -> None:
+    server.listen_unix(str(folder / "s"))
+    assert server.connections() == []
+    device = NbdDevice(str(folder / "s"), "vg/lv")
+    assert [(c.export, c.read_only) for c in server.connections()] == [("vg/lv", False)]
+    device.close()
+    until(lambda: server.connections() == [])
+
+
+def test_half_a_handshake_and_strangers_disturb_nobody(server: NbdServer, folder: Path) -> None:
+    path = str(folder / "s")
+    server.listen_unix(path)
+    idle = socket.socket(socket.AF_UNIX)
+    idle.connect(path)
+    stranger = socket.socket(socket.AF_UNIX)
+    stranger.connect(path)
+    stranger.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    device = NbdDevice(path, "vg/lv")
+    device.write(0, b"x")
+    stranger.settimeout(20)
+    while stranger.recv(100):
+        pass
+    device.close()
+    idle.close()
+    stranger.close()
+
+
+def test_disconnect_ends_the_connections_of_one_export(server: NbdServer, folder: Path) -> None:
+    server.listen_unix(str(folder / "s"))
+    first, second = NbdDevice(str(folder / "s"), "vg/lv"), NbdDevice(str(folder / "s"), "vg/b")
+    server.disconnect("vg/lv")
+    until(lambda: [c.export for c in server.connections()] == ["vg/b"])
+    with pytest.raises(DeviceError):
+        first.read(0, 1)
+    second.read(0, 1)
+    first.close()
+    second.close()
+
+
+def test_stop_ends_all_and_no_thread_stays(server: NbdServer, folder: Path) -> None:
+    server.listen_unix(str(folder / "s"))
+    port = server.listen_tcp("127.0.0.1", 0)
+    device = NbdDevice(("127.0.0.1", port), "vg/lv")
+    half = socket.socket(socket.AF_UNIX)
+    half.connect(str(folder / "s"))
+    server.stop()
+    assert [t.name for t in threading.enumerate() if t.name.startswith("nbd")] == []
+    with pytest.raises(DeviceError):
+        device.read(0, 1)
+    with pytest.raises(DeviceError):
+        NbdDevice(("127.0.0.1", port), "vg/lv")
+    half.close()
+
+
+def test_a_client_killed_in_the_middle_leaves_the_export_usable(
+    server: NbdServer, folder: Path
+) -> None:
+    path = str(folder / "s")
+    server.listen_unix(path)
+    code = (
+        "import sys\n"
+        "from ulvm.blockdev.nbd import NbdDevice\n"
+        "device = NbdDevice(sys.argv[1], 'vg/lv')\n"
+        "print('on', flush=True)\n"
+        "while True:\n"
+        "    device.write(0, b'x' * 500_000)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"on\n"
+        child.kill()
+    until(lambda: server.connections() == [])
+    device = NbdDevice(path, "vg/lv")
+    device.write(0, b"mine")
+    assert device.read(0, 4) == b"mine"
+    device.close()
+
+
+# -- mapped devices -----------------------------------------------------------------------------
+
+
+class MapperSource:
+    """Mapped devices by their dm names."""
+
+    def __init__(self, mapper: LocalMapper) -> None:
+        self.mapper = mapper
+
+    def exports(self) -> list[ExportInfo]:
+        return [self.describe(device.name) for device in self.mapper.all_mapped()]
+
+    def describe(self, name: str) -> ExportInfo:
+        device = self.mapper.mapped(name)
+        return ExportInfo(
+            name, device.size, device.read_only, is_snapshot=device.changed(0, 0) is not None
+        )
+
+    def open(self, name: str, *, write: bool) -> BlockDevice:
+        return self.mapper.mapped(name).open(write=write)
+
+
+@pytest.fixture
+def mapper(tmp_path: Path) -> Iterator[LocalMapper]:
+    mapper = LocalMapper()
+    for name in ("one", "two"):
+        path = tmp_path / name
+        path.write_bytes(bytes(SIZE))
+        mapper.create(name)
+        mapper.load(name, parse_table(f"0 {SIZE // 512} linear {path} 0"))
+        mapper.resume(name)
+    yield mapper
+    mapper.shutdown()
+
+
+def test_a_suspended_device_holds_up_its_own_connections_only(
+    mapper: LocalMapper, folder: Path
+) -> None:
+    server = NbdServer(MapperSource(mapper))
+    server.listen_unix(str(folder / "s"))
+    one, two = NbdDevice(str(folder / "s"), "one"), NbdDevice(str(folder / "s"), "two")
+    mapper.suspend("one")
+    done = threading.Event()
+
+    def write() -> None:
+        one.write(0, b"late")
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for _ in range(50):
+        two.write(0, b"x")
+        assert two.read(0, 1) == b"x"
+    third = NbdDevice(str(folder / "s"), "two")
+    third.read(0, 1)
+    assert not done.wait(0.2)
+    mapper.resume("one")
+    assert done.wait(20)
+    thread.join()
+    assert one.read(0, 4) == b"late"
+    for device in (one, two, third):
+        device.close()
+    server.stop()
+
+
+def test_a_connection_counts_as_an_open(mapper: LocalMapper, folder: Path) -> None:
+    server = NbdServer(MapperSource(mapper))
+    server.listen_unix(str(folder / "s"))
+    device = NbdDevice(str(folder / "s"), "one", connections=2)
+    assert mapper.info("one").open_count == 2
+    with pytest.raises(BusyError):
+        mapper.remove("one")
+    device.close()
+    until(lambda: mapper.info("one").open_count == 0)
+    mapper.remove("one")
+    with pytest.raises(NotFoundError):
+        NbdDevice(str(folder / "s"), "one")
+    server.stop()
+
+
+def test_what_a_snapshot_changed_is_told(mapper: LocalMapper, folder: Path, tmp_path: Path) -> None:
+    cow = tmp_path / "cow"
+    cow.write_bytes(bytes(SIZE))
+    for name, line in (
+        ("org", f"0 {SIZE // 512} snapshot-origin one"),
+        ("snap", f"0 {SIZE // 512} snapshot one {cow} P 8"),
+    ):
+        mapper.create(name)
+        mapper.load(name, parse_table(line.replace(" one", f" {mapper.mapped('one').number}")))
+        mapper.resume(name)
+    server = NbdServer(MapperSource(mapper))
+    server.listen_unix(str(folder / "s"))
+    origin, snapshot = NbdDevice(str(folder / "s"), "org"), NbdDevice(str(folder / "s"), "snap")
+    origin.write(8192, b"new" * 1000)
+    snapshot.write(40960, b"x")
+    assert origin.changed(0, SIZE) is None
+    runs = snapshot.changed(0, SIZE)
+    assert runs is not None
+    assert [(r.offset, r.length, r.changed) for r in runs] == [
+        (0, 8192, False),
+        (8192, 4096, True),
+        (12288, 28672, False),
+        (40960, 4096, True),
+        (45056, SIZE - 45056, False),
+    ]
+    assert snapshot.read(8192, 10) == bytes(10)
+    origin.close()
+    snapshot.close()
+    server.stop()
