@@ -1,0 +1,90 @@
+"""Text files of a VG's metadata: `backup/<vg>` after each change, `archive/<vg>_NNNNN-R.vg` before.
+
+As LVM2 names and keeps them (vgcfgbackup(8), archiver.c): files are 0600 in directories of 0700,
+written beside and renamed. Of the archive, `backup/retain_min` files (10) and all younger than
+`backup/retain_days` (30) are kept; `backup/archive` and `backup/backup` turn each off.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from pathlib import Path
+
+from ulvm.errors import DeviceError
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.text import TextHeader, vg_to_text
+from ulvm.vgstore.files import write_atomically
+from ulvm.vgstore.host import Host
+
+__all__ = ["archive_vg", "backup_path", "backup_vg", "remove_backup"]
+
+_DAY = 24 * 3600
+
+
+def archive_vg(host: Host, vg: VolumeGroup, command: str) -> Path | None:
+    """Keep the VG as it is before a command changes it; the new file, None if turned off."""
+    if not host.config.get_bool("backup/archive", True):
+        return None
+    folder = host.archive_dir
+    numbers = [n for n, _ in _archived(folder, vg.name)]
+    number = max(numbers, default=-1) + 1
+    path = folder / f"{vg.name}_{number:05d}-{secrets.randbelow(1 << 31)}.vg"
+    _write(path, vg, f"Created *before* executing '{command}'")
+    _expire(host, vg.name)
+    return path
+
+
+def backup_path(host: Host, vg_name: str) -> Path:
+    return host.backup_dir / vg_name
+
+
+def backup_vg(
+    host: Host, vg: VolumeGroup, command: str, *, path: Path | None = None, force: bool = False
+) -> Path | None:
+    """Keep the VG as it is after a command; to `path` if given. None if turned off, unless
+    `force` (vgcfgbackup)."""
+    if not force and not host.config.get_bool("backup/backup", True):
+        return None
+    target = path or backup_path(host, vg.name)
+    _write(target, vg, f"Created *after* executing '{command}'")
+    return target
+
+
+def remove_backup(host: Host, vg_name: str) -> None:
+    """The VG is gone, or has another name; its archive stays."""
+    path = backup_path(host, vg_name)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DeviceError(f"Failed to remove {path}: {error.strerror}", errno=error.errno) from None
+
+
+def _write(path: Path, vg: VolumeGroup, description: str) -> None:
+    text = vg_to_text(vg, TextHeader.now(description), file_form=True)
+    write_atomically(path, text.encode("utf-8", errors="surrogateescape"))
+
+
+def _archived(folder: Path, vg_name: str) -> list[tuple[int, Path]]:
+    """(number, path) of a VG's archive files."""
+    pattern = re.compile(re.escape(vg_name) + r"_(\d{5,})-\d+\.vg")
+    found = []
+    if folder.is_dir():
+        for path in folder.iterdir():
+            match = pattern.fullmatch(path.name)
+            if match:
+                found.append((int(match.group(1)), path))
+    return sorted(found)
+
+
+def _expire(host: Host, vg_name: str) -> None:
+    keep = max(1, host.config.get_int("backup/retain_min", 10))
+    oldest = time.time() - host.config.get_int("backup/retain_days", 30) * _DAY
+    files = _archived(host.archive_dir, vg_name)
+    for _, path in files[:-keep]:
+        try:
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,273 @@
+"""The commit of a volume group's metadata: the old ones or the new ones, whole.
+
+    prepare   1. checks  2. archive of the old VG  3. seqno + 1  4. PV headers of PVs that join
+              5. the text into the free part of every ring  6. flush
+              7. headers with slot 1 = the new text  8. flush
+    (the caller loads tables and suspends)
+    commit    9. headers with slot 0 = the new text, ignored areas first  10. flush
+              11. PVs that left the VG are made orphans  12. backup file
+
+Crash argument. Until the first header of 9 is on disk no reader sees the new text: 5 never touches
+the bytes of the committed one, slot 1 is not read, and a header is one sector, which a disk
+writes whole. After it the highest seqno wins everywhere, and areas that still
+hold the old text are said to be old and are brought up to date by the next commit. A failure in
+4 to 7 is taken back by `revert`; what a crash leaves in slot 1 is overwritten next time.
+A PV that joins is marked as used before any metadata name it, and one that leaves is marked as
+free after none does: between the two it is refused to others, never lost.
+
+An area that fails in 9 is left behind and told; the commit stands if one header was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ulvm.errors import DeviceError, RefusedError, UlvmError
+from ulvm.metadata.check import check_vg
+from ulvm.metadata.mda import MdaHeader, RawLocn, max_text, next_offset, ring_write
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.text import TextHeader, vg_to_text
+from ulvm.units import SECTOR
+from ulvm.vgstore.archive import archive_vg, backup_vg, remove_backup
+from ulvm.vgstore.host import Host
+from ulvm.vgstore.scan import MdaCopy, PvDevice, Scan
+
+__all__ = ["Pending", "prepare", "remove_vg", "write_label"]
+
+
+@dataclass
+class _Area:
+    """One metadata area on its way through a commit."""
+
+    pv: PvDevice
+    header: MdaHeader
+    locn: RawLocn = field(default_factory=RawLocn)
+
+
+class Pending:
+    """A change that is written and not yet seen. One of `commit` and `revert` ends it."""
+
+    def __init__(
+        self,
+        host: Host,
+        scan: Scan,
+        old: VolumeGroup | None,
+        new: VolumeGroup,
+        *,
+        command: str,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.vg = new
+        self._host = host
+        self._scan = scan
+        self._old = old
+        self._command = command
+        self._warn = warn
+        self._areas: list[_Area] = []
+        self._joined: list[PvDevice] = []
+
+    def _write_ahead(self) -> None:
+        """Steps 4 to 8."""
+        vg = self.vg
+        if self._old is not None:
+            for pv in _of_vg(self._scan, vg):
+                for mda in _usable(pv):
+                    if mda.vg is not None and mda.vg.seqno < self._old.seqno:
+                        self._warn(
+                            f"WARNING: updating old metadata to {vg.seqno} on {pv.path} "
+                            f"for VG {vg.name}."
+                        )
+        text = vg_to_text(vg, TextHeader.now(f"Write from {self._command}."))
+        data = text.encode("utf-8", errors="surrogateescape") + b"\0"
+        for pv in _of_vg(self._scan, vg):
+            for mda in _usable(pv):
+                assert mda.header is not None
+                limit = max_text(mda.header.size)
+                if mda.ignored:
+                    continue
+                if len(data) > limit:
+                    raise RefusedError(
+                        f"VG {vg.name} {vg.seqno} metadata on {pv.path} ({len(data)} bytes) "
+                        f"exceeds maximum metadata size ({limit} bytes)"
+                    )
+                self._areas.append(_Area(pv, mda.header))
+        if not self._areas:
+            raise RefusedError(f"Volume group {vg.name} has no metadata area to write to.")
+        for pv in _of_vg(self._scan, vg):
+            if not pv.in_use:
+                self._joined.append(pv)
+                write_label(self._host, pv, in_use=True)
+        for area in self._areas:
+            offset = next_offset(area.header.size, area.header.current)
+            area.locn = RawLocn.of_text(offset, data)
+            for start, part in ring_write(area.header.size, offset, data):
+                _write(self._host, area.pv.path, [(area.header.start + start, part)])
+        for area in self._areas:
+            _write_header(self._host, area, area.header.with_precommit(area.locn))
+
+    def commit(self) -> VolumeGroup:
+        """Make the new metadata the ones that count. DeviceError if no area could be written:
+        then the old ones still count."""
+        failures: list[UlvmError] = []
+        written = 0
+        for area in self._areas:
+            try:
+                _write_header(self._host, area, area.header.with_commit(area.locn))
+                written += 1
+            except UlvmError as error:
+                failures.append(error)
+        if not written:
+            raise DeviceError(f"Failed to commit VG {self.vg.name}: {failures[0].message}")
+        for failure in failures:
+            self._warn(f"WARNING: {failure.message}")
+        self._after()
+        return self.vg
+
+    def _after(self) -> None:
+        """Steps 11 and 12. The change stands: what fails here is told and no more."""
+        old = self._old
+        try:
+            if old is not None:
+                stay = {pv.uuid for pv in self.vg.pvs}
+                for pv in _of_vg(self._scan, old):
+                    if pv.uuid not in stay:
+                        _make_orphan(self._host, pv)
+                if old.name != self.vg.name:
+                    remove_backup(self._host, old.name)
+            backup_vg(self._host, self.vg, self._command)
+        except UlvmError as error:
+            self._warn(f"WARNING: {error.message}")
+
+    def revert(self) -> None:
+        """Forget the change. What cannot be taken back is told; it hinders no reader."""
+        try:
+            for area in self._areas:
+                if not area.locn.empty:
+                    _write_header(self._host, area, area.header.with_revert())
+            for pv in self._joined:
+                write_label(self._host, pv, in_use=False)
+        except UlvmError as error:
+            self._warn(f"WARNING: {error.message}")
+
+
+def prepare(
+    host: Host,
+    scan: Scan,
+    old: VolumeGroup | None,
+    new: VolumeGroup,
+    *,
+    command: str,
+    allow_missing: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Pending:
+    """Steps 1 to 8: everything that may be refused or fail, before anything counts.
+
+    `old` is None for a new VG. `allow_missing`: for what LVM allows while PVs are missing.
+    RefusedError, DeviceError: nothing has changed then.
+    """
+    _check(scan, new, allow_missing)
+    if old is not None:
+        archive_vg(host, old, command)
+    new = _stamped(scan, new)
+    check_vg(new)
+    pending = Pending(host, scan, old, new, command=command, warn=warn)
+    try:
+        pending._write_ahead()
+    except BaseException:
+        pending.revert()
+        raise
+    return pending
+
+
+def remove_vg(
+    host: Host,
+    scan: Scan,
+    vg: VolumeGroup,
+    *,
+    command: str,
+    warn: Callable[[str], None] = lambda text: None,
+) -> None:
+    """vgremove: clear both slots of every area, then make the PVs orphans; texts stay where they
+    are. A crash in between leaves PVs that are marked as used or the whole VG, never half."""
+    _check(scan, vg, allow_missing=False)
+    archive_vg(host, vg, command)
+    members = _of_vg(scan, vg)
+    for pv in members:
+        _clear_areas(host, pv)
+    for pv in members:
+        write_label(host, pv, in_use=False)
+    try:
+        remove_backup(host, vg.name)
+    except UlvmError as error:
+        warn(f"WARNING: {error.message}")
+
+
+def write_label(host: Host, pv: PvDevice, *, in_use: bool) -> None:
+    """Rewrite a PV's label with or without the mark that it belongs to a VG."""
+    header = pv.label.pv_header.with_in_use(in_use)
+    label = replace(pv.label, pv_header=header)
+    _write(host, pv.path, [(label.sector * SECTOR, label.pack())])
+
+
+def _check(scan: Scan, vg: VolumeGroup, allow_missing: bool) -> None:
+    if vg.partial and not allow_missing:
+        raise RefusedError(
+            f"Cannot change VG {vg.name} while PVs are missing.\n"
+            "See vgreduce --removemissing and vgextend --restoremissing.\n"
+            f"Cannot process volume group {vg.name}"
+        )
+    twice = [pv for pv in vg.pvs if pv.uuid in scan.duplicates]
+    if twice:
+        raise RefusedError(f"Cannot update volume group {vg.name} with duplicate PV devices.")
+    if "EXPORTED" in vg.status:
+        raise RefusedError(f"Volume group {vg.name} is exported")
+
+
+def _stamped(scan: Scan, vg: VolumeGroup) -> VolumeGroup:
+    """The next seqno, today's paths, and the mark on PVs that are missing."""
+    pvs = []
+    for pv in vg.pvs:
+        path = scan.path_of(pv.uuid)
+        if path is None:
+            pvs.append(replace(pv, flags=pv.flags | {"MISSING"}))
+        else:
+            pvs.append(replace(pv, device=path))
+    return replace(vg, seqno=vg.seqno + 1, pvs=tuple(pvs))
+
+
+def _of_vg(scan: Scan, vg: VolumeGroup) -> list[PvDevice]:
+    """The devices of a VG's PVs that are there, in the VG's order."""
+    found = (scan.by_uuid(pv.uuid) for pv in vg.pvs)
+    return [pv for pv in found if pv is not None]
+
+
+def _usable(pv: PvDevice) -> Sequence[MdaCopy]:
+    """Areas with a good header; an area with a bad one is not written over."""
+    return [mda for mda in pv.mdas if mda.header is not None]
+
+
+def _make_orphan(host: Host, pv: PvDevice) -> None:
+    _clear_areas(host, pv)
+    write_label(host, pv, in_use=False)
+
+
+def _clear_areas(host: Host, pv: PvDevice) -> None:
+    for mda in _usable(pv):
+        assert mda.header is not None
+        _write(host, pv.path, [(mda.header.start, mda.header.cleared().pack())])
+
+
+def _write_header(host: Host, area: _Area, header: MdaHeader) -> None:
+    _write(host, area.pv.path, [(header.start, header.pack())])
+
+
+def _write(host: Host, path: str, writes: Iterable[tuple[int, bytes]]) -> None:
+    """Write and flush: each call is one step of the protocol."""
+    device = host.opener(path, True)
+    try:
+        for offset, data in writes:
+            device.write(offset, data)
+        device.flush()
+    finally:
+        device.close()

@@ -1,0 +1,158 @@
+"""Physical volumes are made and unmade here: pvcreate(8), pvremove(8), and what stands in the way.
+
+Order of pvcreate: the first sectors are wiped (old label), metadata areas are zeroed and given
+empty headers, a flush, and the label last: a crash before it leaves no PV, after it a whole one.
+pvremove wipes the label first.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.errors import DeviceError, NotFoundError, RefusedError
+from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, PvHeader
+from ulvm.metadata.layout import PvOptions, plan_layout, usable_extents
+from ulvm.metadata.mda import MdaHeader
+from ulvm.metadata.model import PhysicalVolume
+from ulvm.units import SECTOR
+from ulvm.vgstore.devices import DeviceEntry, add_devices, remove_devices
+from ulvm.vgstore.host import Host
+from ulvm.vgstore.scan import PvDevice, read_pv
+
+__all__ = [
+    "Signature",
+    "as_member",
+    "create_pv",
+    "device_path",
+    "erase_pv",
+    "probe_signatures",
+    "wipe_signature",
+]
+
+_MIN_SIZE = 2 << 20
+"""Bytes: devices/pv_min_size of LVM2."""
+_MDA_CLEAN = 4096
+"""Bytes zeroed at the start of a new metadata area."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Something another program will know a device by. `offset` in bytes."""
+
+    name: str
+    offset: int
+    magic: bytes
+
+
+_SIGNATURES = (
+    Signature("ext4", 1080, b"\x53\xef"),
+    Signature("xfs", 0, b"XFSB"),
+    Signature("btrfs", 65600, b"_BHRfS_M"),
+    Signature("swap", 4086, b"SWAPSPACE2"),
+    Signature("crypto_LUKS", 0, b"LUKS\xba\xbe"),
+    Signature("gpt", 512, b"EFI PART"),
+    Signature("squashfs", 0, b"hsqs"),
+    Signature("iso9660", 32769, b"CD001"),
+    Signature("linux_raid_member", 4096, b"\xfc\x4e\x2b\xa9"),
+    Signature("bcachefs/bcache", 4120, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
+    Signature("zfs_member", 128 << 10, b"\x0c\xb1\xba\x00"),
+    Signature("DOS/MBR boot", 510, b"\x55\xaa"),
+)
+"""Offsets and magic bytes as blkid(8) and the kernel's superblocks have them."""
+
+
+def device_path(path: str) -> str:
+    """The absolute path of a device named on a command line; NotFoundError if there is none."""
+    absolute = os.path.abspath(path)
+    try:
+        mode = os.stat(absolute).st_mode
+    except OSError as error:
+        raise NotFoundError(f"No device found for {path}: {error.strerror}.") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise NotFoundError(f"No device found for {path}: it is neither a file nor a disk.")
+    return absolute
+
+
+def probe_signatures(device: BlockDevice) -> list[Signature]:
+    """File systems, partition tables and the like on a device, other than LVM's own label."""
+    found = []
+    for signature in _SIGNATURES:
+        end = signature.offset + len(signature.magic)
+        if end <= device.size:
+            data = device.read(signature.offset, len(signature.magic))
+            if data == signature.magic:
+                found.append(signature)
+    return found
+
+
+def wipe_signature(device: BlockDevice, signature: Signature) -> None:
+    """Overwrite the magic bytes, and no more, as wipefs(8) does."""
+    device.write(signature.offset, bytes(len(signature.magic)))
+    device.flush()
+
+
+def create_pv(host: Host, path: str, *, uuid: str, options: PvOptions) -> PvDevice:
+    """Make the device a PV in no VG and enter it in the devices file.
+
+    The caller holds the global lock and has asked about whatever is on the device.
+    RefusedError if it is too small or the options do not fit.
+    """
+    device = host.opener(path, True)
+    try:
+        size = device.size
+        if size < _MIN_SIZE:
+            raise RefusedError(f"Cannot use {path}: device is too small (pv_min_size)")
+        layout = plan_layout(size // SECTOR, options, device=path)
+        header = PvHeader(
+            uuid,
+            size // SECTOR * SECTOR,
+            data_areas=(DiskLocn(layout.pe_start * SECTOR, 0),),
+            metadata_areas=layout.metadata_areas,
+            bootloader_areas=layout.bootloader_areas,
+        )
+        label = Label(options.label_sector, header)
+        device.write(0, bytes(LABEL_SCAN_SIZE))
+        for area in layout.metadata_areas:
+            device.write(area.offset, bytes(min(_MDA_CLEAN, area.size)))
+            device.write(area.offset, MdaHeader(area.offset, area.size).pack())
+        device.flush()
+        device.write(label.sector * SECTOR, label.pack())
+        device.flush()
+        pv = read_pv(path, device, {}, [])
+    finally:
+        device.close()
+    if pv is None:
+        raise DeviceError(f"{path}: the label that was written cannot be read back.")
+    add_devices(host, [DeviceEntry(path, uuid)])
+    return pv
+
+
+def erase_pv(host: Host, path: str) -> None:
+    """Wipe the label, so that the device is no PV any more, and drop it from the devices file."""
+    device = host.opener(path, True)
+    try:
+        device.write(0, bytes(min(LABEL_SCAN_SIZE, device.size)))
+        device.flush()
+    finally:
+        device.close()
+    remove_devices(host, [path])
+
+
+def as_member(pv: PvDevice, extent_size: int) -> PhysicalVolume:
+    """How the PV will stand in a VG whose extents have `extent_size` sectors."""
+    header = pv.label.pv_header
+    sectors = header.device_size // SECTOR or pv.size // SECTOR
+    pe_start = header.pe_start // SECTOR
+    boot = header.bootloader_areas[0] if header.bootloader_areas else DiskLocn(0, 0)
+    return PhysicalVolume(
+        header.uuid,
+        pv.path,
+        sectors,
+        pe_start,
+        usable_extents(sectors, pe_start, header.metadata_areas, extent_size),
+        ba_start=boot.offset // SECTOR,
+        ba_size=boot.size // SECTOR,
+    )

@@ -1,0 +1,321 @@
+"""What lies on the devices of a host: labels, metadata areas, and the volume groups they hold.
+
+One pass opens every device once and reads the label and, of each area, the header and the
+committed text; a text that several areas share is parsed once. Reading takes no lock and changes
+nothing; what is odd is told in `Scan.warnings`, in LVM2's words.
+
+Which text counts (spec/lvm2-format.md sec. 4): the highest seqno of a VG. Slot 1 (precommitted)
+is never read. An area whose text or header is damaged is passed over while another one is good.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.errors import DeviceError, FormatError, NotFoundError, UlvmError
+from ulvm.metadata.crc import lvm_crc
+from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, find_label
+from ulvm.metadata.mda import MDA_HEADER_SIZE, MdaHeader, ring_parts
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.text import vg_from_text
+from ulvm.units import SECTOR
+from ulvm.vgstore.devices import read_devices
+from ulvm.vgstore.host import Host
+
+__all__ = ["MdaCopy", "PvDevice", "Scan", "read_pv", "scan"]
+
+_MAX_TEXT = 64 << 20
+"""Bytes; a header that claims more is damaged or hostile."""
+
+
+@dataclass(frozen=True, slots=True)
+class MdaCopy:
+    """One metadata area of a PV; offsets and sizes in bytes. `header` is None if it is bad."""
+
+    offset: int
+    size: int
+    header: MdaHeader | None = None
+    vg: VolumeGroup | None = None
+    vg_name: str | None = None
+    """The name its text gives, even if the text cannot be understood."""
+    problem: str | None = None
+
+    @property
+    def ignored(self) -> bool:
+        return self.header is not None and self.header.ignored
+
+
+@dataclass(frozen=True, slots=True)
+class PvDevice:
+    """A device with a PV label on it. `size` is the device's own, in bytes."""
+
+    path: str
+    size: int
+    label: Label
+    mdas: tuple[MdaCopy, ...] = ()
+    vg_name: str | None = None
+
+    @property
+    def uuid(self) -> str:
+        """In text form, with dashes."""
+        return self.label.pv_header.uuid
+
+    @property
+    def in_use(self) -> bool:
+        """The header says that the PV belongs to a VG."""
+        return self.label.pv_header.in_use
+
+
+@dataclass(frozen=True)
+class Scan:
+    """All PVs by path and all VGs by name, as of one pass."""
+
+    pvs: tuple[PvDevice, ...] = ()
+    vgs: tuple[VolumeGroup, ...] = ()
+    warnings: tuple[str, ...] = ()
+    broken: dict[str, str] = field(default_factory=dict)
+    """VGs of which no text can be understood, and why."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Paths of the devices file that could not be read, and why."""
+    duplicates: frozenset[str] = frozenset()
+    """UUIDs of PVs that lie on two devices."""
+
+    def vg(self, name: str) -> VolumeGroup:
+        """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood."""
+        for vg in self.vgs:
+            if vg.name == name:
+                return vg
+        if name in self.broken:
+            raise FormatError(f"{self.broken[name]}\nCannot process volume group {name}")
+        raise NotFoundError(f'Volume group "{name}" not found')
+
+    def pv(self, path: str) -> PvDevice:
+        """The PV on a device; NotFoundError as LVM prints it."""
+        for pv in self.pvs:
+            if pv.path == path:
+                return pv
+        raise NotFoundError(f'Failed to find physical volume "{path}".')
+
+    def by_uuid(self, pv_uuid: str) -> PvDevice | None:
+        return next((pv for pv in self.pvs if pv.uuid == pv_uuid), None)
+
+    def path_of(self, pv_uuid: str) -> str | None:
+        """The device that holds a PV; None for a missing one."""
+        pv = self.by_uuid(pv_uuid)
+        return pv.path if pv else None
+
+
+def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
+    """Look at every device of the devices file, and at `extra_paths`."""
+    entries = read_devices(host)
+    texts: dict[tuple[int, int], VolumeGroup | FormatError] = {}
+    warnings: list[str] = []
+    unreadable: dict[str, str] = {}
+    found: list[PvDevice] = []
+    for path in dict.fromkeys([*(e.path for e in entries), *extra_paths]):
+        try:
+            device = host.opener(path, False)
+        except UlvmError as error:
+            unreadable[path] = error.message
+            continue
+        try:
+            pv = read_pv(path, device, texts, warnings)
+        except DeviceError as error:
+            unreadable[path] = error.message
+            warnings.append(f"WARNING: {path}: {error.message}")
+            continue
+        finally:
+            device.close()
+        if pv is not None:
+            found.append(pv)
+    expected = {e.path: e.pv_uuid for e in entries}
+    pvs, duplicates = _without_duplicates(found, expected, warnings)
+    vgs, broken = _assemble(pvs, warnings)
+    owner = {p.uuid: vg.name for vg in vgs for p in vg.pvs}
+    named = tuple(replace(pv, vg_name=owner.get(pv.uuid, _broken_owner(pv, broken))) for pv in pvs)
+    return Scan(named, tuple(vgs), tuple(warnings), broken, unreadable, duplicates)
+
+
+# -- one device -----------------------------------------------------------------------------------
+
+
+def read_pv(
+    path: str,
+    device: BlockDevice,
+    texts: dict[tuple[int, int], VolumeGroup | FormatError],
+    warnings: list[str],
+) -> PvDevice | None:
+    """The PV on an open device, or None. `texts` keeps what was parsed, by size and checksum."""
+    size = device.size
+    if size < LABEL_SCAN_SIZE:
+        return None
+    try:
+        label = find_label(device.read(0, LABEL_SCAN_SIZE))
+    except FormatError as error:
+        warnings.append(f"WARNING: {path}: {error.message}")
+        return None
+    if label is None:
+        return None
+    areas = label.pv_header.metadata_areas
+    mdas = tuple(_read_mda(path, device, area, texts, warnings) for area in areas)
+    return PvDevice(path, size, label, mdas)
+
+
+def _read_mda(
+    path: str,
+    device: BlockDevice,
+    area: DiskLocn,
+    texts: dict[tuple[int, int], VolumeGroup | FormatError],
+    warnings: list[str],
+) -> MdaCopy:
+    offset, size = area
+    copy = MdaCopy(offset, size)
+    if offset + max(size, MDA_HEADER_SIZE) > device.size:
+        warnings.append(f"WARNING: metadata area on {path} at {offset} is beyond the device.")
+        return replace(copy, problem="beyond the device")
+    try:
+        header = MdaHeader.unpack(device.read(offset, MDA_HEADER_SIZE), start=offset, device=path)
+    except FormatError as error:
+        warnings += [f"WARNING: {line}" for line in error.message.splitlines()]
+        warnings.append(f"WARNING: bad metadata header on {path} at {offset}.")
+        return replace(copy, problem=error.message)
+    copy = replace(copy, header=header)
+    locn = header.current
+    if locn is None:
+        return copy
+    if header.size > device.size - offset or locn.size > _MAX_TEXT:
+        warnings.append(f"WARNING: bad metadata text size on {path} at {offset}.")
+        return replace(copy, problem="bad text size")
+    parts = ring_parts(header.size, locn.offset, locn.size)
+    text = b"".join(device.read(offset + start, length) for start, length in parts)
+    if lvm_crc(text) != locn.checksum:
+        where = offset + locn.offset
+        warnings.append(f"WARNING: Checksum error on {path} at offset {where}.")
+        return replace(copy, problem="checksum", vg_name=_first_word(text))
+    key = (locn.size, locn.checksum)
+    if key not in texts:
+        try:
+            texts[key] = vg_from_text(text.rstrip(b"\0"))
+        except FormatError as error:
+            texts[key] = error
+    parsed = texts[key]
+    if isinstance(parsed, FormatError):
+        return replace(copy, problem=parsed.message, vg_name=_first_word(text))
+    return replace(copy, vg=parsed, vg_name=parsed.name)
+
+
+def _first_word(text: bytes) -> str | None:
+    """The VG's name at the beginning of a text, so far as it can be told."""
+    words = text[:256].decode("ascii", errors="replace").split(None, 2)
+    return words[0] if len(words) > 1 and words[1] == "{" else None
+
+
+# -- all devices ----------------------------------------------------------------------------------
+
+
+def _without_duplicates(
+    found: Sequence[PvDevice], expected: dict[str, str | None], warnings: list[str]
+) -> tuple[list[PvDevice], frozenset[str]]:
+    """Of two devices with one PV UUID, that which the devices file has it on, else the first."""
+    by_uuid: dict[str, list[PvDevice]] = defaultdict(list)
+    for pv in found:
+        by_uuid[pv.uuid].append(pv)
+    kept, duplicates = [], set()
+    for uuid, same in by_uuid.items():
+        chosen = next((pv for pv in same if expected.get(pv.path) == uuid), same[0])
+        kept.append(chosen)
+        for other in same:
+            if other is not chosen:
+                duplicates.add(uuid)
+                warnings.append(f"WARNING: Not using device {other.path} for PV {uuid}.")
+        if uuid in duplicates:
+            warnings.append(
+                f"WARNING: PV {uuid} prefers device {chosen.path} because it was there first."
+            )
+    return kept, frozenset(duplicates)
+
+
+def _copies(pvs: Iterable[PvDevice]) -> Iterator[tuple[PvDevice, MdaCopy, VolumeGroup]]:
+    for pv in pvs:
+        for mda in pv.mdas:
+            if mda.vg is not None:
+                yield pv, mda, mda.vg
+
+
+def _assemble(
+    pvs: Sequence[PvDevice], warnings: list[str]
+) -> tuple[list[VolumeGroup], dict[str, str]]:
+    newest: dict[str, tuple[VolumeGroup, PvDevice]] = {}
+    for pv, _, vg in _copies(pvs):
+        known = newest.get(vg.uuid)
+        if known is None or vg.seqno > known[0].seqno:
+            newest[vg.uuid] = (vg, pv)
+    _warn_about_old_copies(pvs, newest, warnings)
+    present = {pv.uuid: pv for pv in pvs}
+    vgs: list[VolumeGroup] = []
+    names: set[str] = set()
+    for vg, _ in newest.values():
+        if vg.name in names:
+            warnings.append(
+                f"WARNING: There are two volume groups named {vg.name}; "
+                f"the one with UUID {vg.uuid} is not used."
+            )
+            continue
+        names.add(vg.name)
+        vgs.append(_with_missing(vg, present, warnings))
+    broken = {}
+    for pv in pvs:
+        for mda in pv.mdas:
+            name = mda.vg_name
+            if mda.vg is None and mda.problem is not None and name and name not in names:
+                broken[name] = mda.problem
+    return vgs, broken
+
+
+def _warn_about_old_copies(
+    pvs: Sequence[PvDevice],
+    newest: dict[str, tuple[VolumeGroup, PvDevice]],
+    warnings: list[str],
+) -> None:
+    inconsistent = set()
+    for pv, _, vg in _copies(pvs):
+        best, where = newest[vg.uuid]
+        if vg.seqno < best.seqno and best.pv(pv.uuid) is not None:
+            warnings.append(
+                f"WARNING: ignoring metadata seqno {vg.seqno} on {pv.path} for seqno "
+                f"{best.seqno} on {where.path} for VG {best.name}."
+            )
+            inconsistent.add(best.name)
+    for name in sorted(inconsistent):
+        warnings.append(f"WARNING: Inconsistent metadata found for VG {name}.")
+        warnings.append("See vgck --updatemetadata to correct inconsistency.")
+
+
+def _with_missing(
+    vg: VolumeGroup, present: dict[str, PvDevice], warnings: list[str]
+) -> VolumeGroup:
+    missing = [p for p in vg.pvs if p.uuid not in present]
+    for pv in missing:
+        warnings.append(f"WARNING: Couldn't find device with uuid {pv.uuid}.")
+    for pv in missing:
+        last = pv.device or "unknown device"
+        warnings.append(f"WARNING: VG {vg.name} is missing PV {pv.uuid} (last written to {last}).")
+    for pv in vg.pvs:
+        device = present.get(pv.uuid)
+        if device is not None and device.size < pv.dev_size * SECTOR:
+            warnings.append(
+                f"WARNING: Device {device.path} has size of {device.size // SECTOR} sectors which "
+                f"is smaller than corresponding PV size of {pv.dev_size} sectors. "
+                "Was device resized?"
+            )
+            warnings.append(
+                f"WARNING: One or more devices used as PVs in VG {vg.name} have changed sizes."
+            )
+    return replace(vg, missing_uuids=frozenset(p.uuid for p in missing))
+
+
+def _broken_owner(pv: PvDevice, broken: dict[str, str]) -> str | None:
+    return next((m.vg_name for m in pv.mdas if m.vg_name in broken), None)
