@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 _RECEIVE = 256 << 10
 """First size of the buffers in bytes; they grow to the largest request seen."""
 _SEND = 256 << 10
+_KEEP = 4 << 20
+"""A buffer that grew beyond this is given back when the client pauses."""
 _EXACT = 64 << 10
 """Data of a write from this length on are received without anything of the next request."""
 _BATCH = 128 << 10
@@ -86,6 +88,10 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
                 filled = 0
             if start == end:
                 start = end = 0
+                if len(received) > _KEEP:
+                    received = memoryview(bytearray(_RECEIVE))
+                if len(replies) > _KEEP:
+                    replies = memoryview(bytearray(_SEND))
             elif len(received) - start < 28:
                 received[: end - start] = received[start:end]
                 start, end = 0, end - start

@@ -276,6 +276,19 @@ def test_no_space_left_on_the_host(small_file_system: Path) -> None:
 
 
 @needs.root
+def test_zeroes_are_written_where_the_file_system_cannot_zero_a_range(
+    small_file_system: Path,
+) -> None:
+    path = small_file_system / "image"
+    path.write_bytes(b"x" * 65536)
+    device = FileDevice(str(path))
+    device.write_zeroes(1000, 30000, no_hole=True)
+    assert device.read(0, 65536) == b"x" * 1000 + bytes(30000) + b"x" * 34536
+    assert allocated(str(path)) == 65536
+    device.close()
+
+
+@needs.root
 @needs.loop
 def test_after_a_failed_flush_every_flush_fails(small_file_system: Path) -> None:
     """The kernel says so once and then forgets; what was lost is lost all the same."""
