@@ -57,8 +57,8 @@ class MappedDevice(BlockDevice):
         self._honour_flush = honour_flush
         self._notify = notify
         self._events = threading.Condition()
-        self._gate = threading.Condition(threading.Lock())
-        self._gate_lock = self._gate
+        self._gate_lock = threading.Lock()  # bare: a Condition is entered by Python code
+        self._gate = threading.Condition(self._gate_lock)
         self._in_flight = 0
         self._closed = 0
         self._table = _NO_TABLE

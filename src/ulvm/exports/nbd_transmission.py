@@ -74,6 +74,7 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
     readinto, write = device.readinto, device.write
     recv_into, sendall = sock.recv_into, sock.sendall
     parse, read_head, simple = REQUEST.unpack_from, _READ_HEAD.pack_into, SIMPLE_REPLY.pack_into
+    simple_magic, chunk_magic = SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC
 
     received = memoryview(bytearray(max(_RECEIVE, len(first))))
     received[: len(first)] = first
@@ -120,11 +121,10 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
                 error = _number(failure, agreed)
             else:
                 if structured:
-                    read_head(
-                        replies, filled, 0x668E33EF, 1, 1, cookie, length + 8, offset
-                    )  # DONE, OFFSET_DATA
+                    # DONE, OFFSET_DATA
+                    read_head(replies, filled, chunk_magic, 1, 1, cookie, length + 8, offset)
                 else:
-                    simple(replies, filled, SIMPLE_REPLY_MAGIC, 0, cookie)
+                    simple(replies, filled, simple_magic, 0, cookie)
                 filled = body + length
 
         elif kind == 1:  # WRITE
@@ -149,7 +149,7 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
             if length <= end - start:
                 start += length
             if not error:
-                simple(replies, filled, SIMPLE_REPLY_MAGIC, 0, cookie)
+                simple(replies, filled, simple_magic, 0, cookie)
                 filled += 16
 
         elif kind == CommandType.DISC:
