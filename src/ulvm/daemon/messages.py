@@ -33,8 +33,10 @@ __all__ = [
 MAX_MESSAGE = 16 << 20
 """Length of the longest line in bytes: a table of some 200,000 targets."""
 
-_INFO_FIELDS = {field.name: {"str": str, "int": int, "bool": bool}[str(field.type)]
-                for field in fields(DeviceInfo)}
+_INFO_FIELDS = {
+    field.name: {"str": str, "int": int, "bool": bool}[str(field.type)]
+    for field in fields(DeviceInfo)
+}
 
 
 def encode(message: Mapping[str, Any]) -> bytes:

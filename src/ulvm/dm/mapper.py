@@ -89,6 +89,11 @@ class LocalMapper:
             raise NotFoundError(f"Device {device} not found")
         return found
 
+    def mapped_by_name(self, name: str) -> MappedDevice | None:
+        """The device of this very name."""
+        with self._lock:
+            return self._devices.get(name)
+
     def resolve(self, word: str, *, writable: bool = True) -> BlockDevice:
         """The device that a word of a table line means (see `dm_ioctl`)."""
         name = word

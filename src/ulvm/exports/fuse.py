@@ -202,7 +202,21 @@ class FuseServer:
             result.st_size, result.st_blocks = size, (size + 511) // 512
         return 0
 
-    def _readdir(self, path: bytes, buffer: int, fill: Callable[..., int], *_: Any) -> int:
+    def _opendir(self, path: bytes, file_info: int) -> int:
+        if path != b"/" and self._directory(path) is None:
+            return -errno.ENOENT
+        self._open_directories[self._give_number(file_info)] = path
+        return 0
+
+    def _releasedir(self, path: bytes | None, file_info: int) -> int:
+        self._open_directories.pop(self._number(file_info), None)
+        return 0
+
+    def _readdir(
+        self, _: bytes | None, buffer: int, fill: Callable[..., int], offset: int, file_info: int,
+        *flags: Any,
+    ) -> int:  # fmt: skip
+        path = self._open_directories[self._number(file_info)]
         names = self._directory(path)
         if names is None:
             return -errno.ENOENT

@@ -1,0 +1,235 @@
+"""The command's end of the control socket: `DeviceMapper` over `<run_dir>/control.sock`.
+
+One connection, one request at a time. With a lease (the default) what this connection suspends
+is not left suspended when it dies: the daemon brings the devices to the committed metadata.
+`dmsetup suspend`, which is meant to outlive its process, works without one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ulvm.daemon.messages import (
+    MAX_MESSAGE,
+    decode,
+    encode,
+    error_of,
+    info_of,
+    lines_of,
+    lines_to_json,
+)
+from ulvm.daemon.state import read_state
+from ulvm.dm_ioctl import DeviceInfo, TableLine
+from ulvm.errors import DeviceError, ProtocolError
+
+__all__ = ["CONTROL_SOCKET", "NBD_SOCKET", "DaemonClient", "connect"]
+
+CONTROL_SOCKET = "control.sock"
+NBD_SOCKET = "nbd.sock"
+_START_SECONDS = 60.0
+
+
+class DaemonClient:
+    """For one thread. Errors are those of `DeviceMapper`; DeviceError when the daemon is gone."""
+
+    def __init__(self, sock: socket.socket, *, lease: bool = True) -> None:
+        self._sock = sock
+        self._lease = lease
+        self._pending = bytearray()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _call(self, op: str, args: Mapping[str, Any] | None = None) -> Any:
+        try:
+            self._sock.sendall(encode({"op": op, "args": dict(args or {})}))
+            reply = decode(self._line())
+        except OSError as error:
+            raise DeviceError(f"The daemon does not answer: {error}.") from error
+        if "error" in reply:
+            raise error_of(reply["error"])
+        return reply.get("result")
+
+    def _line(self) -> bytes:
+        while (end := self._pending.find(b"\n")) < 0:
+            if len(self._pending) > MAX_MESSAGE:
+                raise ProtocolError("a reply of the daemon is too long")
+            more = self._sock.recv(1 << 16)
+            if not more:
+                raise DeviceError("The daemon went away in the middle of a request.")
+            self._pending += more
+        line = bytes(self._pending[:end])
+        del self._pending[: end + 1]
+        return line
+
+    # -- DeviceMapper -----------------------------------------------------------------------
+
+    def create(
+        self, name: str, uuid: str = "", *, minor: int | None = None, read_only: bool = False
+    ) -> DeviceInfo:
+        args = {"name": name, "uuid": uuid, "minor": minor, "read_only": read_only}
+        return info_of(self._call("create", args))
+
+    def load(
+        self, device: str, table: Sequence[TableLine], *, read_only: bool = False
+    ) -> DeviceInfo:
+        args = {"device": device, "table": lines_to_json(table), "read_only": read_only}
+        return info_of(self._call("load", args))
+
+    def clear(self, device: str) -> DeviceInfo:
+        return info_of(self._call("clear", {"device": device}))
+
+    def suspend(self, device: str, *, lockfs: bool = True, flush: bool = True) -> DeviceInfo:
+        args = {"device": device, "lockfs": lockfs, "flush": flush, "lease": self._lease}
+        return info_of(self._call("suspend", args))
+
+    def resume(self, device: str) -> DeviceInfo:
+        return info_of(self._call("resume", {"device": device}))
+
+    def remove(self, device: str, *, force: bool = False, retry: bool = False) -> None:
+        self._call("remove", {"device": device, "force": force, "retry": retry})
+
+    def rename(self, device: str, new_name: str) -> DeviceInfo:
+        return info_of(self._call("rename", {"device": device, "new_name": new_name}))
+
+    def set_uuid(self, device: str, uuid: str) -> DeviceInfo:
+        return info_of(self._call("set_uuid", {"device": device, "uuid": uuid}))
+
+    def table(self, device: str, *, inactive: bool = False) -> list[TableLine]:
+        return lines_of(self._call("table", {"device": device, "inactive": inactive}))
+
+    def status(self, device: str, *, flush: bool = True) -> list[TableLine]:
+        return lines_of(self._call("status", {"device": device, "flush": flush}))
+
+    def info(self, device: str) -> DeviceInfo:
+        return info_of(self._call("info", {"device": device}))
+
+    def deps(self, device: str, *, inactive: bool = False) -> list[tuple[int, int]]:
+        found = self._call("deps", {"device": device, "inactive": inactive})
+        return [(int(major), int(minor)) for major, minor in found]
+
+    def message(self, device: str, sector: int, message: str) -> str:
+        args = {"device": device, "sector": sector, "message": message}
+        return str(self._call("message", args))
+
+    def wait(self, device: str, event_nr: int | None = None, timeout: float | None = None) -> int:
+        args = {"device": device, "event_nr": event_nr, "timeout": timeout}
+        return int(self._call("wait", args))
+
+    def devices(self) -> list[DeviceInfo]:
+        return [info_of(value) for value in self._call("devices")]
+
+    def targets(self) -> list[tuple[str, tuple[int, int, int]]]:
+        return [(str(name), (int(a), int(b), int(c))) for name, (a, b, c) in self._call("targets")]
+
+    def device_name(self, major: int, minor: int) -> str | None:
+        found = self._call("device_name", {"major": major, "minor": minor})
+        return None if found is None else str(found)
+
+    # -- the daemon itself ------------------------------------------------------------------
+
+    def daemon_status(self) -> dict[str, Any]:
+        """Process, sockets, and what is open; see `daemon.service`."""
+        return dict(self._call("daemon_status"))
+
+    def listen(self, host: str, port: int) -> int:
+        """Serve NBD on a TCP port of a loopback address, too; returns the port."""
+        return int(self._call("listen", {"host": host, "port": port}))
+
+    def stop(self, *, force: bool = False) -> None:
+        """Returns when the daemon has taken everything down. BusyError while volumes are open,
+        unless `force`."""
+        self._call("stop", {"force": force})
+        try:
+            while self._sock.recv(1 << 16):
+                pass
+        except OSError:
+            return  # it is gone
+
+
+def connect(
+    run_dir: Path,
+    *,
+    start: bool,
+    system_dir: Path | None = None,
+    overrides: str = "",
+    lease: bool = True,
+) -> DaemonClient | None:
+    """The daemon of this run directory.
+
+    `start`: start one if none runs; it needs `system_dir`. Without it None if none runs, except
+    that one which was killed with volumes active is started anew, and brings them back.
+    """
+    sock = _try(run_dir)
+    if sock is None and system_dir is not None and (start or read_state(run_dir) is not None):
+        sock = _start(run_dir, system_dir, overrides)
+    return None if sock is None else DaemonClient(sock, lease=lease)
+
+
+def _try(run_dir: Path) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(str(run_dir / CONTROL_SOCKET))
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise DeviceError(
+            f"Cannot connect to {run_dir / CONTROL_SOCKET}: {error.strerror or error}.",
+            errno=error.errno,
+        ) from error
+    return sock
+
+
+def _start(run_dir: Path, system_dir: Path, overrides: str) -> socket.socket:
+    """Start the daemon, detached, and wait until it serves. If another command started one at
+    the same moment, that one is taken."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        said = _launch(run_dir, system_dir, overrides)
+        sock = _try(run_dir)
+        if sock is not None:
+            return sock
+        if "already runs" not in said or time.monotonic() > deadline:
+            reason = said.strip() or f"see {run_dir / 'ulvmd.log'}"
+            raise DeviceError(f"The daemon did not start: {reason}")
+        time.sleep(0.05)
+
+
+def _launch(run_dir: Path, system_dir: Path, overrides: str) -> str:
+    """Run the program; what it says on its ready pipe: nothing if all is well."""
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "ulvm.daemon.service", "--detached"]
+    command += ["--run-dir", str(run_dir), "--system-dir", str(system_dir)]
+    command += ["--ready-fd", str(writer)]
+    if overrides:
+        command += ["--config", overrides]
+    try:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(writer,),
+            start_new_session=True,
+            cwd="/",
+        ) as parent:
+            os.close(writer)
+            writer = -1
+            with os.fdopen(reader, "rb") as stream:
+                reader = -1
+                said = stream.read().decode(errors="replace")
+            parent.wait()  # the daemon itself goes on in a child of it
+        return said
+    finally:
+        for descriptor in (reader, writer):
+            if descriptor >= 0:
+                os.close(descriptor)

@@ -1,0 +1,177 @@
+"""The daemon's end of the control socket: a thread for each connection, one request at a time.
+
+Only the owner of the daemon and root get an answer (SO_PEERCRED; the socket is 0600 as well).
+A malformed request ends its connection and nothing else. A connection that suspended devices with
+a lease and dies before it resumed them is reported to `abandoned`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ulvm.daemon.messages import MAX_MESSAGE, decode, encode, error_to_json
+from ulvm.errors import BusyError, DeviceError, ProtocolError, UlvmError
+
+__all__ = ["Connection", "ControlServer", "Handler"]
+
+log = logging.getLogger(__name__)
+
+_CREDENTIALS = struct.Struct("3i")
+_BACKLOG = 64
+
+
+class Connection:
+    """One client, as the handlers see it. `leased`: the UUIDs or names it holds suspended."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.leased: set[str] = set()
+        self.after_reply: Callable[[], None] | None = None
+        """Run once the reply to this request is on its way."""
+
+    def hung_up(self) -> bool:
+        """Whether the client has gone away."""
+        ready, _, _ = select.select([self.sock], [], [], 0)
+        if not ready:
+            return False
+        try:
+            return self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
+Handler = Callable[[Connection, Mapping[str, Any]], Any]
+"""Gets the arguments of a request and returns what is JSON; raises UlvmError."""
+
+
+class ControlServer:
+    """`handlers` by operation. Thread safe."""
+
+    def __init__(
+        self,
+        path: Path,
+        handlers: Mapping[str, Handler],
+        *,
+        abandoned: Callable[[set[str]], None],
+    ) -> None:
+        self._path = path
+        self._handlers = handlers
+        self._abandoned = abandoned
+        self._lock = threading.Lock()
+        self._connections: set[Connection] = set()
+        self._listener: socket.socket | None = None
+
+    def start(self) -> None:
+        """Listen. The caller holds the run directory's lock, so a socket there is a dead one's."""
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            os.fchmod(listener.fileno(), 0o600)  # bind takes the mode from the socket
+            listener.bind(str(self._path))
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise DeviceError(
+                f"Cannot listen on {self._path}: {error.strerror or error}."
+            ) from error
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), name="control", daemon=True).start()
+
+    def stop(self) -> None:
+        """Take no more connections and hang up on those there are."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._path.unlink(missing_ok=True)
+            _hang_up(listener)
+            listener.close()
+        with self._lock:
+            open_ones = list(self._connections)
+        for connection in open_ones:
+            _hang_up(connection.sock)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while self._listener is listener:
+            try:
+                sock, _ = listener.accept()
+            except OSError as error:
+                if self._listener is listener:
+                    log.error("control socket: %s", error)
+                return
+            threading.Thread(
+                target=self._run, args=(sock,), name="control-client", daemon=True
+            ).start()
+
+    def _run(self, sock: socket.socket) -> None:
+        connection = Connection(sock)
+        with self._lock:
+            self._connections.add(connection)
+        try:
+            _check_peer(sock)
+            self._serve(connection)
+        except (ProtocolError, BusyError) as error:
+            log.warning("control client: %s", error)
+        except OSError as error:
+            log.debug("control client: %s", error)
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+            sock.close()
+            if connection.leased and self._listener is not None:
+                self._abandoned(connection.leased)
+
+    def _serve(self, connection: Connection) -> None:
+        pending = bytearray()
+        while True:
+            end = pending.find(b"\n")
+            if end >= 0:
+                line = bytes(pending[:end])
+                del pending[: end + 1]
+                connection.sock.sendall(encode(self._answer(connection, line)))
+                if connection.after_reply is not None:
+                    connection.after_reply()
+                continue
+            if len(pending) > MAX_MESSAGE:
+                raise ProtocolError("a request is too long")
+            more = connection.sock.recv(1 << 16)
+            if not more:
+                return
+            pending += more
+
+    def _answer(self, connection: Connection, line: bytes) -> dict[str, Any]:
+        request = decode(line)
+        op, args = request.get("op"), request.get("args", {})
+        handler = self._handlers.get(op) if isinstance(op, str) else None
+        if handler is None or not isinstance(args, dict):
+            raise ProtocolError(f"unknown request {str(op)[:64]!r}")
+        try:
+            return {"result": handler(connection, args)}
+        except (KeyError, TypeError, ValueError) as error:
+            # Arguments of the wrong shape; the handlers convert what they take.
+            log.warning("request %s: %r", op, error)
+            return {"error": error_to_json(ProtocolError(f"bad arguments of {op}: {error!r}"))}
+        except UlvmError as error:
+            return {"error": error_to_json(error)}
+
+
+def _check_peer(sock: socket.socket) -> None:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(raw)
+    if uid not in (0, os.geteuid()):
+        raise ProtocolError(f"process {pid} of user {uid} has no business here")
+
+
+def _hang_up(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError as error:
+        log.debug("hang up: %s", error)

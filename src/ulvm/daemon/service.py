@@ -1,0 +1,430 @@
+"""ulvmd: the composition root. It holds the mapped devices and opens the doors to them.
+
+    ulvmd.lock    one daemon for a run directory (flock)
+    control.sock  the device-mapper calls, for commands
+    nbd.sock      NBD
+    dev/          the FUSE tree
+    state.json    what to bring back after kill -9
+    ulvmd.log     what happened
+
+Order of a start: lock, devices from the state file, NBD, FUSE, control socket, ready. Who can
+connect finds everything there. Order of a stop: control socket, doors, devices (flushed), state.
+
+What a command left suspended when it died, or a killed daemon found suspended in its state, is
+brought to the committed metadata by `ulvm vgchange --refresh`, started as a process of its own:
+it takes the VG's lock and reads the metadata, which is not the daemon's business.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ulvm.activation.names import LVM_UUID_PREFIX, split_dm_name
+from ulvm.activation.status import parse_snapshot_status
+from ulvm.daemon.client import CONTROL_SOCKET, NBD_SOCKET
+from ulvm.daemon.control import Connection, ControlServer
+from ulvm.daemon.messages import info_to_json, lines_of, lines_to_json
+from ulvm.daemon.monitor import Monitor
+from ulvm.daemon.state import drop_state, read_state, write_state
+from ulvm.daemon.volumes import DEV_DIR, MapperExports, MountFreezer, export_names, name_of_path
+from ulvm.dm.device import MappedDevice
+from ulvm.dm.mapper import LocalMapper
+from ulvm.errors import BusyError, FormatError, NotFoundError, UlvmError
+from ulvm.exports.fuse import FuseServer
+from ulvm.exports.nbd_server import NbdServer
+from ulvm.vgstore.config import Config
+from ulvm.vgstore.host import CONFIG_FILE, Host
+
+__all__ = ["Service", "main"]
+
+log = logging.getLogger("ulvmd")
+
+LOG_FILE = "ulvmd.log"
+_LOCK_FILE = "ulvmd.lock"
+_PR_SET_IO_FLUSHER = 57  # linux/prctl.h
+_WAIT_SLICE = 0.5
+_OOM_SCORE = -500
+
+
+class Service:
+    """One daemon. `start` and `stop` are called once each, by the main thread."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._run_dir = host.run_dir
+        freezer = MountFreezer(self._run_dir)
+        self.mapper = LocalMapper(
+            name_of_path=lambda path: name_of_path(path, self._run_dir),
+            durability=host.config.get_str("ulvm/durability", "host"),
+            log=log.warning,
+            freezer=freezer,
+        )
+        freezer.attach(self.mapper)
+        self._freezer = freezer
+        exports = MapperExports(self.mapper)
+        self._nbd = NbdServer(exports)
+        self._fuse = FuseServer(exports, self._run_dir / DEV_DIR)
+        self._fuse_problem: str | None = None
+        self._tcp: list[str] = []
+        self._control = ControlServer(
+            self._run_dir / CONTROL_SOCKET, self._handlers(), abandoned=self._abandoned
+        )
+        self._monitor = Monitor(
+            self.mapper,
+            threshold=host.config.get_int("activation/snapshot_autoextend_threshold", 100),
+            command=self._command,
+        )
+        self._state_lock = threading.Lock()
+        self._repairs: list[subprocess.Popen[bytes]] = []
+        self._started = time.time()
+        self._end, self._end_writer = os.pipe()
+
+    # -- life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        state = read_state(self._run_dir)
+        suspended: set[str] = set()
+        if state is not None:
+            log.warning("the last daemon was killed: bringing its devices back")
+            for problem in self.mapper.restore_state(state):
+                log.error("not brought back: %s", problem)
+            suspended = {d.uuid for d in self.mapper.all_mapped() if d.suspended}
+        self.mapper.on_change.append(self._save)
+        self._nbd.listen_unix(str(self._run_dir / NBD_SOCKET))
+        try:
+            # Not `exist_ok`: that looks at what is there, and a killed daemon's mount answers
+            # ENOTCONN.
+            with contextlib.suppress(FileExistsError):
+                (self._run_dir / DEV_DIR).mkdir(mode=0o700)
+            self._fuse.start()
+        except (UlvmError, OSError) as error:
+            # NBD serves all the same: a machine without FUSE is one of those we are for.
+            self._fuse_problem = str(error)
+            log.error("no FUSE tree: %s", error)
+        self._control.start()
+        self._monitor.start()
+        if suspended:
+            self._abandoned(suspended)
+
+    def stop(self) -> None:
+        """Take everything down; what was not flushed is, and the state is dropped."""
+        self._monitor.stop()
+        self._nbd.stop()
+        self._fuse.stop()
+        self.mapper.on_change.clear()
+        self.mapper.shutdown()
+        drop_state(self._run_dir)
+        for process in self._repairs:
+            process.wait()
+        self._control.stop()
+        log.info("stopped")
+
+    def request_stop(self) -> None:
+        """End `wait_for_stop`. A write to a pipe, so that a signal handler may call it."""
+        os.write(self._end_writer, b".")
+
+    def wait_for_stop(self) -> None:
+        os.read(self._end, 1)
+
+    def _save(self) -> None:
+        with self._state_lock:
+            try:
+                write_state(self._run_dir, self.mapper.snapshot_state()["devices"])
+            except OSError as error:
+                log.error("cannot write the state file: %s", error)
+
+    def _command(self, *words: str) -> Sequence[str]:
+        """An ulvm command for this host, as a program with its arguments."""
+        environ = {
+            "ULVM_SYSTEM_DIR": str(self._host.system_dir),
+            "ULVM_RUN_DIR": str(self._host.run_dir),
+        }
+        settings = [f"{key}={value}" for key, value in environ.items()]
+        return ["env", *settings, sys.executable, "-m", "ulvm.cli.main", *words]
+
+    def _abandoned(self, uuids: set[str]) -> None:
+        """Devices that nobody is going to resume: have them brought to the metadata."""
+        groups, others = set(), []
+        for uuid in uuids:
+            try:
+                device = self.mapper.mapped(uuid)
+            except NotFoundError:
+                continue
+            if not device.suspended:
+                continue
+            try:
+                if not device.uuid.startswith(LVM_UUID_PREFIX):
+                    raise FormatError("not an LVM device")
+                groups.add(split_dm_name(device.name)[0])
+            except FormatError:
+                others.append(device)
+        for device in others:
+            log.warning("%s was left suspended by a command that died; resuming it", device.name)
+            self.mapper.clear(device.name)
+            self.mapper.resume(device.name)
+        for vg in sorted(groups):
+            log.warning("volumes of %s were left suspended; bringing them to the metadata", vg)
+            self._repairs = [p for p in self._repairs if p.poll() is None]
+            process = subprocess.Popen(
+                self._command("vgchange", "--refresh", vg),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            self._repairs.append(process)
+
+    # -- requests ---------------------------------------------------------------------------
+
+    def _handlers(self) -> dict[str, Any]:
+        mapper = self.mapper
+
+        def flag(args: Mapping[str, Any], name: str, default: bool = False) -> bool:
+            return bool(args.get(name, default))
+
+        def create(_: Connection, args: Mapping[str, Any]) -> Any:
+            minor = args.get("minor")
+            return info_to_json(
+                mapper.create(
+                    str(args["name"]),
+                    str(args.get("uuid", "")),
+                    minor=None if minor is None else int(minor),
+                    read_only=flag(args, "read_only"),
+                )
+            )
+
+        def load(_: Connection, args: Mapping[str, Any]) -> Any:
+            table = lines_of(args["table"])
+            return info_to_json(
+                mapper.load(str(args["device"]), table, read_only=flag(args, "read_only"))
+            )
+
+        def suspend(connection: Connection, args: Mapping[str, Any]) -> Any:
+            device = mapper.mapped(str(args["device"]))
+            key = device.uuid or device.name
+            if flag(args, "lease"):
+                connection.leased.add(key)
+            return info_to_json(
+                mapper.suspend(
+                    key, lockfs=flag(args, "lockfs", True), flush=flag(args, "flush", True)
+                )
+            )
+
+        def resume(connection: Connection, args: Mapping[str, Any]) -> Any:
+            info = mapper.resume(str(args["device"]))
+            connection.leased.discard(info.uuid or info.name)
+            return info_to_json(info)
+
+        def wait(connection: Connection, args: Mapping[str, Any]) -> Any:
+            return self._wait(connection, args)
+
+        return {
+            "create": create,
+            "load": load,
+            "suspend": suspend,
+            "resume": resume,
+            "wait": wait,
+            "clear": lambda _, a: info_to_json(mapper.clear(str(a["device"]))),
+            "remove": lambda _, a: mapper.remove(
+                str(a["device"]), force=flag(a, "force"), retry=flag(a, "retry")
+            ),
+            "rename": lambda _, a: info_to_json(
+                mapper.rename(str(a["device"]), str(a["new_name"]))
+            ),
+            "set_uuid": lambda _, a: info_to_json(
+                mapper.set_uuid(str(a["device"]), str(a["uuid"]))
+            ),
+            "table": lambda _, a: lines_to_json(
+                mapper.table(str(a["device"]), inactive=flag(a, "inactive"))
+            ),
+            "status": lambda _, a: lines_to_json(
+                mapper.status(str(a["device"]), flush=flag(a, "flush", True))
+            ),
+            "info": lambda _, a: info_to_json(mapper.info(str(a["device"]))),
+            "deps": lambda _, a: mapper.deps(str(a["device"]), inactive=flag(a, "inactive")),
+            "message": lambda _, a: mapper.message(
+                str(a["device"]), int(a["sector"]), str(a["message"])
+            ),
+            "devices": lambda _, a: [info_to_json(info) for info in mapper.devices()],
+            "targets": lambda _, a: mapper.targets(),
+            "device_name": lambda _, a: mapper.device_name(int(a["major"]), int(a["minor"])),
+            "daemon_status": lambda _, a: self._status(),
+            "listen": lambda _, a: self._listen(str(a["host"]), int(a["port"])),
+            "stop": self._stop_request,
+        }
+
+    def _wait(self, connection: Connection, args: Mapping[str, Any]) -> int:
+        """In slices, so that the thread of a client that went away ends."""
+        name = str(args["device"])
+        given, timeout = args.get("event_nr"), args.get("timeout")
+        event = self.mapper.info(name).event_nr if given is None else int(given)
+        end = None if timeout is None else time.monotonic() + float(timeout)
+        while True:
+            left = _WAIT_SLICE if end is None else min(_WAIT_SLICE, end - time.monotonic())
+            now = self.mapper.wait(name, event, max(left, 0.0))
+            if now > event or connection.hung_up() or (end is not None and left <= 0):
+                return now
+
+    def _listen(self, host: str, port: int) -> int:
+        chosen = self._nbd.listen_tcp(host, port)
+        self._tcp.append(f"{host}:{chosen}")
+        return chosen
+
+    def _stop_request(self, connection: Connection, args: Mapping[str, Any]) -> None:
+        used = self._in_use()
+        if used and not args.get("force", False):
+            what = ", ".join(used)
+            raise BusyError(
+                f"Volumes are in use: {what}. Unmount or close them first, or use --force."
+            )
+        connection.after_reply = self.request_stop
+
+    def _in_use(self) -> list[str]:
+        """Names of volumes that are open from outside, not by another device's table."""
+        holds: dict[int, int] = {}
+        devices = self.mapper.all_mapped()
+        for device in devices:
+            for table in (device.live, device.inactive):
+                for lower in table.devices if table else ():
+                    holds[id(lower)] = holds.get(id(lower), 0) + 1
+        return [export_names(d)[0] for d in devices if d.open_count > holds.get(id(d), 0)]
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "uptime": time.time() - self._started,
+            "run_dir": str(self._run_dir),
+            "system_dir": str(self._host.system_dir),
+            "nbd": str(self._run_dir / NBD_SOCKET),
+            "tcp": list(self._tcp),
+            "dev": str(self._run_dir / DEV_DIR) if self._fuse_problem is None else None,
+            "fuse_problem": self._fuse_problem,
+            "log": str(self._run_dir / LOG_FILE),
+            "in_use": self._in_use(),
+            "volumes": [self._volume(device) for device in self.mapper.all_mapped()],
+        }
+
+    def _volume(self, device: MappedDevice) -> dict[str, Any]:
+        lines = self.mapper.status(device.name)
+        status = parse_snapshot_status(lines[0]) if lines else None
+        return {
+            "name": export_names(device)[0],
+            "dm_name": device.name,
+            "size": device.size,
+            "open_count": device.open_count,
+            "suspended": device.suspended,
+            "target": lines[0].target_type if lines else None,
+            "full": None if status is None else status.fraction,
+        }
+
+
+# -- the process ----------------------------------------------------------------------------------
+
+
+def _lock(run_dir: Path) -> int | None:
+    """The run directory's lock, held until the process ends; None if another daemon has it."""
+    descriptor = os.open(run_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _prepare_process() -> None:
+    """The kernel may need us to write pages out before it can have memory: PR_SET_IO_FLUSHER,
+    and not the first to be killed for want of it. Both need rights that a user has not."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0:
+        log.info("PR_SET_IO_FLUSHER: %s", os.strerror(ctypes.get_errno()))
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+    except OSError as error:
+        log.info("oom_score_adj: %s", error)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="ulvmd", description="Serve the active volumes of a host. Commands start it."
+    )
+    parser.add_argument("--run-dir", type=Path, help="default: as for ulvm")
+    parser.add_argument("--system-dir", type=Path, help="default: as for ulvm")
+    parser.add_argument("--config", default="", help="settings on top of ulvm.conf")
+    parser.add_argument("--detached", action="store_true", help="go to the background")
+    parser.add_argument("--ready-fd", type=int, help="where to say that it serves, or why not")
+    return parser.parse_args(argv)
+
+
+def _host(arguments: argparse.Namespace) -> Host:
+    host = Host.from_environment(os.environ, overrides=arguments.config)
+    if arguments.run_dir is None and arguments.system_dir is None:
+        return host
+    system_dir = (arguments.system_dir or host.system_dir).absolute()
+    config = Config.load(system_dir / CONFIG_FILE)
+    if arguments.config:
+        config = config.with_overrides(arguments.config)
+    return Host(system_dir, (arguments.run_dir or host.run_dir).absolute(), config)
+
+
+def _tell(arguments: argparse.Namespace, text: str) -> None:
+    """Answer on the ready pipe: nothing and its end mean that all is well."""
+    if arguments.ready_fd is None:
+        if text:
+            print(text, file=sys.stderr)
+        return
+    os.write(arguments.ready_fd, text.encode())
+    os.close(arguments.ready_fd)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _arguments(argv)
+    if arguments.detached and os.fork():
+        os._exit(0)
+    try:
+        host = _host(arguments)
+        host.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = _lock(host.run_dir)
+    except (UlvmError, OSError) as error:
+        _tell(arguments, str(error))
+        return 5
+    if held is None:
+        _tell(arguments, f"A daemon already runs for {host.run_dir}.")
+        return 5
+    logging.basicConfig(
+        filename=host.run_dir / LOG_FILE,
+        format="%(asctime)s %(levelname)s %(message)s",
+        level=logging.INFO,
+    )
+    _prepare_process()
+    try:
+        service = Service(host)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.request_stop())
+        service.start()
+    except Exception as error:
+        log.exception("did not start")
+        _tell(arguments, f"{error}; see {host.run_dir / LOG_FILE}")
+        return 5
+    log.info("serving %s, process %d", host.run_dir, os.getpid())
+    _tell(arguments, "")
+    service.wait_for_stop()
+    log.info("stopping")
+    service.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The mapped devices as exports, and the names under which doors and tables know them.
+
+`mapper/<dm name>` is every device with a table; `<vg>/<lv>` every logical volume, told by its dm
+UUID (`LVM-` and no layer). The same names are paths under `<run_dir>/dev`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ulvm.activation.names import dm_name, is_top_level, split_dm_name
+from ulvm.blockdev.base import BlockDevice
+from ulvm.dm.device import MappedDevice
+from ulvm.dm.mapper import LocalMapper
+from ulvm.errors import FormatError, NotFoundError
+from ulvm.exports.source import ExportInfo
+from ulvm.mounts import FrozenMounts, Mount, mounts_of
+
+__all__ = ["DEV_DIR", "MapperExports", "MountFreezer", "export_names", "name_of_path"]
+
+DEV_DIR = "dev"
+_MAPPER = "mapper"
+
+
+def export_names(device: MappedDevice) -> list[str]:
+    """All names of one device; the first is the one to show."""
+    names = [f"{_MAPPER}/{device.name}"]
+    if is_top_level(device.uuid):
+        try:
+            vg, lv, layer = split_dm_name(device.name)
+        except FormatError:
+            return names
+        if not layer and vg != _MAPPER:
+            names.insert(0, f"{vg}/{lv}")
+    return names
+
+
+def name_of_path(path: str, run_dir: Path) -> str | None:
+    """The dm name that a path of ours stands for: under `<run_dir>/dev`, or /dev/<vg>/<lv>."""
+    for root in (str(run_dir / DEV_DIR), "/dev"):
+        words = path.removeprefix(f"{root}/").split("/")
+        if path.startswith(f"{root}/") and len(words) == 2:
+            return words[1] if words[0] == _MAPPER else dm_name(words[0], words[1])
+    return None
+
+
+class MapperExports:
+    """`ExportSource` over a mapper."""
+
+    def __init__(self, mapper: LocalMapper) -> None:
+        self._mapper = mapper
+
+    def exports(self) -> list[ExportInfo]:
+        found = [
+            self._info(name, device)
+            for device in self._mapper.all_mapped()
+            if device.live is not None
+            for name in export_names(device)
+        ]
+        return sorted(found, key=lambda info: info.name)
+
+    def describe(self, name: str) -> ExportInfo:
+        return self._info(name, self._find(name))
+
+    def open(self, name: str, *, write: bool) -> BlockDevice:
+        return self._find(name).open(write=write)
+
+    def _find(self, name: str) -> MappedDevice:
+        first, _, second = name.partition("/")
+        wanted = second if first == _MAPPER else dm_name(first, second)
+        if first and second:
+            device = self._mapper.mapped_by_name(wanted)
+            if device is not None and device.live is not None and name in export_names(device):
+                return device
+        raise NotFoundError(f"no volume named {name!r} is active")
+
+    @staticmethod
+    def _info(name: str, device: MappedDevice) -> ExportInfo:
+        kinds = {target.type_name for target in device.live.targets} if device.live else set()
+        return ExportInfo(
+            name,
+            device.size,
+            device.read_only,
+            description=" ".join(sorted(kinds)),
+            is_snapshot=kinds == {"snapshot"},
+        )
+
+
+class MountFreezer:
+    """Freezes what is mounted on a device through the FUSE tree, while the device is suspended.
+
+    Called by the thread of a control connection: freezing writes to the device, and other
+    threads serve that.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._root = run_dir / DEV_DIR
+        self._mapper: LocalMapper | None = None
+
+    def attach(self, mapper: LocalMapper) -> None:
+        self._mapper = mapper
+
+    def mounts(self, name: str) -> list[Mount]:
+        """What is mounted on the dm device of this name."""
+        assert self._mapper is not None
+        device = self._mapper.mapped(name)
+        found: dict[tuple[int, int], Mount] = {}
+        for export in export_names(device):
+            for mount in mounts_of(self._root / export):
+                found.setdefault(mount.device, mount)
+        return list(found.values())
+
+    def freeze(self, name: str) -> object:
+        mounts = self.mounts(name)
+        if not mounts:
+            return None
+        return FrozenMounts(mounts).__enter__()
+
+    def thaw(self, token: object) -> None:
+        assert isinstance(token, FrozenMounts)
+        token.__exit__(None, None, None)
