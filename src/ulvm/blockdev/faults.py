@@ -7,14 +7,17 @@ Power cut. After `record()` every write and flush is kept. A write reaches the d
 512 bytes, each at any time between the write's begin and the end of the next flush that began
 after the write was done; a sector is never half new. So at an instant (`image_at`) each sector
 holds its newest durable version or any later one, independently of its neighbours: that includes
-a lost write, a torn write and writes that change places.
+a lost write, a torn write and writes that change places. Records of several devices share one
+clock, so that the power can be cut for all of them at one instant.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import random
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -27,6 +30,9 @@ __all__ = ["FaultDevice", "Kind", "PowerCut"]
 
 Kind: TypeAlias = Literal["read", "write", "flush", "discard"]
 """Zeroing counts as a write; a write with FUA as a write, not as a flush."""
+
+
+_clock = itertools.count()
 
 
 @dataclass(slots=True)
@@ -43,21 +49,27 @@ class PowerCut:
     start: bytes
     events: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
     """("begin", (write,)), ("done", (write,)) and ("durable", writes)."""
+    times: list[int] = field(default_factory=list)
+    """Of each event, on the clock of all records of this process."""
     writes: list[_Write] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def _event(self, kind: str, writes: tuple[int, ...]) -> None:
+        self.times.append(next(_clock))
+        self.events.append((kind, writes))
 
     def begin(self, offset: int, data: bytes) -> int:
         with self.lock:
             self.writes.append(_Write(offset, data))
-            self.events.append(("begin", (len(self.writes) - 1,)))
+            self._event("begin", (len(self.writes) - 1,))
             return len(self.writes) - 1
 
     def done(self, write: int, *, durable: bool) -> None:
         with self.lock:
             self.writes[write].done = True
-            self.events.append(("done", (write,)))
+            self._event("done", (write,))
             if durable:
-                self.events.append(("durable", (write,)))
+                self._event("durable", (write,))
 
     def completed(self) -> tuple[int, ...]:
         """The writes that a flush which begins now makes durable."""
@@ -66,7 +78,12 @@ class PowerCut:
 
     def flushed(self, writes: tuple[int, ...]) -> None:
         with self.lock:
-            self.events.append(("durable", writes))
+            self._event("durable", writes)
+
+    def events_until(self, time: int) -> int:
+        """How many events there were before this time."""
+        with self.lock:
+            return bisect_left(self.times, time)
 
     def image_at(self, events: int, choose: random.Random) -> bytes:
         """What the disk may hold if the power goes after so many events."""
