@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import NewType
 
-__all__ = ["SECTOR", "SECTOR_SHIFT", "Bytes", "Chunks", "Extents", "Sectors"]
+__all__ = [
+    "SECTOR",
+    "SECTOR_SHIFT",
+    "Bytes",
+    "Chunks",
+    "Extents",
+    "Sectors",
+    "display_size",
+]
 
 SECTOR = 512
 SECTOR_SHIFT = 9
@@ -13,3 +21,24 @@ Bytes = NewType("Bytes", int)
 Sectors = NewType("Sectors", int)
 Chunks = NewType("Chunks", int)
 Extents = NewType("Extents", int)
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def display_size(sectors: int) -> str:
+    """A size in LVM's messages: `4.00 MiB`, with `<` where rounding went up (display_size, 'r')."""
+    size = sectors * SECTOR
+    if size == 0:
+        return "0 "
+    shift = 0
+    while size >> (10 * shift) >= 1024 and shift < len(_UNITS) - 1:
+        shift += 1
+    unit = 1 << (10 * shift)
+    hundredths = (size * 100 + unit // 2) // unit
+    if hundredths == 102400 and shift < len(_UNITS) - 1:
+        shift, unit = shift + 1, unit << 10
+        hundredths = 100
+    sign = "<" if hundredths * unit > size * 100 else ""
+    if shift == 0:
+        return f"{size} B"
+    return f"{sign}{hundredths // 100}.{hundredths % 100:02d} {_UNITS[shift]}"

@@ -37,6 +37,8 @@ class Host:
     run_dir: Path
     config: Config = field(default_factory=Config)
     opener: DeviceOpener = open_shared
+    overrides: str = ""
+    """The text of --config, for a daemon that this command starts."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, overrides: str = "") -> Host:
@@ -63,7 +65,7 @@ class Host:
         config = Config.load(system_dir / CONFIG_FILE)
         if overrides:
             config = config.with_overrides(overrides)
-        return cls(system_dir, run_dir, config)
+        return cls(system_dir, run_dir, config, overrides=overrides)
 
     @property
     def backup_dir(self) -> Path:

@@ -1,0 +1,53 @@
+"""How volumes and volume groups are named on a command line.
+
+`vg/lv`, `/dev/vg/lv`, `/dev/mapper/<dm name>` and the paths under the run directory's `dev/` all
+name a volume; `vg`, `/dev/vg` and `vg/` a volume group (lvm(8)).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ulvm.activation.names import split_dm_name
+from ulvm.errors import FormatError, UsageError
+from ulvm.metadata.names import name_problem
+
+__all__ = ["split_volume", "vg_name"]
+
+_MAPPER = "mapper"
+
+
+def split_volume(text: str, run_dir: Path) -> tuple[str, str | None]:
+    """(VG, LV) of what a user typed; LV None if only a VG was named. UsageError (exit code 3)."""
+    words = _strip(text, run_dir).rstrip("/").split("/")
+    if len(words) == 2 and words[0] == _MAPPER:
+        try:
+            vg, lv, layer = split_dm_name(words[1])
+        except FormatError:
+            raise UsageError(f'"{text}" is not the name of a logical volume.') from None
+        if layer:
+            raise UsageError(f'"{text}" is an internal device of {vg}/{lv}.')
+        words = [vg, lv]
+    if len(words) > 2 or not words[0]:
+        raise UsageError(f'"{text}": Invalid path for Logical Volume.')
+    for word in words:
+        problem = name_problem(word)
+        if problem is not None:
+            raise UsageError(f'"{text}": Invalid path for Logical Volume: {problem}')
+    return words[0], words[1] if len(words) == 2 else None
+
+
+def vg_name(text: str, run_dir: Path) -> str:
+    """The VG that a user typed; UsageError if it is not a VG's name."""
+    name = _strip(text, run_dir).rstrip("/")
+    problem = name_problem(name)
+    if problem is not None:
+        raise UsageError(f'Volume group name "{name}" has invalid characters.')
+    return name
+
+
+def _strip(text: str, run_dir: Path) -> str:
+    for root in (f"{run_dir / 'dev'}/", "/dev/"):
+        if text.startswith(root):
+            return text.removeprefix(root)
+    return text

@@ -1,0 +1,253 @@
+"""One command at work on one host: scans, locks, the daemon, and the one way to change a VG.
+
+Locks. A change holds the volume group's lock from its scan to the last resume (`change_vg`), so
+what it read cannot change under it. `lock` may be taken again by the same session.
+
+Signals. Between the first suspend and the last resume SIGINT, SIGTERM and SIGHUP are held back;
+a kill -9 there is repaired by the daemon (daemon.service) from the committed metadata.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from ulvm.activation.activate import Activator, SwapReport
+from ulvm.activation.names import LVM_UUID_PREFIX
+from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.nbd import NbdDevice
+from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
+from ulvm.errors import NotFoundError, UsageError
+from ulvm.lvm.names import split_volume
+from ulvm.metadata.model import VolumeGroup
+from ulvm.vgstore.commit import prepare
+from ulvm.vgstore.host import Host
+from ulvm.vgstore.locks import global_lock, vg_lock
+from ulvm.vgstore.scan import Scan, scan
+
+__all__ = ["Change", "Messages", "Session"]
+
+_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Messages(Protocol):
+    """Where a command's words go. Texts are without LVM's indentation; a text of several lines is
+    several messages."""
+
+    def say(self, text: str) -> None:
+        """A result, on standard output."""
+
+    def warn(self, text: str) -> None:
+        """A warning, on standard error."""
+
+    def ask(self, question: str) -> bool:
+        """`question` ends before ` [y/n]: `. Without a terminal the answer is no; with --yes
+        nothing is printed and it is yes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a VG; `report` tells how long its writers waited."""
+
+    vg: VolumeGroup
+    report: SwapReport
+
+
+class Session:
+    """For one thread. `command_line`: what the metadata will say made the change."""
+
+    def __init__(self, host: Host, messages: Messages, *, command_line: str = "ulvm") -> None:
+        self.host = host
+        self.command_line = command_line
+        self.say = messages.say
+        self.warn = messages.warn
+        self.ask = messages.ask
+        self._dm: DaemonClient | None = None
+        self._scan: Scan | None = None
+        self._said: set[str] = set()
+        self._held: dict[str, int] = {}
+
+    def close(self) -> None:
+        if self._dm is not None:
+            self._dm.close()
+            self._dm = None
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def scan(self, extra_paths: Iterable[str] = ()) -> Scan:
+        """Look at all devices afresh. Each warning is given once in a session."""
+        found = scan(self.host, extra_paths)
+        for text in found.warnings:
+            if text not in self._said:
+                self._said.add(text)
+                self.warn(text)
+        self._scan = found
+        return found
+
+    @property
+    def last_scan(self) -> Scan:
+        """The last one, or a first."""
+        return self._scan if self._scan is not None else self.scan()
+
+    def resolve_lv(self, text: str) -> tuple[str, str]:
+        """(VG, LV) of an existing volume; see `lvm.names`. NotFoundError."""
+        vg_name, lv_name = split_volume(text, self.host.run_dir)
+        if lv_name is None:
+            raise UsageError(f'"{text}": Invalid path for Logical Volume.')
+        vg = self.scan().vg(vg_name)
+        lv = vg.lv(lv_name)
+        if lv is None or lv.snapshot_segment is not None:
+            raise NotFoundError(f'Failed to find logical volume "{vg_name}/{lv_name}"')
+        return vg_name, lv_name
+
+    # -- devices ----------------------------------------------------------------------------
+
+    @property
+    def dm(self) -> DaemonClient:
+        """The daemon; started if none runs."""
+        if self._dm is None:
+            self._dm = connect(
+                self.host.run_dir,
+                start=True,
+                system_dir=self.host.system_dir,
+                overrides=self.host.overrides,
+            )
+            assert self._dm is not None
+        return self._dm
+
+    @property
+    def dm_if_running(self) -> DaemonClient | None:
+        """The daemon, or None if nothing is active; one that was killed is started anew."""
+        if self._dm is None:
+            self._dm = connect(
+                self.host.run_dir,
+                start=False,
+                system_dir=self.host.system_dir,
+                overrides=self.host.overrides,
+            )
+        return self._dm
+
+    @property
+    def activator(self) -> Activator:
+        return Activator(self.dm, self._path_of)
+
+    @property
+    def activator_if_running(self) -> Activator | None:
+        dm = self.dm_if_running
+        return None if dm is None else Activator(dm, self._path_of)
+
+    def _path_of(self, pv_uuid: str) -> str | None:
+        return self.last_scan.path_of(pv_uuid)
+
+    def device_for(self, vg_name: str, lv_name: str, *, write: bool) -> BlockDevice:
+        """An active volume's bytes, through the daemon."""
+        address = str(self.host.run_dir / NBD_SOCKET)
+        return NbdDevice(address, f"{vg_name}/{lv_name}", read_only=not write)
+
+    # -- changing ---------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self, vg_name: str) -> Iterator[None]:
+        """The volume group's exclusive lock; the session may take it again inside."""
+        if self._held.get(vg_name):
+            yield
+            return
+        with vg_lock(self.host, vg_name, exclusive=True):
+            self._held[vg_name] = 1
+            try:
+                yield
+            finally:
+                del self._held[vg_name]
+
+    @contextmanager
+    def lock_global(self) -> Iterator[None]:
+        """The lock over the devices file and the PVs in no VG; before any VG's."""
+        if self._held.get(""):
+            yield
+            return
+        with global_lock(self.host, exclusive=True):
+            self._held[""] = 1
+            try:
+                yield
+            finally:
+                del self._held[""]
+
+    def vg_for_change(self, vg_name: str) -> VolumeGroup:
+        """The VG as it is now; its lock is held. What a command that died left suspended is
+        brought to the metadata first."""
+        vg = self.scan().vg(vg_name)
+        self.repair(vg)
+        return vg
+
+    def repair(self, vg: VolumeGroup) -> None:
+        """Finish what a command that died began. The VG's lock is held, so none is at work."""
+        dm = self.dm_if_running
+        if dm is None:
+            return
+        prefix = LVM_UUID_PREFIX + vg.uuid.replace("-", "")
+        if any(info.suspended and info.uuid.startswith(prefix) for info in dm.devices()):
+            self.warn(f"Volumes of {vg.name} were left suspended; bringing them to the metadata.")
+            self.activator.refresh(vg)
+
+    def change_vg(
+        self,
+        vg_name: str,
+        edit: Callable[[VolumeGroup], VolumeGroup],
+        *,
+        start_merge: bool = False,
+        allow_missing: bool = False,
+        before_commit: Callable[[VolumeGroup], None] = lambda vg: None,
+    ) -> Change:
+        """Lock, scan, edit, commit around the swap of tables.
+
+        `before_commit` gets the new VG when nothing counts yet (to wipe extents, say). Whatever
+        is raised up to the commit has changed nothing.
+        """
+        with self.lock(vg_name):
+            old = self.vg_for_change(vg_name)
+            new = edit(old)
+            before_commit(new)
+            found = self.last_scan
+            pending = prepare(
+                self.host,
+                found,
+                old,
+                new,
+                command=self.command_line,
+                allow_missing=allow_missing,
+                warn=self.warn,
+            )
+            committed = False
+
+            def commit() -> None:
+                nonlocal committed
+                pending.commit()
+                committed = True
+
+            activator = self.activator_if_running
+            report = SwapReport()
+            try:
+                with _uninterrupted():
+                    if activator is None:
+                        commit()
+                    else:
+                        report = activator.swap(old, pending.vg, commit, start_merge=start_merge)
+            except BaseException:
+                if not committed:
+                    pending.revert()
+                raise
+            for name in report.left:
+                self.warn(f"WARNING: {name} is still open; it answers with errors until closed.")
+            return Change(pending.vg, report)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
