@@ -85,7 +85,7 @@ class Service:
         self._monitor = Monitor(
             self.mapper,
             threshold=host.config.get_int("activation/snapshot_autoextend_threshold", 100),
-            command=self._command,
+            command=host.command,
         )
         self._state_lock = threading.Lock()
         self._repairs: list[subprocess.Popen[bytes]] = []
@@ -146,15 +146,6 @@ class Service:
             except OSError as error:
                 log.error("cannot write the state file: %s", error)
 
-    def _command(self, *words: str) -> Sequence[str]:
-        """An ulvm command for this host, as a program with its arguments."""
-        environ = {
-            "ULVM_SYSTEM_DIR": str(self._host.system_dir),
-            "ULVM_RUN_DIR": str(self._host.run_dir),
-        }
-        settings = [f"{key}={value}" for key, value in environ.items()]
-        return ["env", *settings, sys.executable, "-m", "ulvm.cli.main", *words]
-
     def _abandoned(self, uuids: set[str]) -> None:
         """Devices that nobody is going to resume: have them brought to the metadata."""
         groups, others = set(), []
@@ -179,7 +170,7 @@ class Service:
             log.warning("volumes of %s were left suspended; bringing them to the metadata", vg)
             self._repairs = [p for p in self._repairs if p.poll() is None]
             process = subprocess.Popen(
-                self._command("vgchange", "--refresh", vg),
+                self._host.command("vgchange", "--refresh", vg),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -376,7 +367,8 @@ def _host(arguments: argparse.Namespace) -> Host:
     config = Config.load(system_dir / CONFIG_FILE)
     if arguments.config:
         config = config.with_overrides(arguments.config)
-    return Host(system_dir, (arguments.run_dir or host.run_dir).absolute(), config)
+    run_dir = (arguments.run_dir or host.run_dir).absolute()
+    return Host(system_dir, run_dir, config, overrides=arguments.config)
 
 
 def _tell(arguments: argparse.Namespace, text: str) -> None:

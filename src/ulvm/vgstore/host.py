@@ -7,6 +7,7 @@ the environment, and only the commands' entry points call it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,3 +87,9 @@ class Host:
     @property
     def lock_dir(self) -> Path:
         return self.run_dir / "lock"
+
+    def command(self, *words: str) -> list[str]:
+        """An ulvm command for this host as a program with its arguments, to run on its own."""
+        settings = [f"ULVM_SYSTEM_DIR={self.system_dir}", f"ULVM_RUN_DIR={self.run_dir}"]
+        overrides = ["--config", self.overrides] if self.overrides else []
+        return ["env", *settings, sys.executable, "-m", "ulvm.cli.main", *words, *overrides]

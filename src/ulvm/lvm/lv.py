@@ -1,0 +1,232 @@
+"""Logical volumes: made, activated, resized, renamed, removed (lvcreate(8) and its like).
+
+Functions take names that exist (`Session.resolve_lv`) and extents that were computed; what LVM
+would refuse raises with its sentence and changes nothing. They say nothing on success: the commands
+do.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ulvm.activation.activate import LvState
+from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
+from ulvm.lvm.extents import wipe_new
+from ulvm.lvm.session import Change, Session
+from ulvm.metadata import edit
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.metadata.uuid import new_uuid
+from ulvm.units import display_size
+
+__all__ = [
+    "activate",
+    "change_tags",
+    "create",
+    "deactivate",
+    "extend",
+    "get",
+    "pv_uuids_of",
+    "reduce",
+    "remove",
+    "rename",
+    "set_writable",
+    "size_words",
+    "states",
+]
+
+
+def get(vg: VolumeGroup, name: str) -> LogicalVolume:
+    """The volume; NotFoundError as LVM prints it."""
+    lv = vg.lv(name)
+    if lv is None or lv.snapshot_segment is not None:
+        raise NotFoundError(f'Failed to find logical volume "{vg.name}/{name}"')
+    return lv
+
+
+def states(session: Session, vg: VolumeGroup) -> dict[str, LvState]:
+    """The active volumes of a VG by name; none if no daemon runs."""
+    activator = session.activator_if_running
+    return {} if activator is None else activator.states(vg)
+
+
+def pv_uuids_of(session: Session, vg: VolumeGroup, paths: Sequence[str]) -> list[str] | None:
+    """UUIDs of the PVs named on a command line; None if none was."""
+    if not paths:
+        return None
+    uuids = []
+    for path in paths:
+        pv = session.last_scan.pv(os.path.abspath(path))
+        member = vg.pv(pv.uuid)
+        if member is None:
+            raise RefusedError(f'Physical Volume "{path}" not found in Volume Group "{vg.name}".')
+        if not member.allocatable:
+            session.warn(f"WARNING: Physical volume {path} not allocatable.")
+        uuids.append(pv.uuid)
+    return uuids
+
+
+def create(
+    session: Session,
+    vg_name: str,
+    name: str | None,
+    *,
+    extents: int | Callable[[VolumeGroup], int],
+    pv_paths: Sequence[str] = (),
+    read_only: bool = False,
+    tags: Sequence[str] = (),
+    policy: str | None = None,
+    active: bool = True,
+    zero: bool = True,
+    wipe_signatures: bool = True,
+) -> str:
+    """A new linear volume, wiped and activated; its name. `extents` may depend on the VG as it is
+    found under the lock."""
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        chosen = name or edit.auto_name(vg)
+        count = extents if isinstance(extents, int) else extents(vg)
+
+        def add(vg: VolumeGroup) -> VolumeGroup:
+            return edit.add_linear(
+                vg,
+                chosen,
+                count,
+                uuid=new_uuid(),
+                now=int(time.time()),
+                host=os.uname().nodename,
+                pv_uuids=pv_uuids_of(session, vg, pv_paths),
+                read_only=read_only,
+                tags=tags,
+                policy=policy,
+            )
+
+        def wipe(vg: VolumeGroup) -> None:
+            if zero and active and not read_only:
+                wipe_new(session, vg, get(vg, chosen), signatures=wipe_signatures)
+
+        changed = session.change_vg(vg_name, add, before_commit=wipe)
+        if not active:
+            session.warn(f"WARNING: Logical volume {vg_name}/{chosen} not zeroed.")
+            return chosen
+        try:
+            session.activator.activate(changed.vg, chosen)
+        except UlvmError:
+            session.change_vg(vg_name, lambda vg: edit.remove_lv(vg, chosen))
+            raise
+    return chosen
+
+
+def activate(session: Session, vg_name: str, lv_name: str, *, partial: bool = False) -> None:
+    """Make the devices of the volume, with its origin and snapshots."""
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        if "EXPORTED" in vg.status:
+            raise RefusedError(f"Volume group {vg_name} is exported")
+        get(vg, lv_name)
+        session.activator.activate(vg, lv_name, partial=partial)
+
+
+def deactivate(session: Session, vg_name: str, lv_name: str) -> None:
+    """Remove the devices of the volume, with its origin and snapshots; BusyError if one is open."""
+    with session.lock(vg_name):
+        vg = session.scan().vg(vg_name)
+        get(vg, lv_name)
+        activator = session.activator_if_running
+        if activator is not None:
+            activator.deactivate(vg, lv_name)
+
+
+def extend(
+    session: Session,
+    vg_name: str,
+    lv_name: str,
+    extents: int,
+    *,
+    pv_paths: Sequence[str] = (),
+) -> Change:
+    """Grow to `extents`; active or not. An origin only while it is inactive."""
+
+    def grow(vg: VolumeGroup) -> VolumeGroup:
+        _check_resizable(session, vg, lv_name)
+        return edit.extend_lv(vg, lv_name, extents, pv_uuids=pv_uuids_of(session, vg, pv_paths))
+
+    return session.change_vg(vg_name, grow)
+
+
+def reduce(session: Session, vg_name: str, lv_name: str, extents: int) -> Change:
+    """Cut to `extents`. The caller has asked."""
+
+    def cut(vg: VolumeGroup) -> VolumeGroup:
+        return edit.reduce_lv(vg, lv_name, extents)
+
+    return session.change_vg(vg_name, cut)
+
+
+def _check_resizable(session: Session, vg: VolumeGroup, lv_name: str) -> None:
+    get(vg, lv_name)
+    snap = vg.snapshot_of(lv_name)
+    if snap is not None and snap.merging:
+        raise RefusedError(f"Cannot resize merging snapshot {vg.name}/{lv_name}.")
+    if vg.is_origin(lv_name) and lv_name in states(session, vg):
+        raise RefusedError(
+            "Snapshot origin volumes can be resized only while inactive: try lvchange -an."
+        )
+
+
+def rename(session: Session, vg_name: str, old: str, new: str) -> Change:
+    """Rename, also while in use: the devices are renamed under their users."""
+    return session.change_vg(vg_name, lambda vg: edit.rename_lv(vg, old, new))
+
+
+def remove(session: Session, vg_name: str, lv_name: str) -> Change:
+    """Remove a volume that nobody has open: a plain one, a snapshot, or an origin without
+    snapshots. BusyError, RefusedError."""
+
+    def drop(vg: VolumeGroup) -> VolumeGroup:
+        get(vg, lv_name)
+        state = states(session, vg).get(lv_name)
+        if state is not None and state.open_count:
+            raise BusyError(f"Logical volume {vg_name}/{lv_name} in use.")
+        return edit.remove_lv(vg, lv_name)
+
+    return session.change_vg(vg_name, drop, allow_missing=True)
+
+
+def change_tags(
+    session: Session,
+    vg_name: str,
+    lv_name: str,
+    *,
+    add: Sequence[str] = (),
+    remove: Sequence[str] = (),
+) -> Change:
+    """Add and remove tags of a volume."""
+
+    def change(vg: VolumeGroup) -> VolumeGroup:
+        lv = get(vg, lv_name)
+        kept = [tag for tag in lv.tags if tag not in remove]
+        return vg.with_lv(replace(lv, tags=tuple(dict.fromkeys([*kept, *add]))))
+
+    return session.change_vg(vg_name, change)
+
+
+def set_writable(session: Session, vg_name: str, lv_name: str, writable: bool) -> Change:
+    """Permission read-write or read-only, at once also for an active volume."""
+
+    def change(vg: VolumeGroup) -> VolumeGroup:
+        lv = get(vg, lv_name)
+        if lv.writable == writable:
+            word = "writable" if writable else "read only"
+            raise RefusedError(f"Logical volume {vg_name}/{lv_name} is already {word}.")
+        status = lv.status | {"WRITE"} if writable else lv.status - {"WRITE"}
+        return vg.with_lv(replace(lv, status=status))
+
+    return session.change_vg(vg_name, change)
+
+
+def size_words(vg: VolumeGroup, extents: int) -> str:
+    """`8.00 MiB (2 extents)`"""
+    return f"{display_size(extents * vg.extent_size)} ({extents} extents)"

@@ -1,0 +1,150 @@
+"""Merging a snapshot back into its origin (lvconvert --merge).
+
+    metadata           devices of the origin's tree                      next
+    cow_store          snapshot-origin, snapshot                         start
+    merging_store      the same, while one of them is open: pending      at the next activation
+    merging_store      snapshot-merge, error in the snapshot's place     done when nothing is left
+    (no snapshot)      linear, or snapshot-origin if there are others
+
+The target itself copies (dm.targets.merge); somebody has to look when it is done and change the
+metadata: the command, or with -b a process of its own (`ulvm lvpoll`), which an activation that
+resumes a merge starts as well.
+
+Crash argument. The metadata say `merging` before the first chunk is copied, and forget the
+snapshot only after the last one is durable, so a store that a merge has begun to clear is never
+served as a snapshot again: whatever dies, the next activation goes on with the merge.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from enum import Enum
+
+from ulvm.activation.status import SnapshotStatus
+from ulvm.errors import DeviceError, RefusedError
+from ulvm.lvm.lv import get, states
+from ulvm.lvm.session import Session
+from ulvm.metadata import edit
+from ulvm.metadata.model import SnapshotSegment, VolumeGroup
+
+__all__ = ["Started", "poll", "poll_in_background", "resume_polling", "start"]
+
+_LOOK_SECONDS = 0.1
+_SAY_SECONDS = 1.0
+
+
+class Started(Enum):
+    """How a merge began."""
+
+    RUNNING = 1
+    WAITS_FOR_CLOSE = 2
+    WAITS_FOR_ACTIVATION = 3
+
+
+def start(session: Session, vg_name: str, snapshot: str) -> tuple[str, Started]:
+    """Begin to merge a snapshot; the origin's name and what became of it. RefusedError."""
+    began = Started.RUNNING
+    origin = ""
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        get(vg, snapshot)
+        segment = vg.snapshot_of(snapshot)
+        if segment is None:
+            raise RefusedError(f"{vg_name}/{snapshot} is not a mergeable logical volume.")
+        origin = segment.origin
+        active = states(session, vg)
+        state = active.get(snapshot)
+        if state is not None and state.status is not None and state.status.invalid:
+            raise RefusedError(f"Unable to merge invalidated snapshot LV {vg_name}/{snapshot}.")
+        if origin not in active:
+            began = Started.WAITS_FOR_ACTIVATION
+        elif active[origin].open_count or (state is not None and state.open_count):
+            began = Started.WAITS_FOR_CLOSE
+        session.change_vg(
+            vg_name,
+            lambda vg: edit.start_merge(vg, snapshot),
+            start_merge=began is Started.RUNNING,
+        )
+    return origin, began
+
+
+def _merging(vg: VolumeGroup, origin: str) -> SnapshotSegment | None:
+    return vg.merging_snapshot_of(origin)
+
+
+def _status(session: Session, vg: VolumeGroup, origin: str) -> SnapshotStatus | None:
+    """The merge target's status; None if the merge is not under way."""
+    state = states(session, vg).get(origin)
+    if state is None or state.status is None or not state.status.merging:
+        return None
+    return state.status
+
+
+def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) -> bool:
+    """Wait until all is merged, then drop the snapshot. False if the merge is not under way (any
+    more): deactivated, or finished by another. DeviceError if it failed."""
+    said = 0.0
+    while True:
+        vg = session.scan().vg(vg_name)
+        segment = _merging(vg, origin)
+        status = _status(session, vg, origin) if segment is not None else None
+        if segment is None or status is None:
+            return False
+        if status.merge_failed:
+            raise DeviceError(
+                f"Merge of snapshot {vg_name}/{segment.cow} into {vg_name}/{origin} failed; "
+                "it goes on at the next activation."
+            )
+        if status.invalid:
+            raise DeviceError(f"Snapshot {vg_name}/{segment.cow} is invalid and cannot be merged.")
+        if status.merge_done:
+            if not quiet:
+                session.say(f"{vg_name}/{origin}: Merged: 100.00%")
+            return _finish(session, vg_name, origin, segment.cow, quiet)
+        if not quiet and time.monotonic() - said >= _SAY_SECONDS:
+            said = time.monotonic()
+            session.say(f"{vg_name}/{origin}: Merged: {_percent(status):.2f}%")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _percent(status: SnapshotStatus) -> float:
+    """What lvs and LVM's polling show: how much of the COW is not in use (any more)."""
+    fraction = status.fraction
+    return 100.0 if fraction is None else min(100 * (1 - fraction), 99.99)
+
+
+def _finish(session: Session, vg_name: str, origin: str, cow: str, quiet: bool) -> bool:
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        segment = _merging(vg, origin)
+        status = _status(session, vg, origin)
+        if segment is None or segment.cow != cow or status is None or not status.merge_done:
+            return False  # somebody else was faster
+        session.change_vg(vg_name, lambda vg: edit.finish_merge(vg, cow))
+    if not quiet:
+        session.say(f"Merge of snapshot into logical volume {vg_name}/{origin} has finished.")
+        session.say(f'Logical volume "{cow}" successfully removed.')
+    return True
+
+
+def poll_in_background(session: Session, vg_name: str, origin: str) -> None:
+    """Start the process that finishes the merge."""
+    command = session.host.command("lvpoll", f"{vg_name}/{origin}")
+    subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def resume_polling(session: Session, vg: VolumeGroup) -> None:
+    """After an activation: see to the end of every merge that it set going again."""
+    active = states(session, vg)
+    for segment in vg.snapshot_segments():
+        state = active.get(segment.origin)
+        status = state.status if state is not None else None
+        if segment.merging and status is not None and status.merging:
+            poll_in_background(session, vg.name, segment.origin)

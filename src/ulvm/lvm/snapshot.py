@@ -1,0 +1,116 @@
+"""Snapshots: how one comes into being (lvcreate -s).
+
+    1 allocate the COW's extents                      metadata.edit, nothing visible
+    2 zero the COW's first chunk on the PVs, flush    the extents belong to nobody
+    3 precommit; load tables; suspend the origin      file systems frozen, writes held back
+    4 commit                                          the snapshot exists
+    5 resume snapshot, then origin                    from here on every write copies out first
+
+Crash argument. Up to 4 there is no snapshot, and the extents are free. After it the store is an
+empty one whose header the kernel, or ulvm, writes at the first activation: a power cut anywhere
+after 4 leaves a snapshot equal to its origin, since no write of the origin passed between 3 and
+5. If only this process or the daemon dies between 3 and 5, the origin stays suspended until the
+devices have been brought to the metadata (activation.activate).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from ulvm.activation.activate import SwapReport
+from ulvm.lvm.extents import ZEROED, wipe_new
+from ulvm.lvm.lv import get, pv_uuids_of
+from ulvm.lvm.session import Session
+from ulvm.metadata import edit
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.uuid import new_uuid
+from ulvm.units import SECTOR, display_size
+
+__all__ = ["DEFAULT_CHUNK", "create", "create_named"]
+
+DEFAULT_CHUNK = 8
+"""Sectors: 4 KiB."""
+
+
+def create(
+    session: Session,
+    vg_name: str,
+    origin: str,
+    name: str | None,
+    *,
+    extents: int | Callable[[VolumeGroup], int],
+    chunk_size: int = DEFAULT_CHUNK,
+    read_only: bool = False,
+    tags: Sequence[str] = (),
+    pv_paths: Sequence[str] = (),
+    policy: str | None = None,
+) -> SwapReport:
+    """A snapshot of `origin`, active if that is; how long writers waited. See `create_named`."""
+    return create_named(
+        session,
+        vg_name,
+        origin,
+        name,
+        extents=extents,
+        chunk_size=chunk_size,
+        read_only=read_only,
+        tags=tags,
+        pv_paths=pv_paths,
+        policy=policy,
+    )[1]
+
+
+def create_named(
+    session: Session,
+    vg_name: str,
+    origin: str,
+    name: str | None,
+    *,
+    extents: int | Callable[[VolumeGroup], int],
+    chunk_size: int = DEFAULT_CHUNK,
+    read_only: bool = False,
+    tags: Sequence[str] = (),
+    pv_paths: Sequence[str] = (),
+    policy: str | None = None,
+) -> tuple[str, SwapReport]:
+    """The new snapshot's name as well. `extents` of the COW; more than can be of use is cut, and
+    said. `chunk_size` in sectors. What LVM refuses raises RefusedError or UsageError."""
+    chosen = name
+
+    def add(vg: VolumeGroup) -> VolumeGroup:
+        nonlocal chosen
+        get(vg, origin)
+        chosen = chosen or edit.auto_name(vg)
+        edit.check_chunk_size(chunk_size)
+        count = extents if isinstance(extents, int) else extents(vg)
+        most = edit.cow_max_extents(vg, origin, chunk_size)
+        if count > most and not vg.is_cow(origin):
+            session.say(
+                f"Reducing COW size {display_size(count * vg.extent_size)} down to maximum "
+                f"usable size {display_size(most * vg.extent_size)}."
+            )
+        return edit.add_snapshot(
+            vg,
+            origin,
+            chosen,
+            count,
+            chunk_size=chunk_size,
+            uuid=new_uuid(),
+            snapshot_uuid=new_uuid(),
+            now=int(time.time()),
+            host=os.uname().nodename,
+            pv_uuids=pv_uuids_of(session, vg, pv_paths),
+            read_only=read_only,
+            tags=tags,
+            policy=policy,
+        )
+
+    def wipe(vg: VolumeGroup) -> None:
+        assert chosen is not None
+        wipe_new(session, vg, get(vg, chosen), zero_bytes=max(ZEROED, chunk_size * SECTOR))
+
+    changed = session.change_vg(vg_name, add, before_commit=wipe)
+    assert chosen is not None
+    return chosen, changed.report
