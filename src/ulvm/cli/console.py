@@ -1,0 +1,44 @@
+"""Where a command's words go: LVM's indentation, standard output and error, and questions."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["Console"]
+
+
+class Console:
+    """`lvm.session.Messages` on the standard streams. `yes` answers every question; `quiet` leaves
+    out results (LVM's -q)."""
+
+    def __init__(self, *, yes: bool = False, quiet: bool = False) -> None:
+        self.yes = yes
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            for line in text.splitlines():
+                print(f"  {line}")
+
+    def warn(self, text: str) -> None:
+        sys.stdout.flush()
+        for line in text.splitlines():
+            print(f"  {line}", file=sys.stderr)
+
+    def ask(self, question: str) -> bool:
+        """LVM's prompt: no answer is no, which is shown."""
+        if self.yes:
+            return True
+        sys.stdout.flush()
+        print(f"{question} [y/n]: ", end="", file=sys.stderr, flush=True)
+        while True:
+            answer = sys.stdin.readline()
+            if not answer:
+                print("[n]", file=sys.stderr)
+                return False
+            word = answer.strip().lower()
+            if word in ("y", "yes"):
+                return True
+            if word in ("n", "no"):
+                return False
+            print(f"{question} [y/n]: ", end="", file=sys.stderr, flush=True)

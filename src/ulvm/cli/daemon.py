@@ -1,0 +1,102 @@
+"""`ulvm daemon`: the process that holds the active volumes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ulvm.cli.context import Context, common_options
+from ulvm.daemon.client import DaemonClient, connect
+from ulvm.errors import NotFoundError
+from ulvm.units import SECTOR, display_size
+
+__all__ = ["daemon"]
+
+
+@click.group()
+def daemon() -> None:
+    """Start, stop and look at the daemon. The first activation starts it by itself."""
+
+
+def _running(context: Context) -> DaemonClient | None:
+    host = context.host
+    return connect(host.run_dir, start=False, system_dir=host.system_dir, overrides=host.overrides)
+
+
+@daemon.command()
+@common_options
+@click.pass_obj
+def start(context: Context) -> None:
+    """Start the daemon if it does not run."""
+    host = context.host
+    client = connect(host.run_dir, start=True, system_dir=host.system_dir, overrides=host.overrides)
+    assert client is not None
+    context.console.say(f"The daemon runs, process {client.daemon_status()['pid']}.")
+
+
+@daemon.command()
+@click.option("-f", "--force", is_flag=True, help="Also while volumes are in use.")
+@common_options
+@click.pass_obj
+def stop(context: Context, force: bool) -> None:
+    """Deactivate all volumes and stop the daemon. Refused while volumes are in use."""
+    client = _running(context)
+    if client is None:
+        context.console.say("The daemon does not run.")
+        return
+    client.stop(force=force)
+    context.console.say("The daemon has stopped; all volumes are inactive.")
+
+
+@daemon.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@common_options
+@click.pass_obj
+def status(context: Context, as_json: bool) -> None:
+    """Show the process, its sockets and what is active."""
+    client = _running(context)
+    if client is None:
+        raise NotFoundError("The daemon does not run; it starts with the first activation.")
+    found = client.daemon_status()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for line in _lines(found):
+        context.console.say(line)
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    hours, rest = divmod(int(found["uptime"]), 3600)
+    lines = [
+        f"Process    {found['pid']}, up {hours}:{rest // 60:02d}:{rest % 60:02d}",
+        f"Volumes    {found['dev'] or 'no FUSE: ' + str(found['fuse_problem'])}",
+        f"NBD        {found['nbd']}" + "".join(f", {where}" for where in found["tcp"]),
+        f"Log        {found['log']}",
+    ]
+    for volume in found["volumes"]:
+        if volume["name"].startswith("mapper/"):
+            continue
+        words = [f"  {volume['name']}", display_size(volume["size"] // SECTOR)]
+        words.append("open" if volume["name"] in found["in_use"] else "not open")
+        if volume["full"] is not None:
+            words.append(f"snapshot {100 * volume['full']:.2f}% full")
+        if volume["suspended"]:
+            words.append("SUSPENDED")
+        lines.append(", ".join(words))
+    return lines
+
+
+@daemon.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=10809, help="0: any (default 10809)."
+)
+@click.option("--address", default="127.0.0.1", help="A loopback address (default 127.0.0.1).")
+@common_options
+@click.pass_obj
+def listen(context: Context, port: int, address: str) -> None:
+    """Serve NBD on a TCP port as well, until the daemon stops."""
+    client = context.session().dm
+    chosen = client.listen(address, port)
+    context.console.say(f"Serving NBD on {address} port {chosen}.")

@@ -1,0 +1,160 @@
+"""The program `ulvm`, and every command of it under its own name.
+
+`ulvm lvs ...`, or the program started under the name `lvs`. Commands are loaded when they are
+called: start-up time matters to scripts. Errors are one sentence with LVM's indentation; exit codes
+are LVM's: 0, 2 for no such command, 3 for a bad command line, 5 for a refusal or failure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import PurePath
+
+import click
+
+import ulvm
+from ulvm.cli.context import Context
+from ulvm.errors import UlvmError, UsageError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "pvcreate": "ulvm.cli.pv:pvcreate",
+    "pvremove": "ulvm.cli.pv:pvremove",
+    "pvs": "ulvm.cli.reports:pvs",
+    "pvdisplay": "ulvm.cli.display:pvdisplay",
+    "pvscan": "ulvm.cli.pv:pvscan",
+    "vgcreate": "ulvm.cli.vg:vgcreate",
+    "vgextend": "ulvm.cli.vg:vgextend",
+    "vgreduce": "ulvm.cli.vg:vgreduce",
+    "vgremove": "ulvm.cli.vg:vgremove",
+    "vgchange": "ulvm.cli.vg:vgchange",
+    "vgrename": "ulvm.cli.vg:vgrename",
+    "vgscan": "ulvm.cli.vg:vgscan",
+    "vgcfgbackup": "ulvm.cli.vg:vgcfgbackup",
+    "vgs": "ulvm.cli.reports:vgs",
+    "vgdisplay": "ulvm.cli.display:vgdisplay",
+    "lvcreate": "ulvm.cli.lv:lvcreate",
+    "lvremove": "ulvm.cli.lv:lvremove",
+    "lvchange": "ulvm.cli.lv:lvchange",
+    "lvextend": "ulvm.cli.lvresize:lvextend",
+    "lvreduce": "ulvm.cli.lvresize:lvreduce",
+    "lvresize": "ulvm.cli.lvresize:lvresize",
+    "lvrename": "ulvm.cli.lv:lvrename",
+    "lvconvert": "ulvm.cli.lv:lvconvert",
+    "lvpoll": "ulvm.cli.lv:lvpoll",
+    "lvscan": "ulvm.cli.lv:lvscan",
+    "lvs": "ulvm.cli.reports:lvs",
+    "lvdisplay": "ulvm.cli.display:lvdisplay",
+    "dmsetup": "ulvm.cli.dmsetup:dmsetup",
+    "daemon": "ulvm.cli.daemon:daemon",
+    "devices": "ulvm.cli.devices:devices",
+    "mount": "ulvm.cli.mount:mount",
+    "umount": "ulvm.cli.mount:umount",
+    "backup": "ulvm.cli.backup:backup",
+    "restore": "ulvm.cli.backup:restore",
+    "verify": "ulvm.cli.backup:verify",
+    "demo": "ulvm.cli.demo:demo",
+}
+"""Name -> module:attribute of the click command."""
+
+_GROUPS = (
+    ("Physical volumes", "pv"),
+    ("Volume groups", "vg"),
+    ("Logical volumes and snapshots", "lv"),
+)
+_HIDDEN = {"lvpoll"}
+
+
+def _load(name: str) -> click.Command:
+    module, _, attribute = COMMANDS[name].partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    return command
+
+
+def _overview() -> str:
+    lines = [
+        "Usage: ulvm COMMAND [ARGUMENTS]",
+        "",
+        "LVM2 with copy-on-write snapshots in user space. A disk may be a plain file.",
+    ]
+    names = [n for n in COMMANDS if n not in _HIDDEN]
+    for title, prefix in _GROUPS:
+        lines += ["", f"{title}:", "  " + " ".join(n for n in names if n.startswith(prefix))]
+    grouped = tuple(prefix for _, prefix in _GROUPS)
+    rest = [n for n in names if not n.startswith(grouped)]
+    lines += ["", "Backup, mounts and the rest:", "  " + " ".join(rest)]
+    lines += ["", "Try `ulvm COMMAND --help', and `ulvm demo' to see the main job done."]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; `argv` is without the program's name."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    program = PurePath(sys.argv[0]).name
+    if program in COMMANDS:
+        words.insert(0, program)
+    if not words or words[0] in ("help", "--help", "-h"):
+        if len(words) < 2:
+            click.echo(_overview())
+            return 0
+        words = [words[1], "--help"]
+    if words[0] in ("--version", "version"):
+        click.echo(f"ulvm {ulvm.__version__}")
+        return 0
+    name, *arguments = words
+    if name not in COMMANDS:
+        click.echo("  No such command.  Try 'ulvm help'.", err=True)
+        return 2
+    return _run(name, arguments)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    context = Context(os.environ, [name, *arguments])
+    try:
+        status = _load(name).main(
+            args=arguments, prog_name=name, standalone_mode=False, obj=context
+        )
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.NoSuchOption as error:
+        return _bad_line(f"{name}: unrecognized option '{error.option_name}'", parsing=True)
+    except click.UsageError as error:
+        shown = error.ctx.command_path if error.ctx else name
+        return _bad_line(f"{shown}: {error.format_message()}", parsing=True)
+    except UsageError as error:
+        parsing = error.message.startswith("Invalid argument for")
+        return _bad_line(error.message, parsing=parsing, name=name)
+    except UlvmError as error:
+        context.console.warn(error.message)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        context.console.warn("Interrupted...")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone: that is its business. What is left must not be
+        # flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    finally:
+        context.close()
+
+
+def _bad_line(message: str, *, parsing: bool, name: str = "") -> int:
+    for line in message.splitlines():
+        click.echo(f"  {line}", err=True)
+    if parsing:
+        click.echo("  Error during parsing of command line.", err=True)
+    else:
+        click.echo(f"  Run `{name} --help' for more information.", err=True)
+    return UsageError.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

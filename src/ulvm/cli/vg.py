@@ -1,0 +1,284 @@
+"""vgcreate, vgextend, vgreduce, vgremove, vgchange, vgrename, vgscan, vgcfgbackup."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ulvm.cli.context import Context, common_options
+from ulvm.cli.lv import each, remove_one, wants_active
+from ulvm.cli.pv import layout_options, pv_options
+from ulvm.errors import RefusedError, UsageError
+from ulvm.lvm import vg as lvm_vg
+from ulvm.lvm.names import vg_name
+from ulvm.lvm.session import Session
+from ulvm.lvm.sizes import parse_sectors
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.names import check_tag
+from ulvm.vgstore.archive import backup_vg
+
+__all__ = [
+    "vgcfgbackup",
+    "vgchange",
+    "vgcreate",
+    "vgextend",
+    "vgreduce",
+    "vgremove",
+    "vgrename",
+    "vgscan",
+]
+
+_POLICIES = click.Choice(["contiguous", "cling", "normal", "anywhere"])
+
+
+@click.command()
+@click.argument("name", metavar="VG")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("-s", "--physicalextentsize", help="Size of an extent (default 4m).")
+@click.option("-l", "--maxlogicalvolumes", type=click.IntRange(0), default=0, help="0: no limit.")
+@click.option("-p", "--maxphysicalvolumes", type=click.IntRange(0), default=0, help="0: no limit.")
+@click.option("--addtag", multiple=True, help="Tag of the volume group.")
+@click.option("--alloc", type=_POLICIES, default="normal", help="Allocation policy.")
+@click.option("-f", "--force", count=True, help="Do not ask about what is on the devices.")
+@layout_options
+@common_options
+@click.pass_obj
+def vgcreate(
+    context: Context,
+    /,
+    name: str,
+    paths: tuple[str, ...],
+    physicalextentsize: str | None,
+    maxlogicalvolumes: int,
+    maxphysicalvolumes: int,
+    addtag: tuple[str, ...],
+    alloc: str,
+    force: int,
+    **layout: Any,
+) -> None:
+    """Create a volume group of disks or plain files, which become physical volumes."""
+    session = context.session()
+    extent = lvm_vg.DEFAULT_EXTENT
+    if physicalextentsize is not None:
+        extent = parse_sectors(physicalextentsize, "--physicalextentsize")
+    lvm_vg.create(
+        session,
+        vg_name(name, session.host.run_dir),
+        paths,
+        extent_size=extent,
+        max_lv=maxlogicalvolumes,
+        max_pv=maxphysicalvolumes,
+        tags=[check_tag(tag) for tag in addtag],
+        policy=alloc,
+        options=pv_options(layout),
+        force=force,
+    )
+    session.say(f'Volume group "{name}" successfully created')
+
+
+@click.command()
+@click.argument("name", metavar="VG")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("-f", "--force", count=True, help="Do not ask about what is on the devices.")
+@layout_options
+@common_options
+@click.pass_obj
+def vgextend(
+    context: Context, /, name: str, paths: tuple[str, ...], force: int, **layout: Any
+) -> None:
+    """Add disks or plain files to a volume group."""
+    session = context.session()
+    group = vg_name(name, session.host.run_dir)
+    lvm_vg.extend(session, group, paths, options=pv_options(layout), force=force)
+    session.say(f'Volume group "{group}" successfully extended')
+
+
+@click.command()
+@click.argument("name", metavar="VG")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@common_options
+@click.pass_obj
+def vgreduce(context: Context, name: str, paths: tuple[str, ...]) -> int:
+    """Take unused physical volumes out of a volume group."""
+    session = context.session()
+    group = vg_name(name, session.host.run_dir)
+
+    def drop(path: str) -> None:
+        lvm_vg.reduce(session, group, [path])
+        session.say(f'Removed "{path}" from volume group "{group}"')
+
+    return each(session, paths, drop)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="VG...")
+@click.option("-f", "--force", count=True, help="Do not ask about logical volumes.")
+@common_options
+@click.pass_obj
+def vgremove(context: Context, names: tuple[str, ...], force: int) -> int:
+    """Remove volume groups, with their logical volumes if that is confirmed."""
+    session = context.session()
+
+    def remove(name: str) -> None:
+        group = vg_name(name, session.host.run_dir)
+        with session.lock_global(), session.lock(group):
+            vg = _known(session, group)
+            _remove_volumes(session, vg, force > 0)
+            lvm_vg.remove(session, group)
+        session.say(f'Volume group "{group}" successfully removed')
+
+    return each(session, names, remove)
+
+
+def _known(session: Session, name: str) -> VolumeGroup:
+    return session.scan().vg(name)
+
+
+def _remove_volumes(session: Session, vg: VolumeGroup, force: bool) -> None:
+    volumes = vg.visible_lvs()
+    if not volumes:
+        return
+    question = (
+        f'Do you really want to remove volume group "{vg.name}" containing '
+        f"{len(volumes)} logical volumes?"
+    )
+    if not force and not session.ask(question):
+        raise RefusedError(f'Volume group "{vg.name}" not removed')
+    # Snapshots first: each in its turn is asked about if it is active.
+    for lv in sorted(volumes, key=lambda v: vg.is_origin(v.name)):
+        remove_one(session, f"{vg.name}/{lv.name}", force=force)
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[VG...]")
+@click.option("-a", "--activate", help="y or n.")
+@click.option("--refresh", is_flag=True, help="Bring devices to the metadata; resume them.")
+@click.option("--addtag", multiple=True, help="Add a tag.")
+@click.option("--deltag", multiple=True, help="Remove a tag.")
+@click.option("--alloc", type=_POLICIES, help="Allocation policy.")
+@click.option("-x", "--resizeable", type=click.Choice(["y", "n"]), help="Whether PVs may be added.")
+@click.option("-P", "--partial", is_flag=True, help="Activate also with missing PVs.")
+@click.option(
+    "--activationmode",
+    type=click.Choice(["partial", "degraded", "complete"]),
+    default="degraded",
+    help="partial: also with missing PVs.",
+)
+@click.option("-K", "--ignoreactivationskip", is_flag=True, hidden=True)
+@common_options
+@click.pass_obj
+def vgchange(
+    context: Context,
+    names: tuple[str, ...],
+    activate: str | None,
+    refresh: bool,
+    addtag: tuple[str, ...],
+    deltag: tuple[str, ...],
+    alloc: str | None,
+    resizeable: str | None,
+    partial: bool,
+    activationmode: str,
+    ignoreactivationskip: bool,
+) -> int:
+    """Change volume groups: activate and deactivate all their volumes, tags, policy."""
+    if not (activate or refresh or addtag or deltag or alloc or resizeable):
+        raise UsageError("Need 1 or more of -a, --refresh, --addtag, --deltag, --alloc, -x.")
+    session = context.session()
+    wanted = None if activate is None else wants_active(activate)
+    groups = [vg_name(n, session.host.run_dir) for n in names]
+    if not groups:
+        groups = [vg.name for vg in session.scan().vgs]
+    as_partial = partial or activationmode == "partial"
+    if as_partial:
+        session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
+
+    def change(name: str) -> None:
+        session.scan().vg(name)
+        if wanted is not None:
+            _activation(session, name, wanted, as_partial)
+        if refresh:
+            lvm_vg.refresh(session, name)
+        if addtag or deltag or alloc or resizeable:
+            session.change_vg(name, lambda vg: _changed(vg, addtag, deltag, alloc, resizeable))
+            session.say(f'Volume group "{name}" successfully changed')
+
+    return each(session, groups, change)
+
+
+def _activation(session: Session, name: str, wanted: bool, partial: bool) -> None:
+    if wanted:
+        activity = lvm_vg.activate(session, name, partial=partial)
+    else:
+        activity = lvm_vg.deactivate(session, name)
+    text = f'{activity.active} logical volume(s) in volume group "{name}" now active'
+    if not activity.failed:
+        session.say(text)
+    elif wanted:
+        raise RefusedError(text)
+    else:
+        raise RefusedError(
+            f'Can\'t deactivate volume group "{name}" with {activity.active} open logical volume(s)'
+        )
+
+
+def _changed(
+    vg: VolumeGroup,
+    addtag: tuple[str, ...],
+    deltag: tuple[str, ...],
+    alloc: str | None,
+    resizeable: str | None,
+) -> VolumeGroup:
+    drop = {check_tag(tag) for tag in deltag}
+    tags = [tag for tag in vg.tags if tag not in drop] + [check_tag(tag) for tag in addtag]
+    vg = replace(vg, tags=tuple(dict.fromkeys(tags)))
+    if alloc is not None:
+        vg = replace(vg, allocation_policy=alloc)
+    if resizeable is not None:
+        status = vg.status - {"RESIZEABLE"}
+        vg = replace(vg, status=status | {"RESIZEABLE"} if resizeable == "y" else status)
+    return vg
+
+
+@click.command()
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@common_options
+@click.pass_obj
+def vgrename(context: Context, old: str, new: str) -> None:
+    """Rename a volume group, also while its volumes are in use."""
+    session = context.session()
+    run_dir = session.host.run_dir
+    first, second = vg_name(old, run_dir), vg_name(new, run_dir)
+    lvm_vg.rename(session, first, second)
+    session.say(f'Volume group "{first}" successfully renamed to "{second}"')
+
+
+@click.command()
+@common_options
+@click.pass_obj
+def vgscan(context: Context) -> None:
+    """List all volume groups."""
+    session = context.session()
+    for vg in session.scan().vgs:
+        session.say(f'Found volume group "{vg.name}" using metadata type lvm2')
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[VG...]")
+@click.option("-f", "--file", "path", help="Write to this file; %s becomes the VG's name.")
+@common_options
+@click.pass_obj
+def vgcfgbackup(context: Context, names: tuple[str, ...], path: str | None) -> None:
+    """Write the metadata of volume groups to text files."""
+    session = context.session()
+    scan = session.scan()
+    groups = [scan.vg(vg_name(n, session.host.run_dir)) for n in names] or list(scan.vgs)
+    if path is not None and "%s" not in path and len(groups) > 1:
+        raise UsageError("With more than one volume group the file's name needs a %s.")
+    for vg in groups:
+        target = None if path is None else Path(path.replace("%s", vg.name)).absolute()
+        backup_vg(session.host, vg, session.command_line, path=target, force=True)
+        session.say(f'Volume group "{vg.name}" successfully backed up.')
