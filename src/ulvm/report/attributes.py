@@ -1,0 +1,119 @@
+"""The attribute letters of lvs, vgs and pvs (lvs(8), vgs(8), pvs(8)), and the per cent of a COW."""
+
+from __future__ import annotations
+
+from ulvm.activation.activate import LvState
+from ulvm.activation.status import SnapshotStatus
+from ulvm.metadata.model import (
+    LogicalVolume,
+    SimpleSegment,
+    StripedSegment,
+    VolumeGroup,
+)
+
+__all__ = ["is_partial", "lv_attr", "percent", "pv_attr", "vg_attr"]
+
+_POLICY = {"contiguous": "c", "cling": "l", "normal": "n", "anywhere": "a", "inherit": "i"}
+
+
+def is_partial(vg: VolumeGroup, lv: LogicalVolume) -> bool:
+    """Whether any of its extents, or of its origin's or snapshots', is on a missing PV."""
+    missing = vg.missing_uuids | {pv.uuid for pv in vg.pvs if pv.missing}
+    return any(
+        area.pv_uuid in missing
+        for segment in lv.segments
+        if isinstance(segment, StripedSegment)
+        for area in segment.areas
+    )
+
+
+def lv_attr(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
+    """The ten places of lv_attr."""
+    snap = vg.snapshot_of(lv.name)
+    origin = vg.is_origin(lv.name)
+    return "".join(
+        (
+            _kind(vg, lv),
+            _permission(lv, state),
+            _POLICY.get(lv.allocation_policy, "i"),
+            "m" if lv.minor is not None else "-",
+            _state(state, is_snapshot=snap is not None),
+            "o" if state is not None and state.open_count else "-",
+            "s" if snap is not None or origin else "-",
+            "-",
+            "p" if is_partial(vg, lv) else "-",
+            "k" if "ACTIVATION_SKIP" in lv.flags else "-",
+        )
+    )
+
+
+def _kind(vg: VolumeGroup, lv: LogicalVolume) -> str:
+    snap = vg.snapshot_of(lv.name)
+    if snap is not None:
+        return "S" if snap.merging else "s"
+    if vg.merging_snapshot_of(lv.name) is not None:
+        return "O"
+    if vg.is_origin(lv.name):
+        return "o"
+    if all(isinstance(s, SimpleSegment) for s in lv.segments):
+        return "v"
+    return "-"
+
+
+def _permission(lv: LogicalVolume, state: LvState | None) -> str:
+    if not lv.writable:
+        return "r"
+    return "R" if state is not None and state.info.read_only else "w"
+
+
+def _state(state: LvState | None, *, is_snapshot: bool) -> str:
+    if state is None:
+        return "-"
+    info, status = state.info, state.status
+    if status is not None and status.merge_failed:
+        return "M" if info.suspended else "m"
+    if is_snapshot and status is not None and (status.invalid or status.overflow):
+        return "S" if info.suspended else "I"
+    if info.suspended:
+        return "s"
+    if info.live_table:
+        return "a"
+    return "i" if info.inactive_table else "d"
+
+
+def percent(status: SnapshotStatus) -> str | None:
+    """Two digits; 0.00 only when empty, 100.00 only when full or invalid (dm_percent_t)."""
+    fraction = status.fraction
+    if fraction is None:
+        return None
+    if fraction in (0.0, 1.0):
+        return f"{fraction * 100:.2f}"
+    return f"{min(max(round(fraction * 100, 2), 0.01), 99.99):.2f}"
+
+
+def vg_attr(vg: VolumeGroup) -> str:
+    """The six places of vg_attr."""
+    return "".join(
+        (
+            "w" if "WRITE" in vg.status else "r",
+            "z" if "RESIZEABLE" in vg.status else "-",
+            "x" if "EXPORTED" in vg.status else "-",
+            "p" if vg.partial else "-",
+            _POLICY.get(vg.allocation_policy, "n"),
+            "-",
+        )
+    )
+
+
+def pv_attr(vg: VolumeGroup | None, pv_uuid: str, *, missing: bool = False) -> str:
+    """The three places of pv_attr."""
+    member = vg.pv(pv_uuid) if vg is not None else None
+    if vg is None or member is None:
+        return "---"
+    return "".join(
+        (
+            "a" if member.allocatable else "u",
+            "x" if "EXPORTED" in vg.status else "-",
+            "m" if missing or member.missing else "-",
+        )
+    )

@@ -1,0 +1,105 @@
+"""What the fields of a report look at: one row for an LV, a segment, a VG or a PV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ulvm.activation.activate import LvState
+from ulvm.metadata.model import (
+    LogicalVolume,
+    PhysicalVolume,
+    Segment,
+    StripedSegment,
+    VolumeGroup,
+)
+from ulvm.vgstore.scan import PvDevice, Scan
+
+__all__ = ["Row", "lv_rows", "pv_rows", "vg_rows"]
+
+States = Mapping[str, Mapping[str, LvState]]
+"""Active volumes by VG and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Fields of a kind whose part is None are blank."""
+
+    scan: Scan
+    vg: VolumeGroup | None = None
+    lv: LogicalVolume | None = None
+    segment: Segment | None = None
+    state: LvState | None = None
+    pv: PhysicalVolume | None = None
+    device: PvDevice | None = None
+    """The PV's device; None for a missing one."""
+    pv_segment: tuple[int, int] | None = None
+    """First extent and length of a run on the PV."""
+
+
+def vg_rows(scan: Scan, groups: Iterable[VolumeGroup]) -> Iterator[Row]:
+    for vg in groups:
+        yield Row(scan, vg)
+
+
+def lv_rows(
+    scan: Scan,
+    groups: Iterable[VolumeGroup],
+    states: States,
+    *,
+    hidden: bool,
+    by_segment: bool,
+    only: frozenset[tuple[str, str]] | None = None,
+) -> Iterator[Row]:
+    """`hidden`: also volumes that are not visible, a merging snapshot say. `only`: (VG, LV)."""
+    for vg in groups:
+        active = states.get(vg.name, {})
+        for lv in vg.lvs:
+            if lv.snapshot_segment is not None or not (hidden or vg.is_visible(lv)):
+                continue
+            if only is not None and (vg.name, lv.name) not in only:
+                continue
+            row = Row(scan, vg, lv, lv.segments[0], active.get(lv.name))
+            if not by_segment:
+                yield row
+                continue
+            for segment in lv.segments:
+                yield Row(scan, vg, lv, segment, active.get(lv.name))
+
+
+def pv_rows(scan: Scan, *, by_segment: bool = False) -> Iterator[Row]:
+    """Every PV: those with a device, and those that are missing."""
+    groups = {vg.name: vg for vg in scan.vgs}
+    for device in scan.pvs:
+        vg = groups.get(device.vg_name or "")
+        member = vg.pv(device.uuid) if vg is not None else None
+        row = Row(scan, vg if member else None, pv=member, device=device)
+        yield from _pv_segments(row) if by_segment else (row,)
+    for vg in scan.vgs:
+        for pv in vg.pvs:
+            if pv.uuid in vg.missing_uuids:
+                yield Row(scan, vg, pv=pv)
+
+
+def _pv_segments(row: Row) -> Iterator[Row]:
+    if row.vg is None or row.pv is None:
+        yield row
+        return
+    used = []
+    for lv in row.vg.lvs:
+        for segment in lv.segments:
+            if isinstance(segment, StripedSegment):
+                for area in segment.areas:
+                    if area.pv_uuid == row.pv.uuid:
+                        used.append((area.pe, segment.area_len, lv, segment))
+    at = 0
+    for pe, length, lv, segment in sorted(used, key=lambda item: item[0]):
+        if pe > at:
+            yield Row(row.scan, row.vg, pv=row.pv, device=row.device, pv_segment=(at, pe - at))
+        yield Row(
+            row.scan, row.vg, lv, segment, pv=row.pv, device=row.device, pv_segment=(pe, length)
+        )
+        at = pe + length
+    if at < row.pv.pe_count:
+        rest = (at, row.pv.pe_count - at)
+        yield Row(row.scan, row.vg, pv=row.pv, device=row.device, pv_segment=rest)

@@ -1,0 +1,66 @@
+"""Sizes in reports: `--units` and `--nosuffix` (lvmreport(7), display_size of LVM2).
+
+h H   human, powers of 1024 or of 1000       r R   the same, `<` where rounding went up
+b s   bytes, sectors                         k m g t p e   1024       K M G T P E   1000
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ulvm.errors import UsageError
+from ulvm.units import SECTOR
+
+__all__ = ["SizeFormat", "parse_units"]
+
+_LETTERS = "bkmgtpe"
+
+
+@dataclass(frozen=True, slots=True)
+class SizeFormat:
+    """How sizes are written; `unit` is one letter of the table above."""
+
+    unit: str = "r"
+    suffix: bool = True
+
+    def text(self, sectors: int) -> str:
+        """`32.00m`, `<5.00g`, `65536S`, `0 `."""
+        size = sectors * SECTOR
+        human = self.unit in "hHrR"
+        if self.unit in "bBsS":
+            number = size if self.unit in "bB" else sectors
+            return f"{number}{self.unit.upper()}" if self.suffix else str(number)
+        base = 1000 if self.unit.isupper() else 1024
+        if size == 0:
+            if not self.suffix:
+                return "0"
+            return "0 " if human else f"0{self.unit}"
+        power = _power(size, base) if human else _LETTERS.index(self.unit.lower())
+        hundredths = _hundredths(size, base**power)
+        if human and hundredths >= base * 100 and power < len(_LETTERS) - 1:
+            power += 1
+            hundredths = _hundredths(size, base**power)
+        below = self.unit in "rR" and hundredths * base**power > size * 100
+        letter = _LETTERS[power].upper() if base == 1000 else _LETTERS[power]
+        if power == 0:
+            letter = "B"
+        number_text = f"{hundredths // 100}.{hundredths % 100:02d}"
+        return ("<" if below else "") + number_text + (letter if self.suffix else "")
+
+
+def _power(size: int, base: int) -> int:
+    power = 0
+    while size >= base ** (power + 1) and power < len(_LETTERS) - 1:
+        power += 1
+    return power
+
+
+def _hundredths(size: int, unit: int) -> int:
+    return (size * 100 + unit // 2) // unit
+
+
+def parse_units(text: str, *, suffix: bool = True) -> SizeFormat:
+    """The value of --units; UsageError."""
+    if len(text) != 1 or text.lower() not in "hrbskmgtpe":
+        raise UsageError(f"Invalid argument for --units: {text}")
+    return SizeFormat(text, suffix)
