@@ -1,0 +1,125 @@
+"""lvdisplay, vgdisplay and pvdisplay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import click
+
+from ulvm.cli.context import Context, common_options
+from ulvm.cli.lv import volumes_of
+from ulvm.errors import NotFoundError, UlvmError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm.names import vg_name
+from ulvm.report import describe
+from ulvm.report.rows import pv_rows
+from ulvm.units import SECTOR, display_size
+
+__all__ = ["lvdisplay", "pvdisplay", "vgdisplay"]
+
+
+def _show(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(f"  {line}")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[VG|LV...]")
+@click.option("-c", "--colon", is_flag=True, help="One line a volume, for programs.")
+@click.option("-m", "--maps", is_flag=True, help="Also where the extents are.")
+@click.option("-a", "--all", "hidden", is_flag=True, hidden=True)
+@common_options
+@click.pass_obj
+def lvdisplay(
+    context: Context, names: tuple[str, ...], colon: bool, maps: bool, hidden: bool
+) -> int:
+    """Show logical volumes at length."""
+    session = context.session()
+    scan = session.scan()
+    volumes, failures = volumes_of(session, names or [vg.name for vg in scan.vgs])
+    wanted = set(volumes)
+    for vg in scan.vgs:
+        states = lvm_lv.states(session, vg)
+        for lv in vg.lvs:
+            if f"{vg.name}/{lv.name}" not in wanted:
+                continue
+            if colon:
+                _show([describe.lv_colon(vg, lv, states.get(lv.name))])
+                continue
+            _show(describe.lv_lines(vg, lv, states))
+            if maps:
+                _show(describe.lv_map(scan, lv))
+    for sentence in failures:
+        session.warn(sentence)
+    return 5 if failures else 0
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[VG...]")
+@click.option("-c", "--colon", is_flag=True, help="One line a VG, for programs.")
+@click.option("-s", "--short", is_flag=True, help="One line a VG, for people.")
+@common_options
+@click.pass_obj
+def vgdisplay(context: Context, names: tuple[str, ...], colon: bool, short: bool) -> int:
+    """Show volume groups at length."""
+    session = context.session()
+    scan = session.scan()
+    status = 0
+    for name in names or [*(vg.name for vg in scan.vgs), *scan.broken]:
+        try:
+            vg = scan.vg(vg_name(name, session.host.run_dir))
+        except UlvmError as error:
+            session.warn(error.message)
+            if isinstance(error, NotFoundError):
+                session.warn(f"Cannot process volume group {name}")
+            status = error.exit_code
+            continue
+        states = lvm_lv.states(session, vg)
+        if colon:
+            _show([describe.vg_colon(vg, states)])
+        elif short:
+            _show([describe.vg_short(vg)])
+        else:
+            _show(describe.vg_lines(scan, vg, states))
+    return status
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[PATH...]")
+@click.option("-c", "--colon", is_flag=True, help="One line a PV, for programs.")
+@click.option("-m", "--maps", is_flag=True, help="Also which volumes have the extents.")
+@click.option("-s", "--short", is_flag=True, help="Only the free space.")
+@common_options
+@click.pass_obj
+def pvdisplay(
+    context: Context, names: tuple[str, ...], colon: bool, maps: bool, short: bool
+) -> int:
+    """Show physical volumes at length."""
+    session = context.session()
+    paths = [os.path.abspath(name) for name in names]
+    scan = session.scan(paths)
+    segments = list(pv_rows(scan, by_segment=True))
+    shown = set()
+    for row in sorted(pv_rows(scan), key=lambda r: r.device.path if r.device else ""):
+        path = row.device.path if row.device else ""
+        if names and path not in paths:
+            continue
+        shown.add(path)
+        if colon:
+            _show([describe.pv_colon(row)])
+        elif short:
+            free = row.device.size // SECTOR if row.device else 0
+            if row.vg is not None and row.pv is not None:
+                used = row.vg.allocated(row.pv.uuid)
+                free = (row.pv.pe_count - used) * row.vg.extent_size
+            _show([f'Device "{path}" has a capacity of {display_size(free)}'])
+        else:
+            _show(describe.pv_lines(row))
+            if maps and row.pv is not None:
+                own = [s for s in segments if s.device is row.device and s.pv_segment]
+                _show(describe.pv_map(own))
+    missing = [name for name, path in zip(names, paths, strict=True) if path not in shown]
+    for name in missing:
+        session.warn(f'Failed to find physical volume "{name}".')
+    return 5 if missing else 0

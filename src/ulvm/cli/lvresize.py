@@ -1,0 +1,212 @@
+"""lvextend, lvreduce and lvresize."""
+
+from __future__ import annotations
+
+import click
+
+from ulvm.cli.context import Context, common_options
+from ulvm.errors import RefusedError, UsageError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm.session import Session
+from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_size
+from ulvm.metadata.edit import cow_max_extents
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.report.attributes import percent
+from ulvm.units import display_size
+
+__all__ = ["lvextend", "lvreduce", "lvresize"]
+
+
+@click.command()
+@click.argument("name", metavar="LV")
+@click.argument("pv_paths", nargs=-1, metavar="[PV...]")
+@click.option("-L", "--size", help="The new size, or +size to add.")
+@click.option("-l", "--extents", help="The new number of extents, or +extents; also per cent.")
+@click.option("--use-policies", is_flag=True, help="Extend a snapshot as ulvm.conf says.")
+@click.option("-f", "--force", is_flag=True, hidden=True)
+@click.option("-n", "--nofsck", is_flag=True, hidden=True)
+@common_options
+@click.pass_obj
+def lvextend(
+    context: Context,
+    name: str,
+    pv_paths: tuple[str, ...],
+    size: str | None,
+    extents: str | None,
+    use_policies: bool,
+    force: bool,
+    nofsck: bool,
+) -> None:
+    """Grow a volume: a plain one, a snapshot's COW that fills, an origin that is inactive."""
+    session = context.session()
+    vg_name, lv_name = session.resolve_lv(name)
+    if use_policies:
+        _by_policy(session, vg_name, lv_name)
+        return
+    _resize(session, vg_name, lv_name, _request(size, extents), pv_paths, grow=True, force=True)
+
+
+@click.command()
+@click.argument("name", metavar="LV")
+@click.option("-L", "--size", help="The new size, or -size to take away.")
+@click.option("-l", "--extents", help="The new number of extents, or -extents; also per cent.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("-n", "--nofsck", is_flag=True, hidden=True)
+@common_options
+@click.pass_obj
+def lvreduce(
+    context: Context, name: str, size: str | None, extents: str | None, force: bool, nofsck: bool
+) -> None:
+    """Cut a volume. What lies beyond the new end is lost."""
+    session = context.session()
+    vg_name, lv_name = session.resolve_lv(name)
+    _resize(session, vg_name, lv_name, _request(size, extents), (), grow=False, force=force)
+
+
+@click.command()
+@click.argument("name", metavar="LV")
+@click.argument("pv_paths", nargs=-1, metavar="[PV...]")
+@click.option("-L", "--size", help="The new size; +size to add, -size to take away.")
+@click.option("-l", "--extents", help="Likewise in extents or per cent.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("-n", "--nofsck", is_flag=True, hidden=True)
+@common_options
+@click.pass_obj
+def lvresize(
+    context: Context,
+    name: str,
+    pv_paths: tuple[str, ...],
+    size: str | None,
+    extents: str | None,
+    force: bool,
+    nofsck: bool,
+) -> None:
+    """Give a volume another size."""
+    session = context.session()
+    vg_name, lv_name = session.resolve_lv(name)
+    _resize(session, vg_name, lv_name, _request(size, extents), pv_paths, grow=None, force=force)
+
+
+def _request(size: str | None, extents: str | None) -> SizeRequest:
+    if (size is None) == (extents is None):
+        raise UsageError("Please specify either size or extents but not both.")
+    return parse_size(size) if size is not None else parse_extents(extents or "")
+
+
+def _wanted(session: Session, vg: VolumeGroup, lv: LogicalVolume, request: SizeRequest) -> int:
+    """The new number of extents."""
+    have = lv.extent_count
+    if request.percent is not None:
+        found, rounded = request.for_resize(vg, lv), False
+        if request.sign == "+" and request.whole == "FREE":
+            found = vg.free_count * request.percent // 100
+    else:
+        found, rounded = request.count(vg.extent_size)
+    total = {"+": have + found, "-": have - found, "": found}[request.sign]
+    if rounded:
+        text = display_size(total * vg.extent_size)
+        session.say(f"Rounding size to boundary between physical extents: {text}.")
+    return total
+
+
+def _resize(
+    session: Session,
+    vg_name: str,
+    lv_name: str,
+    request: SizeRequest,
+    pv_paths: tuple[str, ...],
+    *,
+    grow: bool | None,
+    force: bool,
+) -> None:
+    if (grow is True and request.sign == "-") or (grow is False and request.sign == "+"):
+        raise UsageError(f"Size may not be {'negative' if grow else 'positive'} here.")
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        lv = lvm_lv.get(vg, lv_name)
+        have = lv.extent_count
+        wanted = _wanted(session, vg, lv, request)
+        if wanted == have:
+            raise RefusedError(
+                f"New size ({wanted} extents) matches existing size ({have} extents)."
+            )
+        if grow is True and wanted < have:
+            raise RefusedError(
+                f"New size given ({wanted} extents) not larger than existing size ({have} extents)"
+            )
+        if grow is False and wanted > have:
+            raise RefusedError(
+                f"New size given ({wanted} extents) not less than existing size ({have} extents)"
+            )
+        if wanted > have:
+            _grow(session, vg, lv, wanted, pv_paths)
+        else:
+            _cut(session, vg, lv, wanted, force)
+
+
+def _grow(
+    session: Session, vg: VolumeGroup, lv: LogicalVolume, wanted: int, pv_paths: tuple[str, ...]
+) -> None:
+    have = lv.extent_count
+    snap = vg.snapshot_of(lv.name)
+    if snap is not None:
+        most = cow_max_extents(vg, snap.origin, snap.chunk_size)
+        if wanted > most:
+            size = display_size(most * vg.extent_size)
+            session.say(f"Reached maximum COW size {size} ({most} extents).")
+            wanted = most
+        if wanted <= have:
+            return
+    lvm_lv.extend(session, vg.name, lv.name, wanted, pv_paths=pv_paths)
+    _say_changed(session, vg, lv.name, have, wanted)
+
+
+def _cut(session: Session, vg: VolumeGroup, lv: LogicalVolume, wanted: int, force: bool) -> None:
+    if vg.is_origin(lv.name):
+        raise RefusedError("Snapshot origin volumes cannot be reduced in size yet.")
+    if wanted <= 0:
+        raise RefusedError("New size of 0 not permitted.")
+    active = lvm_lv.states(session, vg)
+    if lv.name in active:
+        size = display_size(wanted * vg.extent_size)
+        state = active[lv.name]
+        word = "active and open" if state.open_count else "active"
+        session.warn(f"WARNING: Reducing {word} logical volume to {size}.")
+        session.warn("THIS MAY DESTROY YOUR DATA (filesystem etc.)")
+        name = f"{vg.name}/{lv.name}"
+        if not force and not session.ask(f"Do you really want to reduce {name}?"):
+            raise RefusedError(f"Logical volume {name} NOT reduced.")
+    lvm_lv.reduce(session, vg.name, lv.name, wanted)
+    _say_changed(session, vg, lv.name, lv.extent_count, wanted)
+
+
+def _say_changed(session: Session, vg: VolumeGroup, name: str, before: int, after: int) -> None:
+    session.say(
+        f"Size of logical volume {vg.name}/{name} changed from {lvm_lv.size_words(vg, before)} "
+        f"to {lvm_lv.size_words(vg, after)}."
+    )
+    session.say(f"Logical volume {vg.name}/{name} successfully resized.")
+
+
+def _by_policy(session: Session, vg_name: str, lv_name: str) -> None:
+    """activation/snapshot_autoextend_threshold and _percent, as dmeventd's plugin asks for."""
+    config = session.host.config
+    threshold = max(config.get_int("activation/snapshot_autoextend_threshold", 100), 50)
+    step = config.get_int("activation/snapshot_autoextend_percent", 20)
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        lv = lvm_lv.get(vg, lv_name)
+        state = lvm_lv.states(session, vg).get(lv_name)
+        if state is None or state.status is None:
+            raise RefusedError(f"Can't read state of locally inactive LV {vg_name}/{lv_name}.")
+        full = percent(state.status)
+        if threshold >= 100 or full is None or float(full) <= threshold:
+            return
+        if step <= 0:
+            raise RefusedError(
+                f"Can't extend {vg_name}/{lv_name} with snapshot autoextend percent set to 0%."
+            )
+        # Back to the threshold at least, in one step.
+        needed = -(-lv.extent_count * int(float(full) * 100) // (threshold * 100))
+        wanted = max(lv.extent_count + -(-lv.extent_count * step // 100), needed)
+        _grow(session, vg, lv, min(wanted, lv.extent_count + vg.free_count), ())

@@ -1,0 +1,257 @@
+"""The long forms: lvdisplay, vgdisplay, pvdisplay (lib/display/display.c of LVM2).
+
+Functions give lines without the two blanks of indentation. Labels are padded to 23 columns for
+LVs, to 22 for VGs and PVs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+from ulvm.activation.activate import LvState
+from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
+from ulvm.report.attributes import percent
+from ulvm.report.rows import Row
+from ulvm.units import SECTOR, display_size
+from ulvm.vgstore.scan import Scan
+
+__all__ = [
+    "lv_colon",
+    "lv_lines",
+    "lv_map",
+    "pv_colon",
+    "pv_lines",
+    "pv_map",
+    "vg_colon",
+    "vg_lines",
+    "vg_short",
+]
+
+States = Mapping[str, LvState]
+_READ_AHEAD = 256
+"""Sectors: what the kernel gives a device of its own accord."""
+
+
+def _lv(label: str, value: object) -> str:
+    return f"{label:<23}{value}"
+
+
+def _vg(label: str, value: object) -> str:
+    return f"{label:<22}{value}"
+
+
+# -- logical volumes ------------------------------------------------------------------------------
+
+
+def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str]:
+    state = states.get(lv.name)
+    snap = vg.snapshot_of(lv.name)
+    yield "--- Logical volume ---"
+    yield _lv("LV Path", f"/dev/{vg.name}/{lv.name}")
+    yield _lv("LV Name", lv.name)
+    yield _lv("VG Name", vg.name)
+    yield _lv("LV UUID", lv.uuid)
+    yield _lv("LV Write Access", "read/write" if lv.writable else "read only")
+    made = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(lv.creation_time))
+    yield _lv("LV Creation host, time", f" {lv.creation_host}, {made}".strip())
+    if vg.is_origin(lv.name):
+        yield _lv("LV snapshot status", "source of")
+        for each in vg.snapshots_of_origin(lv.name):
+            word = "active" if _usable(states.get(each.cow)) else "INACTIVE"
+            yield _lv("", f"{each.cow} [{word}]")
+    if snap is not None:
+        word = "active" if _usable(state) else "INACTIVE"
+        yield _lv("LV snapshot status", f"{word} destination for {snap.origin}")
+    yield _lv("LV Status", _status_word(state))
+    if state is not None:
+        yield _lv("# open", state.open_count)
+    extents = lv.extent_count if snap is None else snap.extent_count
+    yield _lv("LV Size", display_size(extents * vg.extent_size))
+    yield _lv("Current LE", extents)
+    if snap is not None:
+        yield _lv("COW-table size", display_size(vg.lv_sectors(lv)))
+        yield _lv("COW-table LE", lv.extent_count)
+        full = percent(state.status) if state is not None and state.status is not None else None
+        if _usable(state) and full is not None:
+            yield _lv("Allocated to snapshot", f"{full}%")
+        yield _lv("Snapshot chunk size", display_size(snap.chunk_size))
+    yield _lv("Segments", len(lv.segments))
+    yield _lv("Allocation", lv.allocation_policy)
+    read_ahead = "auto" if lv.read_ahead is None else max(lv.read_ahead, 0)
+    yield _lv("Read ahead sectors", read_ahead)
+    if state is not None:
+        yield _lv("- currently set to", _READ_AHEAD)
+        yield _lv("Block device", f"{state.info.major}:{state.info.minor}")
+    yield " "
+
+
+def _usable(state: LvState | None) -> bool:
+    if state is None:
+        return False
+    return state.status is None or not (state.status.invalid or state.status.overflow)
+
+
+def _status_word(state: LvState | None) -> str:
+    if state is None:
+        return "NOT available"
+    return "suspended" if state.info.suspended else "available"
+
+
+def lv_map(scan: Scan, lv: LogicalVolume) -> Iterator[str]:
+    """lvdisplay -m."""
+    yield "--- Segments ---"
+    for segment in lv.segments:
+        last = segment.start_extent + segment.extent_count - 1
+        yield f"Logical extents {segment.start_extent} to {last}:"
+        yield f"  Type\t\t{segment.type_name}"
+        if not isinstance(segment, StripedSegment):
+            yield " "
+            continue
+        striped = len(segment.areas) > 1
+        if striped:
+            yield f"  Stripes\t\t{len(segment.areas)}"
+            yield f"  Stripe size\t\t{display_size(segment.stripe_size)}"
+        for number, area in enumerate(segment.areas):
+            indent = "    " if striped else "  "
+            if striped:
+                yield f"  Stripe {number}:"
+            path = scan.path_of(area.pv_uuid) or "[unknown]"
+            yield f"{indent}Physical volume\t{path}"
+            yield f"{indent}Physical extents\t{area.pe} to {area.pe + segment.area_len - 1}"
+        yield " "
+    yield " "
+
+
+def lv_colon(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
+    """lvdisplay -c."""
+    access = 3 if lv.writable else 1
+    opened = state.open_count if state is not None else 0
+    major, minor = (state.info.major, state.info.minor) if state is not None else (-1, -1)
+    return (
+        f"/dev/{vg.name}/{lv.name}:{vg.name}:{access}:1:-1:{opened}:{vg.lv_sectors(lv)}:"
+        f"{lv.extent_count}:-1:0:-1:{major}:{minor}"
+    )
+
+
+# -- volume groups --------------------------------------------------------------------------------
+
+
+def vg_lines(scan: Scan, vg: VolumeGroup, states: States) -> Iterator[str]:
+    areas = sum(len(pv.mdas) for p in vg.pvs if (pv := scan.by_uuid(p.uuid)) is not None)
+    access = "read/write" if {"READ", "WRITE"} <= vg.status else "read"
+    status = ["exported"] if "EXPORTED" in vg.status else []
+    status += ["resizable"] if "RESIZEABLE" in vg.status else []
+    used = vg.extent_count - vg.free_count
+    yield "--- Volume group ---"
+    yield _vg("VG Name", vg.name)
+    yield _vg("System ID", vg.system_id or "")
+    yield _vg("Format", "lvm2")
+    yield _vg("Metadata Areas", areas)
+    yield _vg("Metadata Sequence No", f" {vg.seqno}".strip())
+    yield _vg("VG Access", access)
+    yield _vg("VG Status", "/".join(status) or "NOT resizable")
+    yield _vg("MAX LV", vg.max_lv)
+    yield _vg("Cur LV", len(vg.visible_lvs()))
+    yield _vg("Open LV", sum(1 for s in states.values() if s.open_count))
+    yield _vg("Max PV", vg.max_pv)
+    yield _vg("Cur PV", len(vg.pvs))
+    yield _vg("Act PV", len(vg.pvs) - len(vg.missing_uuids))
+    yield _vg("VG Size", display_size(vg.extent_count * vg.extent_size))
+    yield _vg("PE Size", display_size(vg.extent_size))
+    yield _vg("Total PE", vg.extent_count)
+    yield _vg("Alloc PE / Size", f"{used} / {display_size(used * vg.extent_size)}")
+    free = vg.free_count
+    yield _vg("Free  PE / Size", f"{free} / {display_size(free * vg.extent_size)}")
+    yield _vg("VG UUID", vg.uuid)
+    yield " "
+
+
+def vg_short(vg: VolumeGroup) -> str:
+    """vgdisplay -s."""
+    size = vg.extent_count * vg.extent_size
+    free = vg.free_count * vg.extent_size
+    used = display_size(size - free)
+    return f'"{vg.name}" {display_size(size)} [{used:<9} used / {display_size(free)} free]'
+
+
+def vg_colon(vg: VolumeGroup, states: States) -> str:
+    """vgdisplay -c."""
+    flags = 0x100 | (0x200 if "WRITE" in vg.status else 0) | 0x4
+    access = "r/w" if "WRITE" in vg.status else "r"
+    opened = sum(1 for s in states.values() if s.open_count)
+    size_kib = vg.extent_count * vg.extent_size // 2
+    used = vg.extent_count - vg.free_count
+    return (
+        f"{vg.name}:{access}:{flags}:-1:{vg.max_lv}:{len(vg.visible_lvs())}:{opened}:-1:"
+        f"{vg.max_pv}:{len(vg.pvs)}:{len(vg.pvs) - len(vg.missing_uuids)}:{size_kib}:"
+        f"{vg.extent_size // 2}:{vg.extent_count}:{used}:{vg.free_count}:{vg.uuid}"
+    )
+
+
+# -- physical volumes -----------------------------------------------------------------------------
+
+
+def pv_lines(row: Row) -> Iterator[str]:
+    path = row.device.path if row.device else "[unknown]"
+    vg, pv = row.vg, row.pv
+    if vg is None or pv is None:
+        assert row.device is not None
+        size = display_size(row.device.size // SECTOR)
+        yield f'"{path}" is a new physical volume of "{size}"'
+        yield "--- NEW Physical volume ---"
+        yield _vg("PV Name", path)
+        yield _vg("VG Name", "")
+        yield _vg("PV Size", size)
+        yield _vg("Allocatable", "NO")
+        yield _vg("PE Size", 0)
+        yield _vg("Total PE", 0)
+        yield _vg("Free PE", 0)
+        yield _vg("Allocated PE", 0)
+        yield _vg("PV UUID", row.device.uuid)
+        yield " "
+        return
+    lost = display_size(pv.dev_size - pv.pe_count * vg.extent_size)
+    used = vg.allocated(pv.uuid)
+    full = " (but full)" if used == pv.pe_count else " "
+    yield "--- Physical volume ---"
+    yield _vg("PV Name", path)
+    yield _vg("VG Name", vg.name)
+    yield _vg("PV Size", f"{display_size(pv.dev_size)} / not usable {lost}")
+    yield _vg("Allocatable", f"yes{full}" if pv.allocatable else "NO")
+    yield _vg("PE Size", display_size(vg.extent_size))
+    yield _vg("Total PE", pv.pe_count)
+    yield _vg("Free PE", pv.pe_count - used)
+    yield _vg("Allocated PE", used)
+    yield _vg("PV UUID", pv.uuid)
+    yield " "
+
+
+def pv_map(rows: list[Row]) -> Iterator[str]:
+    """pvdisplay -m: the rows are the segments of one PV."""
+    yield "--- Physical Segments ---"
+    for row in rows:
+        assert row.pv_segment is not None
+        start, length = row.pv_segment
+        yield f"Physical extent {start} to {start + length - 1}:"
+        if row.lv is None or row.segment is None or row.vg is None:
+            yield "  FREE"
+            continue
+        first = row.segment.start_extent
+        yield f"  Logical volume\t/dev/{row.vg.name}/{row.lv.name}"
+        yield f"  Logical extents\t{first} to {first + row.segment.extent_count - 1}"
+    yield " "
+
+
+def pv_colon(row: Row) -> str:
+    """pvdisplay -c."""
+    path = row.device.path if row.device else "[unknown]"
+    vg, pv = row.vg, row.pv
+    if vg is None or pv is None:
+        assert row.device is not None
+        return f"{path}::{row.device.size // SECTOR}:-1:0:0:-1:0:0:0:0:{row.device.uuid}"
+    used = vg.allocated(pv.uuid)
+    return (
+        f"{path}:{vg.name}:{pv.dev_size}:-1:8:8:-1:{vg.extent_size // 2}:{pv.pe_count}:"
+        f"{pv.pe_count - used}:{used}:{pv.uuid}"
+    )
