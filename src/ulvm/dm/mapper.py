@@ -410,7 +410,8 @@ class LocalMapper:
     def deps(self, device: str, *, inactive: bool = False) -> list[tuple[int, int]]:
         found = self.mapped(device)
         table = found.inactive if inactive else found.live
-        numbers = [self.number(d) for d in (table.devices if table else ())]
+        # The kernel puts each device that a table opens at the head of its list.
+        numbers = [self.number(d) for d in reversed(table.devices if table else ())]
         return [(int(a), int(b)) for a, b in (n.split(":") for n in numbers)]
 
     def message(self, device: str, sector: int, message: str) -> str:

@@ -1,0 +1,69 @@
+"""`ulvm mount` and `ulvm umount`: a volume's file system on a directory, and off again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ulvm.cli.context import Context, common_options
+from ulvm.errors import NotSupportedError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.mounts import mount_volume, unmount_volume
+
+__all__ = ["mount", "umount"]
+
+
+@click.command()
+@click.argument("volume", metavar="VG/LV")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("-o", "--options", "words", default="", help="Mount options, as for mount(8).")
+@click.option("-r", "--read-only", is_flag=True, help="The same as -o ro.")
+@common_options
+@click.pass_obj
+def mount(
+    context: Context,
+    volume: str,
+    directory: Path,
+    words: str,
+    read_only: bool,
+) -> None:
+    """Mount a volume on DIRECTORY.
+
+    By a loop device as root, by fuse2fs (ext2, 3 and 4) otherwise. An inactive volume is activated.
+    """
+    session = context.session()
+    vg_name, lv_name = session.resolve_lv(volume)
+    vg = session.scan().vg(vg_name)
+    if lv_name not in lvm_lv.states(session, vg):
+        lvm_lv.activate(session, vg_name, lv_name)
+    path = session.host.run_dir / "dev" / vg_name / lv_name
+    if not path.exists():
+        raise NotSupportedError(
+            f"There is no {path}, since this daemon runs without FUSE; "
+            "`ulvm daemon status' says why."
+        )
+    lv = vg.lv(lv_name)
+    mounted = mount_volume(
+        path,
+        directory,
+        read_only=read_only,
+        device_read_only=lv is not None and not lv.writable,
+        options=words,
+    )
+    for note in mounted.notes:
+        session.warn(note)
+    session.say(f"{vg_name}/{lv_name} is mounted on {mounted.mount.mount_point}.")
+
+
+@click.command()
+@click.argument("target", metavar="DIRECTORY|VG/LV", type=str)
+@common_options
+@click.pass_obj
+def umount(context: Context, target: str) -> None:
+    """Unmount a volume, named by its directory or its name. Nothing stays behind."""
+    session = context.session()
+    if not Path(target).is_dir():
+        vg_name, lv_name = session.resolve_lv(target)
+        target = str(session.host.run_dir / "dev" / vg_name / lv_name)
+    unmount_volume(target)
