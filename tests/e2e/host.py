@@ -1,0 +1,95 @@
+"""A host of its own for a test: system directory, run directory, daemon, and the real commands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Result", "UlvmHost"]
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class Result(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    stdout: str
+    stderr: str
+    rc: int
+
+
+class UlvmHost:
+    """All that is made lies below `base`, whose path should be short: sockets lie in it."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.system_dir = base / "etc"
+        self.run_dir = base / "run"
+        self.env = {
+            **os.environ,
+            "ULVM_SYSTEM_DIR": str(self.system_dir),
+            "ULVM_RUN_DIR": str(self.run_dir),
+        }
+
+    def run(self, command: str, rc: int = 0, input: str | None = None) -> Result:
+        """`ulvm COMMAND` in `base`; fails the test unless the exit code is `rc`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ulvm.cli.main", *shlex.split(command)],
+            cwd=self.base,
+            env=self.env,
+            stdin=subprocess.DEVNULL if input is None else None,
+            input=input,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == rc, (
+            f"ulvm {command}: exit code {done.returncode}, expected {rc}\n"
+            f"{done.stdout}{done.stderr}"
+        )
+        return Result(done.stdout, done.stderr, done.returncode)
+
+    def image(self, name: str, size: str) -> Path:
+        """A new sparse file of `size`, such as 128M."""
+        path = self.base / name
+        with path.open("xb") as file:
+            file.truncate(int(size[:-1]) * _UNITS[size[-1]])
+        return path
+
+    def path(self, volume: str) -> Path:
+        """The file that is the active volume `vg/lv`."""
+        return self.run_dir / "dev" / volume
+
+    def dm(self, name: str) -> Path:
+        """The file that is the dm device `name`."""
+        return self.run_dir / "dev" / "mapper" / name
+
+    def close(self) -> None:
+        """Unmount what stands on the volumes, detach their loop devices, stop the daemon."""
+        for loop in self._loops():
+            for where in _mounted(loop):
+                subprocess.run(["umount", where], check=True)
+            # A loop device that detaches itself is gone with its mount.
+            if loop in self._loops():
+                subprocess.run(["losetup", "--detach", loop], check=True)
+        self.run("daemon stop --force")
+
+    def _loops(self) -> list[str]:
+        found = []
+        for backing in sorted(Path("/sys/block").glob("loop*/loop/backing_file")):
+            try:
+                path = backing.read_text()
+            except OSError:  # Detached since the directory was read.
+                continue
+            if path.startswith(f"{self.base}/"):
+                found.append(f"/dev/{backing.parts[3]}")
+        return found
+
+
+def _mounted(device: str) -> list[str]:
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [where for source, where, *_ in map(str.split, lines) if source == device]
