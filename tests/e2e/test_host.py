@@ -1,0 +1,34 @@
+"""The whole way once: make, write, snapshot, read back, and through kill -9 of the daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+from tests import needs
+from tests.e2e.host import UlvmHost
+
+pytestmark = needs.fuse
+
+
+def test_a_snapshot_keeps_what_was_there(host: UlvmHost) -> None:
+    image = host.image("pv0.img", "64M")
+    host.run(f"pvcreate {image}")
+    host.run(f"vgcreate vg {image}")
+    host.run("lvcreate -n a -L 8M vg")
+    old = os.urandom(8 << 20)
+    host.path("vg/a").write_bytes(old)
+    host.run("lvcreate -s -n s -L 8M -c 16k vg/a")
+    with host.path("vg/a").open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(bytes(1 << 20))
+    new = old[: 1 << 20] + bytes(1 << 20) + old[2 << 20 :]
+    assert host.path("vg/a").read_bytes() == new
+    assert host.path("vg/s").read_bytes() == old
+
+    pid = json.loads(host.run("daemon status --json").stdout)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    host.run("lvs vg")
+    assert host.path("vg/a").read_bytes() == new
+    assert host.path("vg/s").read_bytes() == old
