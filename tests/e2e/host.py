@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -29,16 +30,33 @@ class UlvmHost:
         self.base = base
         self.system_dir = base / "etc"
         self.run_dir = base / "run"
+        self.system_dir.mkdir()
         self.env = {
             **os.environ,
             "ULVM_SYSTEM_DIR": str(self.system_dir),
             "ULVM_RUN_DIR": str(self.run_dir),
         }
 
+    @staticmethod
+    def argv(command: str) -> list[str]:
+        return [sys.executable, "-m", "ulvm.cli.main", *shlex.split(command)]
+
+    def start(self, command: str) -> subprocess.Popen[str]:
+        """`ulvm COMMAND` in the background."""
+        return subprocess.Popen(
+            self.argv(command),
+            cwd=self.base,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def run(self, command: str, rc: int = 0, input: str | None = None) -> Result:
         """`ulvm COMMAND` in `base`; fails the test unless the exit code is `rc`."""
         done = subprocess.run(
-            [sys.executable, "-m", "ulvm.cli.main", *shlex.split(command)],
+            self.argv(command),
             cwd=self.base,
             env=self.env,
             stdin=subprocess.DEVNULL if input is None else None,
@@ -67,6 +85,17 @@ class UlvmHost:
     def dm(self, name: str) -> Path:
         """The file that is the dm device `name`."""
         return self.run_dir / "dev" / "mapper" / name
+
+    def uri(self, volume: str) -> str:
+        """The volume's NBD URI."""
+        return f"nbd+unix:///{volume}?socket={self.run_dir}/nbd.sock"
+
+    def daemon_pid(self) -> int:
+        return int(json.loads(self.run("daemon status --json").stdout)["pid"])
+
+    def log(self) -> str:
+        """What the daemon logged."""
+        return (self.run_dir / "ulvmd.log").read_text()
 
     def close(self) -> None:
         """Unmount what stands on the volumes, detach their loop devices, stop the daemon."""

@@ -62,6 +62,7 @@ class Session:
     def __init__(self, host: Host, messages: Messages, *, command_line: str = "ulvm") -> None:
         self.host = host
         self.command_line = command_line
+        self._messages = messages
         self.say = messages.say
         self.warn = messages.warn
         self.ask = messages.ask
@@ -69,6 +70,10 @@ class Session:
         self._scan: Scan | None = None
         self._said: set[str] = set()
         self._held: dict[str, int] = {}
+
+    def another(self) -> Session:
+        """A session of its own, for another thread."""
+        return Session(self.host, self._messages, command_line=self.command_line)
 
     def close(self) -> None:
         if self._dm is not None:

@@ -1,0 +1,205 @@
+"""`ulvm restore` and `ulvm verify`: a backup becomes a volume again, and is proved to be whole.
+
+Restore into a new volume:
+
+    created (tagged `ulvm_restoring`) -> written, durable -> read back, SHA-256 -> tag removed
+
+A failure or a signal on the way removes the volume again. A kill -9 leaves it with the tag, so
+that it is not taken for whole: the next restore onto it needs no `force`.
+
+An existing volume is overwritten with `force` alone, and never while somebody has it open (a
+mounted file system does), while a snapshot is merged into it, or if it is too small. It carries
+the tag as long as its content is neither the old nor the new; a failure leaves the tag.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ulvm.backup.interrupts import deferred, interruptible
+from ulvm.backup.manifest import MANIFEST_SUFFIX
+from ulvm.backup.pipeline import Progress
+from ulvm.backup.reader import Backup
+from ulvm.backup.restore import check_device, write_device
+from ulvm.backup.verify import verify
+from ulvm.blockdev.base import BlockDevice
+from ulvm.errors import (
+    BusyError,
+    ExistsError,
+    NotFoundError,
+    RefusedError,
+    UlvmError,
+    UsageError,
+)
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm.names import split_volume
+from ulvm.lvm.session import Session
+from ulvm.metadata.model import VolumeGroup
+from ulvm.units import SECTOR
+
+__all__ = ["RESTORING_TAG", "Stage", "restore", "verify_backup"]
+
+RESTORING_TAG = "ulvm_restoring"
+_MIB = 1 << 20
+
+Stage = Callable[[str], AbstractContextManager[Progress]]
+"""Begins a stage that takes a while; gives what to tell the progress to."""
+
+
+def find_backup(path: Path) -> Path:
+    """The manifest or image that `path` is, or the only backup in the directory that it is."""
+    if not path.is_dir():
+        return path
+    manifests = sorted(p for p in path.glob(f"*{MANIFEST_SUFFIX}") if not p.name.startswith("."))
+    if not manifests:
+        raise NotFoundError(f"There is no backup in {path}.")
+    if len(manifests) > 1:
+        newest = max(manifests, key=lambda p: p.stat().st_mtime_ns)
+        raise RefusedError(
+            f"{path} holds {len(manifests)} backups; name one, for instance {newest}."
+        )
+    return manifests[0]
+
+
+def verify_backup(session: Session, path: Path, *, stage: Stage, threads: int = 0) -> None:
+    """Prove that a backup is whole; FormatError with the first place where it is not."""
+    with interruptible(), Backup(find_backup(path)) as backup, stage("Verifying") as progress:
+        verify(backup, threads=_threads(threads), progress=progress)
+    manifest = backup.manifest
+    volume = f"{manifest.volume.vg}/{manifest.volume.lv}"
+    session.say(
+        f"{backup.path} is whole: {manifest.image.size / _MIB:.2f} MiB of {volume} "
+        f"as of {manifest.time:%Y-%m-%d %H:%M:%S} UTC."
+    )
+
+
+def restore(
+    session: Session,
+    path: Path,
+    volume: str,
+    *,
+    force: bool = False,
+    stage: Stage,
+    threads: int = 0,
+) -> None:
+    """Make the volume hold what the backup holds, and read it back.
+
+    ExistsError for an existing volume without `force`, BusyError for one in use, RefusedError
+    for one that is too small or merging, FormatError for a damaged backup.
+    """
+    with interruptible(), Backup(find_backup(path)) as backup:
+        with _target(session, volume, backup.manifest.image.size, force) as target:
+
+            def open_device() -> BlockDevice:
+                return session.device_for(target.vg, target.lv, write=True)
+
+            count = _threads(threads)
+            with stage("Restoring") as progress:
+                write_device(backup, open_device, threads=count, progress=progress)
+            with stage("Reading back") as progress:
+                check_device(backup, open_device, threads=count, progress=progress)
+        size = backup.manifest.image.size
+        session.say(
+            f"Restored {size / _MIB:.2f} MiB as of {backup.manifest.time:%Y-%m-%d %H:%M:%S} UTC "
+            f"to {target.vg}/{target.lv}; read back and verified."
+        )
+        if target.size > size:
+            session.say(
+                f"The volume is larger than the backup: its last "
+                f"{(target.size - size) / _MIB:.2f} MiB are as they were."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The volume that is written; `size` in bytes."""
+
+    vg: str
+    lv: str
+    size: int
+
+
+def _threads(wanted: int) -> int:
+    return wanted or os.cpu_count() or 1
+
+
+@contextmanager
+def _target(session: Session, volume: str, size: int, force: bool) -> Iterator[_Target]:
+    """The volume to restore to, active, with the tag while its content is neither old nor new."""
+    vg_name, lv_name = split_volume(volume, session.host.run_dir)
+    if lv_name is None:
+        raise UsageError(f'"{volume}" names no logical volume: use VG/LV.')
+    vg = session.scan().vg(vg_name)
+    if vg.lv(lv_name) is None:
+        with _created(session, vg, lv_name, size) as target:
+            yield target
+    else:
+        with _overwritten(session, vg, lv_name, size, force=force) as target:
+            yield target
+
+
+@contextmanager
+def _created(session: Session, vg: VolumeGroup, lv_name: str, size: int) -> Iterator[_Target]:
+    extents = -(-size // (vg.extent_size * SECTOR))
+    try:
+        with deferred():
+            lvm_lv.create(
+                session,
+                vg.name,
+                lv_name,
+                extents=extents,
+                tags=(RESTORING_TAG,),
+                wipe_signatures=False,
+            )
+        yield _Target(vg.name, lv_name, extents * vg.extent_size * SECTOR)
+    except BaseException:
+        with deferred():
+            _remove(session, vg.name, lv_name)
+        raise
+    with deferred():
+        lvm_lv.change_tags(session, vg.name, lv_name, remove=(RESTORING_TAG,))
+
+
+def _remove(session: Session, vg_name: str, lv_name: str) -> None:
+    """Take a volume back that was made for a restore that failed; that failure is what counts."""
+    try:
+        lv = session.scan().vg(vg_name).lv(lv_name)
+        if lv is not None and RESTORING_TAG in lv.tags:
+            lvm_lv.remove(session, vg_name, lv_name)
+    except UlvmError as error:
+        session.warn(f"{vg_name}/{lv_name} is left behind, incomplete: {error.message}")
+
+
+@contextmanager
+def _overwritten(
+    session: Session, vg: VolumeGroup, lv_name: str, size: int, *, force: bool
+) -> Iterator[_Target]:
+    lv = lvm_lv.get(vg, lv_name)
+    name = f"{vg.name}/{lv_name}"
+    if not force and RESTORING_TAG not in lv.tags:
+        raise ExistsError(f"{name} exists already: overwrite what it holds with --force.")
+    snap = vg.snapshot_of(lv_name)
+    if vg.merging_snapshot_of(lv_name) is not None or (snap is not None and snap.merging):
+        raise RefusedError(f"A snapshot is being merged into {name}.")
+    if not lv.writable:
+        raise RefusedError(f"{name} is read-only.")
+    extents = lv.extent_count if snap is None else snap.extent_count
+    room = extents * vg.extent_size * SECTOR
+    if room < size:
+        raise RefusedError(
+            f"{name} is too small: it has {room / _MIB:.2f} MiB, the backup {size / _MIB:.2f} MiB."
+        )
+    state = lvm_lv.states(session, vg).get(lv_name)
+    if state is not None and state.open_count:
+        raise BusyError(f"{name} is in use: unmount or close it first.")
+    with deferred():
+        if state is None:
+            lvm_lv.activate(session, vg.name, lv_name)
+        lvm_lv.change_tags(session, vg.name, lv_name, add=(RESTORING_TAG,))
+    yield _Target(vg.name, lv_name, room)
+    with deferred():
+        lvm_lv.change_tags(session, vg.name, lv_name, remove=(RESTORING_TAG,))

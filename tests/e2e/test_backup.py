@@ -1,0 +1,381 @@
+"""`ulvm backup`, `restore` and `verify` as commands, against a real daemon."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.e2e.host import UlvmHost
+
+MIB = 1 << 20
+
+HOLDER = """
+import sys
+from ulvm.blockdev.nbd import NbdDevice
+device = NbdDevice(sys.argv[1], sys.argv[2])
+print("ready", flush=True)
+input()
+device.close()
+"""
+
+
+@pytest.fixture
+def vg(host: UlvmHost) -> UlvmHost:
+    """A host with a volume vg/db of 64 MiB in a group of 252 MiB."""
+    image = host.image("pv0.img", "256M")
+    host.run(f"pvcreate {image}")
+    host.run(f"vgcreate vg {image}")
+    host.run("lvcreate -n db -L 64M vg")
+    return host
+
+
+def uri(host: UlvmHost, volume: str) -> str:
+    return f"nbd+unix:///{volume}?socket={host.run_dir}/nbd.sock"
+
+
+def fill(host: UlvmHost, volume: str, tmp_path: Path, seed: int = 1) -> bytes:
+    """Put known bytes on the first 24 MiB of a volume."""
+    content = random.Random(seed).randbytes(8 * MIB) * 2 + bytes(4 * MIB) + b"text" * MIB
+    source = tmp_path / "content"
+    source.write_bytes(content)
+    subprocess.run(["nbdcopy", "--flush", str(source), uri(host, volume)], check=True)
+    return content
+
+
+def content(host: UlvmHost, volume: str) -> bytes:
+    """All of a volume."""
+    done = subprocess.run(["nbdcopy", uri(host, volume), "-"], stdout=subprocess.PIPE, check=True)
+    return done.stdout
+
+
+def lvs(host: UlvmHost) -> list[str]:
+    return host.run("lvs --noheadings -o lv_name vg").stdout.split()
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(p.name for p in directory.iterdir())
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    return directory
+
+
+pytestmark = needs.program("nbdcopy")
+
+
+# -- the round trip ---------------------------------------------------------------------------
+
+
+def test_backup_verify_restore(vg: UlvmHost, target: Path, tmp_path: Path) -> None:
+    fill(vg, "vg/db", tmp_path)
+    raw = content(vg, "vg/db")
+    said = vg.run(f"backup vg/db --to {target}").stdout
+    assert "Writers waited" in said
+    assert "read back and verified" in said
+    assert lvs(vg) == ["db"]
+    manifest_name, image_name = names(target)
+    manifest = json.loads((target / manifest_name).read_bytes())
+    assert image_name == manifest["image"]["file"]
+    assert manifest["image"]["size"] == 64 * MIB
+    assert manifest["image"]["sha256"] == hashlib.sha256(raw).hexdigest()
+    assert manifest["volume"]["vg"] == "vg"
+    assert manifest["verified"] is True
+    plain = subprocess.run(
+        ["zstd", "-dc", str(target / image_name)], stdout=subprocess.PIPE, check=True
+    )
+    assert plain.stdout == raw
+    assert "is whole" in vg.run(f"verify {target / manifest_name}").stdout
+    assert "read back and verified" in vg.run(f"restore {target} vg/again").stdout
+    assert content(vg, "vg/again") == raw
+    assert vg.run("lvs --noheadings -o lv_tags vg/again").stdout.strip() == ""
+
+
+def test_the_backup_is_of_one_instant(vg: UlvmHost, target: Path, tmp_path: Path) -> None:
+    """What is written right after the snapshot is not in it."""
+    fill(vg, "vg/db", tmp_path)
+    before = content(vg, "vg/db")
+    other = tmp_path / "other"
+    other.write_bytes(os.urandom(8 * MIB))
+    vg.run(f"backup vg/db --to {target} --resume 'nbdcopy {other} \"{uri(vg, 'vg/db')}\"'")
+    assert content(vg, "vg/db") != before
+    vg.run(f"restore {target} vg/again")
+    assert content(vg, "vg/again") == before
+
+
+def test_an_inactive_volume_is_activated_for_it(vg: UlvmHost, target: Path, tmp_path: Path) -> None:
+    fill(vg, "vg/db", tmp_path)
+    raw = content(vg, "vg/db")
+    vg.run("lvchange -an vg/db")
+    vg.run(f"backup vg/db --to {target}")
+    (manifest,) = target.glob("*.json")
+    assert json.loads(manifest.read_bytes())["image"]["sha256"] == hashlib.sha256(raw).hexdigest()
+    assert vg.run("lvs --noheadings -o lv_attr vg/db").stdout.split() == ["-wi-------"]
+
+
+# -- the size of the COW ------------------------------------------------------------------------
+
+
+def test_the_size_is_chosen_and_said(vg: UlvmHost, target: Path) -> None:
+    said = vg.run(f"backup vg/db --to {target}").stdout
+    assert "of 64.00 MiB (chosen from 188.00 MiB free in vg; extended before it fills)" in said
+
+
+def test_the_size_is_given(vg: UlvmHost, target: Path) -> None:
+    said = vg.run(f"backup vg/db --size 8m --to {target}").stdout
+    assert "of 8.00 MiB (as given; extended before it fills)" in said
+
+
+def test_no_room_for_a_snapshot(vg: UlvmHost, target: Path) -> None:
+    vg.run("lvcreate -n rest -l 100%FREE vg")
+    done = vg.run(f"backup vg/db --to {target}", rc=5)
+    assert "no free extent" in done.stderr
+    assert names(target) == []
+
+
+def dirty(host: UlvmHost, tmp_path: Path, mebibytes: int) -> str:
+    """A shell command that overwrites the start of vg/db."""
+    file = tmp_path / "dirt"
+    file.write_bytes(os.urandom(mebibytes * MIB))
+    return f'nbdcopy --flush {file} "{uri(host, "vg/db")}"'
+
+
+def test_overflow_fails_loudly_and_leaves_nothing(
+    vg: UlvmHost, target: Path, tmp_path: Path
+) -> None:
+    """The group is full but for the COW, and more is written than it holds."""
+    fill(vg, "vg/db", tmp_path)
+    vg.run("lvcreate -n rest -l 45 vg")
+    free = vg.run("vgs --noheadings -o vg_free_count vg").stdout.split()
+    assert free == ["2"]
+    done = vg.run(f"backup vg/db --to {target} --resume '{dirty(vg, tmp_path, 16)}'", rc=5)
+    assert "overflowed" in done.stderr
+    assert "Backup of" not in done.stdout
+    assert names(target) == []
+    assert sorted(lvs(vg)) == ["db", "rest"]
+    assert content(vg, "vg/db")[: 16 * MIB] == (tmp_path / "dirt").read_bytes()
+
+
+def test_a_command_on_a_snapshot_that_overflows_fails(vg: UlvmHost, tmp_path: Path) -> None:
+    vg.run("lvcreate -n rest -l 45 vg")
+    done = vg.run(f"backup vg/db --exec ': {{nbd}}' --resume '{dirty(vg, tmp_path, 16)}'", rc=5)
+    assert "overflowed" in done.stderr
+    assert sorted(lvs(vg)) == ["db", "rest"]
+
+
+def test_the_cow_is_extended_before_it_fills(vg: UlvmHost, tmp_path: Path) -> None:
+    """6 of 8 MiB are changed at once; later 8 more, which only the extended COW can hold."""
+    first = dirty(vg, tmp_path, 6)
+    later = tmp_path / "later"
+    later.write_bytes(os.urandom(14 * MIB))
+    script = f'sleep 2; nbdcopy --flush {later} "{uri(vg, "vg/db")}"'
+    done = vg.run(f"backup vg/db --size 8m --resume '{first}' --exec \"sh -c '{script}' {{nbd}}\"")
+    assert "extended from 8.00 to 16.00 MiB" in done.stdout
+    assert lvs(vg) == ["db"]
+
+
+# -- quiesce and resume -------------------------------------------------------------------------
+
+
+def test_quiesce_and_resume_stand_around_the_snapshot(
+    vg: UlvmHost, target: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    vg.run(
+        f"backup vg/db --to {target} --quiesce 'echo quiet $ULVM_LV >>{log}' "
+        f"--resume 'echo resumed >>{log}'"
+    )
+    assert log.read_text() == "quiet db\nresumed\n"
+    (manifest,) = target.glob("*.json")
+    assert json.loads(manifest.read_bytes())["snapshot"]["quiesced"] is True
+
+
+def test_a_failing_quiesce_takes_no_snapshot_but_resumes(
+    vg: UlvmHost, target: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    done = vg.run(f"backup vg/db --to {target} --quiesce false --resume 'echo r >>{log}'", rc=5)
+    assert "no snapshot was taken" in done.stderr
+    assert log.read_text() == "r\n"
+    assert lvs(vg) == ["db"]
+    assert names(target) == []
+
+
+# -- programs on the snapshot -------------------------------------------------------------------
+
+
+def test_exec_with_nbd(vg: UlvmHost, tmp_path: Path) -> None:
+    fill(vg, "vg/db", tmp_path)
+    raw = content(vg, "vg/db")
+    out = tmp_path / "out"
+    vg.run(f"backup vg/db --exec 'nbdcopy {{nbd}} {out}'")
+    assert out.read_bytes() == raw
+    assert lvs(vg) == ["db"]
+
+
+def test_the_status_of_the_program_is_the_commands(vg: UlvmHost) -> None:
+    done = vg.run("backup vg/db --exec 'exit 7 # {nbd}'", rc=7)
+    assert "failed with status 7" in done.stderr
+    assert lvs(vg) == ["db"]
+
+
+# -- interrupts ---------------------------------------------------------------------------------
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def started(host: UlvmHost, tmp_path: Path) -> subprocess.Popen[str]:
+    """A backup in the middle of its program."""
+    ready = tmp_path / "ready"
+    process = host.start(f"backup vg/db --exec 'touch {ready}; sleep 60; : {{nbd}}'")
+    wait_until(ready.exists)
+    return process
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_snapshot(vg: UlvmHost, tmp_path: Path, signum: signal.Signals) -> None:
+    process = started(vg, tmp_path)
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert "Interrupted" in stderr
+    assert lvs(vg) == ["db"]
+    assert "snapshot" not in vg.run("dmsetup table").stdout
+
+
+def test_a_signal_while_copying_leaves_no_file(vg: UlvmHost, target: Path, tmp_path: Path) -> None:
+    fill(vg, "vg/db", tmp_path)
+    process = vg.start(f"backup vg/db --level 19 --to {target}")
+    wait_until(lambda: names(target) != [])
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert names(target) == []
+    assert lvs(vg) == ["db"]
+
+
+def test_after_kill_9_the_next_command_says_so_and_cleans(
+    vg: UlvmHost, target: Path, tmp_path: Path
+) -> None:
+    process = vg.start(f"backup vg/db --level 19 --to {target}")
+    wait_until(lambda: names(target) != [])
+    process.kill()
+    process.communicate()
+    (left,) = [name for name in lvs(vg) if name != "db"]
+    assert [n for n in names(target) if not n.startswith(".")] == []
+
+    done = vg.run(f"backup vg/db --to {target}")
+    assert f"vg/{left}" in done.stderr
+    assert "left behind" in done.stderr
+    assert "ulvm backup --clean vg" in done.stderr
+    assert "Removed ." in done.stdout  # the partial image
+    assert len(names(target)) == 2
+    assert left in lvs(vg)
+
+    assert f"vg/{left}" in vg.run("backup --clean vg --yes").stdout
+    assert lvs(vg) == ["db"]
+    assert "Nothing" in vg.run("backup --clean").stdout
+
+
+def test_clean_leaves_a_running_backup_alone(vg: UlvmHost, tmp_path: Path) -> None:
+    process = started(vg, tmp_path)
+    assert "Nothing" in vg.run("backup --clean vg --yes").stdout
+    assert len(lvs(vg)) == 2
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+# -- restore ------------------------------------------------------------------------------------
+
+
+def test_restore_overwrites_with_force_alone(vg: UlvmHost, target: Path, tmp_path: Path) -> None:
+    fill(vg, "vg/db", tmp_path)
+    raw = content(vg, "vg/db")
+    vg.run(f"backup vg/db --to {target}")
+    fill(vg, "vg/db", tmp_path, seed=2)
+    assert "--force" in vg.run(f"restore {target} vg/db", rc=5).stderr
+    assert content(vg, "vg/db") != raw
+    vg.run(f"restore {target} vg/db --force")
+    assert content(vg, "vg/db") == raw
+
+
+def test_restore_refuses_a_volume_in_use(vg: UlvmHost, target: Path, tmp_path: Path) -> None:
+    vg.run(f"backup vg/db --to {target}")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, f"{vg.run_dir}/nbd.sock", "vg/db"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "ready\n"
+    assert "in use" in vg.run(f"restore {target} vg/db --force", rc=5).stderr
+    holder.communicate("\n")
+    vg.run(f"restore {target} vg/db --force")
+
+
+def test_restore_refuses_a_volume_that_is_too_small(vg: UlvmHost, target: Path) -> None:
+    vg.run(f"backup vg/db --to {target}")
+    vg.run("lvcreate -n small -L 32M vg")
+    assert "too small" in vg.run(f"restore {target} vg/small --force", rc=5).stderr
+
+
+def test_restore_of_a_damaged_backup_leaves_no_volume(
+    vg: UlvmHost, target: Path, tmp_path: Path
+) -> None:
+    fill(vg, "vg/db", tmp_path)
+    vg.run(f"backup vg/db --to {target}")
+    (image,) = target.glob("*.zst")
+    data = bytearray(image.read_bytes())
+    data[len(data) // 2] ^= 1
+    image.write_bytes(data)
+    assert "damaged" in vg.run(f"verify {target}", rc=5).stderr
+    assert "damaged" in vg.run(f"restore {target} vg/again", rc=5).stderr
+    assert lvs(vg) == ["db"]
+
+
+# -- mistakes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "rc", "says"),
+    [
+        ("backup vg/db", 3, "One of --to DIR and --exec"),
+        ("backup vg/db --to . --exec 'x {nbd}'", 3, "only one"),
+        ("backup vg/db --exec 'tar c .'", 3, "none of"),
+        ("backup", 3, "volume"),
+        ("backup vg/nothing --to .", 5, "Failed to find logical volume"),
+        ("backup none/db --to .", 5, '"none" not found'),
+        ("backup vg/db --to /nowhere/at/all", 5, "is not a directory"),
+        ("backup vg/db --to . --size x", 3, "size"),
+        ("verify /nowhere", 5, "does not exist"),
+        ("verify etc", 5, "no backup"),
+    ],
+)
+def test_mistakes(vg: UlvmHost, command: str, rc: int, says: str) -> None:
+    assert says in vg.run(command, rc=rc).stderr
+    assert lvs(vg) == ["db"]
+
+
+def test_a_snapshot_is_not_backed_up(vg: UlvmHost, target: Path) -> None:
+    vg.run("lvcreate -s -n snap -L 8M vg/db")
+    done = vg.run(f"backup vg/snap --to {target}", rc=5)
+    assert "back up its origin" in done.stderr
