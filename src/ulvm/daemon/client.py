@@ -8,7 +8,9 @@ is not left suspended when it dies: the daemon brings the devices to the committ
 from __future__ import annotations
 
 import os
+import select
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -34,6 +36,8 @@ __all__ = ["CONTROL_SOCKET", "NBD_SOCKET", "DaemonClient", "connect"]
 CONTROL_SOCKET = "control.sock"
 NBD_SOCKET = "nbd.sock"
 _START_SECONDS = 60.0
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred: pid, uid, gid."""
 
 
 class DaemonClient:
@@ -144,14 +148,16 @@ class DaemonClient:
         return int(self._call("listen", {"host": host, "port": port}))
 
     def stop(self, *, force: bool = False) -> None:
-        """Returns when the daemon has taken everything down. BusyError while volumes are open,
-        unless `force`."""
-        self._call("stop", {"force": force})
+        """Returns when the daemon has taken everything down and its process is gone. BusyError
+        while volumes are open, unless `force`."""
+        raw = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, _, _ = _CREDENTIALS.unpack(raw)
+        process = os.pidfd_open(pid)
         try:
-            while self._sock.recv(1 << 16):
-                pass
-        except OSError:
-            return  # it is gone
+            self._call("stop", {"force": force})
+            select.select([process], [], [])
+        finally:
+            os.close(process)
 
 
 def connect(
