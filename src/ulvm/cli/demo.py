@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,8 @@ __all__ = ["demo"]
 
 _MARKS = {None: "[bold cyan]•[/]", True: "[bold green]✓[/]", False: "[bold red]✗[/]"}
 _WIDTH = 108
+_FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+"""Fonts that the picture would fetch from elsewhere; it does without."""
 
 
 class _Screen:
@@ -72,4 +75,4 @@ def demo(directory: Path | None, svg: Path | None) -> None:
         sys.exit(stop.exit_code)
     if svg is not None:
         text = console.export_svg(title="ulvm demo").replace(str(base), "/var/tmp/ulvm-demo")
-        svg.write_text(text)
+        svg.write_text(_FONT_FACE.sub("", text))
