@@ -39,6 +39,8 @@ def program(name: str) -> pytest.MarkDecorator:
     return _need(not missing_program(name), f"the program {name} is not installed")
 
 
+_JUDGE = ("qemu-system-x86_64", "cpio", "busybox", "lvm", "dmsetup", "apt-get", "dpkg-deb")
+
 root = _need(os.geteuid() == 0, "only root can do this")
 fuse = _need(
     os.access("/dev/fuse", os.R_OK | os.W_OK) and not missing_program("fusermount3"),
@@ -49,7 +51,6 @@ loop = _need(
     "loop devices are not to be had: no access to /dev/loop-control",
 )
 qemu = _need(
-    platform.machine() == "x86_64"
-    and not any(map(missing_program, ("qemu-system-x86_64", "cpio", "zstd"))),
-    "no virtual machine: qemu-system-x86_64, cpio or zstd is not installed, or this is not x86-64",
+    platform.machine() == "x86_64" and not any(map(missing_program, _JUDGE)),
+    f"no virtual machine: this is not x86-64, or one of {', '.join(_JUDGE)} is not installed",
 )
