@@ -34,6 +34,13 @@ def wants_active(word: str) -> bool:
     return _ACTIVE_WORDS[word]
 
 
+def no_such_syntax(command: str) -> UsageError:
+    """For a command line that has not what the command needs at least."""
+    return UsageError(
+        f"No command with matching syntax recognised.  Run '{command} --help' for more information."
+    )
+
+
 def each(session: Session, items: Sequence[str], work: Callable[[str], None]) -> int:
     """Do the work for each; go on after a failure, and fail in the end. Exit code."""
     status = 0
@@ -50,25 +57,29 @@ def each(session: Session, items: Sequence[str], work: Callable[[str], None]) ->
 
 def volumes_of(session: Session, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """(`vg/lv` of the volumes named, those of a VG for its name; sentences about missing ones).
-    Snapshots come before their origins, as they must when all are removed."""
+    In the order of the metadata, whatever order they were named in, as LVM does."""
     scan = session.scan()
-    found: list[str] = []
+    chosen: dict[str, set[str]] = {}
     failures: list[str] = []
     for name in names:
         vg_name, lv_name = split_volume(name, session.host.run_dir)
         try:
             vg = scan.vg(vg_name)
             if lv_name is None:
-                visible = sorted(vg.visible_lvs(), key=lambda v: vg.is_origin(v.name))
-                found += [f"{vg_name}/{lv.name}" for lv in visible]
+                wanted = {lv.name for lv in vg.visible_lvs()}
             else:
-                lvm_lv.get(vg, lv_name)
-                found.append(f"{vg_name}/{lv_name}")
+                wanted = {lvm_lv.get(vg, lv_name).name}
+            chosen.setdefault(vg_name, set()).update(wanted)
         except NotFoundError as error:
             failures += error.message.splitlines()
-            if lv_name is None:
+            if all(vg.name != vg_name for vg in scan.vgs):
                 failures.append(f"Cannot process volume group {vg_name}")
-    return list(dict.fromkeys(found)), failures
+    found = []
+    for vg_name in sorted(chosen):
+        found += [
+            f"{vg_name}/{lv.name}" for lv in scan.vg(vg_name).lvs if lv.name in chosen[vg_name]
+        ]
+    return found, list(dict.fromkeys(failures))
 
 
 # -- lvcreate -------------------------------------------------------------------------------------
@@ -95,8 +106,7 @@ def volumes_of(session: Session, names: Sequence[str]) -> tuple[list[str], list[
     "-W",
     "--wipesignatures",
     type=_YES_NO,
-    default="y",
-    help="Wipe signatures of file systems and the like (default y).",
+    help="Wipe signatures of file systems and the like (default: as -Z).",
 )
 @click.option("--addtag", multiple=True, help="Tag of the new volume.")
 @click.option(
@@ -121,7 +131,7 @@ def lvcreate(
     permission: str,
     activate: str,
     zero: str,
-    wipesignatures: str,
+    wipesignatures: str | None,
     addtag: tuple[str, ...],
     alloc: str | None,
     contiguous: str | None,
@@ -145,6 +155,7 @@ def lvcreate(
     request = _new_size(size, extents, is_snapshot)
     policy = "contiguous" if contiguous == "y" else alloc
     tags = [check_tag(tag) for tag in addtag]
+    active = wants_active(activate)
     if origin is not None:
         chunk = parse_sectors(_default_kilobytes(chunksize), "--chunksize") if chunksize else None
         made, _ = lvm_snapshot.create_named(
@@ -171,9 +182,9 @@ def lvcreate(
             read_only=permission == "r",
             tags=tags,
             policy=policy,
-            active=wants_active(activate),
+            active=active,
             zero=zero == "y",
-            wipe_signatures=wipesignatures == "y",
+            wipe_signatures=(wipesignatures or zero) == "y",
         )
     session.say(f'Logical volume "{made}" created.')
 
@@ -219,7 +230,7 @@ def _new_size(size: str | None, extents: str | None, is_snapshot: bool) -> SizeR
     if size is None and extents is None:
         if is_snapshot:
             raise RefusedError("Please specify either size or extents with snapshots.")
-        raise UsageError("Please specify either size or extents.")
+        raise no_such_syntax("lvcreate")
     request = parse_size(size) if size is not None else parse_extents(extents or "")
     if request.sign:
         raise UsageError(f"Size may not be relative/use sign: {size or extents}")
@@ -237,11 +248,7 @@ def _count(
 
     def count(vg: VolumeGroup) -> int:
         if request.percent is not None:
-            pv_free = None
-            if pv_paths:
-                uuids = lvm_lv.pv_uuids_of(session, vg, pv_paths) or []
-                pvs = [pv for pv in vg.pvs if pv.uuid in uuids]
-                pv_free = sum(pv.pe_count - vg.allocated(pv.uuid) for pv in pvs)
+            pv_free = lvm_lv.free_on(session, vg, pv_paths)
             found = request.for_new(vg, origin=origin, chunk_size=chunk_size, pv_free=pv_free)
             # Per cent are what the user would like: what does not fit is cut.
             free = vg.free_count if pv_free is None else pv_free
@@ -287,14 +294,15 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
             return  # it went with its origin
         lvm_lv.get(vg, lv_name)
         active = lvm_lv.states(session, vg)
-        snapshots = [s.cow for s in vg.snapshots_of_origin(lv_name)]
+        segments = vg.snapshots_of_origin(lv_name)
+        snapshots = [s.cow for s in segments if not s.merging]  # A merging one goes with it.
         in_use = [n for n in (lv_name, *snapshots) if n in active and active[n].open_count]
         if in_use:
             raise RefusedError(f"Logical volume {vg_name}/{in_use[0]} in use.")
         if lv_name in active and not force:
             what = f"active logical volume {name}"
-            if snapshots:
-                what = f"active origin logical volume {name} with {len(snapshots)} snapshots(s)"
+            if segments:
+                what = f"active origin logical volume {name} with {len(segments)} snapshots(s)"
             if not session.ask(f"Do you really want to remove {what}?"):
                 raise RefusedError(f"Logical volume {name} not removed.")
         for snapshot in snapshots:
@@ -340,7 +348,7 @@ def lvchange(
 ) -> int:
     """Change logical volumes: activate and deactivate, permissions, tags."""
     if not (activate or permission or refresh or addtag or deltag or poll):
-        raise UsageError("Need 1 or more of -a, -p, --refresh, --addtag, --deltag, --poll.")
+        raise no_such_syntax("lvchange")
     session = context.session()
     wanted = None if activate is None else wants_active(activate)
     volumes, failures = volumes_of(session, names)
@@ -433,26 +441,35 @@ def lvrename(context: Context, names: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="SNAPSHOT...")
-@click.option(
-    "--merge", "--mergesnapshot", is_flag=True, help="Merge the snapshot back into its origin."
-)
+@click.option("--merge", is_flag=True, help="Merge the snapshot back into its origin.")
+@click.option("--mergesnapshot", is_flag=True, help="The same.")
 @click.option("-b", "--background", is_flag=True, help="Do not wait for the end of the merge.")
 @click.option("-i", "--interval", hidden=True)
 @common_options
 @click.pass_obj
 def lvconvert(
-    context: Context, names: tuple[str, ...], merge: bool, background: bool, interval: str | None
+    context: Context,
+    names: tuple[str, ...],
+    merge: bool,
+    mergesnapshot: bool,
+    background: bool,
+    interval: str | None,
 ) -> int:
     """Merge a snapshot back into its origin: the origin becomes what the snapshot is.
 
     If either is open, the merge begins at the next activation of the origin.
     """
-    if not merge:
-        raise UsageError("lvconvert can --merge snapshots; other conversions are not supported.")
+    if not (merge or mergesnapshot):
+        raise no_such_syntax("lvconvert")
     session = context.session()
 
     def convert(name: str) -> None:
         vg_name, snapshot = session.resolve_lv(name)
+        if mergesnapshot and not session.last_scan.vg(vg_name).is_cow(snapshot):
+            raise RefusedError(
+                f"Command on LV {vg_name}/{snapshot} does not accept LV type linear.\n"
+                f"Command not permitted on LV {vg_name}/{snapshot}."
+            )
         _merge_one(session, vg_name, snapshot, background)
 
     return each(session, names, convert)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ulvm.cli.context import Context, common_options
+from ulvm.cli.lv import no_such_syntax
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
@@ -39,11 +40,12 @@ def lvextend(
 ) -> None:
     """Grow a volume: a plain one, a snapshot's COW that fills, an origin that is inactive."""
     session = context.session()
-    vg_name, lv_name = session.resolve_lv(name)
     if use_policies:
-        _by_policy(session, vg_name, lv_name)
+        _by_policy(session, *session.resolve_lv(name))
         return
-    _resize(session, vg_name, lv_name, _request(size, extents), pv_paths, grow=True, force=True)
+    request = _request("lvextend", size, extents)
+    vg_name, lv_name = session.resolve_lv(name)
+    _resize(session, vg_name, lv_name, request, pv_paths, grow=True, force=True)
 
 
 @click.command()
@@ -59,8 +61,9 @@ def lvreduce(
 ) -> None:
     """Cut a volume. What lies beyond the new end is lost."""
     session = context.session()
+    request = _request("lvreduce", size, extents)
     vg_name, lv_name = session.resolve_lv(name)
-    _resize(session, vg_name, lv_name, _request(size, extents), (), grow=False, force=force)
+    _resize(session, vg_name, lv_name, request, (), grow=False, force=force)
 
 
 @click.command()
@@ -83,30 +86,43 @@ def lvresize(
 ) -> None:
     """Give a volume another size."""
     session = context.session()
+    request = _request("lvresize", size, extents)
     vg_name, lv_name = session.resolve_lv(name)
-    _resize(session, vg_name, lv_name, _request(size, extents), pv_paths, grow=None, force=force)
+    _resize(session, vg_name, lv_name, request, pv_paths, grow=None, force=force)
 
 
-def _request(size: str | None, extents: str | None) -> SizeRequest:
-    if (size is None) == (extents is None):
+def _request(command: str, size: str | None, extents: str | None) -> SizeRequest:
+    if size is None and extents is None:
+        raise no_such_syntax(command)
+    if size is not None and extents is not None:
         raise UsageError("Please specify either size or extents but not both.")
     return parse_size(size) if size is not None else parse_extents(extents or "")
 
 
-def _wanted(session: Session, vg: VolumeGroup, lv: LogicalVolume, request: SizeRequest) -> int:
-    """The new number of extents."""
+def _wanted(
+    session: Session,
+    vg: VolumeGroup,
+    lv: LogicalVolume,
+    request: SizeRequest,
+    pv_paths: tuple[str, ...],
+) -> int:
+    """The new number of extents. What is to be taken away is rounded down, so that nobody loses
+    more than was said; per cent of what is free are cut to what is there."""
     have = lv.extent_count
     if request.percent is not None:
-        found, rounded = request.for_resize(vg, lv), False
-        if request.sign == "+" and request.whole == "FREE":
-            found = vg.free_count * request.percent // 100
+        pv_free = lvm_lv.free_on(session, vg, pv_paths)
+        found = request.for_resize(vg, lv, pv_free=pv_free)
+        if request.sign != "-":
+            room = vg.free_count if pv_free is None else pv_free
+            most = room if request.sign == "+" else have + room
+            found = min(found, most) if most else found
     else:
         found, rounded = request.count(vg.extent_size)
-    total = {"+": have + found, "-": have - found, "": found}[request.sign]
-    if rounded:
-        text = display_size(total * vg.extent_size)
-        session.say(f"Rounding size to boundary between physical extents: {text}.")
-    return total
+        if rounded:
+            found -= request.sign == "-"
+            text = display_size(found * vg.extent_size)
+            session.say(f"Rounding size to boundary between physical extents: {text}.")
+    return {"+": have + found, "-": have - found, "": found}[request.sign]
 
 
 def _resize(
@@ -125,7 +141,7 @@ def _resize(
         vg = session.vg_for_change(vg_name)
         lv = lvm_lv.get(vg, lv_name)
         have = lv.extent_count
-        wanted = _wanted(session, vg, lv, request)
+        wanted = _wanted(session, vg, lv, request, pv_paths)
         if wanted == have:
             raise RefusedError(
                 f"New size ({wanted} extents) matches existing size ({have} extents)."

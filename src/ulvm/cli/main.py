@@ -151,7 +151,7 @@ def _bad_line(message: str, *, parsing: bool, name: str = "") -> int:
         click.echo(f"  {line}", err=True)
     if parsing:
         click.echo("  Error during parsing of command line.", err=True)
-    else:
+    elif "--help" not in message:
         click.echo(f"  Run `{name} --help' for more information.", err=True)
     return UsageError.exit_code
 

@@ -16,7 +16,7 @@ from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.units import SECTOR
 from ulvm.vgstore.pv import probe_signatures, wipe_signature
 
-__all__ = ["VolumeExtents", "wipe_new"]
+__all__ = ["ZEROED", "VolumeExtents", "wipe_new"]
 
 ZEROED = 4096
 """Bytes zeroed at the start of a new volume."""
@@ -115,11 +115,12 @@ def wipe_new(
     signatures: bool = False,
 ) -> None:
     """Zero the start of a volume that is about to be; `signatures`: ask about, and wipe, those of
-    file systems and the like that its extents still carry."""
+    file systems and the like that its extents still carry. RefusedError if one is to stay."""
     device = VolumeExtents(vg, lv, session.last_scan.path_of, session.host.opener)
+    path = f"/dev/{vg.name}/{lv.name}"
+    left = 0
     try:
         for found in probe_signatures(device) if signatures else ():
-            path = f"/dev/{vg.name}/{lv.name}"
             question = (
                 f"WARNING: {found.name} signature detected on {path} at offset {found.offset}. "
                 "Wipe it?"
@@ -127,6 +128,15 @@ def wipe_new(
             if session.ask(question):
                 session.say(f"Wiping {found.name} signature on {path}.")
                 wipe_signature(device, found)
+            else:
+                session.say(f"Aborted wiping of {found.name}.")
+                left += 1
+        if left:
+            session.say(f"{left} existing signature{'s' * (left > 1)} left on the device.")
+            raise RefusedError(
+                f"Failed to wipe signatures on logical volume {vg.name}/{lv.name}.\n"
+                "Aborting. Failed to wipe start of new LV."
+            )
         device.write(0, bytes(min(zero_bytes, device.size)))
         device.flush()
     finally:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ulvm.activation.activate import LvState
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
-from ulvm.lvm.extents import wipe_new
+from ulvm.lvm.extents import ZEROED, wipe_new
 from ulvm.lvm.session import Change, Session
 from ulvm.metadata import edit
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
@@ -27,6 +27,7 @@ __all__ = [
     "create",
     "deactivate",
     "extend",
+    "free_on",
     "get",
     "pv_uuids_of",
     "reduce",
@@ -68,6 +69,14 @@ def pv_uuids_of(session: Session, vg: VolumeGroup, paths: Sequence[str]) -> list
     return uuids
 
 
+def free_on(session: Session, vg: VolumeGroup, paths: Sequence[str]) -> int | None:
+    """Free extents of the PVs named on a command line; None if none was."""
+    uuids = pv_uuids_of(session, vg, paths)
+    if uuids is None:
+        return None
+    return sum(pv.pe_count - vg.allocated(pv.uuid) for pv in vg.pvs if pv.uuid in uuids)
+
+
 def create(
     session: Session,
     vg_name: str,
@@ -83,7 +92,8 @@ def create(
     wipe_signatures: bool = True,
 ) -> str:
     """A new linear volume, wiped and activated; its name. `extents` may depend on the VG as it is
-    found under the lock."""
+    found under the lock. What is not active or read only is not wiped, and that is said.
+    RefusedError, and nothing is made, when the user wants to keep a signature that is there."""
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
         chosen = name or edit.auto_name(vg)
@@ -104,12 +114,20 @@ def create(
             )
 
         def wipe(vg: VolumeGroup) -> None:
-            if zero and active and not read_only:
-                wipe_new(session, vg, get(vg, chosen), signatures=wipe_signatures)
+            if active and not read_only and (zero or wipe_signatures):
+                zero_bytes = ZEROED if zero else 0
+                wipe_new(
+                    session,
+                    vg,
+                    get(vg, chosen),
+                    zero_bytes=zero_bytes,
+                    signatures=wipe_signatures,
+                )
+            else:
+                session.warn(f"WARNING: Logical volume {vg_name}/{chosen} not zeroed.")
 
         changed = session.change_vg(vg_name, add, before_commit=wipe)
         if not active:
-            session.warn(f"WARNING: Logical volume {vg_name}/{chosen} not zeroed.")
             return chosen
         try:
             session.activator.activate(changed.vg, chosen)

@@ -53,6 +53,7 @@ def start(session: Session, vg_name: str, snapshot: str) -> tuple[str, Started]:
         if segment is None:
             raise RefusedError(f"{vg_name}/{snapshot} is not a mergeable logical volume.")
         origin = segment.origin
+        edit.start_merge(vg, snapshot)  # What the metadata refuse is said first.
         active = states(session, vg)
         state = active.get(snapshot)
         if state is not None and state.status is not None and state.status.invalid:
@@ -83,14 +84,29 @@ def _status(session: Session, vg: VolumeGroup, origin: str) -> SnapshotStatus | 
 
 def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) -> bool:
     """Wait until all is merged, then drop the snapshot. False if the merge is not under way (any
-    more): deactivated, or finished by another. DeviceError if it failed."""
-    said = 0.0
+    more): deactivated, or finished by another. DeviceError if it failed.
+
+    A daemon that is killed meanwhile is started anew, and goes on with the merge.
+    """
+    said = time.monotonic()
+    uuid = get(session.scan().vg(vg_name), origin).uuid
     while True:
         vg = session.scan().vg(vg_name)
+        origin = next((lv.name for lv in vg.lvs if lv.uuid == uuid), origin)  # If renamed.
         segment = _merging(vg, origin)
-        status = _status(session, vg, origin) if segment is not None else None
-        if segment is None or status is None:
+        if segment is None:
             return False
+        try:
+            status = _status(session, vg, origin)
+        except DeviceError:
+            session.close()  # The next request connects anew.
+            status = _status(session, vg, origin)
+        if status is None:
+            return False
+        if status.merge_done:
+            if not quiet:
+                session.say(f"{vg_name}/{origin}: Merged: 100.00%")
+            return _finish(session, vg_name, origin, segment.cow, quiet)
         if status.merge_failed:
             raise DeviceError(
                 f"Merge of snapshot {vg_name}/{segment.cow} into {vg_name}/{origin} failed; "
@@ -98,10 +114,6 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
             )
         if status.invalid:
             raise DeviceError(f"Snapshot {vg_name}/{segment.cow} is invalid and cannot be merged.")
-        if status.merge_done:
-            if not quiet:
-                session.say(f"{vg_name}/{origin}: Merged: 100.00%")
-            return _finish(session, vg_name, origin, segment.cow, quiet)
         if not quiet and time.monotonic() - said >= _SAY_SECONDS:
             said = time.monotonic()
             session.say(f"{vg_name}/{origin}: Merged: {_percent(status):.2f}%")

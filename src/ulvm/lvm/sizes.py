@@ -70,16 +70,19 @@ class SizeRequest:
                 size = base.extent_count
                 metadata = cow_max_extents(vg, origin, chunk_size) - size
                 return metadata + -(-size * self.percent // 100)
-        raise UsageError("Please express size as %FREE, %ORIGIN, %PVS or %VG.")
+        raise RefusedError("Please express size as %FREE, %ORIGIN, %PVS or %VG.")
 
-    def for_resize(self, vg: VolumeGroup, lv: LogicalVolume) -> int:
-        """The extents that per cent stand for when a volume grows, rounded up, or shrinks."""
+    def for_resize(self, vg: VolumeGroup, lv: LogicalVolume, *, pv_free: int | None = None) -> int:
+        """The extents that per cent stand for when a volume grows, rounded up, or shrinks.
+        `pv_free`: free extents of the PVs that were named."""
         assert self.percent is not None
         snap = vg.snapshot_of(lv.name)
         origin = vg.lv(snap.origin) if snap else None
         match self.whole:
-            case "VG" | "PVS":
+            case "VG":
                 whole = vg.extent_count
+            case "PVS":
+                whole = vg.extent_count if pv_free is None else pv_free
             case "FREE":
                 whole = vg.free_count
             case "LV":
@@ -87,7 +90,7 @@ class SizeRequest:
             case "ORIGIN" if origin is not None:
                 whole = origin.extent_count
             case _:
-                raise UsageError("Please express size as %FREE, %LV, %ORIGIN, %PVS or %VG.")
+                raise RefusedError("Please express size as %FREE, %LV, %ORIGIN, %PVS or %VG.")
         if self.sign == "-":
             return whole * self.percent // 100
         return -(-whole * self.percent // 100)
