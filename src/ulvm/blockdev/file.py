@@ -263,7 +263,12 @@ class FileDevice(BlockDevice):
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError as error:  # the descriptor is gone all the same (close(2))
+                raise DeviceError(
+                    f"{self.path}: close failed: {error.strerror}", errno=error.errno
+                ) from error
 
 
 def _open_error(path: str, error: OSError) -> NotFoundError | BusyError | DeviceError:
