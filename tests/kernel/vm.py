@@ -57,7 +57,7 @@ global {
 
 _INIT = """\
 #!/bin/sh
-export PATH=/sbin:/bin
+export PATH=/sbin:/bin DM_DISABLE_UDEV=1
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
