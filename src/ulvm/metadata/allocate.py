@@ -1,17 +1,23 @@
 """Which physical extents a volume gets: LVM2's allocation policies for linear volumes.
 
-Facts: spec/lvm2-format.md sec. 6 (lib/metadata/lv_manip.c). Policies are tried in the order
+Facts: spec/lvm2-format.md sec. 6 and the choices of LVM2 2.03.16 itself, against which
+tests/conformance/test_lvm2_metadata.py holds this module. Policies are tried in the order
 contiguous, cling, normal, anywhere, up to the one that is allowed; what an earlier one found is
-kept:
+kept, and a run may be shorter than what is wanted unless only `contiguous` is allowed:
 
-- contiguous: the whole request in one area, which for an extension follows the last extent; for a
-  new volume the smallest area of a PV that holds it, on the first PV that has one;
-- cling: on the PV of the last extent;
-- normal, anywhere: the largest areas first, wherever they are.
+- contiguous: one run. For an extension the one right behind the last extent; for a new volume an
+  area of the PV that has most of what is needed, the first such PV;
+- cling: the largest areas of the PV where the volume begins, one after the other;
+- normal, anywhere: areas of the PVs that were chosen so far, the smallest first, and when there are
+  none left an area of the PV that has most of what is still needed.
+
+Which area of a PV, see `_walk`. Of areas of one size the one with the lower extents counts as the
+larger at first.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +25,14 @@ from ulvm.errors import RefusedError
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
 from ulvm.metadata.segments import PvRun, pv_runs
 
-__all__ = ["POLICIES", "FreeArea", "allocate", "effective_policy", "free_areas"]
+__all__ = [
+    "POLICIES",
+    "FreeArea",
+    "allocatable_extents",
+    "allocate",
+    "effective_policy",
+    "free_areas",
+]
 
 POLICIES = ("contiguous", "cling", "normal", "anywhere")
 
@@ -47,6 +60,11 @@ def free_areas(vg: VolumeGroup, pv: PhysicalVolume) -> list[FreeArea]:
     return areas
 
 
+def allocatable_extents(vg: VolumeGroup, pv_uuids: Sequence[str] | None = None) -> int:
+    """The free extents that a volume may get, on these PVs only if they are given."""
+    return _Space(vg, pv_uuids).free
+
+
 def effective_policy(vg: VolumeGroup, policy: str | None) -> str:
     """A volume's policy, the VG's where it inherits."""
     found = vg.allocation_policy if policy in (None, "inherit") else policy
@@ -60,36 +78,39 @@ def allocate(
     name: str,
     policy: str = "normal",
     pv_uuids: Sequence[str] | None = None,
-    after: PvRun | None = None,
+    existing: Sequence[PvRun] = (),
 ) -> tuple[PvRun, ...]:
     """Runs of physical extents for `extents` logical ones, in logical order.
 
-    `pv_uuids`: only these PVs, in this order. `after`: the run that the new extents will follow.
-    RefusedError with LVM's sentence if they are not to be had; `name` is the volume's, for it.
+    `pv_uuids`: only these PVs, in this order. `existing`: the runs that a volume which is extended
+    has. RefusedError with LVM's sentence if they are not to be had; `name` is the volume's, for it.
     """
     if extents <= 0:
         raise RefusedError("Unable to allocate less than one extent.")
-    space = _Space(vg, pv_uuids)
-    if not space.areas:
+    search = _Search(_Space(vg, pv_uuids), extents, may_split=policy != "contiguous")
+    if pv_uuids is not None and not search.space.areas:
         raise RefusedError("No specified PVs have space available.")
-    runs: list[PvRun] = []
-    needed = extents
     for level in POLICIES[: POLICIES.index(policy) + 1]:
-        last = runs[-1] if runs else after
-        if level == "contiguous":
-            found = _contiguous(space, needed, after)
+        free = search.space.free
+        if search.needed > free:
+            raise RefusedError(
+                f"Insufficient free space: {search.needed} extents needed, "
+                f"but only {free} available"
+            )
+        if level == "contiguous" and existing:
+            search.follow(existing[-1])
+        elif level == "contiguous":
+            search.take_best()
         elif level == "cling":
-            found = _split(space, needed, [last.pv_uuid]) if last else []
+            search.cling(existing[0].pv_uuid if existing else None)
         else:
-            found = _split(space, needed, list(space.areas))
-        runs += found
-        needed -= sum(run.length for run in found)
-        if not needed:
-            return tuple(runs)
-    kind = "contiguous " if policy == "contiguous" else ""
+            search.spread()
+        if not search.needed:
+            return tuple(search.runs)
+    kind = "" if search.may_split else "contiguous "
     raise RefusedError(
         f"Insufficient suitable {kind}allocatable extents for logical volume {name}: "
-        f"{needed} more required"
+        f"{search.needed} more required"
     )
 
 
@@ -107,45 +128,102 @@ class _Space:
             if free:
                 self.areas[uuid] = sorted(free, key=lambda a: (-a.length, a.pe))
 
+    @property
+    def free(self) -> int:
+        """Extents."""
+        return sum(area.length for areas in self.areas.values() for area in areas)
+
     def take(self, pv_uuid: str, area: FreeArea, length: int) -> PvRun:
         """The first `length` extents of an area; the rest stays free."""
-        areas = self.areas[pv_uuid]
-        areas.remove(area)
+        self.areas[pv_uuid].remove(area)
         if length < area.length:
-            areas.append(FreeArea(area.pe + length, area.length - length))
-            areas.sort(key=lambda a: (-a.length, a.pe))
+            self._insert(pv_uuid, FreeArea(area.pe + length, area.length - length))
         return PvRun(pv_uuid, area.pe, length)
 
+    def put_last(self, pv_uuid: str, area: FreeArea) -> None:
+        """Behind the others of its size, if it is still there."""
+        if area in self.areas[pv_uuid]:
+            self.areas[pv_uuid].remove(area)
+            self._insert(pv_uuid, area)
 
-def _contiguous(space: _Space, needed: int, after: PvRun | None) -> list[PvRun]:
-    """One run for the whole request, or nothing."""
-    if after is not None:
-        for area in space.areas.get(after.pv_uuid, ()):
-            if area.pe == after.pe + after.length and area.length >= needed:
-                return [space.take(after.pv_uuid, area, needed)]
-        return []
-    for uuid, areas in space.areas.items():
-        fitting = [area for area in areas if area.length >= needed]
-        if fitting:
-            return [space.take(uuid, fitting[-1], needed)]
-    return []
+    def _insert(self, pv_uuid: str, area: FreeArea) -> None:
+        insort(self.areas[pv_uuid], area, key=lambda a: -a.length)
 
 
-def _split(space: _Space, needed: int, pv_uuids: list[str]) -> list[PvRun]:
-    """As much as there is on these PVs: an area that holds all of the rest, the smallest of its
-    PV, else the largest area of all."""
-    runs: list[PvRun] = []
-    while needed:
-        candidates = []
-        for order, uuid in enumerate(pv_uuids):
-            areas = space.areas.get(uuid, ())
-            fitting = [area for area in areas if area.length >= needed]
-            best = fitting[-1] if fitting else (areas[0] if areas else None)
-            if best is not None:
-                candidates.append((-min(best.length, needed), order, uuid, best))
-        if not candidates:
+class _Search:
+    """What was found so far, and the steps that find more."""
+
+    def __init__(self, space: _Space, needed: int, *, may_split: bool) -> None:
+        self.space = space
+        self.needed = needed
+        self.may_split = may_split
+        self.runs: list[PvRun] = []
+
+    def _take(self, pv_uuid: str, area: FreeArea) -> None:
+        run = self.space.take(pv_uuid, area, min(area.length, self.needed))
+        self.runs.append(run)
+        self.needed -= run.length
+
+    def follow(self, last: PvRun) -> None:
+        """The area that begins where the volume ends."""
+        for area in self.space.areas.get(last.pv_uuid, ()):
+            if area.pe == last.pe + last.length:
+                self._take(last.pv_uuid, area)
+                return
+
+    def take_best(self) -> bool:
+        """An area of the first PV that has most of what is needed."""
+        found = {}
+        for uuid, areas in self.space.areas.items():
+            if areas and (self.may_split or areas[0].length >= self.needed):
+                found[uuid] = _walk(areas, self.needed, whole=True)
+        return self._take_from(found)
+
+    def cling(self, pv_uuid: str | None) -> None:
+        """All of one PV: the given one, or for a new volume that of its first run."""
+        if pv_uuid is None and self.runs:
+            pv_uuid = self.runs[0].pv_uuid
+        while self.needed and pv_uuid is not None and self.space.areas.get(pv_uuid):
+            self._take(pv_uuid, self.space.areas[pv_uuid][0])
+
+    def spread(self) -> None:
+        """Wherever there is space."""
+        while self.needed:
+            chosen = {run.pv_uuid for run in self.runs}
+            near = {
+                uuid: _walk(areas, self.needed, whole=False)
+                for uuid, areas in self.space.areas.items()
+                if areas and uuid in chosen
+            }
+            if not self._take_from(near) and not self.take_best():
+                return
+
+    def _take_from(self, walks: dict[str, list[FreeArea]]) -> bool:
+        """Of the areas that the walks end with, one a PV, that which gives most; the first of
+        those that give the same."""
+        if not walks:
+            return False
+        uuid = max(walks, key=lambda u: min(walks[u][-1].length, self.needed))
+        self._take(uuid, walks[uuid][-1])
+        for pv_uuid, walk in walks.items():
+            for area in walk:
+                self.space.put_last(pv_uuid, area)
+        return True
+
+
+def _walk(areas: Sequence[FreeArea], needed: int, *, whole: bool) -> list[FreeArea]:
+    """The areas of one PV that LVM considers; it takes the last of them.
+
+    It goes from the largest to the smallest and changes to a smaller one only if that is smaller
+    than what would be left of the one it has: the list it walks is kept sorted by what is left.
+    `whole`: and only if the smaller one holds all that is needed. An area that was considered is
+    the last of its size the next time (`put_last`).
+    """
+    walk = [areas[0]]
+    for area in areas[1:]:
+        if whole and area.length < needed:
             break
-        _, _, uuid, area = min(candidates)
-        runs.append(space.take(uuid, area, min(area.length, needed)))
-        needed -= runs[-1].length
-    return runs
+        left = walk[-1].length - needed
+        if left <= 0 or area.length < left:
+            walk.append(area)
+    return walk

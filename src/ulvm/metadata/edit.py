@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ulvm.errors import ExistsError, NotFoundError, RefusedError, UsageError
-from ulvm.metadata.allocate import allocate, effective_policy
+from ulvm.metadata.allocate import allocatable_extents, allocate, effective_policy
 from ulvm.metadata.model import (
     Area,
     LogicalVolume,
@@ -176,7 +176,8 @@ def add_linear(
 ) -> VolumeGroup:
     """A new linear volume. `now` in seconds since the epoch; `policy` None inherits the VG's."""
     _check_new(vg, name)
-    if extents > vg.free_count:
+    anywhere = pv_uuids is None or allocatable_extents(vg, pv_uuids) > 0
+    if extents > vg.free_count and anywhere:
         raise RefusedError(
             f'Volume group "{vg.name}" has insufficient free space '
             f"({vg.free_count} extents): {extents} required."
@@ -207,18 +208,13 @@ def extend_lv(
         )
     if any(isinstance(s, StripedSegment) and len(s.areas) > 1 for s in lv.segments):
         raise RefusedError(f"Extending the striped volume {vg.name}/{name} is not supported yet.")
-    if more > vg.free_count:
-        raise RefusedError(
-            f"Insufficient free space: {more} extents needed, but only {vg.free_count} available"
-        )
-    last = list(pv_runs(lv))
     runs = allocate(
         vg,
         more,
         name=name,
         policy=effective_policy(vg, lv.allocation_policy),
         pv_uuids=pv_uuids,
-        after=last[-1] if last else None,
+        existing=list(pv_runs(lv)),
     )
     grown = merge_adjacent((*lv.segments, *_linear_segments(runs, lv.extent_count)))
     return vg.with_lv(replace(lv, segments=grown))
@@ -262,9 +258,10 @@ def rename_lv(vg: VolumeGroup, old: str, new: str) -> VolumeGroup:
 
 
 def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
-    """Remove a volume; of a snapshot the hidden LV that ties it to its origin, too."""
+    """Remove a volume; of a snapshot the hidden LV that ties it to its origin, too; with an
+    origin the snapshot that is merging into it, which cannot go alone."""
     lv = _get(vg, name)
-    snapshots = vg.snapshots_of_origin(name)
+    snapshots = [s for s in vg.snapshots_of_origin(name) if not s.merging]
     if snapshots:
         raise RefusedError(
             f"Can't remove logical volume {vg.name}/{name} with {len(snapshots)} snapshot(s)."
@@ -272,6 +269,9 @@ def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
     snapshot = vg.snapshot_of(name)
     if snapshot is not None and snapshot.merging:
         raise RefusedError(f"Can't remove merging snapshot logical volume {vg.name}/{name}.")
+    merging = vg.merging_snapshot_of(name)
+    if merging is not None:
+        vg = _without(vg, _get(vg, merging.cow))
     return _without(vg, lv)
 
 
