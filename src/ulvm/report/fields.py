@@ -83,21 +83,13 @@ def _origin_size(vg: VolumeGroup, lv: LogicalVolume) -> Value:
 
 
 def _data_percent(row: Row) -> Value:
-    if row.vg is None or row.lv is None or row.state is None or row.state.status is None:
-        return ""
-    if row.vg.snapshot_of(row.lv.name) is None:
-        return ""
-    return percent(row.state.status) or ""
-
-
-def _copy_percent(row: Row) -> Value:
-    """Of a merging origin: how much has been merged."""
+    """Of a snapshot how full its COW is; of an origin what a merge under way has still to do."""
     status = row.state.status if row.state else None
-    if row.lv is None or row.vg is None or status is None or not status.merging:
+    if row.vg is None or row.lv is None or status is None:
         return ""
-    if row.vg.snapshot_of(row.lv.name) is not None or status.fraction is None:
+    if row.vg.snapshot_of(row.lv.name) is None and not status.merging:
         return ""
-    return f"{100 * (1 - status.fraction):.2f}"
+    return percent(status) or ""
 
 
 def _role(vg: VolumeGroup, lv: LogicalVolume) -> str:
@@ -225,8 +217,8 @@ _LV_FIELDS: tuple[tuple[str, str, str, int, Callable[[Row], Value]], ...] = (
     ("metadata_percent", "Meta%", "pct", 6, _lv(lambda *_: "")),
     ("move_pv", "Move", "str", 0, _lv(lambda *_: "")),
     ("mirror_log", "Log", "str", 0, _lv(lambda *_: "")),
-    ("copy_percent", "Cpy%Sync", "pct", 8, _copy_percent),
-    ("sync_percent", "Cpy%Sync", "pct", 8, _copy_percent),
+    ("copy_percent", "Cpy%Sync", "pct", 8, _lv(lambda *_: "")),
+    ("sync_percent", "Cpy%Sync", "pct", 8, _lv(lambda *_: "")),
     ("convert_lv", "Convert", "str", 0, _lv(lambda *_: "")),
     ("seg_count", "#Seg", "num", 0, _lv(lambda _, lv: len(lv.segments))),
 )  # fmt: skip
