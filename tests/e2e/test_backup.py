@@ -126,6 +126,42 @@ def test_an_inactive_volume_is_activated_for_it(vg: UlvmHost, target: Path, tmp_
     assert vg.run("lvs --noheadings -o lv_attr vg/db").stdout.split() == ["-wi-------"]
 
 
+def test_a_terminal_shows_a_progress_bar(vg: UlvmHost, target: Path, tmp_path: Path) -> None:
+    """On standard error; results stay on standard output."""
+    fill(vg, "vg/db", tmp_path)
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        vg.argv(f"backup vg/db --to {target}"),
+        cwd=vg.base,
+        env={**vg.env, "TERM": "xterm", "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # EIO: the other end was closed
+            break
+        shown += piece
+    os.close(ours)
+    stdout, _ = process.communicate()
+    assert process.returncode == 0
+    assert b"Copying" in shown
+    assert b"64" in shown
+    assert b"Backup of vg/db is" in stdout
+    assert b"Backup of" not in shown
+
+
+def test_the_longest_name_that_can_have_snapshots(vg: UlvmHost, target: Path) -> None:
+    name = "a" * (127 - len("vg--real"))
+    vg.run(f"lvcreate -n {name} -L 4M vg")
+    vg.run(f"backup vg/{name} --to {target}")
+    assert sorted(lvs(vg)) == [name, "db"]
+
+
 # -- the size of the COW ------------------------------------------------------------------------
 
 
@@ -290,9 +326,43 @@ def test_after_kill_9_the_next_command_says_so_and_cleans(
     assert len(names(target)) == 2
     assert left in lvs(vg)
 
+    vg.run("backup --clean vg")  # nobody there to say yes
+    assert left in lvs(vg)
     assert f"vg/{left}" in vg.run("backup --clean vg --yes").stdout
     assert lvs(vg) == ["db"]
     assert "Nothing" in vg.run("backup --clean").stdout
+
+
+def test_the_next_backup_cleans_when_told_to(vg: UlvmHost, target: Path) -> None:
+    process = vg.start(f"backup vg/db --level 19 --to {target}")
+    wait_until(lambda: names(target) != [])
+    process.kill()
+    process.communicate()
+    vg.run(f"backup vg/db --yes --to {target}")
+    assert lvs(vg) == ["db"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_at_any_moment(
+    vg: UlvmHost, target: Path, tmp_path: Path, signum: signal.Signals
+) -> None:
+    """After SIGTERM nothing is left; after SIGKILL what is left can be cleaned; the volume lives
+    on either way, and what lies in the directory is complete or hidden."""
+    fill(vg, "vg/db", tmp_path)
+    raw = content(vg, "vg/db")
+    rng = random.Random(int(signum))
+    for _ in range(10):
+        process = vg.start(f"backup vg/db --to {target}")
+        time.sleep(rng.uniform(0.2, 1.4))
+        process.send_signal(signum)
+        process.communicate(timeout=60)
+        if signum is signal.SIGKILL:
+            vg.run("backup --clean vg --yes")
+        assert lvs(vg) == ["db"]
+        for manifest in target.glob("*.json"):
+            vg.run(f"verify {manifest}")
+    assert content(vg, "vg/db") == raw
+    vg.run("lvremove -y vg/db")
 
 
 def test_clean_leaves_a_running_backup_alone(vg: UlvmHost, tmp_path: Path) -> None:
@@ -349,6 +419,35 @@ def test_restore_of_a_damaged_backup_leaves_no_volume(
     image.write_bytes(data)
     assert "damaged" in vg.run(f"verify {target}", rc=5).stderr
     assert "damaged" in vg.run(f"restore {target} vg/again", rc=5).stderr
+    assert lvs(vg) == ["db"]
+
+
+def test_a_restore_that_was_killed_is_not_taken_for_whole(
+    vg: UlvmHost, target: Path, tmp_path: Path
+) -> None:
+    fill(vg, "vg/db", tmp_path)
+    raw = content(vg, "vg/db")
+    vg.run(f"backup vg/db --to {target}")
+    process = vg.start(f"restore {target} vg/again")
+    wait_until(lambda: "again" in lvs(vg))
+    process.kill()
+    process.communicate()
+    assert vg.run("lvs --noheadings -o lv_tags vg/again").stdout.strip() == "ulvm_restoring"
+    vg.run(f"restore {target} vg/again")  # needs no --force
+    assert content(vg, "vg/again") == raw
+    assert vg.run("lvs --noheadings -o lv_tags vg/again").stdout.strip() == ""
+
+
+@needs.root
+def test_no_space_in_the_directory(vg: UlvmHost, target: Path, tmp_path: Path) -> None:
+    fill(vg, "vg/db", tmp_path)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "none", str(target)], check=True)
+    try:
+        done = vg.run(f"backup vg/db --to {target}", rc=5)
+        assert "No space left on device" in done.stderr
+        assert names(target) == []
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
     assert lvs(vg) == ["db"]
 
 

@@ -28,7 +28,7 @@ from ulvm.backup.image import ImageSummary, write_image
 from ulvm.backup.interrupts import interruptible
 from ulvm.backup.leftovers import left_behind, lock_path
 from ulvm.backup.manifest import ImageInfo, Manifest, SnapshotInfo, VolumeInfo
-from ulvm.backup.pipeline import Progress
+from ulvm.backup.pipeline import Stage, no_stage
 from ulvm.backup.sinks.command import run_command, words_in
 from ulvm.backup.sinks.directory import BackupFiles, backup_name, remove_litter
 from ulvm.backup.sinks.mounted import mounted, unmount_left
@@ -75,9 +75,10 @@ def backup(
     session: Session,
     request: BackupRequest,
     *,
-    progress: Progress = lambda _done, _total: None,
+    stage: Stage = no_stage,
 ) -> Path | None:
-    """Do the backup; the path of its manifest, None for a command.
+    """Do the backup; the path of its manifest, None for a command. `stage` is begun when bytes
+    are copied.
 
     Raises Interrupted when a signal came; nothing is left then.
     """
@@ -100,35 +101,43 @@ def backup(
     )
     with interruptible(), BackupSnapshot(session, wanted) as snapshot:
         if request.directory is not None:
-            return _to_directory(session, request, request.directory, snapshot, progress)
+            return _to_directory(session, request, request.directory, snapshot, stage)
         assert request.command is not None
         _to_command(session, request.command, words, snapshot)
         return None
 
 
 def _warn_of_leftovers(session: Session, vg_name: str) -> None:
+    """Say what killed backups left in the VG, and offer to remove it."""
     for name in left_behind(session.host, session.last_scan.vg(vg_name)):
         session.warn(
-            f"WARNING: Snapshot {vg_name}/{name} was left behind by a backup that was killed; "
-            f'"ulvm backup --clean {vg_name}" removes it.'
+            f"WARNING: Snapshot {vg_name}/{name} was left behind by a backup that was killed."
         )
+        if not _clean_one(session, vg_name, name):
+            session.warn(f'"ulvm backup --clean {vg_name}" removes it.')
 
 
-def clean(session: Session, vg_name: str | None) -> int:
-    """Remove what killed backups left in a VG, or in all, after asking; how many snapshots."""
+def _clean_one(session: Session, vg_name: str, name: str) -> bool:
+    """Remove a snapshot that was left behind, if the user says yes."""
+    question = f"Remove snapshot {vg_name}/{name}, left behind by a backup that was killed?"
+    if not session.ask(question):
+        return False
+    unmount_left(session.host, vg_name, name)
+    lvm_lv.remove(session, vg_name, name)
+    lock_path(session.host, vg_name, name).unlink(missing_ok=True)
+    session.say(f"Removed snapshot {vg_name}/{name}.")
+    return True
+
+
+def clean(session: Session, vg_name: str | None) -> None:
+    """Remove what killed backups left in a VG, or in all, after asking for each."""
     scan = session.scan()
-    count = 0
-    for vg in scan.vgs if vg_name is None else [scan.vg(vg_name)]:
-        for name in left_behind(session.host, vg):
-            question = f"Remove snapshot {vg.name}/{name}, left behind by a backup that was killed?"
-            if not session.ask(question):
-                continue
-            unmount_left(session.host, vg.name, name)
-            lvm_lv.remove(session, vg.name, name)
-            lock_path(session.host, vg.name, name).unlink(missing_ok=True)
-            session.say(f"Removed snapshot {vg.name}/{name}, left behind by a killed backup.")
-            count += 1
-    return count
+    groups = scan.vgs if vg_name is None else (scan.vg(vg_name),)
+    found = [(vg.name, name) for vg in groups for name in left_behind(session.host, vg)]
+    for group, name in found:
+        _clean_one(session, group, name)
+    if not found:
+        session.say("Nothing was left behind.")
 
 
 def _prepare_directory(session: Session, directory: Path) -> None:
@@ -145,12 +154,12 @@ def _to_directory(
     request: BackupRequest,
     directory: Path,
     snapshot: BackupSnapshot,
-    progress: Progress,
+    stage: Stage,
 ) -> Path:
     name = backup_name(snapshot.vg_name, snapshot.origin_name, snapshot.time)
     with BackupFiles(directory, name) as files:
         begun = time.monotonic()
-        with _watched(session, snapshot) as watcher:
+        with _watched(session, snapshot) as watcher, stage("Copying") as progress:
 
             def show(done: int, total: int) -> None:
                 if watcher.overflowed:

@@ -13,18 +13,35 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, TypeVar
 
 from ulvm.blockdev.base import BlockDevice
 
-__all__ = ["BufferPool", "DevicePool", "Progress", "SerialWorker", "in_order"]
+__all__ = [
+    "BufferPool",
+    "DevicePool",
+    "Progress",
+    "SerialWorker",
+    "Stage",
+    "in_order",
+    "no_stage",
+]
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
+Stage = Callable[[str], AbstractContextManager[Progress]]
+"""Begins a stage that takes a while; gives what to tell the progress to."""
+
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@contextmanager
+def no_stage(_name: str) -> Iterator[Progress]:
+    """A stage that nobody watches."""
+    yield lambda _done, _total: None
 
 
 def in_order(

@@ -15,14 +15,14 @@ the tag as long as its content is neither the old nor the new; a failure leaves 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ulvm.backup.interrupts import deferred, interruptible
 from ulvm.backup.manifest import MANIFEST_SUFFIX
-from ulvm.backup.pipeline import Progress
+from ulvm.backup.pipeline import Stage, no_stage
 from ulvm.backup.reader import Backup
 from ulvm.backup.restore import check_device, write_device
 from ulvm.backup.verify import verify
@@ -41,13 +41,10 @@ from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.units import SECTOR
 
-__all__ = ["RESTORING_TAG", "Stage", "restore", "verify_backup"]
+__all__ = ["RESTORING_TAG", "restore", "verify_backup"]
 
 RESTORING_TAG = "ulvm_restoring"
 _MIB = 1 << 20
-
-Stage = Callable[[str], AbstractContextManager[Progress]]
-"""Begins a stage that takes a while; gives what to tell the progress to."""
 
 
 def find_backup(path: Path) -> Path:
@@ -65,7 +62,9 @@ def find_backup(path: Path) -> Path:
     return manifests[0]
 
 
-def verify_backup(session: Session, path: Path, *, stage: Stage, threads: int = 0) -> None:
+def verify_backup(
+    session: Session, path: Path, *, stage: Stage = no_stage, threads: int = 0
+) -> None:
     """Prove that a backup is whole; FormatError with the first place where it is not."""
     with interruptible(), Backup(find_backup(path)) as backup, stage("Verifying") as progress:
         verify(backup, threads=_threads(threads), progress=progress)
@@ -83,7 +82,7 @@ def restore(
     volume: str,
     *,
     force: bool = False,
-    stage: Stage,
+    stage: Stage = no_stage,
     threads: int = 0,
 ) -> None:
     """Make the volume hold what the backup holds, and read it back.

@@ -32,12 +32,12 @@ from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.session import Session
 from ulvm.metadata.edit import cow_max_extents
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.metadata.names import NAME_LEN
 from ulvm.mounts import mounts_of
 from ulvm.units import SECTOR
 
 __all__ = ["BackupSnapshot", "SnapshotRequest"]
 
-_NAME_MAX = 127
 _MIB = 1 << 20
 _DEFAULT_CHUNK = 8
 """Sectors, as lvcreate's."""
@@ -65,7 +65,7 @@ class BackupSnapshot:
         self._watching = session.another()
         self._request = request
         self.vg_name, self.origin_name = session.resolve_lv(request.volume)
-        self.name = _snapshot_name(self.origin_name)
+        self.name = _snapshot_name(self.vg_name, self.origin_name)
         self._stack = ExitStack()
         self.time = datetime.now(UTC)
         """When the snapshot was taken."""
@@ -263,7 +263,10 @@ class BackupSnapshot:
         return extents * extent_bytes
 
 
-def _snapshot_name(origin: str) -> str:
-    """`db` -> `db_backup_1f3a9c`; nobody else chooses this one."""
+def _snapshot_name(vg: str, origin: str) -> str:
+    """`db` -> `db_backup_1f3a9c`, cut so that its devices have names; nobody else chooses this
+    one."""
     suffix = f"_backup_{secrets.token_hex(3)}"
-    return origin[: _NAME_MAX - len(suffix)] + suffix
+    while origin and len(dm_name(vg, origin + suffix, "cow")) >= NAME_LEN:
+        origin = origin[:-1]
+    return origin + suffix

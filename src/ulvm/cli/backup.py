@@ -53,6 +53,7 @@ def _stage(name: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),
     ) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -110,9 +111,7 @@ def backup(
     """
     session = context.session()
     if cleaning:
-        group = None if volume is None else vg_name(volume, session.host.run_dir)
-        if not clean(session, group):
-            session.say("Nothing was left behind, or nothing was removed.")
+        clean(session, None if volume is None else vg_name(volume, session.host.run_dir))
         return
     if volume is None:
         raise UsageError("Please name the volume to back up: VG/LV.")
@@ -130,8 +129,8 @@ def backup(
         threads=threads,
         verify=not no_verify,
     )
-    with _interrupts("no backup was made, and nothing is left of it."), _stage("Copying") as bar:
-        run_backup(session, request, progress=bar)
+    with _interrupts("no backup was made, and nothing is left of it."):
+        run_backup(session, request, stage=_stage)
 
 
 @click.command()

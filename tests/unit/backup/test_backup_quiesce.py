@@ -45,7 +45,7 @@ def test_resume_alone(tmp_path: Path) -> None:
 
 def test_one_shell_so_a_session_can_hold_a_lock(tmp_path: Path) -> None:
     """What MySQL's FLUSH TABLES WITH READ LOCK needs: a client that lives in between."""
-    quiesce = "(echo locked >>$LOG; sleep 100 & wait; ) & holder=$!; sleep 0.2"
+    quiesce = "(echo locked >>$LOG; exec sleep 100) & holder=$!; sleep 0.2"
     resume = "kill -0 $holder && echo held >>$LOG; kill $holder"
     text, _ = run(tmp_path / "log", quiesce, resume)
     assert text == "locked\nsnapshot\nheld\n"
