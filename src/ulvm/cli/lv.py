@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import click
 
@@ -12,10 +13,11 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
 from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.names import split_volume
+from ulvm.lvm.names import vg_name as vg_name_of
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
 from ulvm.metadata.model import VolumeGroup
-from ulvm.metadata.names import check_tag
+from ulvm.metadata.names import check_new_lv_name, check_tag, name_problem
 from ulvm.units import display_size
 
 __all__ = ["lvchange", "lvconvert", "lvcreate", "lvpoll", "lvremove", "lvrename", "lvscan"]
@@ -24,7 +26,28 @@ _ACTIVE_WORDS = {
     **dict.fromkeys(("y", "ay", "ey", "ly", "aay", "aey", "aly", "sy"), True),
     **dict.fromkeys(("n", "an", "en", "ln", "aln"), False),
 }
-_YES_NO = click.Choice(["y", "n"])
+
+
+class OneOf(click.ParamType["str"]):
+    """An option's value out of a few words; refused in LVM's words."""
+
+    name = "word"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "|".join(self.words)
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.words:
+            option = max(param.opts, key=len) if param is not None else self.name
+            raise UsageError(f"Invalid argument for {option}: {value}")
+        return value
+
+
+_YES_NO = OneOf("y", "n")
+_PERMISSION = OneOf("r", "rw")
 
 
 def wants_active(word: str) -> bool:
@@ -62,7 +85,11 @@ def volumes_of(session: Session, names: Sequence[str]) -> tuple[list[str], list[
     chosen: dict[str, set[str]] = {}
     failures: list[str] = []
     for name in names:
-        vg_name, lv_name = split_volume(name, session.host.run_dir)
+        try:
+            vg_name, lv_name = split_volume(name, session.host.run_dir)
+        except UsageError as error:
+            failures.append(error.message)
+            continue
         try:
             vg = scan.vg(vg_name)
             if lv_name is None:
@@ -91,17 +118,11 @@ def volumes_of(session: Session, names: Sequence[str]) -> tuple[list[str], list[
 @click.option("-l", "--extents", help="Extents, or N%VG, N%FREE, N%PVS, N%ORIGIN.")
 @click.option("-n", "--name", help="Name of the new volume; lvolN by default.")
 @click.option("-s", "--snapshot", is_flag=True, help="Make a snapshot of ORIGIN.")
-@click.option("--type", "kind", type=click.Choice(["linear", "snapshot"]), help="Segment type.")
+@click.option("--type", "kind", type=OneOf("linear", "snapshot"), help="Segment type.")
 @click.option("-c", "--chunksize", help="Chunk size of a snapshot, 4k to 512k (default 4k).")
-@click.option(
-    "-p",
-    "--permission",
-    type=click.Choice(["r", "rw"]),
-    default="rw",
-    help="Read only or read-write.",
-)
+@click.option("-p", "--permission", type=_PERMISSION, default="rw", help="Read only or read-write.")
 @click.option("-a", "--activate", default="y", help="y or n (default y).")
-@click.option("-Z", "--zero", type=_YES_NO, default="y", help="Zero the first 4 KiB (default y).")
+@click.option("-Z", "--zero", type=_YES_NO, help="Zero the first 4 KiB (default y).")
 @click.option(
     "-W",
     "--wipesignatures",
@@ -111,12 +132,15 @@ def volumes_of(session: Session, names: Sequence[str]) -> tuple[list[str], list[
 @click.option("--addtag", multiple=True, help="Tag of the new volume.")
 @click.option(
     "--alloc",
-    type=click.Choice(["contiguous", "cling", "normal", "anywhere"]),
+    type=OneOf("contiguous", "cling", "normal", "anywhere"),
     help="Allocation policy; the VG's by default.",
 )
 @click.option("-C", "--contiguous", type=_YES_NO, help="The same as --alloc contiguous.")
-@click.option("-k", "--setactivationskip", hidden=True)
-@click.option("-K", "--ignoreactivationskip", is_flag=True, hidden=True)
+@click.option("-i", "--stripes", type=click.IntRange(1), default=1, hidden=True)
+@click.option("-k", "--setactivationskip", type=OneOf("n"), expose_value=False, hidden=True)
+@click.option("-K", "--ignoreactivationskip", is_flag=True, expose_value=False, hidden=True)
+@click.option("--monitor", type=_YES_NO, expose_value=False, hidden=True)
+@click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
 @common_options
 @click.pass_obj
 def lvcreate(
@@ -130,13 +154,12 @@ def lvcreate(
     chunksize: str | None,
     permission: str,
     activate: str,
-    zero: str,
+    zero: str | None,
     wipesignatures: str | None,
     addtag: tuple[str, ...],
     alloc: str | None,
     contiguous: str | None,
-    setactivationskip: str | None,
-    ignoreactivationskip: bool,
+    stripes: int,
 ) -> None:
     """Create a logical volume in VG, or a snapshot of ORIGIN.
 
@@ -148,43 +171,48 @@ def lvcreate(
     session = context.session()
     is_snapshot = snapshot or kind == "snapshot"
     if snapshot and kind == "linear":
-        raise UsageError("Command does not accept option combination: --snapshot with --type.")
-    if setactivationskip not in (None, "n", "y"):
-        raise UsageError(f"Invalid argument for --setactivationskip: {setactivationskip}")
-    vg_name, origin, chosen, pv_paths = _place(session, names, name, is_snapshot)
+        raise UsageError("Command does not accept option: --snapshot.")
+    if chunksize and not is_snapshot:
+        raise UsageError(f"Command does not accept option: --chunksize {chunksize}.")
+    for option, value in (("zero", zero), ("wipesignatures", wipesignatures)):
+        if is_snapshot and value is not None:
+            raise UsageError(f"Option --{option} is unsupported with snapshots.")
+    if stripes > 1:
+        raise RefusedError("Striped logical volumes cannot be created yet, only used.")
     request = _new_size(size, extents, is_snapshot)
+    chunk = lvm_snapshot.DEFAULT_CHUNK
+    if chunksize:
+        chunk = parse_sectors(_default_kilobytes(chunksize), "--chunksize")
+    vg_name, origin, chosen, pv_paths = _place(session, names, name, is_snapshot)
     policy = "contiguous" if contiguous == "y" else alloc
     tags = [check_tag(tag) for tag in addtag]
     active = wants_active(activate)
     if origin is not None:
-        chunk = parse_sectors(_default_kilobytes(chunksize), "--chunksize") if chunksize else None
         made, _ = lvm_snapshot.create_named(
             session,
             vg_name,
             origin,
             chosen,
-            extents=_count(session, request, pv_paths, origin, chunk or lvm_snapshot.DEFAULT_CHUNK),
-            chunk_size=chunk or lvm_snapshot.DEFAULT_CHUNK,
+            extents=_count(session, request, pv_paths, origin, chunk),
+            chunk_size=chunk,
             read_only=permission == "r",
             tags=tags,
             pv_paths=pv_paths,
             policy=policy,
         )
     else:
-        if chunksize:
-            raise UsageError("--chunksize is only available with snapshots.")
         made = lvm_lv.create(
             session,
             vg_name,
             chosen,
-            extents=_count(session, request, pv_paths, None, lvm_snapshot.DEFAULT_CHUNK),
+            extents=_count(session, request, pv_paths, None, chunk),
             pv_paths=pv_paths,
             read_only=permission == "r",
             tags=tags,
             policy=policy,
             active=active,
-            zero=zero == "y",
-            wipe_signatures=(wipesignatures or zero) == "y",
+            zero=zero != "n",
+            wipe_signatures=(wipesignatures or zero) != "n",
         )
     session.say(f'Logical volume "{made}" created.')
 
@@ -200,41 +228,50 @@ def _place(
     """(VG, origin, name, PV paths) of lvcreate's arguments."""
     words = list(names)
     run_dir = session.host.run_dir
-    vg_of_name, chosen = None, name
-    if name is not None and "/" in name:
-        vg_of_name, chosen = split_volume(name, run_dir)
+    if not words and (is_snapshot or name is None or "/" not in name):
+        raise no_such_syntax("lvcreate")
+    origin = None
     if is_snapshot:
-        if not words:
-            raise UsageError("Please specify a logical volume to act as the snapshot origin.")
-        vg_name, origin = split_volume(words.pop(0), run_dir)
+        group, origin = split_volume(words.pop(0), run_dir)
         if origin is None:
-            raise UsageError("Please specify a logical volume to act as the snapshot origin.")
-    elif vg_of_name is not None:
-        vg_name, origin = vg_of_name, None
-        if words and words[0] == vg_of_name:
-            words.pop(0)
+            raise UsageError("The origin name should include the volume group.")
     elif words:
-        vg_name, origin = split_volume(words.pop(0), run_dir)
-        if origin is not None:
-            raise UsageError(f'Volume group name "{names[0]}" has invalid characters.')
+        group, extra = split_volume(words.pop(0), run_dir)
+        if extra is not None:
+            raise UsageError("Volume group name expected (no slash)")
     else:
-        raise UsageError("Please provide a volume group name")
-    if vg_of_name is not None and vg_of_name != vg_name:
-        raise UsageError(f"Please use a single volume group name ({vg_of_name} or {vg_name})")
-    return vg_name, origin, chosen, words
+        group = ""
+    chosen = name
+    if name is not None:
+        if "/" in name:
+            group_of_name, chosen = split_volume(name, run_dir)
+            group = group or group_of_name
+            if group != group_of_name:
+                raise UsageError(
+                    f'Inconsistent volume group names given: "{group_of_name}" and "{group}"'
+                )
+        check_new_lv_name(chosen or "")
+    return group, origin, chosen, words
 
 
 def _new_size(size: str | None, extents: str | None, is_snapshot: bool) -> SizeRequest:
     if size is not None and extents is not None:
-        raise UsageError("Please specify either size or extents but not both.")
+        raise UsageError("Please specify either size or extents (not both).")
     if size is None and extents is None:
         if is_snapshot:
             raise RefusedError("Please specify either size or extents with snapshots.")
         raise no_such_syntax("lvcreate")
-    request = parse_size(size) if size is not None else parse_extents(extents or "")
-    if request.sign:
-        raise UsageError(f"Size may not be relative/use sign: {size or extents}")
-    return request
+    # LVM takes a + here, and gives it no meaning.
+    if size is not None:
+        return parse_size(size, signs="+")
+    return parse_extents(extents or "", signs="+")
+
+
+def reduced(session: Session, vg: VolumeGroup, request: SizeRequest, extents: int) -> int:
+    """Per cent are what the user would like: of what does not fit the rest is left out."""
+    size = display_size(extents * vg.extent_size)
+    session.say(f"Reducing {request.percent}%{request.whole} to remaining free space {size} in VG.")
+    return extents
 
 
 def _count(
@@ -250,9 +287,9 @@ def _count(
         if request.percent is not None:
             pv_free = lvm_lv.free_on(session, vg, pv_paths)
             found = request.for_new(vg, origin=origin, chunk_size=chunk_size, pv_free=pv_free)
-            # Per cent are what the user would like: what does not fit is cut.
             free = vg.free_count if pv_free is None else pv_free
-            found = min(found, free) if free else found
+            if origin is None and found > free > 0:
+                found = reduced(session, vg, request, free)
             if not found:
                 raise RefusedError(
                     "Calculated size of logical volume is 0 extents. Needs to be larger."
@@ -271,12 +308,14 @@ def _count(
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="VG|LV...")
+@click.argument("names", nargs=-1, metavar="VG|LV...")
 @click.option("-f", "--force", count=True, help="Do not ask; remove snapshots with an origin.")
 @common_options
 @click.pass_obj
 def lvremove(context: Context, names: tuple[str, ...], force: int) -> int:
     """Remove logical volumes, or all of a VG's. Asks about what is active."""
+    if not names:
+        raise no_such_syntax("lvremove")
     session = context.session()
     volumes, failures = volumes_of(session, names)
     status = each(session, volumes, lambda name: remove_one(session, name, force=force > 0))
@@ -316,16 +355,16 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="VG|LV...")
+@click.argument("names", nargs=-1, metavar="VG|LV...")
 @click.option("-a", "--activate", help="y or n.")
-@click.option("-p", "--permission", type=click.Choice(["r", "rw"]), help="Read only or read-write.")
+@click.option("-p", "--permission", type=_PERMISSION, help="Read only or read-write.")
 @click.option("--refresh", is_flag=True, help="Load the tables anew, and resume what is suspended.")
 @click.option("--addtag", multiple=True, help="Add a tag.")
 @click.option("--deltag", multiple=True, help="Remove a tag.")
 @click.option("--poll", type=_YES_NO, help="y: see to the end of a merge.")
 @click.option(
     "--activationmode",
-    type=click.Choice(["partial", "degraded", "complete"]),
+    type=OneOf("partial", "degraded", "complete"),
     default="degraded",
     help="partial: also with missing PVs.",
 )
@@ -347,7 +386,7 @@ def lvchange(
     ignoreactivationskip: bool,
 ) -> int:
     """Change logical volumes: activate and deactivate, permissions, tags."""
-    if not (activate or permission or refresh or addtag or deltag or poll):
+    if not names or not (activate or permission or refresh or addtag or deltag or poll):
         raise no_such_syntax("lvchange")
     session = context.session()
     wanted = None if activate is None else wants_active(activate)
@@ -404,43 +443,58 @@ def _activation(session: Session, vg_name: str, lv_name: str, wanted: bool, part
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="VG OLD NEW | VG/OLD NEW")
+@click.argument("names", nargs=-1, metavar="VG OLD NEW | VG/OLD NEW")
 @common_options
 @click.pass_obj
 def lvrename(context: Context, names: tuple[str, ...]) -> None:
     """Rename a logical volume, also while it is in use."""
     session = context.session()
     run_dir = session.host.run_dir
+    if len(names) < 2:
+        raise no_such_syntax("lvrename")
+    if len(names) > 3:
+        raise UsageError(f"Command does not accept argument: {names[3]}.")
     if len(names) == 3:
-        vg_name, old, new = names
-        for word in (old, new):
-            if "/" in word and split_volume(word, run_dir)[0] != vg_name:
-                raise UsageError("Logical volume names must be in the volume group named first.")
-        old, new = old.rpartition("/")[2], new.rpartition("/")[2]
-    elif len(names) == 2:
+        vg_name = _group(names[0], names[1:], run_dir)
+        old, new = (word.rpartition("/")[2] for word in names[1:])
+    else:
         vg_name, found = split_volume(names[0], run_dir)
         if found is None:
-            raise UsageError("Old and new logical volume names required")
+            raise no_such_syntax("lvrename")
         old, new = found, names[1]
         if "/" in new:
-            new_vg, new_lv = split_volume(new, run_dir)
-            if new_vg != vg_name or new_lv is None:
+            new_group, new_name = split_volume(new, run_dir)
+            if new_group != vg_name or new_name is None:
                 raise UsageError(
                     f'Logical volume names must have the same volume group ("{vg_name}" or '
-                    f'"{new_vg}")'
+                    f'"{new_group}")'
                 )
-            new = new_lv
-    else:
-        raise UsageError("Old and new logical volume names required")
+            new = new_name
+    if old == new:
+        raise UsageError("Old and new logical volume names must differ")
+    if name_problem(new) is not None:
+        raise UsageError(f'New logical volume name "{new}" is invalid')
+    check_new_lv_name(new)
     lvm_lv.rename(session, vg_name, old, new)
     session.say(f'Renamed "{old}" to "{new}" in volume group "{vg_name}"')
+
+
+def _group(first: str, volumes: Sequence[str], run_dir: Path) -> str:
+    """The VG named on its own, and before a slash in `volumes` if at all."""
+    group = vg_name_of(first, run_dir)
+    for word in volumes:
+        if "/" in word:
+            other, _ = split_volume(word, run_dir)
+            if other != group:
+                raise UsageError(f'Please use a single volume group name ("{group}" or "{other}")')
+    return group
 
 
 # -- lvconvert ------------------------------------------------------------------------------------
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="SNAPSHOT...")
+@click.argument("names", nargs=-1, metavar="SNAPSHOT...")
 @click.option("--merge", is_flag=True, help="Merge the snapshot back into its origin.")
 @click.option("--mergesnapshot", is_flag=True, help="The same.")
 @click.option("-b", "--background", is_flag=True, help="Do not wait for the end of the merge.")
@@ -459,7 +513,7 @@ def lvconvert(
 
     If either is open, the merge begins at the next activation of the origin.
     """
-    if not (merge or mergesnapshot):
+    if not names or not (merge or mergesnapshot):
         raise no_such_syntax("lvconvert")
     session = context.session()
 
@@ -504,15 +558,13 @@ def lvpoll(context: Context, name: str) -> None:
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[VG...]")
-@click.option("-a", "--all", "all_volumes", is_flag=True, hidden=True)
+@click.option("-a", "--all", is_flag=True, expose_value=False, hidden=True)
 @common_options
 @click.pass_obj
-def lvscan(context: Context, names: tuple[str, ...], all_volumes: bool) -> None:
+def lvscan(context: Context) -> None:
     """List all logical volumes with their state."""
     session = context.session()
-    scan = session.scan()
-    for vg in scan.vgs if not names else [scan.vg(name) for name in names]:
+    for vg in session.scan().vgs:
         active = lvm_lv.states(session, vg)
         for lv in vg.visible_lvs():
             state = active.get(lv.name)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from ulvm.cli.context import Context, common_options
-from ulvm.cli.lv import no_such_syntax
-from ulvm.errors import RefusedError, UsageError
+from ulvm.cli.lv import no_such_syntax, reduced
+from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_size
 from ulvm.metadata.edit import cow_max_extents
@@ -19,7 +20,7 @@ __all__ = ["lvextend", "lvreduce", "lvresize"]
 
 
 @click.command()
-@click.argument("name", metavar="LV")
+@click.argument("name", metavar="LV", required=False)
 @click.argument("pv_paths", nargs=-1, metavar="[PV...]")
 @click.option("-L", "--size", help="The new size, or +size to add.")
 @click.option("-l", "--extents", help="The new number of extents, or +extents; also per cent.")
@@ -30,7 +31,7 @@ __all__ = ["lvextend", "lvreduce", "lvresize"]
 @click.pass_obj
 def lvextend(
     context: Context,
-    name: str,
+    name: str | None,
     pv_paths: tuple[str, ...],
     size: str | None,
     extents: str | None,
@@ -41,15 +42,15 @@ def lvextend(
     """Grow a volume: a plain one, a snapshot's COW that fills, an origin that is inactive."""
     session = context.session()
     if use_policies:
-        _by_policy(session, *session.resolve_lv(name))
+        _by_policy(session, *_find(session, "lvextend", name))
         return
-    request = _request("lvextend", size, extents)
-    vg_name, lv_name = session.resolve_lv(name)
+    request = _request("lvextend", size, extents, "+")
+    vg_name, lv_name = _find(session, "lvextend", name)
     _resize(session, vg_name, lv_name, request, pv_paths, grow=True, force=True)
 
 
 @click.command()
-@click.argument("name", metavar="LV")
+@click.argument("name", metavar="LV", required=False)
 @click.option("-L", "--size", help="The new size, or -size to take away.")
 @click.option("-l", "--extents", help="The new number of extents, or -extents; also per cent.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
@@ -57,17 +58,22 @@ def lvextend(
 @common_options
 @click.pass_obj
 def lvreduce(
-    context: Context, name: str, size: str | None, extents: str | None, force: bool, nofsck: bool
+    context: Context,
+    name: str | None,
+    size: str | None,
+    extents: str | None,
+    force: bool,
+    nofsck: bool,
 ) -> None:
     """Cut a volume. What lies beyond the new end is lost."""
     session = context.session()
-    request = _request("lvreduce", size, extents)
-    vg_name, lv_name = session.resolve_lv(name)
+    request = _request("lvreduce", size, extents, "-")
+    vg_name, lv_name = _find(session, "lvreduce", name)
     _resize(session, vg_name, lv_name, request, (), grow=False, force=force)
 
 
 @click.command()
-@click.argument("name", metavar="LV")
+@click.argument("name", metavar="LV", required=False)
 @click.argument("pv_paths", nargs=-1, metavar="[PV...]")
 @click.option("-L", "--size", help="The new size; +size to add, -size to take away.")
 @click.option("-l", "--extents", help="Likewise in extents or per cent.")
@@ -77,7 +83,7 @@ def lvreduce(
 @click.pass_obj
 def lvresize(
     context: Context,
-    name: str,
+    name: str | None,
     pv_paths: tuple[str, ...],
     size: str | None,
     extents: str | None,
@@ -86,17 +92,32 @@ def lvresize(
 ) -> None:
     """Give a volume another size."""
     session = context.session()
-    request = _request("lvresize", size, extents)
-    vg_name, lv_name = session.resolve_lv(name)
+    request = _request("lvresize", size, extents, "+-")
+    vg_name, lv_name = _find(session, "lvresize", name)
     _resize(session, vg_name, lv_name, request, pv_paths, grow=None, force=force)
 
 
-def _request(command: str, size: str | None, extents: str | None) -> SizeRequest:
+def _find(session: Session, command: str, name: str | None) -> tuple[str, str]:
+    """(VG, LV); NotFoundError in the words of these commands."""
+    if name is None:
+        raise no_such_syntax(command)
+    vg_name, lv_name = split_volume(name, session.host.run_dir)
+    if lv_name is None:
+        raise UsageError("Please specify a logical volume path.")
+    lv = session.find_vg(vg_name).lv(lv_name)
+    if lv is None or lv.snapshot_segment is not None:
+        raise NotFoundError(f"Logical volume {lv_name} not found in volume group {vg_name}.")
+    return vg_name, lv_name
+
+
+def _request(command: str, size: str | None, extents: str | None, signs: str) -> SizeRequest:
     if size is None and extents is None:
         raise no_such_syntax(command)
     if size is not None and extents is not None:
         raise UsageError("Please specify either size or extents but not both.")
-    return parse_size(size) if size is not None else parse_extents(extents or "")
+    if size is not None:
+        return parse_size(size, signs=signs)
+    return parse_extents(extents or "", signs=signs)
 
 
 def _wanted(
@@ -114,8 +135,9 @@ def _wanted(
         found = request.for_resize(vg, lv, pv_free=pv_free)
         if request.sign != "-":
             room = vg.free_count if pv_free is None else pv_free
-            most = room if request.sign == "+" else have + room
-            found = min(found, most) if most else found
+            base = 0 if request.sign == "+" else have
+            if found > base + room and room:
+                found = reduced(session, vg, request, have + room) - have + base
     else:
         found, rounded = request.count(vg.extent_size)
         if rounded:
@@ -135,13 +157,13 @@ def _resize(
     grow: bool | None,
     force: bool,
 ) -> None:
-    if (grow is True and request.sign == "-") or (grow is False and request.sign == "+"):
-        raise UsageError(f"Size may not be {'negative' if grow else 'positive'} here.")
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
         lv = lvm_lv.get(vg, lv_name)
         have = lv.extent_count
         wanted = _wanted(session, vg, lv, request, pv_paths)
+        if wanted <= 0:
+            raise RefusedError(f"Unable to reduce {vg_name}/{lv_name} below 1 extent.")
         if wanted == have:
             raise RefusedError(
                 f"New size ({wanted} extents) matches existing size ({have} extents)."
@@ -180,8 +202,6 @@ def _grow(
 def _cut(session: Session, vg: VolumeGroup, lv: LogicalVolume, wanted: int, force: bool) -> None:
     if vg.is_origin(lv.name):
         raise RefusedError("Snapshot origin volumes cannot be reduced in size yet.")
-    if wanted <= 0:
-        raise RefusedError("New size of 0 not permitted.")
     active = lvm_lv.states(session, vg)
     if lv.name in active:
         size = display_size(wanted * vg.extent_size)

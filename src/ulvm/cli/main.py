@@ -129,7 +129,7 @@ def _run(name: str, arguments: list[str]) -> int:
         shown = error.ctx.command_path if error.ctx else name
         return _bad_line(f"{shown}: {error.format_message()}", parsing=True)
     except UsageError as error:
-        parsing = error.message.startswith("Invalid argument for")
+        parsing = "Invalid argument for " in error.message
         return _bad_line(error.message, parsing=parsing, name=name)
     except UlvmError as error:
         context.console.warn(error.message)
@@ -151,7 +151,7 @@ def _bad_line(message: str, *, parsing: bool, name: str = "") -> int:
         click.echo(f"  {line}", err=True)
     if parsing:
         click.echo("  Error during parsing of command line.", err=True)
-    elif "--help" not in message:
+    elif "--help" not in message and not message.startswith("Command does not accept"):
         click.echo(f"  Run `{name} --help' for more information.", err=True)
     return UsageError.exit_code
 

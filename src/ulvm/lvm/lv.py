@@ -238,7 +238,7 @@ def set_writable(session: Session, vg_name: str, lv_name: str, writable: bool) -
         lv = get(vg, lv_name)
         if lv.writable == writable:
             word = "writable" if writable else "read only"
-            raise RefusedError(f"Logical volume {vg_name}/{lv_name} is already {word}.")
+            raise RefusedError(f'Logical volume "{vg_name}/{lv_name}" is already {word}.')
         status = lv.status | {"WRITE"} if writable else lv.status - {"WRITE"}
         return vg.with_lv(replace(lv, status=status))
 

@@ -42,7 +42,7 @@ def vg_name(text: str, run_dir: Path) -> str:
     name = _strip(text, run_dir).rstrip("/")
     problem = name_problem(name)
     if problem is not None:
-        raise UsageError(f'Volume group name "{name}" has invalid characters.')
+        raise UsageError(f"Volume group name {name} has invalid characters")
     return name
 
 

@@ -97,12 +97,20 @@ class Session:
         """The last one, or a first."""
         return self._scan if self._scan is not None else self.scan()
 
+    def find_vg(self, vg_name: str) -> VolumeGroup:
+        """The VG as it is now. NotFoundError, FormatError for one that cannot be read."""
+        try:
+            return self.scan().vg(vg_name)
+        except NotFoundError as error:
+            sentence = f"{error.message}\nCannot process volume group {vg_name}"
+            raise NotFoundError(sentence) from None
+
     def resolve_lv(self, text: str) -> tuple[str, str]:
         """(VG, LV) of an existing volume; see `lvm.names`. NotFoundError."""
         vg_name, lv_name = split_volume(text, self.host.run_dir)
         if lv_name is None:
-            raise UsageError(f'"{text}": Invalid path for Logical Volume.')
-        vg = self.scan().vg(vg_name)
+            raise UsageError("Please specify a logical volume path.")
+        vg = self.find_vg(vg_name)
         lv = vg.lv(lv_name)
         if lv is None or lv.snapshot_segment is not None:
             raise NotFoundError(f'Failed to find logical volume "{vg_name}/{lv_name}"')
@@ -183,7 +191,7 @@ class Session:
     def vg_for_change(self, vg_name: str) -> VolumeGroup:
         """The VG as it is now; its lock is held. What a command that died left suspended is
         brought to the metadata first."""
-        vg = self.scan().vg(vg_name)
+        vg = self.find_vg(vg_name)
         self.repair(vg)
         return vg
 

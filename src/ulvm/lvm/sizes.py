@@ -12,7 +12,7 @@ from fractions import Fraction
 from ulvm.errors import RefusedError, UsageError
 from ulvm.metadata.edit import cow_max_extents
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
-from ulvm.units import SECTOR
+from ulvm.units import SECTOR, display_size
 
 __all__ = ["SizeRequest", "parse_extents", "parse_sectors", "parse_size"]
 
@@ -27,7 +27,9 @@ _WHOLES = {
     **dict.fromkeys(("O", "ORIGIN"), "ORIGIN"),
 }
 _MOST = 1 << 55
-"""Sectors."""
+"""Sectors: 16 EiB."""
+_MOST_EXTENTS = (1 << 32) - 1
+"""Of a volume: 32 bits in LVM2's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,18 @@ class SizeRequest:
     """What the per cent are of: VG, FREE, PVS, LV, ORIGIN."""
 
     def count(self, extent_size: int) -> tuple[int, bool]:
-        """(extents, rounded up) of a size that is not in per cent."""
+        """(extents, rounded up) of a size that is not in per cent. RefusedError if no volume can
+        be so large."""
         if self.extents is not None:
             return self.extents, False
         assert self.sectors is not None
         extents = -(-self.sectors // extent_size)
+        if extents > _MOST_EXTENTS:
+            raise RefusedError(
+                f"Volume too large ({display_size(extents * extent_size)}) for extent size "
+                f"{display_size(extent_size)}. "
+                f"Upper limit is less than {display_size(_MOST_EXTENTS * extent_size)}."
+            )
         return extents, extents * extent_size != self.sectors
 
     def for_new(
@@ -70,7 +79,8 @@ class SizeRequest:
                 size = base.extent_count
                 metadata = cow_max_extents(vg, origin, chunk_size) - size
                 return metadata + -(-size * self.percent // 100)
-        raise RefusedError("Please express size as %FREE, %ORIGIN, %PVS or %VG.")
+        known = "%FREE, %PVS or %VG" if origin is None else "%FREE, %ORIGIN, %PVS or %VG"
+        raise RefusedError(f"Please express size as {known}.")
 
     def for_resize(self, vg: VolumeGroup, lv: LogicalVolume, *, pv_free: int | None = None) -> int:
         """The extents that per cent stand for when a volume grows, rounded up, or shrinks.
@@ -90,7 +100,7 @@ class SizeRequest:
             case "ORIGIN" if origin is not None:
                 whole = origin.extent_count
             case _:
-                raise RefusedError("Please express size as %FREE, %LV, %ORIGIN, %PVS or %VG.")
+                raise RefusedError("Specified LV does not have an origin LV.")
         if self.sign == "-":
             return whole * self.percent // 100
         return -(-whole * self.percent // 100)
@@ -98,46 +108,65 @@ class SizeRequest:
 
 def parse_sectors(text: str, option: str) -> int:
     """A size without a sign, in sectors, rounded up; UsageError."""
-    request = parse_size(text, option)
-    if request.sign:
-        raise UsageError(f"Size may not be relative for {option}: {text}")
+    request = parse_size(text, option, signs="+")
     assert request.sectors is not None
     return request.sectors
 
 
-def parse_size(text: str, option: str = "--size") -> SizeRequest:
-    """`-L`: [+|-]number[unit]."""
+def parse_size(text: str, option: str = "--size", *, signs: str = "+-") -> SizeRequest:
+    """`-L`: [+|-]number[unit], where the command takes one of `signs`."""
+    _check_sign(text, option, "Size", signs)
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise UsageError(f"Invalid argument for {option}: {text}")
+        problem = "Can't parse size argument."
+        if not re.match(r"[+-]?\.?\d", text):
+            problem = "Size requires number argument."
+        raise _bad(problem, option, text)
     sign, number, letter = match.group(1), Fraction(match.group(2)), match.group(3).lower() or "m"
     if letter == "b":
         size = number
+        below = int(number) // SECTOR * SECTOR
+        if below != number:
+            raise _bad(
+                f"Size is not a multiple of 512. Try using {below} or {below + SECTOR}.",
+                option,
+                text,
+            )
     elif letter == "s":
         size = number * SECTOR
     else:
         size = number * (1 << (10 * _POWERS[letter]))
     sectors = -(-size.numerator // (size.denominator * SECTOR))
     if sectors >= _MOST:
-        raise UsageError(f"Size is too big for {option}: {text}")
+        raise _bad("Size is too big (>=16EiB).", option, text)
     if not sectors:
         raise UsageError(f"{option} may not be zero.")
     return SizeRequest(sign, sectors=sectors)
 
 
-def parse_extents(text: str) -> SizeRequest:
-    """`-l`: [+|-]number[%WHOLE]."""
+def parse_extents(text: str, *, signs: str = "+-") -> SizeRequest:
+    """`-l`: [+|-]number[%WHOLE], where the command takes one of `signs`."""
+    option = "--extents"
+    _check_sign(text, option, "Extents", signs)
     match = _EXTENTS.fullmatch(text)
     if match is None:
-        raise UsageError(f"Invalid argument for --extents: {text}")
+        raise _bad("Can't parse extents argument.", option, text)
     sign, number, whole = match.group(1), int(match.group(2)), match.group(3)
     if number == 0:
-        raise UsageError("--extents may not be zero.")
+        raise UsageError(f"{option} may not be zero.")
     if whole is None:
-        if number >= 1 << 32:
-            raise RefusedError(f"Number of extents is too big: {text}")
-        return SizeRequest(sign, extents=number)
+        return SizeRequest(sign, extents=min(number, _MOST_EXTENTS))
     known = _WHOLES.get(whole.upper())
     if known is None:
-        raise UsageError(f"Invalid argument for --extents: {text}")
+        raise _bad(f"Specified %{whole} is unknown.", option, text)
     return SizeRequest(sign, percent=number, whole=known)
+
+
+def _check_sign(text: str, option: str, what: str, signs: str) -> None:
+    if text[:1] in ("+", "-") and text[0] not in signs:
+        word = "negative" if text[0] == "-" else "positive"
+        raise _bad(f"{what} may not be {word}.", option, text)
+
+
+def _bad(problem: str, option: str, text: str) -> UsageError:
+    return UsageError(f"{problem}\nInvalid argument for {option}: {text}")

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ulvm.activation.activate import SwapReport
+from ulvm.errors import NotFoundError
 from ulvm.lvm.extents import ZEROED, wipe_new
 from ulvm.lvm.lv import get, pv_uuids_of
 from ulvm.lvm.session import Session
@@ -81,6 +82,8 @@ def create_named(
 
     def add(vg: VolumeGroup) -> VolumeGroup:
         nonlocal chosen
+        if vg.lv(origin) is None:
+            raise NotFoundError(f"Snapshot origin LV {origin} not found in Volume group {vg.name}.")
         get(vg, origin)
         chosen = chosen or edit.auto_name(vg)
         edit.check_chunk_size(chunk_size)
