@@ -1,0 +1,201 @@
+"""The commit protocol: old or new, whole, whatever fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.unit.vgstore.lab import MIB, Lab
+from ulvm.errors import DeviceError, RefusedError
+from ulvm.metadata import edit
+from ulvm.metadata.mda import MdaHeader
+from ulvm.metadata.text import vg_from_text
+from ulvm.vgstore.commit import remove_vg
+from ulvm.vgstore.pv import as_member
+
+MDA = 4096
+"""Byte offset of the first metadata area."""
+
+
+def header(path: str, start: int = MDA) -> MdaHeader:
+    data = Path(path).read_bytes()[start : start + 512]
+    return MdaHeader.unpack(data, start=start)
+
+
+def test_a_change_raises_the_seqno_on_every_pv(lab: Lab) -> None:
+    a, b = lab.pv("a"), lab.pv("b", copies=2)
+    vg = lab.vg(a, b)
+    assert vg.seqno == 1
+    assert lab.change("x").seqno == 2
+    found = lab.scan()
+    assert found.warnings == ()
+    assert found.vg("vg").seqno == 2
+    assert [mda.vg.seqno for pv in found.pvs for mda in pv.mdas if mda.vg] == [2, 2, 2]
+    assert all(pv.in_use for pv in found.pvs)
+
+
+def test_nobody_sees_what_is_not_committed(lab: Lab) -> None:
+    a = lab.pv("a")
+    old = lab.vg(a)
+    pending = lab.prepare(old, lab.add(old, "x"))
+    assert not header(a).precommitted.empty
+    assert lab.scan().vg("vg") == old
+    pending.commit()
+    assert header(a).precommitted.empty
+    assert lab.scan().vg("vg").lv("x") is not None
+
+
+def test_revert_clears_slot_1_and_what_joined(lab: Lab) -> None:
+    a, b = lab.pv("a"), lab.pv("b")
+    old = lab.vg(a)
+    orphan = lab.scan().pv(b)
+    new = edit.add_pv(old, as_member(orphan, old.extent_size))
+    pending = lab.prepare(old, new)
+    assert lab.scan().pv(b).in_use
+    pending.revert()
+    assert header(a).precommitted.empty
+    assert not lab.scan().pv(b).in_use
+    assert lab.scan().vg("vg") == old
+
+
+def test_the_ring_wraps_and_the_old_text_survives(lab: Lab) -> None:
+    """300 changes in an area of 1 MiB, each followed by a look at the text before it."""
+    a = lab.pv("a")
+    lab.vg(a)
+    offsets = set()
+    for number in range(300):
+        old = lab.scan().vg("vg")
+        name = f"l{number % 24}"
+        new = edit.remove_lv(old, name) if old.lv(name) else lab.add(old, name)
+        pending = lab.prepare(old, new)
+        assert lab.scan().vg("vg") == old
+        pending.commit()
+        offsets.add(header(a).committed.offset)
+    assert lab.scan().vg("vg").seqno == 301
+    assert min(offsets) < 8192, "the ring never came round"
+
+
+def test_archive_before_and_backup_after(lab: Lab) -> None:
+    a = lab.pv("a")
+    lab.vg(a)
+    lab.change("x")
+    backup = lab.host.backup_dir / "vg"
+    assert vg_from_text(backup.read_text()).seqno == 2
+    assert "Created *after* executing 'test'" in backup.read_text()
+    assert backup.stat().st_mode & 0o777 == 0o600
+    (archived,) = lab.host.archive_dir.iterdir()
+    assert archived.name.startswith("vg_00000-")
+    assert vg_from_text(archived.read_text()).seqno == 1
+    assert "Created *before* executing 'test'" in archived.read_text()
+
+
+@pytest.mark.parametrize("kind", ["write", "flush"])
+def test_a_failure_before_the_commit_changes_nothing(lab: Lab, kind: str) -> None:
+    a, b = lab.pv("a"), lab.pv("b")
+    old = lab.vg(a, b)
+    lab.faults[b] = [(kind, -1)]
+    with pytest.raises(DeviceError):
+        lab.prepare(old, lab.add(old, "x"))
+    lab.faults.clear()
+    found = lab.scan()
+    assert found.vg("vg") == old
+    assert found.warnings == ()
+    assert lab.change("x").seqno == 2
+
+
+def test_one_area_that_fails_to_commit_is_left_behind_and_mended_later(lab: Lab) -> None:
+    a, b = lab.pv("a"), lab.pv("b")
+    old = lab.vg(a, b)
+    pending = lab.prepare(old, lab.add(old, "x"))
+    lab.faults[b] = [("write", MDA)]
+    pending.commit()
+    assert lab.warnings
+    lab.faults.clear()
+    found = lab.scan()
+    assert found.vg("vg").seqno == 2
+    assert found.warnings == (
+        f"WARNING: ignoring metadata seqno 1 on {b} for seqno 2 on {a} for VG vg.",
+        "WARNING: Inconsistent metadata found for VG vg.",
+        "See vgck --updatemetadata to correct inconsistency.",
+    )
+    lab.warnings.clear()
+    lab.change("y")
+    assert lab.warnings == [f"WARNING: updating old metadata to 3 on {b} for VG vg."]
+    assert lab.scan().warnings == ()
+
+
+def test_no_area_that_can_be_written_is_an_error(lab: Lab) -> None:
+    a = lab.pv("a")
+    old = lab.vg(a)
+    pending = lab.prepare(old, lab.add(old, "x"))
+    lab.faults[a] = [("write", MDA)]
+    with pytest.raises(DeviceError, match="Failed to commit VG vg"):
+        pending.commit()
+    lab.faults.clear()
+    assert lab.scan().vg("vg") == old
+
+
+def test_a_crash_after_the_first_header_is_the_new_vg(lab: Lab) -> None:
+    a, b = lab.pv("a"), lab.pv("b")
+    old = lab.vg(a, b)
+    before = lab.bytes_of(a, b)
+    lab.change("x")
+    lab.patch(b, 0, before[1])  # b as a power cut between the two would have left it
+    assert lab.scan().vg("vg").seqno == 2
+    lab.patch(a, 0, before[0])
+    assert lab.scan().vg("vg") == old
+
+
+def test_metadata_larger_than_the_area_are_refused(lab: Lab) -> None:
+    a = lab.pv("a")
+    old = lab.vg(a)
+    tags = tuple(f"{n:04d}" + "t" * 1000 for n in range(600))
+    with pytest.raises(RefusedError, match=r"metadata on .* exceeds maximum metadata size"):
+        lab.prepare(old, replace(old, tags=tags))
+    assert lab.scan().vg("vg") == old
+
+
+def test_a_vg_with_a_missing_pv_is_not_changed(lab: Lab) -> None:
+    a, b = lab.pv("a"), lab.pv("b")
+    lab.vg(a, b)
+    uuid = lab.scan().pv(b).uuid
+    Path(b).rename(lab.folder / "elsewhere")
+    found = lab.scan()
+    assert found.warnings == (
+        f"WARNING: Couldn't find device with uuid {uuid}.",
+        f"WARNING: VG vg is missing PV {uuid} (last written to {b}).",
+    )
+    old = found.vg("vg")
+    before = lab.bytes_of(a)
+    with pytest.raises(RefusedError) as caught:
+        lab.prepare(old, lab.add(old, "x"))
+    assert caught.value.message.splitlines() == [
+        "Cannot change VG vg while PVs are missing.",
+        "See vgreduce --removemissing and vgextend --restoremissing.",
+        "Cannot process volume group vg",
+    ]
+    assert lab.bytes_of(a) == before
+
+
+def test_removing_a_vg_frees_its_pvs(lab: Lab) -> None:
+    a, b = lab.pv("a"), lab.pv("b", copies=2)
+    vg = lab.vg(a, b)
+    remove_vg(lab.host, lab.scan(), vg, command="vgremove")
+    found = lab.scan()
+    assert found.vgs == ()
+    assert [pv.in_use for pv in found.pvs] == [False, False]
+    assert not (lab.host.backup_dir / "vg").exists()
+    assert lab.vg(a, b).seqno == 1
+
+
+def test_a_pv_that_leaves_is_an_orphan(lab: Lab) -> None:
+    a, b = lab.pv("a"), lab.pv("b", size=256 * MIB)
+    old = lab.vg(a, b)
+    new = edit.remove_pv(old, lab.scan().pv(b).uuid)
+    lab.prepare(old, new).commit()
+    found = lab.scan()
+    assert [p.device for p in found.vg("vg").pvs] == [a]
+    assert found.pv(b).vg_name is None
+    assert not found.pv(b).in_use
