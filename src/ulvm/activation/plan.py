@@ -26,6 +26,7 @@ from ulvm.metadata.model import (
     SimpleSegment,
     SnapshotSegment,
     StripedSegment,
+    UnknownSegment,
     VolumeGroup,
 )
 
@@ -178,6 +179,11 @@ class _Planner:
                         yield TableLine(start, length, "striped", params)
                 case SimpleSegment(type_name=name):
                     yield TableLine(start, length, name)
+                case UnknownSegment():
+                    raise RefusedError(
+                        f"Refusing activation of LV {self._vg.name}/{lv.name} "
+                        "containing an unrecognised segment."
+                    )
                 case SnapshotSegment():
                     raise AssertionError("a snapshotN volume has no device")
 

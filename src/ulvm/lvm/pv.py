@@ -29,6 +29,7 @@ def create(
     path = device_path(path)
     with session.lock_global():
         scan = session.scan([path])
+        scan.check_used(path)
         _check_free(session, scan, path, force)
         if uuid is not None:
             uuid = format_uuid(parse_uuid(uuid))

@@ -231,6 +231,7 @@ class Session:
                 new,
                 command=self.command_line,
                 allow_missing=allow_missing,
+                exclusive=self.dm_if_running is None,
                 warn=self.warn,
             )
             committed = False

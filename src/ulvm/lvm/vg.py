@@ -100,6 +100,7 @@ def _orphans(
     scan = session.scan(absolute)
     known = {pv.path: pv for pv in scan.pvs}
     for path in absolute:
+        scan.check_used(path)
         pv = known.get(path)
         if pv is not None and pv.vg_name is not None:
             raise RefusedError(

@@ -18,6 +18,7 @@ __all__ = [
     "SimpleSegment",
     "SnapshotSegment",
     "StripedSegment",
+    "UnknownSegment",
     "VolumeGroup",
 ]
 
@@ -110,7 +111,18 @@ class SimpleSegment:
     tags: tuple[str, ...] = ()
 
 
-Segment = StripedSegment | SnapshotSegment | SimpleSegment
+@dataclass(frozen=True, slots=True)
+class UnknownSegment:
+    """A segment of a type that is not supported (a mirror, a thin pool). What it stands on is not
+    known, so the VG that has one can be looked at and not changed."""
+
+    start_extent: int
+    extent_count: int
+    type_name: str
+    tags: tuple[str, ...] = ()
+
+
+Segment = StripedSegment | SnapshotSegment | SimpleSegment | UnknownSegment
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +258,10 @@ class VolumeGroup:
     @property
     def free_count(self) -> int:
         return self.extent_count - sum(self.allocated(p.uuid) for p in self.pvs)
+
+    @property
+    def has_unknown_segments(self) -> bool:
+        return any(isinstance(s, UnknownSegment) for lv in self.lvs for s in lv.segments)
 
     @property
     def partial(self) -> bool:

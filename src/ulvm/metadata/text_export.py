@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from ulvm.errors import RefusedError
 from ulvm.metadata.model import (
     LogicalVolume,
     PhysicalVolume,
@@ -101,7 +102,12 @@ def _date(template: str, seconds: int) -> str:
 
 
 def vg_to_text(vg: VolumeGroup, header: TextHeader, *, file_form: bool = False) -> str:
-    """The text of a VG, without the NUL that ends it on disk."""
+    """The text of a VG, without the NUL that ends it on disk.
+
+    RefusedError for one with segments of which not all is known.
+    """
+    if vg.has_unknown_segments:
+        raise RefusedError(f"Cannot write VG {vg.name} with unknown segments in it!")
     out = _Writer(file_form)
     if file_form:
         _write_header(out, header)

@@ -1,13 +1,15 @@
 """Text to volume group: the reader of LVM2's metadata text.
 
-What a reader must not accept silently: an unknown segment type, an unknown `status` word, a name
-that is no name, extents that do not add up. Each is a FormatError that names the VG, the LV and
-the trouble. Unknown `flags` words and unknown keys are dropped, as LVM drops them at its next
-write; what LVM would keep and this model cannot (lock arguments, removed-LV history) is refused.
+What a reader must not accept silently: an unknown `status` word, a name that is no name, extents
+that do not add up. Each is a FormatError that names the VG, the LV and the trouble. A segment of
+an unknown type becomes an `UnknownSegment`, with which the VG can be read and never be written.
+Unknown `flags` words and unknown keys are dropped, as LVM drops them at its next write; what LVM
+would keep and this model cannot (lock arguments, removed-LV history) is refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -21,6 +23,7 @@ from ulvm.metadata.model import (
     SimpleSegment,
     SnapshotSegment,
     StripedSegment,
+    UnknownSegment,
     VolumeGroup,
 )
 from ulvm.metadata.names import check_stored_name
@@ -43,6 +46,7 @@ __all__ = ["header_from_tree", "vg_from_text", "vg_from_tree"]
 
 _UINT32 = (1 << 32) - 1
 _INT64 = (1 << 63) - 1
+_TYPE_NAME = re.compile(r"[A-Za-z0-9_+.-]{1,64}")
 _T = TypeVar("_T", int, str)
 
 
@@ -208,7 +212,9 @@ def _read_segment(section: Section, where: str, pv_keys: dict[str, str]) -> Segm
         )
     if kind in {"zero", "error"}:
         return SimpleSegment(start, count, kind, tags)
-    raise FormatError(f"{where} has the unknown segment type {kind[:64]!r}.")
+    if not _TYPE_NAME.fullmatch(kind):
+        raise FormatError(f"{where} has the malformed segment type {kind[:64]!r}.")
+    return UnknownSegment(start, count, kind, tags)
 
 
 def _read_areas(section: Section, where: str, pv_keys: dict[str, str]) -> tuple[Area, ...]:

@@ -8,6 +8,7 @@ from ulvm.metadata.model import (
     LogicalVolume,
     SimpleSegment,
     StripedSegment,
+    UnknownSegment,
     VolumeGroup,
 )
 
@@ -39,7 +40,11 @@ def lv_attr(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
             "m" if lv.minor is not None else "-",
             _state(state, is_snapshot=snap is not None),
             "o" if state is not None and state.open_count else "-",
-            "s" if snap is not None or origin else "-",
+            "u"
+            if any(isinstance(s, UnknownSegment) for s in lv.segments)
+            else "s"
+            if snap is not None or origin
+            else "-",
             "-",
             "p" if is_partial(vg, lv) else "-",
             "k" if "ACTIVATION_SKIP" in lv.flags else "-",
@@ -55,7 +60,7 @@ def _kind(vg: VolumeGroup, lv: LogicalVolume) -> str:
         return "O"
     if vg.is_origin(lv.name):
         return "o"
-    if all(isinstance(s, SimpleSegment) for s in lv.segments):
+    if all(isinstance(s, SimpleSegment | UnknownSegment) for s in lv.segments):
         return "v"
     return "-"
 

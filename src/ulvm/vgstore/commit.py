@@ -4,7 +4,7 @@
               5. the text into the free part of every ring  6. flush
               7. headers with slot 1 = the new text  8. flush
     (the caller loads tables and suspends)
-    commit    9. headers with slot 0 = the new text, ignored areas first  10. flush
+    commit    9. headers with slot 0 = the new text  10. flush
               11. PVs that left the VG are made orphans  12. backup file
 
 Crash argument. Until the first header of 9 is on disk no reader sees the new text: 5 never touches
@@ -16,13 +16,20 @@ A PV that joins is marked as used before any metadata name it, and one that leav
 free after none does: between the two it is refused to others, never lost.
 
 An area that fails in 9 is left behind and told; the commit stands if one header was written.
+If all fail the change is refused and taken back; a header whose flush failed may still be on the
+disk, and the revert that follows writes over it.
+
+Each area gets the same bytes. Areas that are marked as ignored, and those whose header is damaged,
+are not written to. Not done here: metadata/vgmetadatacopies (areas are never made ignored).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from ulvm.blockdev.file import FileDevice
 from ulvm.errors import DeviceError, RefusedError, UlvmError
 from ulvm.metadata.check import check_vg
 from ulvm.metadata.mda import MdaHeader, RawLocn, max_text, next_offset, ring_write
@@ -127,26 +134,29 @@ class Pending:
     def _after(self) -> None:
         """Steps 11 and 12. The change stands: what fails here is told and no more."""
         old = self._old
+        if old is not None:
+            stay = {pv.uuid for pv in self.vg.pvs}
+            for pv in _of_vg(self._scan, old):
+                if pv.uuid not in stay:
+                    self._try(partial(_make_orphan, self._host, pv))
+            if old.name != self.vg.name:
+                self._try(partial(remove_backup, self._host, old.name))
         try:
-            if old is not None:
-                stay = {pv.uuid for pv in self.vg.pvs}
-                for pv in _of_vg(self._scan, old):
-                    if pv.uuid not in stay:
-                        _make_orphan(self._host, pv)
-                if old.name != self.vg.name:
-                    remove_backup(self._host, old.name)
             backup_vg(self._host, self.vg, self._command)
         except UlvmError as error:
             self._warn(f"WARNING: {error.message}")
 
     def revert(self) -> None:
         """Forget the change. What cannot be taken back is told; it hinders no reader."""
+        for area in self._areas:
+            if not area.locn.empty:
+                self._try(partial(_write_header, self._host, area, area.header.with_revert()))
+        for pv in self._joined:
+            self._try(partial(write_label, self._host, pv, in_use=False))
+
+    def _try(self, step: Callable[[], None]) -> None:
         try:
-            for area in self._areas:
-                if not area.locn.empty:
-                    _write_header(self._host, area, area.header.with_revert())
-            for pv in self._joined:
-                write_label(self._host, pv, in_use=False)
+            step()
         except UlvmError as error:
             self._warn(f"WARNING: {error.message}")
 
@@ -159,14 +169,19 @@ def prepare(
     *,
     command: str,
     allow_missing: bool = False,
+    exclusive: bool = False,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Pending:
     """Steps 1 to 8: everything that may be refused or fail, before anything counts.
 
     `old` is None for a new VG. `allow_missing`: for what LVM allows while PVs are missing.
-    RefusedError, DeviceError: nothing has changed then.
+    `exclusive`: nobody may have the PVs open for writing (no daemon of ours runs that might).
+    RefusedError, BusyError, DeviceError: nothing has changed then.
     """
     _check(scan, new, allow_missing)
+    if exclusive:
+        for pv in _of_vg(scan, new):
+            FileDevice(pv.path, writable=True, claim=True).close()
     if old is not None:
         archive_vg(host, old, command)
     new = _stamped(scan, new)
@@ -190,7 +205,7 @@ def remove_vg(
 ) -> None:
     """vgremove: clear both slots of every area, then make the PVs orphans; texts stay where they
     are. A crash in between leaves PVs that are marked as used or the whole VG, never half."""
-    _check(scan, vg, allow_missing=False)
+    _check(scan, vg, allow_missing=True)
     archive_vg(host, vg, command)
     members = _of_vg(scan, vg)
     for pv in members:
@@ -211,6 +226,11 @@ def write_label(host: Host, pv: PvDevice, *, in_use: bool) -> None:
 
 
 def _check(scan: Scan, vg: VolumeGroup, allow_missing: bool) -> None:
+    if vg.has_unknown_segments:
+        raise RefusedError(
+            f"Cannot change VG {vg.name} with unknown segments in it!\n"
+            f"Cannot process volume group {vg.name}"
+        )
     if vg.partial and not allow_missing:
         raise RefusedError(
             f"Cannot change VG {vg.name} while PVs are missing.\n"
@@ -230,7 +250,7 @@ def _stamped(scan: Scan, vg: VolumeGroup) -> VolumeGroup:
     for pv in vg.pvs:
         path = scan.path_of(pv.uuid)
         if path is None:
-            pvs.append(replace(pv, flags=pv.flags | {"MISSING"}))
+            pvs.append(replace(pv, flags=pv.flags | {"MISSING"}, device="[unknown]"))
         else:
             pvs.append(replace(pv, device=path))
     return replace(vg, seqno=vg.seqno + 1, pvs=tuple(pvs))

@@ -65,8 +65,8 @@ _SIGNATURES = (
 
 
 def device_path(path: str) -> str:
-    """The absolute path of a device named on a command line; NotFoundError if there is none."""
-    absolute = os.path.abspath(path)
+    """The real path of a device named on a command line; NotFoundError if there is none."""
+    absolute = os.path.realpath(path)
     try:
         mode = os.stat(absolute).st_mode
     except OSError as error:

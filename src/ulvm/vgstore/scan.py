@@ -10,16 +10,18 @@ is never read. An area whose text or header is damaged is passed over while anot
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ulvm.blockdev.base import BlockDevice
-from ulvm.errors import DeviceError, FormatError, NotFoundError, UlvmError
+from ulvm.errors import DeviceError, FormatError, NotFoundError, RefusedError, UlvmError
 from ulvm.metadata.crc import lvm_crc
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, find_label
 from ulvm.metadata.mda import MDA_HEADER_SIZE, MdaHeader, ring_parts
-from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.model import UnknownSegment, VolumeGroup
 from ulvm.metadata.text import vg_from_text
 from ulvm.units import SECTOR
 from ulvm.vgstore.devices import read_devices
@@ -82,22 +84,34 @@ class Scan:
     """Paths of the devices file that could not be read, and why."""
     duplicates: frozenset[str] = frozenset()
     """UUIDs of PVs that lie on two devices."""
+    unused: frozenset[str] = frozenset()
+    """Paths that were passed over: the other device of a duplicate PV, another name of a file."""
 
     def vg(self, name: str) -> VolumeGroup:
-        """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood."""
-        for vg in self.vgs:
-            if vg.name == name:
-                return vg
+        """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood,
+        RefusedError if two have the name."""
+        found = [vg for vg in self.vgs if vg.name == name]
+        if len(found) > 1:
+            raise RefusedError(f"Multiple VGs found with the same name: skipping {name}")
+        if found:
+            return found[0]
         if name in self.broken:
             raise FormatError(f"{self.broken[name]}\nCannot process volume group {name}")
         raise NotFoundError(f'Volume group "{name}" not found')
 
     def pv(self, path: str) -> PvDevice:
-        """The PV on a device; NotFoundError as LVM prints it."""
+        """The PV on a device; NotFoundError as LVM prints it, RefusedError for a duplicate."""
+        self.check_used(path)
         for pv in self.pvs:
             if pv.path == path:
                 return pv
         raise NotFoundError(f'Failed to find physical volume "{path}".')
+
+    def check_used(self, path: str) -> None:
+        """RefusedError for a device that was passed over: its content counts for nothing, and
+        writing there might destroy the only good copy."""
+        if path in self.unused:
+            raise RefusedError(f"Cannot use device {path} with duplicates.")
 
     def by_uuid(self, pv_uuid: str) -> PvDevice | None:
         return next((pv for pv in self.pvs if pv.uuid == pv_uuid), None)
@@ -115,12 +129,23 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     warnings: list[str] = []
     unreadable: dict[str, str] = {}
     found: list[PvDevice] = []
+    seen: set[tuple[int, int, int]] = set()
+    unused: set[str] = set()
     for path in dict.fromkeys([*(e.path for e in entries), *extra_paths]):
         try:
+            identity = _identity(path)
+            if identity in seen:
+                unused.add(path)
+                continue
             device = host.opener(path, False)
-        except UlvmError as error:
+        except NotFoundError as error:
             unreadable[path] = error.message
             continue
+        except UlvmError as error:
+            unreadable[path] = error.message
+            warnings.append(f"WARNING: Failed to open {error.message}")
+            continue
+        seen.add(identity)
         try:
             pv = read_pv(path, device, texts, warnings)
         except DeviceError as error:
@@ -133,10 +158,26 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
             found.append(pv)
     expected = {e.path: e.pv_uuid for e in entries}
     pvs, duplicates = _without_duplicates(found, expected, warnings)
+    unused.update({pv.path for pv in found}.difference(pv.path for pv in pvs))
     vgs, broken = _assemble(pvs, warnings)
     owner = {p.uuid: vg.name for vg in vgs for p in vg.pvs}
     named = tuple(replace(pv, vg_name=owner.get(pv.uuid, _broken_owner(pv, broken))) for pv in pvs)
-    return Scan(named, tuple(vgs), tuple(warnings), broken, unreadable, duplicates)
+    return Scan(
+        named, tuple(vgs), tuple(warnings), broken, unreadable, duplicates, frozenset(unused)
+    )
+
+
+def _identity(path: str) -> tuple[int, int, int]:
+    """The same for two names of one file or disk."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: {error.strerror}") from error
+    except OSError as error:
+        raise DeviceError(f"{path}: {error.strerror}", errno=error.errno) from error
+    if stat.S_ISBLK(found.st_mode):
+        return 1, found.st_rdev, 0
+    return 0, found.st_dev, found.st_ino
 
 
 # -- one device -----------------------------------------------------------------------------------
@@ -219,22 +260,25 @@ def _first_word(text: bytes) -> str | None:
 def _without_duplicates(
     found: Sequence[PvDevice], expected: dict[str, str | None], warnings: list[str]
 ) -> tuple[list[PvDevice], frozenset[str]]:
-    """Of two devices with one PV UUID, that which the devices file has it on, else the first."""
+    """Of two devices with one PV UUID, that which the devices file or the metadata have it on,
+    else the first."""
     by_uuid: dict[str, list[PvDevice]] = defaultdict(list)
     for pv in found:
         by_uuid[pv.uuid].append(pv)
+    hints = {(p.uuid, p.device) for _, _, vg in _copies(found) for p in vg.pvs}
     kept, duplicates = [], set()
     for uuid, same in by_uuid.items():
-        chosen = next((pv for pv in same if expected.get(pv.path) == uuid), same[0])
+        named = [pv for pv in same if expected.get(pv.path) == uuid]
+        matching = [pv for pv in named or same if (uuid, pv.path) in hints]
+        chosen = (matching or named or same)[0]
         kept.append(chosen)
         for other in same:
             if other is not chosen:
                 duplicates.add(uuid)
                 warnings.append(f"WARNING: Not using device {other.path} for PV {uuid}.")
         if uuid in duplicates:
-            warnings.append(
-                f"WARNING: PV {uuid} prefers device {chosen.path} because it was there first."
-            )
+            why = "device name matches previous" if matching else "device was seen first"
+            warnings.append(f"WARNING: PV {uuid} prefers device {chosen.path} because {why}.")
     return kept, frozenset(duplicates)
 
 
@@ -256,15 +300,15 @@ def _assemble(
     _warn_about_old_copies(pvs, newest, warnings)
     present = {pv.uuid: pv for pv in pvs}
     vgs: list[VolumeGroup] = []
-    names: set[str] = set()
+    names: dict[str, str] = {}
     for vg, _ in newest.values():
         if vg.name in names:
             warnings.append(
-                f"WARNING: There are two volume groups named {vg.name}; "
-                f"the one with UUID {vg.uuid} is not used."
+                f"WARNING: VG name {vg.name} is used by VGs {names[vg.name]} and {vg.uuid}."
             )
-            continue
-        names.add(vg.name)
+        names[vg.name] = vg.uuid
+        for kind in dict.fromkeys(_unknown_types(vg)):
+            warnings.append(f"WARNING: Unrecognised segment type {kind}")
         vgs.append(_with_missing(vg, present, warnings))
     broken = {}
     for pv in pvs:
@@ -315,6 +359,13 @@ def _with_missing(
                 f"WARNING: One or more devices used as PVs in VG {vg.name} have changed sizes."
             )
     return replace(vg, missing_uuids=frozenset(p.uuid for p in missing))
+
+
+def _unknown_types(vg: VolumeGroup) -> Iterator[str]:
+    for lv in vg.lvs:
+        for segment in lv.segments:
+            if isinstance(segment, UnknownSegment):
+                yield segment.type_name
 
 
 def _broken_owner(pv: PvDevice, broken: dict[str, str]) -> str | None:
