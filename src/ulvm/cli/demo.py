@@ -18,19 +18,28 @@ from ulvm.errors import RefusedError
 __all__ = ["demo"]
 
 _MARKS = {None: "[bold cyan]•[/]", True: "[bold green]✓[/]", False: "[bold red]✗[/]"}
-_WIDTH = 108
-_FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
-"""Fonts that the picture would fetch from elsewhere; it does without."""
+_WIDTH = 116
+_PICTURED_AS = "/var/tmp/ulvm-demo"
+
+
+def _picture(console: Console) -> str:
+    """What the console recorded as SVG, in the viewer's own monospace font."""
+    picture = console.export_svg(title="ulvm demo")
+    picture = re.sub(r"\s*@font-face \{.*?\}", "", picture, flags=re.DOTALL)
+    return picture.replace("Fira Code, monospace", "ui-monospace, monospace")
 
 
 class _Screen:
-    """Shows the demonstration on a console."""
+    """Shows the demonstration on a console; `shown_as` stands for the directory `base` there."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, base: Path, shown_as: str) -> None:
         self._console = console
+        self._base = str(base)
+        self._shown_as = shown_as
         self._number = 0
 
     def _print(self, markup: str) -> None:
+        markup = markup.replace(self._base, self._shown_as)
         self._console.print(markup, highlight=False, soft_wrap=True)
 
     def heading(self, text: str) -> None:
@@ -53,7 +62,8 @@ class _Screen:
 @click.option(
     "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture of it as well."
 )
-def demo(directory: Path | None, svg: Path | None) -> None:
+@click.option("--blocks", is_flag=True, help="On bare blocks, as without root or FUSE.")
+def demo(directory: Path | None, svg: Path | None, blocks: bool) -> None:
     """Back up a live bank, restore it, roll it back: the main job, for real, in two minutes.
 
     A volume group is made on a file; ext4 and a SQLite database on it are written all the while.
@@ -67,12 +77,12 @@ def demo(directory: Path | None, svg: Path | None) -> None:
             base.mkdir()
         except OSError as error:
             raise RefusedError(f"Cannot create {base}: {error.strerror}.") from error
-    console = Console(record=svg is not None, width=_WIDTH if svg is not None else None)
+    console = Console(record=svg is not None, width=None if svg is None else _WIDTH)
+    shown_as = str(base) if svg is None else _PICTURED_AS
     try:
-        run(base, _Screen(console))
+        run(base, _Screen(console, base, shown_as), bare_blocks=blocks)
     except Interrupted as stop:
         click.echo(f"  Interrupted ({stop}); {base} is left.", err=True)
         sys.exit(stop.exit_code)
     if svg is not None:
-        text = console.export_svg(title="ulvm demo").replace(str(base), "/var/tmp/ulvm-demo")
-        svg.write_text(_FONT_FACE.sub("", text))
+        svg.write_text(_picture(console))

@@ -27,16 +27,17 @@ _VOLUME = "demo/bank"
 _RESTORED = "demo/restored"
 
 
-def run(base: Path, screen: Screen) -> None:
+def run(base: Path, screen: Screen, *, bare_blocks: bool = False) -> None:
     """The whole demonstration in the directory `base`. UlvmError when something is not as it
-    should be; whatever was started is ended."""
-    why = why_no_file_system()
+    should be; whatever was started is ended. `bare_blocks`: without a file system, even where
+    one could be mounted."""
+    why = "as was asked for" if bare_blocks else why_no_file_system()
     host = DemoHost(base, screen)
     with interruptible(), ExitStack() as stack:
         stack.callback(_tidy, host)
         bank: Bank = BlockBank(host) if why else FileSystemBank(host)
         if why:
-            screen.fact(f"Here is {why}: the demonstration runs on bare blocks, over NBD.")
+            screen.fact(f"The demonstration runs on bare blocks, over NBD: {why}.")
         _make_pool(host)
         _open_bank(bank)
         stack.callback(_stop, bank)
@@ -147,7 +148,7 @@ def _restore(bank: Bank, manifest: Path) -> None:
     host.ulvm(f"verify {manifest.relative_to(host.base)}")
     host.ulvm(f"restore {manifest.relative_to(host.base)} {_RESTORED}")
     state = bank.look(_RESTORED)
-    _check(screen, "The restored bank", state)
+    _check(screen, "The restored bank, as of the snapshot", state)
     bank.let_go(_RESTORED)
 
 
@@ -155,7 +156,7 @@ def _roll_back(bank: Bank) -> None:
     host, screen = bank.host, bank.host.screen
     screen.heading("An accident, and back by merge")
     host.ulvm(f"lvcreate -s -n before -L 256M {_VOLUME}")
-    screen.fact(bank.accident(_VOLUME))
+    screen.fact(f"The accident: {bank.accident(_VOLUME)}")
     bank.wait_for(bank.progress.read().transfers + 50)
     bank.stop()
     host.ulvm("lvs")
