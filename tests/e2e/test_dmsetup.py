@@ -1,0 +1,184 @@
+"""dmsetup on a real daemon: what it prints is what Debian's dmsetup prints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.host import UlvmHost
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def files(host: UlvmHost) -> UlvmHost:
+    """Files a, b of 4 MiB in the base directory."""
+    for name in "ab":
+        host.image(f"{name}", "4M")
+    return host
+
+
+def table(host: UlvmHost, kind: str, *words: object) -> str:
+    paths = {"A": f"{host.base}/a", "B": f"{host.base}/b"}
+    return " ".join([kind, *(paths.get(str(w), str(w)) for w in words)])
+
+
+def test_nothing_without_a_daemon(host: UlvmHost) -> None:
+    for command in ("table", "status", "info", "ls", "deps", "info -c", "ls --tree"):
+        assert host.run(f"dmsetup {command}").stdout == "No devices found\n"
+    assert "Device does not exist." in host.run("dmsetup info x", rc=1).stderr
+    assert not (host.run_dir / "ulvmd.lock").exists()
+
+
+def test_the_life_of_a_device(files: UlvmHost) -> None:
+    host = files
+    host.run(f"dmsetup create one --table '0 8192 {table(host, 'linear', 'A', 0)}'")
+    assert host.run("dmsetup table one").stdout == "0 8192 linear 240:0 0\n"
+    assert host.run("dmsetup table").stdout == "one: 0 8192 linear 240:0 0\n"
+    assert host.run("dmsetup status one").stdout == "0 8192 linear \n"
+    assert host.run("dmsetup ls").stdout == "one\t(253:0)\n"
+    assert host.run("dmsetup deps").stdout == "one: 1 dependencies\t: (240, 0)\n"
+    assert host.run("dmsetup deps -o devname one").stdout == (
+        f"1 dependencies\t: ({host.base}/a)\n"
+    )
+    host.run(f"dmsetup load one --table '0 4096 {table(host, 'linear', 'B', 0)}'")
+    shown = host.run("dmsetup info one").stdout
+    assert shown == (
+        "Name:              one\n"
+        "State:             ACTIVE\n"
+        "Read Ahead:        256\n"
+        "Tables present:    LIVE & INACTIVE\n"
+        "Open count:        0\n"
+        "Event number:      0\n"
+        "Major, minor:      253, 0\n"
+        "Number of targets: 1\n"
+        "\n"
+    )
+    assert host.run("dmsetup table --inactive one").stdout == "0 4096 linear 240:1 0\n"
+    host.run("dmsetup suspend one")
+    assert "SUSPENDED" in host.run("dmsetup info one").stdout
+    host.run("dmsetup resume one")
+    assert host.run("dmsetup table one").stdout == "0 4096 linear 240:1 0\n"
+    host.run("dmsetup rename one two")
+    host.run("dmsetup rename --setuuid two MY-uuid")
+    assert host.run("dmsetup info -c --noheadings -o name,uuid,attr").stdout == "two MY-uuid L--w\n"
+    assert host.run("dmsetup table -u MY-uuid").stdout == "0 4096 linear 240:1 0\n"
+    assert host.run("dmsetup table -j 253 -m 0").stdout == "0 4096 linear 240:1 0\n"
+    host.run("dmsetup load two --table '0 100 zero'")
+    host.run("dmsetup clear two")
+    assert "LIVE\n" in host.run("dmsetup info two").stdout
+    host.run("dmsetup remove two")
+    assert host.run("dmsetup ls").stdout == "No devices found\n"
+
+
+def test_a_table_from_standard_input_and_from_a_file(files: UlvmHost) -> None:
+    host = files
+    lines = f"0 2048 linear {host.base}/a 0\n2048 2048 zero\n4096 8 error\n"
+    host.run("dmsetup create x", input=lines)
+    assert len(host.run("dmsetup table x").stdout.splitlines()) == 3
+    Path(host.base / "t").write_text("0 8 zero\n")
+    host.run("dmsetup reload x t")
+    host.run("dmsetup resume x")
+    assert host.run("dmsetup table x").stdout == "0 8 zero \n"
+
+
+def test_devices_in_a_table_by_every_name(files: UlvmHost) -> None:
+    host = files
+    host.run(f"dmsetup create low --table '0 8192 linear {host.base}/a 0'")
+    for name in ("low", "/dev/mapper/low", f"{host.run_dir}/dev/mapper/low", "253:0"):
+        host.run(f"dmsetup create top --table '0 100 linear {name} 0'")
+        assert host.run("dmsetup table top").stdout == "0 100 linear 253:0 0\n"
+        assert "(253:0)" in host.run("dmsetup ls --tree").stdout
+        host.run("dmsetup remove top")
+    host.run("dmsetup create again --table '0 100 linear 240:0 0'")
+    assert host.run("dmsetup table again").stdout == "0 100 linear 240:0 0\n"
+
+
+def test_a_snapshot_by_hand(files: UlvmHost) -> None:
+    host = files
+    host.run(f"dmsetup create org --table '0 8192 snapshot-origin {host.base}/a'")
+    host.run(f"dmsetup create snap --table '0 8192 snapshot {host.base}/a {host.base}/b P 8'")
+    with open(host.path("mapper/org"), "r+b", buffering=0) as stream:
+        stream.write(b"new" * 1000)
+    assert host.run("dmsetup status snap").stdout == "0 8192 snapshot 24/8192 16\n"
+    assert host.path("mapper/snap").read_bytes()[:3000] == bytes(3000)
+    tree = host.run("dmsetup ls --tree").stdout
+    assert tree == ("org (253:0)\n `- (240:0)\nsnap (253:1)\n |- (240:1)\n `- (240:0)\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0 8 nosuch", "unknown target type"),
+        ("0 8 linear nowhere 0", "Device lookup failed"),
+        ("0 8 linear /nowhere/at/all 0", "Device lookup failed"),
+        ("8 8 zero", "Gap in table"),
+        ("0 0 zero", "zero-length"),
+        ("0 8 snapshot A A P 8", "cannot be the same"),
+        ("0 8 snapshot A B P 3", "Couldn't create exception store"),
+        ("0 99999999 linear A 0", ""),
+        ("nonsense", "Invalid format"),
+    ],
+)
+def test_a_refused_table_leaves_no_device(files: UlvmHost, text: str, reason: str) -> None:
+    host = files
+    words = [{"A": f"{host.base}/a", "B": f"{host.base}/b"}.get(w, w) for w in text.split()]
+    before = [(host.base / n).read_bytes() for n in "ab"]
+    done = host.run(f"dmsetup create bad --table '{' '.join(words)}'", rc=1)
+    assert reason in done.stderr
+    assert done.stderr.endswith("Command failed.\n")
+    assert host.run("dmsetup ls").stdout == "No devices found\n"
+    assert [(host.base / n).read_bytes() for n in "ab"] == before
+
+
+def test_a_taken_name_and_a_device_in_use(files: UlvmHost) -> None:
+    host = files
+    host.run("dmsetup create x --table '0 8 zero'")
+    assert "Device or resource busy" in host.run("dmsetup create x --notable", rc=1).stderr
+    with open(host.path("mapper/x"), "rb"):
+        assert "Device or resource busy" in host.run("dmsetup remove x", rc=1).stderr
+    deadline = time.monotonic() + 10
+    while host.run("dmsetup info -c --noheadings -o open x").stdout.strip() != "0":
+        assert time.monotonic() < deadline  # the kernel tells of a close a little later
+    host.run("dmsetup remove x")
+    assert "Unknown command" in host.run("dmsetup frobnicate", rc=1).stderr
+    assert "unrecognized option" in host.run("dmsetup ls --nosuch", rc=3).stderr
+
+
+def test_message_wait_and_targets(files: UlvmHost) -> None:
+    host = files
+    host.run(f"dmsetup create org --table '0 8192 snapshot-origin {host.base}/a'")
+    host.image("small", "32K")
+    host.run(f"dmsetup create snap --table '0 8192 snapshot {host.base}/a {host.base}/small P 8'")
+    assert "Invalid argument" in host.run("dmsetup message snap 0 hello", rc=1).stderr
+    waiting = host.start("dmsetup wait snap 0")
+    time.sleep(0.5)
+    assert waiting.poll() is None
+    with open(host.path("mapper/org"), "r+b", buffering=0) as stream:
+        stream.write(os.urandom(MIB))  # more than the COW holds
+    assert waiting.wait(30) == 0
+    waiting.communicate()
+    assert host.run("dmsetup status snap").stdout == "0 8192 snapshot Invalid\n"
+    assert "snapshot-merge   v1.5.0" in host.run("dmsetup targets").stdout
+    assert host.run("dmsetup splitname --noheadings a--b-c----d-real").stdout == "a-b c--d real\n"
+
+
+def test_a_file_that_another_program_writes_is_refused(files: UlvmHost) -> None:
+    host = files
+    holder = subprocess.Popen(
+        ["sh", "-c", "exec 3<>a; echo ready; read line"],
+        cwd=host.base,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    done = host.run(f"dmsetup create x --table '0 8 linear {host.base}/a 0'", rc=1)
+    assert "Device or resource busy" in done.stderr
+    holder.communicate("\n")
+    host.run(f"dmsetup create x --table '0 8 linear {host.base}/a 0'")
