@@ -1,0 +1,153 @@
+"""pvcreate and pvremove: the layout, what stands in the way, and every failure on the way."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.unit.vgstore.lab import MIB, Lab
+from ulvm.blockdev.file import FileDevice
+from ulvm.blockdev.memory import MemoryDevice
+from ulvm.errors import DeviceError, NotFoundError, RefusedError
+from ulvm.metadata.label import DiskLocn
+from ulvm.metadata.layout import PvOptions
+from ulvm.metadata.uuid import new_uuid
+from ulvm.vgstore.devices import read_devices
+from ulvm.vgstore.pv import (
+    as_member,
+    create_pv,
+    device_path,
+    erase_pv,
+    probe_signatures,
+    wipe_signature,
+)
+
+
+def test_a_new_pv_has_lvms_layout(lab: Lab) -> None:
+    path = lab.pv("a")
+    pv = lab.scan().pv(path)
+    header = pv.label.pv_header
+    assert pv.label.sector == 1
+    assert header.device_size == 128 * MIB
+    assert header.data_areas == (DiskLocn(MIB, 0),)
+    assert header.metadata_areas == (DiskLocn(4096, 1044480),)
+    assert not header.in_use
+    member = as_member(pv, 8192)
+    assert (member.pe_start, member.pe_count, member.dev_size) == (2048, 31, 262144)
+    assert [e.path for e in read_devices(lab.host)] == [path]
+
+
+def test_extents_end_before_the_second_metadata_area(lab: Lab) -> None:
+    path = lab.pv("a", copies=2, size=9 * MIB)
+    pv = lab.scan().pv(path)
+    assert [area.offset for area in pv.label.pv_header.metadata_areas] == [4096, 8 * MIB]
+    assert as_member(pv, 2048).pe_count == 7
+
+
+def test_too_small_a_device_is_refused_and_stays_as_it_is(lab: Lab) -> None:
+    path = lab.folder / "small"
+    path.write_bytes(b"x" * MIB)
+    with pytest.raises(RefusedError, match="device is too small"):
+        create_pv(lab.host, str(path), uuid=new_uuid(), options=PvOptions())
+    assert path.read_bytes() == b"x" * MIB
+    assert read_devices(lab.host) == []
+
+
+@pytest.mark.parametrize("offset", [0, 512, 4096], ids=["wipe", "label", "metadata area"])
+def test_a_pvcreate_that_fails_leaves_no_pv(lab: Lab, offset: int) -> None:
+    path = str(lab.folder / "a")
+    Path(path).write_bytes(bytes(8 * MIB))
+    lab.faults[path] = [("write", offset)]
+    with pytest.raises(DeviceError):
+        create_pv(lab.host, path, uuid=new_uuid(), options=PvOptions())
+    lab.faults.clear()
+    assert lab.scan().pvs == ()
+    assert read_devices(lab.host) == []
+
+
+def test_pvremove_leaves_no_label_and_no_entry(lab: Lab) -> None:
+    path = lab.pv("a")
+    erase_pv(lab.host, path)
+    assert Path(path).read_bytes()[:2048] == bytes(2048)
+    assert read_devices(lab.host) == []
+    assert lab.scan().pvs == ()
+
+
+def test_device_path_is_the_real_one(lab: Lab) -> None:
+    path = lab.pv("a")
+    link = lab.folder / "link"
+    link.symlink_to(path)
+    assert device_path(str(link)) == path
+    with pytest.raises(NotFoundError, match="No device found for .*/nothing"):
+        device_path(str(lab.folder / "nothing"))
+    with pytest.raises(NotFoundError, match="neither a file nor a disk"):
+        device_path(str(lab.folder))
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "offset"),
+    [
+        ("mkfs.ext4 -q -F", "ext4", 1080),
+        ("mkfs.ext3 -q -F", "ext3", 1080),
+        ("mkfs.ext2 -q -F", "ext2", 1080),
+        ("mkswap -q", "swap", 4086),
+    ],
+)
+@needs.program("mkfs.ext4")
+def test_what_a_program_made_is_found_and_wiped(
+    tmp_path: Path, program: str, name: str, offset: int
+) -> None:
+    """Names and offsets are those that real pvcreate prints."""
+    path = tmp_path / "image"
+    with path.open("wb") as stream:
+        stream.truncate(64 * MIB)
+    subprocess.run([*program.split(), str(path)], check=True, capture_output=True)
+    device = FileDevice(str(path))
+    try:
+        (found,) = probe_signatures(device)
+        assert (found.name, found.offset) == (name, offset)
+        wipe_signature(device, found)
+        assert probe_signatures(device) == []
+    finally:
+        device.close()
+
+
+@needs.program("mkfs.xfs")
+def test_xfs_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    with path.open("wb") as stream:
+        stream.truncate(512 * MIB)
+    subprocess.run(["mkfs.xfs", "-q", str(path)], check=True)
+    device = FileDevice(str(path))
+    try:
+        assert [(s.name, s.offset) for s in probe_signatures(device)] == [("xfs", 0)]
+    finally:
+        device.close()
+
+
+@pytest.mark.parametrize(
+    ("offset", "magic", "name"),
+    [
+        (0, b"LUKS\xba\xbe", "crypto_LUKS"),
+        (16384, b"SKUL\xba\xbe", "crypto_LUKS"),
+        (510, b"\x55\xaa", "dos"),
+        (512, b"EFI PART", "gpt"),
+        (4 * MIB - 512, b"EFI PART", "gpt"),
+        (65600, b"_BHRfS_M", "btrfs"),
+        (32769, b"CD001", "iso9660"),
+    ],
+)
+def test_a_magic_number_in_its_place(offset: int, magic: bytes, name: str) -> None:
+    device = MemoryDevice(4 * MIB)
+    device.write(offset, magic)
+    assert [(s.name, s.offset) for s in probe_signatures(device)] == [(name, offset)]
+    wipe_signature(device, probe_signatures(device)[0])
+    assert device.read(0, device.size) == bytes(device.size)
+
+
+def test_an_empty_or_tiny_device_has_no_signature() -> None:
+    assert probe_signatures(MemoryDevice(4 * MIB)) == []
+    assert probe_signatures(MemoryDevice(512)) == []
