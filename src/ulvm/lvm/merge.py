@@ -51,7 +51,9 @@ def start(session: Session, vg_name: str, snapshot: str) -> tuple[str, Started]:
         get(vg, snapshot)
         segment = vg.snapshot_of(snapshot)
         if segment is None:
-            raise RefusedError(f"{vg_name}/{snapshot} is not a mergeable logical volume.")
+            raise RefusedError(
+                f"{vg_name}/{snapshot} cannot be merged because --trackchanges was not used."
+            )
         origin = segment.origin
         edit.start_merge(vg, snapshot)  # What the metadata refuse is said first.
         active = states(session, vg)

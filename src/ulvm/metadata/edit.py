@@ -361,7 +361,9 @@ def start_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
     """Mark a snapshot as merging into its origin."""
     segment = vg.snapshot_of(snapshot)
     if segment is None:
-        raise RefusedError(f"{vg.name}/{snapshot} is not a mergeable logical volume.")
+        raise RefusedError(
+            f"{vg.name}/{snapshot} cannot be merged because --trackchanges was not used."
+        )
     if vg.merging_snapshot_of(segment.origin) is not None:
         raise RefusedError(
             f"Cannot merge snapshot {vg.name}/{snapshot} into the origin "

@@ -1,7 +1,8 @@
 """The fields of lvs, vgs and pvs: names, headings, kinds and values (lvmreport(7), columns.h).
 
 Each field of the tables below is (name, heading, kind, least width, value of a row). Kinds: `str`
-and `pct` stand left, `num` and `size` (sectors) right. A value of None is blank.
+and `pct` stand left, `num`, `size` (sectors) and `word` (LVM2 counts these as numbers) right. A
+value of None is blank.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Field:
 
     @property
     def right(self) -> bool:
-        return self.kind in ("num", "size")
+        return self.kind in ("num", "size", "word")
 
 
 PREFIXES = ("lv_", "vg_", "pv_", "seg_")
@@ -168,45 +169,46 @@ def _permissions(row: Row) -> Value:
 
 
 _LV_FIELDS: tuple[tuple[str, str, str, int, Callable[[Row], Value]], ...] = (
-    ("lv_name", "LV", "str", 0, _lv(_name)),
-    ("lv_full_name", "LV", "str", 0, _lv(lambda vg, lv: f"{vg.name}/{lv.name}")),
+    ("lv_name", "LV", "str", 4, _lv(_name)),
+    ("lv_full_name", "LV", "str", 4, _lv(lambda vg, lv: f"{vg.name}/{lv.name}")),
     ("lv_uuid", "LV UUID", "str", 0, _lv(lambda _, lv: lv.uuid)),
     ("lv_path", "Path", "str", 0, _lv(_path)),
     ("lv_dm_path", "DMPath", "str", 0, _lv(lambda g, v: f"/dev/mapper/{dm_name(g.name, v.name)}")),
     ("lv_attr", "Attr", "str", 0, _attr),
     ("lv_size", "LSize", "size", 0, _lv(lambda vg, lv: vg.lv_sectors(lv))),
     ("lv_parent", "Parent", "str", 0, _lv(lambda *_: "")),
-    ("lv_layout", "Layout", "str", 0, _lv(_layout)),
+    ("lv_layout", "Layout", "str", 10, _lv(_layout)),
     ("lv_role", "Role", "str", 0, _lv(_role)),
     ("lv_tags", "LV Tags", "str", 0, _lv(lambda _, lv: ",".join(sorted(lv.tags)))),
     ("lv_active", "Active", "str", 0, lambda row: "active" if row.state else ""),
-    ("lv_time", "CTime", "str", 0, _lv(_time)),
-    ("lv_host", "Host", "str", 0, _lv(lambda _, lv: lv.creation_host)),
+    ("lv_time", "CTime", "str", 26, _lv(_time)),
+    ("lv_host", "Host", "str", 10, _lv(lambda _, lv: lv.creation_host)),
     ("lv_permissions", "LPerms", "str", 0, _permissions),
-    ("lv_allocation_policy", "AllocPol", "str", 0, _lv(lambda _, lv: lv.allocation_policy)),
-    ("lv_read_ahead", "Rahead", "str", 0,
+    ("lv_allocation_policy", "AllocPol", "str", 10, _lv(lambda _, lv: lv.allocation_policy)),
+    ("lv_read_ahead", "Rahead", "word", 0,
      _lv(lambda _, lv: "auto" if lv.read_ahead is None else str(max(lv.read_ahead, 0)))),
     ("lv_major", "Maj", "num", 0, _lv(lambda _, lv: -1 if lv.major is None else lv.major)),
     ("lv_minor", "Min", "num", 0, _lv(lambda _, lv: -1 if lv.minor is None else lv.minor)),
     ("lv_kernel_major", "KMaj", "num", 0, _kernel("major")),
     ("lv_kernel_minor", "KMin", "num", 0, _kernel("minor")),
-    ("lv_suspended", "Suspended", "str", 0,
+    ("lv_suspended", "Suspended", "word", 10,
      _state_word("suspended", lambda row: bool(row.state and row.state.info.suspended))),
-    ("lv_live_table", "LiveTable", "str", 0,
+    ("lv_live_table", "LiveTable", "word", 20,
      _state_word("live table present", lambda row: bool(row.state and row.state.info.live_table))),
-    ("lv_inactive_table", "InactiveTable", "str", 0,
+    ("lv_inactive_table", "InactiveTable", "word", 20,
      _state_word("inactive table present",
                  lambda row: bool(row.state and row.state.info.inactive_table))),
-    ("lv_device_open", "DevOpen", "str", 0,
+    ("lv_device_open", "DevOpen", "word", 10,
      _state_word("open", lambda row: bool(row.state and row.state.open_count))),
-    ("lv_merging", "Merging", "str", 0, _lv(_merging)),
+    ("lv_merging", "Merging", "word", 10, _lv(_merging)),
     ("lv_converting", "Converting", "str", 0, _lv(lambda *_: "")),
-    ("lv_snapshot_invalid", "SnapInvalid", "str", 0,
+    ("lv_snapshot_invalid", "SnapInvalid", "word", 15,
      _snapshot_word("snapshot invalid", _is_invalid)),
-    ("lv_merge_failed", "MergeFailed", "str", 0, _snapshot_word("merge failed", _has_merge_failed)),
-    ("lv_health_status", "Health", "str", 0,
+    ("lv_merge_failed", "MergeFailed", "word", 15,
+     _snapshot_word("merge failed", _has_merge_failed)),
+    ("lv_health_status", "Health", "str", 15,
      _lv(lambda vg, lv: "partial" if is_partial(vg, lv) else "")),
-    ("lv_skip_activation", "SkipAct", "str", 0,
+    ("lv_skip_activation", "SkipAct", "str", 15,
      _lv(lambda _, lv: "skip activation" if "ACTIVATION_SKIP" in lv.flags else "")),
     ("pool_lv", "Pool", "str", 0, _lv(lambda *_: "")),
     ("origin", "Origin", "str", 0, _lv(_origin)),
@@ -325,14 +327,14 @@ _VG_FIELDS: tuple[tuple[str, str, str, int, Callable[[Row], Value]], ...] = (
     ("vg_fmt", "Fmt", "str", 0, _vg(lambda vg: "lvm2")),
     ("vg_uuid", "VG UUID", "str", 0, _vg(lambda vg: vg.uuid)),
     ("vg_attr", "Attr", "str", 5, _vg(vg_attr)),
-    ("vg_permissions", "VPerms", "str", 0,
+    ("vg_permissions", "VPerms", "str", 10,
      _vg(lambda vg: "writeable" if "WRITE" in vg.status else "read-only")),
     ("vg_extendable", "Extendable", "str", 0,
      _vg(lambda vg: "extendable" if "RESIZEABLE" in vg.status else "")),
-    ("vg_exported", "Exported", "str", 0,
+    ("vg_exported", "Exported", "str", 10,
      _vg(lambda vg: "exported" if "EXPORTED" in vg.status else "")),
-    ("vg_partial", "Partial", "str", 0, _vg(lambda vg: "partial" if vg.partial else "")),
-    ("vg_allocation_policy", "AllocPol", "str", 0, _vg(lambda vg: vg.allocation_policy)),
+    ("vg_partial", "Partial", "str", 10, _vg(lambda vg: "partial" if vg.partial else "")),
+    ("vg_allocation_policy", "AllocPol", "str", 10, _vg(lambda vg: vg.allocation_policy)),
     ("vg_size", "VSize", "size", 0, _vg(lambda vg: vg.extent_count * vg.extent_size)),
     ("vg_free", "VFree", "size", 0, _vg(lambda vg: vg.free_count * vg.extent_size)),
     ("vg_systemid", "System ID", "str", 0, _vg(lambda vg: vg.system_id or "")),
@@ -352,9 +354,9 @@ _VG_FIELDS: tuple[tuple[str, str, str, int, Callable[[Row], Value]], ...] = (
     ("vg_mda_count", "#VMda", "num", 0, lambda r: len(_mda_numbers(r)[0]) if r.vg else None),
     ("vg_mda_used_count", "#VMdaUse", "num", 0,
      lambda r: len(_mda_numbers(r)[0]) if r.vg else None),
-    ("vg_mda_free", "VMdaFree", "size", 0,
+    ("vg_mda_free", "VMdaFree", "size", 9,
      lambda r: min(_mda_numbers(r)[1], default=0) if r.vg else None),
-    ("vg_mda_size", "VMdaSize", "size", 0,
+    ("vg_mda_size", "VMdaSize", "size", 9,
      lambda r: min(_mda_numbers(r)[0], default=0) if r.vg else None),
     ("vg_mda_copies", "#VMdaCps", "str", 0,
      _vg(lambda vg: str(vg.metadata_copies) if vg.metadata_copies else "unmanaged")),
@@ -423,7 +425,7 @@ def _pv_mda_free(row: Row) -> Value:
 
 
 _PV_FIELDS: tuple[tuple[str, str, str, int, Callable[[Row], Value]], ...] = (
-    ("pv_name", "PV", "str", 0, _pv_name),
+    ("pv_name", "PV", "str", 10, _pv_name),
     ("pv_fmt", "Fmt", "str", 0, lambda r: "lvm2" if r.device or r.pv else None),
     ("pv_uuid", "PV UUID", "str", 0, _pv_uuid),
     ("pv_attr", "Attr", "str", 4, _pv_attr),
@@ -432,7 +434,7 @@ _PV_FIELDS: tuple[tuple[str, str, str, int, Callable[[Row], Value]], ...] = (
     ("pv_used", "Used", "size", 0, _pv_used),
     ("dev_size", "DevSize", "size", 0, lambda r: r.device.size // SECTOR if r.device else 0),
     ("pe_start", "1st PE", "size", 7, _pe_start),
-    ("pv_pe_count", "PE", "num", 0, lambda r: r.pv.pe_count if r.pv else 0),
+    ("pv_pe_count", "PE", "num", 3, lambda r: r.pv.pe_count if r.pv else 0),
     ("pv_pe_alloc_count", "Alloc", "num", 0,
      lambda r: r.vg.allocated(r.pv.uuid) if r.vg and r.pv else 0),
     ("pv_tags", "PV Tags", "str", 0, lambda r: ",".join(sorted(r.pv.tags)) if r.pv else ""),
@@ -446,12 +448,12 @@ _PV_FIELDS: tuple[tuple[str, str, str, int, Callable[[Row], Value]], ...] = (
     ("pv_ba_size", "BA Size", "size", 0, _ba(1)),
     ("pv_ext_vsn", "PExtVsn", "num", 0,
      lambda r: r.device.label.pv_header.extension_version if r.device else 0),
-    ("pv_in_use", "PInUse", "str", 0,
+    ("pv_in_use", "PInUse", "word", 0,
      lambda r: "used" if r.device is not None and r.device.in_use else ""),
     ("pv_allocatable", "Allocatable", "str", 0,
      lambda r: "allocatable" if r.pv is not None and r.pv.allocatable else ""),
-    ("pv_missing", "Missing", "str", 0, lambda r: "missing" if r.device is None else ""),
-    ("pv_exported", "Exported", "str", 0,
+    ("pv_missing", "Missing", "str", 10, lambda r: "missing" if r.device is None else ""),
+    ("pv_exported", "Exported", "str", 10,
      lambda r: "exported" if r.vg is not None and "EXPORTED" in r.vg.status else ""),
 )  # fmt: skip
 
