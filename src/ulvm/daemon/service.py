@@ -101,7 +101,11 @@ class Service:
             log.warning("the last daemon was killed: bringing its devices back")
             for problem in self.mapper.restore_state(state):
                 log.error("not brought back: %s", problem)
-            suspended = {d.uuid for d in self.mapper.all_mapped() if d.suspended}
+            suspended = {
+                d.uuid
+                for d in self.mapper.all_mapped()
+                if d.suspended and d.uuid.startswith(LVM_UUID_PREFIX)
+            }
         self.mapper.on_change.append(self._save)
         self._nbd.listen_unix(str(self._run_dir / NBD_SOCKET))
         try:

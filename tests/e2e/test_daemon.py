@@ -1,0 +1,298 @@
+"""The daemon: one for a run directory, private, and a survivor of its clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.e2e.host import UlvmHost
+from ulvm.daemon.client import connect
+from ulvm.errors import BusyError
+from ulvm.metadata import edit
+from ulvm.metadata.uuid import new_uuid
+from ulvm.mounts import unmount
+from ulvm.vgstore.commit import prepare
+from ulvm.vgstore.host import Host
+from ulvm.vgstore.scan import scan
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def vg(host: UlvmHost) -> UlvmHost:
+    """vg/lv of 16 MiB, active."""
+    host.run(f"vgcreate vg {host.image('pv.img', '128M')}")
+    host.run("lvcreate -L 16M -n lv vg")
+    return host
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, be it that nobody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_the_first_activation_starts_it_and_stop_ends_it(host: UlvmHost) -> None:
+    host.run(f"vgcreate vg {host.image('pv.img', '128M')}")
+    assert "does not run" in host.run("daemon status", rc=5).stderr
+    host.run("lvs")
+    assert not (host.run_dir / "control.sock").exists()
+    host.run("lvcreate -L 16M -n lv vg")
+    pid = host.daemon_pid()
+    status = host.run("daemon status").stdout
+    assert f"Process    {pid}" in status
+    assert "vg/lv, 16.00 MiB, not open" in status
+    host.run("daemon stop")
+    assert gone(pid)
+    assert host.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-------"]
+    assert sorted(p.name for p in host.run_dir.iterdir()) == [
+        *("dev", "lock", "ulvmd.lock", "ulvmd.log")
+    ]
+    host.run("lvchange -ay vg/lv")
+    assert host.daemon_pid() != pid
+
+
+def test_everything_is_its_owners_alone(vg: UlvmHost) -> None:
+    assert vg.run_dir.stat().st_mode & 0o777 == 0o700
+    for name in ("control.sock", "nbd.sock", "state.json"):
+        assert (vg.run_dir / name).stat().st_mode & 0o777 == 0o600
+    assert (vg.run_dir / "dev").stat().st_mode & 0o777 == 0o700
+    assert vg.path("vg/lv").stat().st_mode & 0o777 == 0o600
+
+
+def test_stop_is_refused_while_a_volume_is_open(vg: UlvmHost) -> None:
+    with open(vg.path("vg/lv"), "rb"):
+        done = vg.run("daemon stop", rc=5)
+        assert done.stderr == (
+            "  Volumes are in use: vg/lv. Unmount or close them first, or use --force.\n"
+        )
+        assert vg.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-ao----"]
+        vg.run("daemon stop --force")
+
+
+def test_many_commands_start_one_daemon(vg: UlvmHost) -> None:
+    vg.run("daemon stop")
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(lambda _: vg.run("daemon start"), range(6)))
+    assert len({result.stdout for result in done}) == 1
+
+
+def test_a_second_daemon_on_the_same_pv_is_refused(vg: UlvmHost) -> None:
+    other = vg.base / "other"
+    other.mkdir()
+    second = UlvmHost(other)
+    second.run(f"devices add {vg.base}/pv.img")
+    try:
+        done = second.run("lvchange -ay vg/lv", rc=5)
+        assert "in use by" in done.stderr or "is held" in done.stderr, done.stderr
+        assert second.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-------"]
+    finally:
+        second.close()
+
+
+def test_sigterm_is_a_clean_stop(vg: UlvmHost) -> None:
+    pid = vg.daemon_pid()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: gone(pid))
+    assert not (vg.run_dir / "state.json").exists()
+    assert vg.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-------"]
+
+
+def test_after_kill_9_the_next_command_brings_everything_back(vg: UlvmHost) -> None:
+    vg.run("lvcreate -s -L 8M -n snap vg/lv")
+    vg.run("dmsetup create own --table '0 8 zero' -u MINE")
+    vg.run("dmsetup suspend own")
+    before = vg.run("dmsetup info -c --noheadings").stdout
+    tables = vg.run("dmsetup table").stdout
+    os.kill(vg.daemon_pid(), signal.SIGKILL)
+    assert vg.run("dmsetup info -c --noheadings").stdout == before
+    assert vg.run("dmsetup table").stdout == tables
+    assert "the last daemon was killed" in vg.log()
+
+
+def test_what_cannot_come_back_is_said_and_the_rest_does(vg: UlvmHost) -> None:
+    vg.image("own.img", "1M")
+    vg.run(f"dmsetup create own --table '0 8 linear {vg.base}/own.img 0'")
+    os.kill(vg.daemon_pid(), signal.SIGKILL)
+    (vg.base / "own.img").unlink()
+    assert vg.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-a-----"]
+    assert "not brought back: own" in vg.log()
+
+
+def test_after_a_boot_nothing_is_active(vg: UlvmHost) -> None:
+    os.kill(vg.daemon_pid(), signal.SIGKILL)
+    path = vg.run_dir / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "boot_id": "another"}))
+    assert vg.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-------"]
+    unmount(vg.run_dir / "dev", lazy=True)  # a boot would have
+
+
+CLIENT = """
+import os, sys, time
+from pathlib import Path
+from ulvm.daemon.client import connect
+client = connect(Path(sys.argv[1]), start=False)
+client.suspend(sys.argv[2], lockfs=False)
+print("suspended", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("device", ["vg-lv", "own"])
+def test_a_client_that_dies_leaves_nothing_suspended(vg: UlvmHost, device: str) -> None:
+    vg.run("dmsetup create own --table '0 8 zero'")
+    dying = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, str(vg.run_dir), device], stdout=subprocess.PIPE, text=True
+    )
+    assert dying.stdout is not None
+    assert dying.stdout.readline() == "suspended\n"
+    assert "SUSPENDED" in vg.run(f"dmsetup info {device}").stdout
+    dying.kill()
+    dying.communicate()
+    wait_until(lambda: "ACTIVE" in vg.run(f"dmsetup info {device}").stdout)
+
+
+def test_a_snapshot_half_made_by_a_dead_command_is_finished(vg: UlvmHost) -> None:
+    """Its metadata are committed, the origin suspended without the new tables: the moment at
+    which a power cut of the command hurts most."""
+    with open(vg.path("vg/lv"), "r+b", buffering=0) as stream:
+        stream.write(b"old" * 1000)
+    dying = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, str(vg.run_dir), "vg-lv"], stdout=subprocess.PIPE, text=True
+    )
+    assert dying.stdout is not None
+    assert dying.stdout.readline() == "suspended\n"
+    # The metadata of the snapshot, without its devices.
+    here = Host(vg.system_dir, vg.run_dir)
+    found = scan(here)
+    old = found.vg("vg")
+    new = edit.add_snapshot(
+        old,
+        "lv",
+        "snap",
+        2,
+        chunk_size=8,
+        uuid=new_uuid(),
+        snapshot_uuid=new_uuid(),
+        now=1,
+        host="h",
+    )
+    prepare(here, found, old, new, command="dies").commit()
+    dying.kill()
+    dying.communicate()
+    wait_until(lambda: "vg-snap:" in vg.run("dmsetup table").stdout)
+    wait_until(lambda: "suspended" not in vg.run("lvs --noheadings -o lv_suspended vg").stdout)
+    with open(vg.path("vg/lv"), "r+b", buffering=0) as stream:
+        stream.write(b"new" * 1000)
+    assert vg.path("vg/snap").read_bytes()[:3000] == b"old" * 1000
+
+
+def test_what_dmsetup_suspends_stays_so(vg: UlvmHost) -> None:
+    vg.run("dmsetup suspend vg-lv")
+    time.sleep(0.5)
+    assert "SUSPENDED" in vg.run("dmsetup info vg-lv").stdout
+    vg.run("dmsetup resume vg-lv")
+
+
+def test_a_suspended_device_does_not_hold_other_requests(vg: UlvmHost) -> None:
+    vg.run("dmsetup suspend vg-lv")
+    writer = subprocess.Popen(
+        ["dd", "if=/dev/zero", f"of={vg.path('vg/lv')}", "bs=4k", "count=1", "conv=notrunc"],
+        stderr=subprocess.DEVNULL,
+    )
+    assert "SUSPENDED" in vg.run("dmsetup info vg-lv").stdout
+    vg.run("lvcreate -L 4M -n other vg")
+    vg.run("dmsetup resume vg-lv")
+    assert writer.wait(30) == 0
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["op", "args", "device", "x"]), inner, max_size=3)
+            ),
+            max_leaves=8,
+        ).map(lambda value: json.dumps(value).encode()),
+        st.sampled_from(["load", "create", "wait", "message", "table", "device_name"]).map(
+            lambda op: json.dumps({"op": op, "args": {"device": [], "table": {}}}).encode()
+        ),
+    )
+)
+def test_nonsense_on_the_control_socket_harms_nobody(vg: UlvmHost, message: bytes) -> None:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(30)
+    sock.connect(str(vg.run_dir / "control.sock"))
+    sock.sendall(message + b"\n")
+    sock.shutdown(socket.SHUT_WR)
+    while sock.recv(4096):
+        pass
+    sock.close()
+    client = connect(vg.run_dir, start=False)
+    assert client is not None
+    assert client.info("vg-lv").live_table
+    client.close()
+
+
+def test_growth_by_the_monitor(vg: UlvmHost) -> None:
+    """activation/snapshot_autoextend_threshold, as dmeventd would."""
+    vg.run("daemon stop")
+    (vg.system_dir / "ulvm.conf").write_text(
+        "activation { snapshot_autoextend_threshold = 60  snapshot_autoextend_percent = 50 }\n"
+    )
+    vg.run("lvchange -ay vg/lv")
+    vg.run("lvcreate -s -L 8M -n snap vg/lv")
+    with open(vg.path("vg/lv"), "r+b", buffering=0) as stream:
+        for _ in range(6):
+            stream.write(os.urandom(MIB))
+    wait_until(lambda: "12.00m" in vg.run("lvs --noheadings -o lv_size vg/snap").stdout)
+    assert vg.run("lvs --noheadings -o lv_attr vg/snap").stdout.split() == ["swi-a-s---"]
+
+
+def test_nbd_on_a_tcp_port_of_the_loopback_alone(vg: UlvmHost) -> None:
+    said = vg.run("daemon listen --port 0").stdout
+    port = int(said.rstrip(".\n").rpartition(" ")[2])
+    done = subprocess.run(
+        ["nbdinfo", "--size", f"nbd://127.0.0.1:{port}/vg/lv"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(16 * MIB)
+    assert "only loopback is served" in vg.run("daemon listen --address 0.0.0.0", rc=5).stderr
+
+
+def test_busy_is_an_error_of_our_own(vg: UlvmHost) -> None:
+    client = connect(vg.run_dir, start=False)
+    assert client is not None
+    with open(vg.path("vg/lv"), "rb"), pytest.raises(BusyError):
+        client.stop()
+    client.close()
