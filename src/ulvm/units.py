@@ -29,7 +29,7 @@ def display_size(sectors: int) -> str:
     """A size in LVM's messages: `4.00 MiB`, with `<` where rounding went up (display_size, 'r')."""
     size = sectors * SECTOR
     if size == 0:
-        return "0 "
+        return "0   "
     shift = 0
     while size >> (10 * shift) >= 1024 and shift < len(_UNITS) - 1:
         shift += 1

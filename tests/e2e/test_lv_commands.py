@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -39,7 +40,7 @@ class Machine:
 
     def typed(self, line: str, answer: str = "") -> tuple[str, int]:
         """What a command prints in all, with the disks' names put back, and its exit code."""
-        words = [self.disks.get(word, word) for word in line.split()]
+        words = [self.disks.get(word, word) for word in shlex.split(line)]
         done = subprocess.run(
             [sys.executable, "-m", "ulvm.cli.main", *words],
             env=self.host.env,
@@ -85,7 +86,12 @@ class Machine:
         )
         return report + self.ok("dmsetup table")
 
-    def replay(self, name: str) -> None:
+    def disk(self) -> tuple[bytes, ...]:
+        """The PVs up to their first extent: labels and metadata areas."""
+        return tuple(_start(image) for image in self.disks.values())
+
+    def replay(self, name: str, *, alone: bool = True) -> None:
+        """`alone` unless one of several things that a command was to do may have succeeded."""
         lines = iter((RECORDINGS / f"{name}.txt").read_text().splitlines())
         for line in lines:
             if line.startswith("! write "):
@@ -98,9 +104,17 @@ class Machine:
                 if out.startswith("rc="):
                     break
                 expected.append(out.rstrip())
+            before = self.disk()
             text, status = self.typed(line[2:])
             printed = [out.rstrip() for out in text.splitlines()]
             assert (printed, f"rc={status}") == (expected, out), line
+            if alone and status:
+                assert self.disk() == before, f"{line}: refused, and yet something changed"
+
+
+def _start(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(MIB)
 
 
 @pytest.fixture
@@ -138,7 +152,7 @@ def test_the_first_recording(machine: Machine) -> None:
 
 
 def test_the_second_recording(machine: Machine) -> None:
-    machine.replay("lv-second")
+    machine.replay("lv-second", alone=False)
     device = machine.device("vg/a")
     machine.replay("lv-open-origin")
     device.close()
@@ -150,7 +164,15 @@ def test_the_second_recording(machine: Machine) -> None:
 
 
 def test_inactive_volumes(machine: Machine) -> None:
-    machine.replay("lv-inactive")
+    machine.replay("lv-inactive", alone=False)
+
+
+def test_sizes_and_names(machine: Machine) -> None:
+    machine.replay("lv-sizes", alone=False)
+
+
+def test_a_refusal_changes_nothing(machine: Machine) -> None:
+    machine.replay("lv-refused")
 
 
 def wait_closed(machine: Machine, volume: str) -> None:

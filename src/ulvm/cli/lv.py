@@ -182,7 +182,7 @@ def lvcreate(
     request = _new_size(size, extents, is_snapshot)
     chunk = lvm_snapshot.DEFAULT_CHUNK
     if chunksize:
-        chunk = parse_sectors(_default_kilobytes(chunksize), "--chunksize")
+        chunk = parse_sectors(chunksize, "--chunksize", unit="k")
     vg_name, origin, chosen, pv_paths = _place(session, names, name, is_snapshot)
     policy = "contiguous" if contiguous == "y" else alloc
     tags = [check_tag(tag) for tag in addtag]
@@ -215,11 +215,6 @@ def lvcreate(
             wipe_signatures=(wipesignatures or zero) != "n",
         )
     session.say(f'Logical volume "{made}" created.')
-
-
-def _default_kilobytes(text: str) -> str:
-    """LVM reads a chunk size without a letter as kilobytes."""
-    return f"{text}k" if text[-1:].isdecimal() else text
 
 
 def _place(
@@ -570,14 +565,13 @@ def lvscan(context: Context) -> None:
             state = active.get(lv.name)
             invalid = state is not None and state.status is not None and state.status.invalid
             word = "ACTIVE  " if state is not None and not invalid else "inactive"
-            role = "        "
+            role = ""
             if vg.is_origin(lv.name):
                 role = "Original"
             elif vg.is_cow(lv.name):
                 role = "Snapshot"
-            snap = vg.snapshot_of(lv.name)
-            sectors = vg.lv_sectors(lv) if snap is None else snap.extent_count * vg.extent_size
             session.say(
-                f"{word}          {role} '/dev/{vg.name}/{lv.name}' [{display_size(sectors)}] "
+                f"{word} {role:8} '/dev/{vg.name}/{lv.name}' "
+                f"[{display_size(vg.lv_sectors(lv))}] "
                 f"{lv.allocation_policy}"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -67,6 +68,7 @@ _GROUPS = (
     ("Logical volumes and snapshots", "lv"),
 )
 _HIDDEN = {"lvpoll"}
+_EXTRA = re.compile(r"unexpected extra arguments? \((\S+?)[ )]")
 
 
 def _load(name: str) -> click.Command:
@@ -124,8 +126,12 @@ def _run(name: str, arguments: list[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.NoSuchOption as error:
-        return _bad_line(f"{name}: unrecognized option '{error.option_name}'", parsing=True)
+        click.echo(f"{name}: unrecognized option '{error.option_name}'", err=True)
+        return _bad_line("", parsing=True)
     except click.UsageError as error:
+        extra = _EXTRA.search(error.message)
+        if extra is not None:
+            return _bad_line(f"Command does not accept argument: {extra[1]}.", parsing=False)
         shown = error.ctx.command_path if error.ctx else name
         return _bad_line(f"{shown}: {error.format_message()}", parsing=True)
     except UsageError as error:

@@ -59,8 +59,11 @@ def pv_uuids_of(session: Session, vg: VolumeGroup, paths: Sequence[str]) -> list
         return None
     uuids = []
     for path in paths:
-        pv = session.last_scan.pv(os.path.abspath(path))
-        member = vg.pv(pv.uuid)
+        try:
+            pv = session.last_scan.pv(os.path.abspath(path))
+            member = vg.pv(pv.uuid)
+        except NotFoundError:
+            member = None
         if member is None:
             raise RefusedError(f'Physical Volume "{path}" not found in Volume Group "{vg.name}".')
         if not member.allocatable:
@@ -196,7 +199,15 @@ def _check_resizable(session: Session, vg: VolumeGroup, lv_name: str) -> None:
 
 def rename(session: Session, vg_name: str, old: str, new: str) -> Change:
     """Rename, also while in use: the devices are renamed under their users."""
-    return session.change_vg(vg_name, lambda vg: edit.rename_lv(vg, old, new))
+
+    def change(vg: VolumeGroup) -> VolumeGroup:
+        if vg.lv(old) is None:
+            raise NotFoundError(
+                f'Existing logical volume "{old}" not found in volume group "{vg_name}"'
+            )
+        return edit.rename_lv(vg, old, new)
+
+    return session.change_vg(vg_name, change)
 
 
 def remove(session: Session, vg_name: str, lv_name: str) -> Change:
@@ -237,8 +248,10 @@ def set_writable(session: Session, vg_name: str, lv_name: str, writable: bool) -
     def change(vg: VolumeGroup) -> VolumeGroup:
         lv = get(vg, lv_name)
         if lv.writable == writable:
-            word = "writable" if writable else "read only"
-            raise RefusedError(f'Logical volume "{vg_name}/{lv_name}" is already {word}.')
+            volume = f"{vg_name}/{lv_name}"
+            if writable:
+                raise RefusedError(f"Logical volume {volume} is already writable.")
+            raise RefusedError(f'Logical volume "{volume}" is already read only.')
         status = lv.status | {"WRITE"} if writable else lv.status - {"WRITE"}
         return vg.with_lv(replace(lv, status=status))
 

@@ -32,6 +32,8 @@ def split_volume(text: str, run_dir: Path) -> tuple[str, str | None]:
         raise UsageError(f'"{text}": Invalid path for Logical Volume.')
     for word in words:
         problem = name_problem(word)
+        if problem is not None and len(words) == 1:
+            raise UsageError(f"Volume group name {word} has invalid characters")
         if problem is not None:
             raise UsageError(f'"{text}": Invalid path for Logical Volume: {problem}')
     return words[0], words[1] if len(words) == 2 else None

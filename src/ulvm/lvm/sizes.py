@@ -106,15 +106,17 @@ class SizeRequest:
         return -(-whole * self.percent // 100)
 
 
-def parse_sectors(text: str, option: str) -> int:
+def parse_sectors(text: str, option: str, *, unit: str = "m") -> int:
     """A size without a sign, in sectors, rounded up; UsageError."""
-    request = parse_size(text, option, signs="+")
+    request = parse_size(text, option, signs="+", unit=unit)
     assert request.sectors is not None
     return request.sectors
 
 
-def parse_size(text: str, option: str = "--size", *, signs: str = "+-") -> SizeRequest:
-    """`-L`: [+|-]number[unit], where the command takes one of `signs`."""
+def parse_size(
+    text: str, option: str = "--size", *, signs: str = "+-", unit: str = "m"
+) -> SizeRequest:
+    """`-L`: [+|-]number[unit], where the command takes one of `signs`; `unit` if none is given."""
     _check_sign(text, option, "Size", signs)
     match = _SIZE.fullmatch(text)
     if match is None:
@@ -122,7 +124,7 @@ def parse_size(text: str, option: str = "--size", *, signs: str = "+-") -> SizeR
         if not re.match(r"[+-]?\.?\d", text):
             problem = "Size requires number argument."
         raise _bad(problem, option, text)
-    sign, number, letter = match.group(1), Fraction(match.group(2)), match.group(3).lower() or "m"
+    sign, number, letter = match.group(1), Fraction(match.group(2)), match.group(3).lower() or unit
     if letter == "b":
         size = number
         below = int(number) // SECTOR * SECTOR

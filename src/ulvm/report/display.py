@@ -66,10 +66,7 @@ def render(fields: Sequence[Field], rows: Sequence[Row], layout: Layout) -> list
     if layout.separator is not None and not layout.aligned:
         lines = [headings, *table] if layout.headings else table
         return [_INDENT + layout.separator.join(line) for line in lines]
-    widths = [
-        max([len(line[i]) for line in table] + ([f.width] if layout.headings else [0]))
-        for i, f in enumerate(fields)
-    ]
+    widths = [max(f.width, *(len(line[i]) for line in table)) for i, f in enumerate(fields)]
     between = " " if layout.separator is None else layout.separator
     lines = []
     if layout.headings:
