@@ -81,7 +81,7 @@ def test_device_path_is_the_real_one(lab: Lab) -> None:
     link = lab.folder / "link"
     link.symlink_to(path)
     assert device_path(str(link)) == path
-    with pytest.raises(NotFoundError, match="No device found for .*/nothing"):
+    with pytest.raises(NotFoundError, match=r"No device found for .*/nothing"):
         device_path(str(lab.folder / "nothing"))
     with pytest.raises(NotFoundError, match="neither a file nor a disk"):
         device_path(str(lab.folder))
