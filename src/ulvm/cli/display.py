@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import click
 
+from ulvm.cli.arguments import volumes_of
 from ulvm.cli.context import Context, common_options
-from ulvm.cli.lv import volumes_of
 from ulvm.errors import NotFoundError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import vg_name

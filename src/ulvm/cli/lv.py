@@ -1,302 +1,32 @@
-"""lvcreate, lvremove, lvchange, lvrename, lvconvert, lvscan, lvpoll."""
+"""lvremove, lvchange, lvrename, lvconvert, lvscan, lvpoll."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from ulvm.cli.arguments import (
+    PERMISSION,
+    YES_NO,
+    OneOf,
+    each,
+    no_such_syntax,
+    volumes_of,
+    wants_active,
+)
 from ulvm.cli.context import Context, common_options
-from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
+from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
-from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.names import vg_name as vg_name_of
 from ulvm.lvm.session import Session
-from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
-from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_new_lv_name, check_tag, name_problem
 from ulvm.units import display_size
 
-__all__ = ["lvchange", "lvconvert", "lvcreate", "lvpoll", "lvremove", "lvrename", "lvscan"]
-
-_ACTIVE_WORDS = {
-    **dict.fromkeys(("y", "ay", "ey", "ly", "aay", "aey", "aly", "sy"), True),
-    **dict.fromkeys(("n", "an", "en", "ln", "aln"), False),
-}
-
-
-class OneOf(click.ParamType["str"]):
-    """An option's value out of a few words; refused in LVM's words."""
-
-    name = "word"
-
-    def __init__(self, *words: str) -> None:
-        self.words = words
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return "|".join(self.words)
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value not in self.words:
-            option = max(param.opts, key=len) if param is not None else self.name
-            raise UsageError(f"Invalid argument for {option}: {value}")
-        return value
-
-
-_YES_NO = OneOf("y", "n")
-_PERMISSION = OneOf("r", "rw")
-
-
-def wants_active(word: str) -> bool:
-    """The value of -a; UsageError."""
-    if word not in _ACTIVE_WORDS:
-        raise UsageError(f"Invalid argument for --activate: {word}")
-    return _ACTIVE_WORDS[word]
-
-
-def no_such_syntax(command: str) -> UsageError:
-    """For a command line that has not what the command needs at least."""
-    return UsageError(
-        f"No command with matching syntax recognised.  Run '{command} --help' for more information."
-    )
-
-
-def each(session: Session, items: Sequence[str], work: Callable[[str], None]) -> int:
-    """Do the work for each; go on after a failure, and fail in the end. Exit code."""
-    status = 0
-    for item in items:
-        try:
-            work(item)
-        except UsageError:
-            raise
-        except UlvmError as error:
-            session.warn(error.message)
-            status = error.exit_code
-    return status
-
-
-def volumes_of(session: Session, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(`vg/lv` of the volumes named, those of a VG for its name; sentences about missing ones).
-    In the order of the metadata, whatever order they were named in, as LVM does."""
-    scan = session.scan()
-    chosen: dict[str, set[str]] = {}
-    failures: list[str] = []
-    for name in names:
-        try:
-            vg_name, lv_name = split_volume(name, session.host.run_dir)
-        except UsageError as error:
-            failures.append(error.message)
-            continue
-        try:
-            vg = scan.vg(vg_name)
-            if lv_name is None:
-                wanted = {lv.name for lv in vg.visible_lvs()}
-            else:
-                wanted = {lvm_lv.get(vg, lv_name).name}
-            chosen.setdefault(vg_name, set()).update(wanted)
-        except NotFoundError as error:
-            failures += error.message.splitlines()
-            if all(vg.name != vg_name for vg in scan.vgs):
-                failures.append(f"Cannot process volume group {vg_name}")
-    found = []
-    for vg_name in sorted(chosen):
-        found += [
-            f"{vg_name}/{lv.name}" for lv in scan.vg(vg_name).lvs if lv.name in chosen[vg_name]
-        ]
-    return found, list(dict.fromkeys(failures))
-
-
-# -- lvcreate -------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("names", nargs=-1, metavar="VG|ORIGIN [PV...]")
-@click.option("-L", "--size", help="Size: a number and one of bskmgtpe (default m).")
-@click.option("-l", "--extents", help="Extents, or N%VG, N%FREE, N%PVS, N%ORIGIN.")
-@click.option("-n", "--name", help="Name of the new volume; lvolN by default.")
-@click.option("-s", "--snapshot", is_flag=True, help="Make a snapshot of ORIGIN.")
-@click.option("--type", "kind", type=OneOf("linear", "snapshot"), help="Segment type.")
-@click.option("-c", "--chunksize", help="Chunk size of a snapshot, 4k to 512k (default 4k).")
-@click.option("-p", "--permission", type=_PERMISSION, default="rw", help="Read only or read-write.")
-@click.option("-a", "--activate", default="y", help="y or n (default y).")
-@click.option("-Z", "--zero", type=_YES_NO, help="Zero the first 4 KiB (default y).")
-@click.option(
-    "-W",
-    "--wipesignatures",
-    type=_YES_NO,
-    help="Wipe signatures of file systems and the like (default: as -Z).",
-)
-@click.option("--addtag", multiple=True, help="Tag of the new volume.")
-@click.option(
-    "--alloc",
-    type=OneOf("contiguous", "cling", "normal", "anywhere"),
-    help="Allocation policy; the VG's by default.",
-)
-@click.option("-C", "--contiguous", type=_YES_NO, help="The same as --alloc contiguous.")
-@click.option("-i", "--stripes", type=click.IntRange(1), default=1, hidden=True)
-@click.option("-k", "--setactivationskip", type=OneOf("n"), expose_value=False, hidden=True)
-@click.option("-K", "--ignoreactivationskip", is_flag=True, expose_value=False, hidden=True)
-@click.option("--monitor", type=_YES_NO, expose_value=False, hidden=True)
-@click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
-@common_options
-@click.pass_obj
-def lvcreate(
-    context: Context,
-    names: tuple[str, ...],
-    size: str | None,
-    extents: str | None,
-    name: str | None,
-    snapshot: bool,
-    kind: str | None,
-    chunksize: str | None,
-    permission: str,
-    activate: str,
-    zero: str | None,
-    wipesignatures: str | None,
-    addtag: tuple[str, ...],
-    alloc: str | None,
-    contiguous: str | None,
-    stripes: int,
-) -> None:
-    """Create a logical volume in VG, or a snapshot of ORIGIN.
-
-    \b
-    lvcreate -L 10G -n data vg              a linear volume
-    lvcreate -s -L 1G -n snap vg/data       a snapshot with room for 1 GiB of changes
-    lvcreate -s -l 100%ORIGIN -n fork vg/data   one that cannot overflow
-    """  # fmt: skip
-    session = context.session()
-    is_snapshot = snapshot or kind == "snapshot"
-    if snapshot and kind == "linear":
-        raise UsageError("Command does not accept option: --snapshot.")
-    if chunksize and not is_snapshot:
-        raise UsageError(f"Command does not accept option: --chunksize {chunksize}.")
-    for option, value in (("zero", zero), ("wipesignatures", wipesignatures)):
-        if is_snapshot and value is not None:
-            raise UsageError(f"Option --{option} is unsupported with snapshots.")
-    if stripes > 1:
-        raise RefusedError("Striped logical volumes cannot be created yet, only used.")
-    request = _new_size(size, extents, is_snapshot)
-    chunk = lvm_snapshot.DEFAULT_CHUNK
-    if chunksize:
-        chunk = parse_sectors(chunksize, "--chunksize", unit="k")
-    vg_name, origin, chosen, pv_paths = _place(session, names, name, is_snapshot)
-    policy = "contiguous" if contiguous == "y" else alloc
-    tags = [check_tag(tag) for tag in addtag]
-    active = wants_active(activate)
-    if origin is not None:
-        made, _ = lvm_snapshot.create_named(
-            session,
-            vg_name,
-            origin,
-            chosen,
-            extents=_count(session, request, pv_paths, origin, chunk),
-            chunk_size=chunk,
-            read_only=permission == "r",
-            tags=tags,
-            pv_paths=pv_paths,
-            policy=policy,
-        )
-    else:
-        made = lvm_lv.create(
-            session,
-            vg_name,
-            chosen,
-            extents=_count(session, request, pv_paths, None, chunk),
-            pv_paths=pv_paths,
-            read_only=permission == "r",
-            tags=tags,
-            policy=policy,
-            active=active,
-            zero=zero != "n",
-            wipe_signatures=(wipesignatures or zero) != "n",
-        )
-    session.say(f'Logical volume "{made}" created.')
-
-
-def _place(
-    session: Session, names: tuple[str, ...], name: str | None, is_snapshot: bool
-) -> tuple[str, str | None, str | None, list[str]]:
-    """(VG, origin, name, PV paths) of lvcreate's arguments."""
-    words = list(names)
-    run_dir = session.host.run_dir
-    if not words and (is_snapshot or name is None or "/" not in name):
-        raise no_such_syntax("lvcreate")
-    origin = None
-    if is_snapshot:
-        group, origin = split_volume(words.pop(0), run_dir)
-        if origin is None:
-            raise UsageError("The origin name should include the volume group.")
-    elif words:
-        group, extra = split_volume(words.pop(0), run_dir)
-        if extra is not None:
-            raise UsageError("Volume group name expected (no slash)")
-    else:
-        group = ""
-    chosen = name
-    if name is not None:
-        if "/" in name:
-            group_of_name, chosen = split_volume(name, run_dir)
-            group = group or group_of_name
-            if group != group_of_name:
-                raise UsageError(
-                    f'Inconsistent volume group names given: "{group_of_name}" and "{group}"'
-                )
-        check_new_lv_name(chosen or "")
-    return group, origin, chosen, words
-
-
-def _new_size(size: str | None, extents: str | None, is_snapshot: bool) -> SizeRequest:
-    if size is not None and extents is not None:
-        raise UsageError("Please specify either size or extents (not both).")
-    if size is None and extents is None:
-        if is_snapshot:
-            raise RefusedError("Please specify either size or extents with snapshots.")
-        raise no_such_syntax("lvcreate")
-    # LVM takes a + here, and gives it no meaning.
-    if size is not None:
-        return parse_size(size, signs="+")
-    return parse_extents(extents or "", signs="+")
-
-
-def reduced(session: Session, vg: VolumeGroup, request: SizeRequest, extents: int) -> int:
-    """Per cent are what the user would like: of what does not fit the rest is left out."""
-    size = display_size(extents * vg.extent_size)
-    session.say(f"Reducing {request.percent}%{request.whole} to remaining free space {size} in VG.")
-    return extents
-
-
-def _count(
-    session: Session,
-    request: SizeRequest,
-    pv_paths: Sequence[str],
-    origin: str | None,
-    chunk_size: int,
-) -> Callable[[VolumeGroup], int]:
-    """How many extents a request is in the VG as it is found under the lock."""
-
-    def count(vg: VolumeGroup) -> int:
-        if request.percent is not None:
-            pv_free = lvm_lv.free_on(session, vg, pv_paths)
-            found = request.for_new(vg, origin=origin, chunk_size=chunk_size, pv_free=pv_free)
-            free = vg.free_count if pv_free is None else pv_free
-            if origin is None and found > free > 0:
-                found = reduced(session, vg, request, free)
-            if not found:
-                raise RefusedError(
-                    "Calculated size of logical volume is 0 extents. Needs to be larger."
-                )
-            return found
-        extents, rounded = request.count(vg.extent_size)
-        if rounded:
-            size = display_size(extents * vg.extent_size)
-            session.say(f"Rounding up size to full physical extent {size}")
-        return extents
-
-    return count
+__all__ = ["lvchange", "lvconvert", "lvpoll", "lvremove", "lvrename", "lvscan", "remove_one"]
 
 
 # -- lvremove -------------------------------------------------------------------------------------
@@ -352,11 +82,11 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
 @click.command()
 @click.argument("names", nargs=-1, metavar="VG|LV...")
 @click.option("-a", "--activate", help="y or n.")
-@click.option("-p", "--permission", type=_PERMISSION, help="Read only or read-write.")
+@click.option("-p", "--permission", type=PERMISSION, help="Read only or read-write.")
 @click.option("--refresh", is_flag=True, help="Load the tables anew, and resume what is suspended.")
 @click.option("--addtag", multiple=True, help="Add a tag.")
 @click.option("--deltag", multiple=True, help="Remove a tag.")
-@click.option("--poll", type=_YES_NO, help="y: see to the end of a merge.")
+@click.option("--poll", type=YES_NO, help="y: see to the end of a merge.")
 @click.option(
     "--activationmode",
     type=OneOf("partial", "degraded", "complete"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from ulvm.cli.arguments import no_such_syntax
 from ulvm.cli.context import Context, common_options
-from ulvm.cli.lv import no_such_syntax, reduced
+from ulvm.cli.lvcreate import reduced
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume

@@ -38,7 +38,7 @@ COMMANDS = {
     "vgcfgbackup": "ulvm.cli.vg:vgcfgbackup",
     "vgs": "ulvm.cli.reports:vgs",
     "vgdisplay": "ulvm.cli.display:vgdisplay",
-    "lvcreate": "ulvm.cli.lv:lvcreate",
+    "lvcreate": "ulvm.cli.lvcreate:lvcreate",
     "lvremove": "ulvm.cli.lv:lvremove",
     "lvchange": "ulvm.cli.lv:lvchange",
     "lvextend": "ulvm.cli.lvresize:lvextend",

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ulvm.cli.arguments import each
 from ulvm.cli.context import Context, common_options
-from ulvm.cli.lv import each
 from ulvm.errors import UsageError
 from ulvm.lvm import pv as lvm_pv
 from ulvm.lvm.sizes import parse_sectors

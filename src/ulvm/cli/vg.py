@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from ulvm.cli.arguments import each, wants_active
 from ulvm.cli.context import Context, common_options
-from ulvm.cli.lv import each, remove_one, wants_active
+from ulvm.cli.lv import remove_one
 from ulvm.cli.pv import layout_options, pv_options
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import vg as lvm_vg

@@ -1,0 +1,100 @@
+"""What the commands for logical volumes share: words of options, and lists of volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import click
+
+from ulvm.errors import NotFoundError, UlvmError, UsageError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm.names import split_volume
+from ulvm.lvm.session import Session
+
+__all__ = ["PERMISSION", "YES_NO", "OneOf", "each", "no_such_syntax", "volumes_of", "wants_active"]
+
+_ACTIVE_WORDS = {
+    **dict.fromkeys(("y", "ay", "ey", "ly", "aay", "aey", "aly", "sy"), True),
+    **dict.fromkeys(("n", "an", "en", "ln", "aln"), False),
+}
+
+
+class OneOf(click.ParamType["str"]):
+    """An option's value out of a few words; refused in LVM's words."""
+
+    name = "word"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "|".join(self.words)
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.words:
+            option = max(param.opts, key=len) if param is not None else self.name
+            raise UsageError(f"Invalid argument for {option}: {value}")
+        return value
+
+
+YES_NO = OneOf("y", "n")
+PERMISSION = OneOf("r", "rw")
+
+
+def wants_active(word: str) -> bool:
+    """The value of -a; UsageError."""
+    if word not in _ACTIVE_WORDS:
+        raise UsageError(f"Invalid argument for --activate: {word}")
+    return _ACTIVE_WORDS[word]
+
+
+def no_such_syntax(command: str) -> UsageError:
+    """For a command line that has not what the command needs at least."""
+    return UsageError(
+        f"No command with matching syntax recognised.  Run '{command} --help' for more information."
+    )
+
+
+def each(session: Session, items: Sequence[str], work: Callable[[str], None]) -> int:
+    """Do the work for each; go on after a failure, and fail in the end. Exit code."""
+    status = 0
+    for item in items:
+        try:
+            work(item)
+        except UsageError:
+            raise
+        except UlvmError as error:
+            session.warn(error.message)
+            status = error.exit_code
+    return status
+
+
+def volumes_of(session: Session, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(`vg/lv` of the volumes named, those of a VG for its name; sentences about missing ones).
+    In the order of the metadata, whatever order they were named in, as LVM does."""
+    scan = session.scan()
+    chosen: dict[str, set[str]] = {}
+    failures: list[str] = []
+    for name in names:
+        try:
+            vg_name, lv_name = split_volume(name, session.host.run_dir)
+        except UsageError as error:
+            failures.append(error.message)
+            continue
+        try:
+            vg = scan.vg(vg_name)
+            if lv_name is None:
+                wanted = {lv.name for lv in vg.visible_lvs()}
+            else:
+                wanted = {lvm_lv.get(vg, lv_name).name}
+            chosen.setdefault(vg_name, set()).update(wanted)
+        except NotFoundError as error:
+            failures += error.message.splitlines()
+            if all(vg.name != vg_name for vg in scan.vgs):
+                failures.append(f"Cannot process volume group {vg_name}")
+    found = []
+    for vg_name in sorted(chosen):
+        found += [
+            f"{vg_name}/{lv.name}" for lv in scan.vg(vg_name).lvs if lv.name in chosen[vg_name]
+        ]
+    return found, list(dict.fromkeys(failures))
