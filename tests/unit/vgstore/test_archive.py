@@ -1,0 +1,93 @@
+"""Backup and archive files: names, what is kept, and what happens when they cannot be written."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.unit.vgstore.lab import Lab
+from ulvm.errors import DeviceError
+from ulvm.metadata import edit
+from ulvm.metadata.text import vg_from_text
+from ulvm.vgstore.archive import archive_vg, backup_vg
+from ulvm.vgstore.config import Config
+
+REAL = Path(__file__).parents[1] / "metadata" / "data" / "backup-exported.vg"
+"""A backup file of real LVM2."""
+
+DAY = 24 * 3600
+
+
+def with_config(lab: Lab, text: str) -> None:
+    lab.host = replace(lab.host, config=Config().with_overrides(text))
+
+
+def test_numbers_go_on_and_other_vgs_have_their_own(lab: Lab) -> None:
+    vg = vg_from_text(REAL.read_text())
+    first = archive_vg(lab.host, vg, "one")
+    second = archive_vg(lab.host, vg, "two")
+    other = archive_vg(lab.host, replace(vg, name="vg_00007-1"), "three")
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    assert first.name.startswith("vg_00000-")
+    assert second.name.startswith("vg_00001-")
+    assert other.name.startswith("vg_00007-1_00000-")
+    assert vg_from_text(second.read_text()) == vg
+    assert lab.host.archive_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_old_files_go_only_beyond_the_minimum_and_the_days(lab: Lab) -> None:
+    with_config(lab, "backup { retain_min=3 retain_days=30 }")
+    vg = vg_from_text(REAL.read_text())
+    paths = [archive_vg(lab.host, vg, "x") for _ in range(6)]
+    assert len(list(lab.host.archive_dir.iterdir())) == 6, "all are young"
+    long_ago = time.time() - 31 * DAY
+    for path in paths[:5]:
+        assert path is not None
+        os.utime(path, (long_ago, long_ago))
+    newest = archive_vg(lab.host, vg, "x")
+    assert newest is not None
+    kept = sorted(lab.host.archive_dir.iterdir())
+    assert [p.name.split("-")[0] for p in kept] == ["vg_00004", "vg_00005", "vg_00006"]
+
+
+def test_each_can_be_turned_off(lab: Lab) -> None:
+    with_config(lab, "backup { archive=0 backup=0 }")
+    lab.vg(lab.pv("a"))
+    lab.change("x")
+    assert not lab.host.archive_dir.exists()
+    assert not lab.host.backup_dir.exists()
+    forced = backup_vg(lab.host, lab.scan().vg("vg"), "vgcfgbackup", force=True)
+    assert forced is not None
+    assert vg_from_text(forced.read_text()).seqno == 2
+
+
+def test_an_archive_that_cannot_be_written_stops_the_change(lab: Lab) -> None:
+    a = lab.pv("a")
+    old = lab.vg(a)
+    lab.host.archive_dir.write_text("a file where the directory should be")
+    before = lab.bytes_of(a)
+    with pytest.raises(DeviceError, match="archive"):
+        lab.prepare(old, lab.add(old, "x"))
+    assert lab.bytes_of(a) == before
+
+
+def test_a_backup_that_cannot_be_written_is_told_and_no_more(lab: Lab) -> None:
+    lab.vg(lab.pv("a"))
+    (lab.host.backup_dir / "vg").unlink()
+    (lab.host.backup_dir / "vg").mkdir()
+    assert lab.change("x").seqno == 2
+    assert len(lab.warnings) == 1
+    assert str(lab.host.backup_dir / "vg") in lab.warnings[0]
+
+
+def test_a_rename_takes_the_backup_along(lab: Lab) -> None:
+    old = lab.vg(lab.pv("a"))
+    lab.prepare(old, edit.rename_vg(old, "other")).commit()
+    assert [p.name for p in lab.host.backup_dir.iterdir()] == ["other"]
+    assert lab.scan().vg("other").uuid == old.uuid
