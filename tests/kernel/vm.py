@@ -52,6 +52,7 @@ devices {
 }
 global {
     event_activation = 0
+    use_lvmpolld = 0
 }
 """
 
