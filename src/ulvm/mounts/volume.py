@@ -159,7 +159,8 @@ def _mount_by_fuse2fs(
     if found.needs_recovery and device_read_only:
         words = [*words, "norecovery"]
         notes = (_not_replayed(path),)
-    option = ["-o", ",".join(words)] if words else []
+    # The file system belongs to whom the volume belongs to, whatever owners its files name.
+    option = ["-o", ",".join([*words, "fakeroot"])]
     done = subprocess.run(
         ["fuse2fs", os.fspath(path), where, *option], capture_output=True, text=True, check=False
     )
