@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests import needs
 from tests.conformance.devices import KINDS, SIZE
-
 from ulvm.blockdev.base import BlockDevice, Extent
 from ulvm.errors import DeviceError
 

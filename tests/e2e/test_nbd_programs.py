@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from tests import needs
 from tests.conformance.devices import serving
-
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.table import parse_table

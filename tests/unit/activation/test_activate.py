@@ -6,8 +6,8 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from tests.unit.activation.lab import EXTENT, Lab
 
+from tests.unit.activation.lab import EXTENT, Lab
 from ulvm.activation.plan import plan_lv
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import TableLine

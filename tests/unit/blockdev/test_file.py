@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests import needs
 
+from tests import needs
 from ulvm.blockdev.file import FileDevice
 from ulvm.errors import BusyError, DeviceError, NotFoundError
 from ulvm.mounts.loop import attach

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.conformance.devices import serving
 
+from tests.conformance.devices import serving
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.blockdev.nbd import NbdDevice

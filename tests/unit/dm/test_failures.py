@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.dm.lab import SECTOR, Lab, header, store_records
 
+from tests.unit.dm.lab import SECTOR, Lab, header, store_records
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.file import FileDevice

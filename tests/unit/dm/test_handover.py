@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from tests.unit.dm.lab import SECTOR, Lab, store_records
 
+from tests.unit.dm.lab import SECTOR, Lab, store_records
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, TableError
 

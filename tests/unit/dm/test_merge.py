@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.unit.dm.lab import SECTOR, Lab, header, make_store, runs, store_records
 from tests.unit.dm.test_failures import FaultyLab
-
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, TableError
 

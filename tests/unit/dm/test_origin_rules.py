@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.unit.dm.lab import SECTOR, Lab, runs, store_records
 
+from tests.unit.dm.lab import SECTOR, Lab, runs, store_records
 from ulvm.errors import DeviceError, NotSupportedError
 
 

@@ -6,8 +6,8 @@ import struct
 from pathlib import Path
 
 import pytest
-from tests.unit.dm.lab import SECTOR, Lab, header, make_store, runs, store_records
 
+from tests.unit.dm.lab import SECTOR, Lab, header, make_store, runs, store_records
 from ulvm.errors import DeviceError, TableError
 
 

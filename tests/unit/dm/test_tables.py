@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.dm.lab import SECTOR, Lab
 
+from tests.unit.dm.lab import SECTOR, Lab
 from ulvm.dm.table import parse_table
 from ulvm.errors import BusyError, DeviceError, NotFoundError, TableError
 
