@@ -73,18 +73,34 @@ def test_on_bare_blocks(short_tmp: Path) -> None:
     assert "runs on bare blocks" in stdout
 
 
-@pytest.mark.parametrize("after", ["  Physical volume", "• A writer process"])
-def test_an_interrupt_tidies_up(short_tmp: Path, after: str) -> None:
-    directory = short_tmp / "demo"
-    process = start(directory, "--blocks")
+MOMENTS = [0.0, 0.3, 0.6, 1.0, 1.6, 2.5, 4.0]
+"""Seconds after the first PV was there."""
+
+
+@pytest.mark.parametrize("after", MOMENTS)
+def test_an_interrupt_tidies_up(short_tmp: Path, after: float) -> None:
+    interrupt(short_tmp / "demo", after, "--blocks")
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.ext4")
+@pytest.mark.parametrize("after", MOMENTS)
+def test_an_interrupt_unmounts(short_tmp: Path, after: float) -> None:
+    interrupt(short_tmp / "demo", after)
+
+
+def interrupt(directory: Path, after: float, *options: str) -> None:
+    process = start(directory, *options)
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith(after):
+        if line.startswith("  Physical volume"):
             break
-    time.sleep(0.5)
+    time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, stderr
     assert "Interrupted" in stderr
     assert left(directory) == []
 

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from ulvm.backup.interrupts import deferred
 from ulvm.blockdev.nbd import NbdDevice
 from ulvm.demo import blockbank, ledger
 from ulvm.demo.host import DemoHost
@@ -67,7 +68,9 @@ class Bank(ABC):
     def start(self, volume: str) -> None:
         """Start the writer, wait for its first transfers."""
         before = self.progress.read().transfers
-        self._writer = subprocess.Popen([sys.executable, "-m", *self._writer_words(volume)])
+        words = self._writer_words(volume)
+        with deferred():  # between the start and the note of it nothing may come
+            self._writer = subprocess.Popen([sys.executable, "-m", *words], start_new_session=True)
         self.wait_for(before + 50)
 
     def wait_for(self, transfers: int) -> None:
@@ -104,14 +107,14 @@ class FileSystemBank(Bank):
         super().__init__(host)
         self._mounted: dict[str, Path] = {}
 
-    def _mount(self, volume: str, *, quietly: bool = False) -> Path:
+    def _mount(self, volume: str) -> Path:
         """The database, mounting its volume if need be."""
         if volume not in self._mounted:
             directory = self.host.base / "mnt" / volume.replace("/", "-")
             directory.mkdir(parents=True, exist_ok=True)
             where = directory.relative_to(self.host.base)
-            self.host.ulvm(f"mount {volume} {where}", quietly=quietly)
-            self._mounted[volume] = directory
+            self._mounted[volume] = directory  # before, since an interrupt comes right after it
+            self.host.ulvm(f"mount {volume} {where}")
         return self._mounted[volume] / "bank.db"
 
     def open(self, volume: str) -> str:
@@ -132,7 +135,7 @@ class FileSystemBank(Bank):
 
     def let_go(self, volume: str) -> None:
         directory = self._mounted.pop(volume, None)
-        if directory is not None:
+        if directory is not None and directory.is_mount():
             self.host.ulvm(f"umount {directory.relative_to(self.host.base)}")
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from ulvm.backup.interrupts import deferred
 from ulvm.errors import UlvmError
 
 __all__ = ["DemoHost", "Finished", "Screen"]
@@ -71,16 +72,20 @@ class DemoHost:
             self.screen.command(shown)
         # On a terminal a command may draw a progress bar there.
         terminal = sys.stderr.isatty() and not quietly
-        done = subprocess.run(
-            words,
-            cwd=self.base,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=None if terminal else subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        # A Ctrl-C waits for the end of the command, and is not the command's: what it began is
+        # whole then, and can be undone.
+        with deferred():
+            done = subprocess.run(
+                words,
+                cwd=self.base,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=None if terminal else subprocess.PIPE,
+                text=True,
+                check=False,
+                start_new_session=True,
+            )
         stderr = done.stderr or ""
         if not quietly:
             self.screen.output(done.stdout + stderr)

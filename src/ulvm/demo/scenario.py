@@ -39,8 +39,8 @@ def run(base: Path, screen: Screen, *, bare_blocks: bool = False) -> None:
         if why:
             screen.fact(f"The demonstration runs on bare blocks, over NBD: {why}.")
         _make_pool(host)
-        _open_bank(bank)
         stack.callback(_stop, bank)
+        _open_bank(bank)
         backup = _backup_under_load(bank)
         _go_on(bank)
         _restore(bank, backup)
