@@ -36,7 +36,7 @@ LV_STATUS = (
     "READ", "WRITE", "FIXED_MINOR", "VISIBLE", "PVMOVE", "LOCKED", "NOTSYNCED", "REBUILD",
     "WRITEMOSTLY",
 )  # fmt: skip
-LV_FLAGS = ("WRITE_LOCKED", "NOAUTOACTIVATE", "ACTIVATION_SKIP", "ERROR_WHEN_FULL", "CACHE_VOL")
+LV_FLAGS = ("WRITE_LOCKED", "ACTIVATION_SKIP", "ERROR_WHEN_FULL", "CACHE_VOL", "NOAUTOACTIVATE")
 POLICIES = ("contiguous", "cling", "cling_by_tags", "normal", "anywhere", "inherit")
 
 
