@@ -194,7 +194,7 @@ class BackupSnapshot:
         return extents, f"Snapshot {vg.name}/{self.name} of {size:.2f} MiB ({how}; {grows})."
 
     def _create(self, extents: int) -> None:
-        report = lvm_snapshot.create(
+        made = lvm_snapshot.create(
             self._session,
             self.vg_name,
             self.origin_name,
@@ -205,7 +205,7 @@ class BackupSnapshot:
             tags=(TAG,),
         )
         self.time = datetime.now(UTC)
-        self.waited_seconds = report.suspended_seconds
+        self.waited_seconds = made.report.suspended_seconds
 
     def _say_waited(self) -> None:
         """How long writers waited, and how clean the snapshot is."""

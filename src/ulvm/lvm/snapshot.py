@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ulvm.activation.activate import SwapReport
 from ulvm.errors import NotFoundError
@@ -29,10 +30,17 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import SECTOR, display_size
 
-__all__ = ["DEFAULT_CHUNK", "create", "create_named"]
+__all__ = ["DEFAULT_CHUNK", "Made", "create"]
 
 DEFAULT_CHUNK = 8
 """Sectors: 4 KiB."""
+
+
+class Made(NamedTuple):
+    """A new snapshot; `report` tells how long writers waited for it."""
+
+    name: str
+    report: SwapReport
 
 
 def create(
@@ -47,36 +55,8 @@ def create(
     tags: Sequence[str] = (),
     pv_paths: Sequence[str] = (),
     policy: str | None = None,
-) -> SwapReport:
-    """A snapshot of `origin`, active if that is; how long writers waited. See `create_named`."""
-    return create_named(
-        session,
-        vg_name,
-        origin,
-        name,
-        extents=extents,
-        chunk_size=chunk_size,
-        read_only=read_only,
-        tags=tags,
-        pv_paths=pv_paths,
-        policy=policy,
-    )[1]
-
-
-def create_named(
-    session: Session,
-    vg_name: str,
-    origin: str,
-    name: str | None,
-    *,
-    extents: int | Callable[[VolumeGroup], int],
-    chunk_size: int = DEFAULT_CHUNK,
-    read_only: bool = False,
-    tags: Sequence[str] = (),
-    pv_paths: Sequence[str] = (),
-    policy: str | None = None,
-) -> tuple[str, SwapReport]:
-    """The new snapshot's name as well. `extents` of the COW; more than can be of use is cut, and
+) -> Made:
+    """A snapshot of `origin`, active if that is. `extents` of the COW; more than can be of use is cut, and
     said. `chunk_size` in sectors. What LVM refuses raises RefusedError or UsageError."""
     chosen = name
 
@@ -116,4 +96,4 @@ def create_named(
 
     changed = session.change_vg(vg_name, add, before_commit=wipe)
     assert chosen is not None
-    return chosen, changed.report
+    return Made(chosen, changed.report)
