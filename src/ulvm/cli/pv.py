@@ -120,24 +120,33 @@ def pvscan(context: Context) -> None:
     if not scan.pvs:
         session.say("No matching physical volumes found")
         return
-    width = max(len(pv.path) for pv in scan.pvs)
-    names = max((len(pv.vg_name or "") for pv in scan.pvs), default=0)
-    used = 0
+    width = max(len(pv.path) for pv in scan.pvs) + 2
+    # LVM2 counts the group of PVs without a group, too: "#orphans_lvm2".
+    names = max(13, *(len(pv.vg_name or "") for pv in scan.pvs)) + 2
+    used, loose = [], []
+    lines, loose_lines = [], []
     for pv in scan.pvs:
-        sectors = pv.size // SECTOR
         if pv.vg_name is None or pv.vg_name in scan.broken:
-            session.say(f"PV {pv.path:<{width}} {'':<{names + 3}} lvm2 [{display_size(sectors)}]")
+            sectors = pv.size // SECTOR
+            loose.append(sectors)
+            loose_lines.append(
+                f"PV {pv.path:<{width}} {'':<{names + 3}} lvm2 [{display_size(sectors)}]"
+            )
             continue
-        used += 1
         vg = scan.vg(pv.vg_name)
         member = vg.pv(pv.uuid)
         assert member is not None
         size = member.pe_count * vg.extent_size
         free = (member.pe_count - vg.allocated(pv.uuid)) * vg.extent_size
-        session.say(
+        used.append(size)
+        lines.append(
             f"PV {pv.path:<{width}} VG {vg.name:<{names}} lvm2 "
             f"[{display_size(size)} / {display_size(free)} free]"
         )
-    total = display_size(sum(pv.size for pv in scan.pvs) // SECTOR)
-    loose = len(scan.pvs) - used
-    session.say(f"Total: {len(scan.pvs)} [{total}] / in use: {used} / in no VG: {loose}")
+    for line in (*lines, *loose_lines):
+        session.say(line)
+    session.say(
+        f"Total: {len(scan.pvs)} [{display_size(sum(used) + sum(loose))}]"
+        f" / in use: {len(used)} [{display_size(sum(used))}]"
+        f" / in no VG: {len(loose)} [{display_size(sum(loose))}]"
+    )

@@ -197,7 +197,7 @@ def vgchange(
         session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
 
     def change(name: str) -> None:
-        session.scan().vg(name)
+        session.find_vg(name)
         if wanted is not None:
             _activation(session, name, wanted, as_partial)
         if refresh:

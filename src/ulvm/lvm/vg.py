@@ -105,7 +105,7 @@ def _orphans(
         if pv is not None and pv.vg_name is not None:
             raise RefusedError(
                 f"Physical volume '{path}' is already in volume group '{pv.vg_name}'\n"
-                f"Unable to add physical volume '{path}' to volume group '{vg_name}'\n"
+                f"Unable to add physical volume '{path}' to volume group '{pv.vg_name}'\n"
                 f"{path}: physical volume not initialized."
             )
         if pv is not None and pv.in_use:
