@@ -97,7 +97,7 @@ def lvcreate(
     tags = [check_tag(tag) for tag in addtag]
     active = wants_active(activate)
     if origin is not None:
-        made, _ = lvm_snapshot.create_named(
+        made, _ = lvm_snapshot.create(
             session,
             vg_name,
             origin,

@@ -56,8 +56,8 @@ def create(
     pv_paths: Sequence[str] = (),
     policy: str | None = None,
 ) -> Made:
-    """A snapshot of `origin`, active if that is. `extents` of the COW; more than can be of use is cut, and
-    said. `chunk_size` in sectors. What LVM refuses raises RefusedError or UsageError."""
+    """A snapshot of `origin`, active if that is. `extents` of the COW: more than can be of use is
+    cut, and said. `chunk_size` in sectors. What LVM refuses raises RefusedError or UsageError."""
     chosen = name
 
     def add(vg: VolumeGroup) -> VolumeGroup:
