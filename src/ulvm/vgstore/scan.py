@@ -143,7 +143,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
             continue
         except UlvmError as error:
             unreadable[path] = error.message
-            warnings.append(f"WARNING: Failed to open {error.message}")
+            warnings.append(f"WARNING: {error.message}")
             continue
         seen.add(identity)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ulvm.blockdev.base import BlockDevice
@@ -12,6 +13,7 @@ from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.commit import Pending, prepare
+from ulvm.vgstore.config import Config
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.pv import as_member, create_pv
 from ulvm.vgstore.scan import Scan, scan
@@ -41,11 +43,23 @@ class Lab:
                 faulty.fail_range(kind, offset, 512)  # type: ignore[arg-type]
         return faulty
 
-    def pv(self, name: str, *, copies: int = 1, size: int = 128 * MIB) -> str:
+    def with_config(self, text: str) -> Host:
+        """This host with other settings."""
+        return replace(self.host, config=Config().with_overrides(text))
+
+    def pv(
+        self,
+        name: str,
+        *,
+        copies: int = 1,
+        size: int = 128 * MIB,
+        options: PvOptions | None = None,
+    ) -> str:
         path = self.folder / name
         with path.open("wb") as stream:
             stream.truncate(size)
-        create_pv(self.host, str(path), uuid=new_uuid(), options=PvOptions(metadata_copies=copies))
+        options = options or PvOptions(metadata_copies=copies)
+        create_pv(self.host, str(path), uuid=new_uuid(), options=options)
         return str(path)
 
     def vg(self, *paths: str, name: str = "vg") -> VolumeGroup:

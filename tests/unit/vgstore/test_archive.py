@@ -14,16 +14,11 @@ from ulvm.errors import DeviceError
 from ulvm.metadata import edit
 from ulvm.metadata.text import vg_from_text
 from ulvm.vgstore.archive import archive_vg, backup_vg
-from ulvm.vgstore.config import Config
 
 REAL = Path(__file__).parents[1] / "metadata" / "data" / "backup-exported.vg"
 """A backup file of real LVM2."""
 
 DAY = 24 * 3600
-
-
-def with_config(lab: Lab, text: str) -> None:
-    lab.host = replace(lab.host, config=Config().with_overrides(text))
 
 
 def test_numbers_go_on_and_other_vgs_have_their_own(lab: Lab) -> None:
@@ -42,7 +37,7 @@ def test_numbers_go_on_and_other_vgs_have_their_own(lab: Lab) -> None:
 
 
 def test_old_files_go_only_beyond_the_minimum_and_the_days(lab: Lab) -> None:
-    with_config(lab, "backup { retain_min=3 retain_days=30 }")
+    lab.host = lab.with_config("backup { retain_min=3 retain_days=30 }")
     vg = vg_from_text(REAL.read_text())
     paths = [archive_vg(lab.host, vg, "x") for _ in range(6)]
     assert len(list(lab.host.archive_dir.iterdir())) == 6, "all are young"
@@ -57,7 +52,7 @@ def test_old_files_go_only_beyond_the_minimum_and_the_days(lab: Lab) -> None:
 
 
 def test_each_can_be_turned_off(lab: Lab) -> None:
-    with_config(lab, "backup { archive=0 backup=0 }")
+    lab.host = lab.with_config("backup { archive=0 backup=0 }")
     lab.vg(lab.pv("a"))
     lab.change("x")
     assert not lab.host.archive_dir.exists()
