@@ -7,144 +7,15 @@ in between. /dev/vda and /dev/vdb are images of 128 MiB, as the disks of the rec
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.e2e.host import UlvmHost
-from ulvm.blockdev.nbd import NbdDevice
-
-MIB = 1 << 20
-CHUNK = 4096
-RECORDINGS = Path(__file__).with_name("recordings")
-
-
-class Machine:
-    """A host with two disks, and the lines that it prints."""
-
-    def __init__(self, host: UlvmHost) -> None:
-        self.host = host
-        self.disks = {}
-        for name in ("vda", "vdb"):
-            image = host.base / f"{name}.img"
-            with image.open("wb") as file:
-                file.truncate(128 * MIB)
-            self.disks[f"/dev/{name}"] = str(image)
-
-    def typed(self, line: str, answer: str = "") -> tuple[str, int]:
-        """What a command prints in all, with the disks' names put back, and its exit code."""
-        words = [self.disks.get(word, word) for word in shlex.split(line)]
-        done = subprocess.run(
-            [sys.executable, "-m", "ulvm.cli.main", *words],
-            env=self.host.env,
-            input=answer,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        text = done.stdout
-        for name, image in self.disks.items():
-            text = text.replace(image, name)
-        return text, done.returncode
-
-    def ok(self, line: str) -> str:
-        text, status = self.typed(line)
-        assert status == 0, f"{line}\n{text}"
-        return text
-
-    def device(self, volume: str) -> NbdDevice:
-        return NbdDevice(str(self.host.run_dir / "nbd.sock"), volume)
-
-    def write(self, volume: str, offset: int, data: bytes) -> None:
-        device = self.device(volume)
-        try:
-            device.write(offset, data)
-            device.flush()
-        finally:
-            device.close()
-
-    def read(self, volume: str, offset: int, length: int) -> bytes:
-        device = self.device(volume)
-        try:
-            return device.read(offset, length)
-        finally:
-            device.close()
-
-    def metadata(self, vg: str = "vg") -> str:
-        """All that a refusal must leave alone: the sequence number, volumes, tables."""
-        report = self.ok(
-            f"lvs -a --noheadings -o lv_name,lv_uuid,lv_attr,lv_size,origin,lv_tags,vg_seqno {vg}"
-        )
-        return report + self.ok("dmsetup table")
-
-    def disk(self) -> tuple[bytes, ...]:
-        """The PVs up to their first extent: labels and metadata areas."""
-        return tuple(_start(image) for image in self.disks.values())
-
-    def replay(self, name: str, *, alone: bool = True) -> None:
-        """`alone` unless one of several things that a command was to do may have succeeded."""
-        lines = iter((RECORDINGS / f"{name}.txt").read_text().splitlines())
-        for line in lines:
-            if line.startswith("! write "):
-                volume, count = line.split()[2:]
-                self.write(volume, 0, os.urandom(int(count)))
-                continue
-            assert line.startswith("# "), line
-            expected = []
-            for out in lines:
-                if out.startswith("rc="):
-                    break
-                expected.append(out.rstrip())
-            before = self.disk()
-            text, status = self.typed(line[2:])
-            printed = [out.rstrip() for out in text.splitlines()]
-            assert (printed, f"rc={status}") == (expected, out), line
-            if alone and status:
-                assert self.disk() == before, f"{line}: refused, and yet something changed"
-
-
-def _start(path: str) -> bytes:
-    with Path(path).open("rb") as file:
-        return file.read(MIB)
+from tests.e2e.machine import Machine, wait_closed, wait_merged
 
 
 @pytest.fixture
 def machine(host: UlvmHost) -> Machine:
-    made = Machine(host)
-    made.ok("pvcreate /dev/vda /dev/vdb")
-    made.ok("vgcreate vg /dev/vda /dev/vdb")
-    return made
-
-
-@pytest.fixture
-def small(machine: Machine) -> Machine:
-    """A plain volume, and an origin with a snapshot that holds 8 chunks."""
-    machine.ok("lvcreate -L 8M -n plain vg")
-    machine.ok("lvcreate -L 8M -n o vg")
-    machine.write("vg/o", 0, b"before".ljust(64 << 10, b"."))
-    machine.ok("lvcreate -s -L 4M -n s vg/o")
-    machine.write("vg/o", 0, b"after".ljust(32 << 10, b"."))
-    return machine
-
-
-@pytest.fixture
-def held(small: Machine) -> Iterator[Machine]:
-    """`small` with the origin open."""
-    device = small.device("vg/o")
-    yield small
-    device.close()
-
-
-# -- the recordings -------------------------------------------------------------------------------
+    return Machine.with_group(host)
 
 
 def test_the_first_recording(machine: Machine) -> None:
@@ -173,21 +44,3 @@ def test_sizes_and_names(machine: Machine) -> None:
 
 def test_a_refusal_changes_nothing(machine: Machine) -> None:
     machine.replay("lv-refused")
-
-
-def wait_closed(machine: Machine, volume: str) -> None:
-    """Until the server has seen that a client closed its connection."""
-    for _ in range(100):
-        if not re.search(r"^..i..o", machine.ok(f"lvs --noheadings -o lv_attr {volume}").strip()):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"{volume} stays open")
-
-
-def wait_merged(machine: Machine, origin: str) -> None:
-    """Until nothing is merged into the origin."""
-    for _ in range(200):
-        if not machine.ok(f"lvs --noheadings -o lv_attr vg/{origin}").strip().startswith("O"):
-            return
-        time.sleep(0.1)
-    pytest.fail(f"the merge into {origin} does not end")

@@ -273,7 +273,7 @@ class Activator:
                 made.append(device.uuid)
             for device in by_rank:
                 fresh = device.uuid not in present
-                if fresh or self._differs(device, numbers):
+                if fresh or self._differs(device, present[device.uuid], numbers):
                     self._load(device, numbers)
                     if fresh and device.rank is Rank.LOWER:
                         self._dm.resume(device.uuid)
@@ -371,15 +371,18 @@ class Activator:
         return {d.name: f"{DM_MAJOR}:{present[d.uuid].minor}" for d in planned if d.uuid in present}
 
     def _create(self, device: PlannedDevice, numbers: dict[str, str]) -> None:
-        info = self._dm.create(device.name, device.uuid, read_only=device.read_only)
+        # Whether it can be written is its table's matter: the next table may be another.
+        info = self._dm.create(device.name, device.uuid)
         numbers[device.name] = f"{info.major}:{info.minor}"
 
     def _load(self, device: PlannedDevice, numbers: dict[str, str]) -> None:
         table = [_with_numbers(line, numbers) for line in device.table]
         self._dm.load(device.uuid, table, read_only=device.read_only)
 
-    def _differs(self, device: PlannedDevice, numbers: dict[str, str]) -> bool:
-        """Whether the live table is another than the planned one."""
+    def _differs(self, device: PlannedDevice, info: DeviceInfo, numbers: dict[str, str]) -> bool:
+        """Whether the live table, or its mode, is another than the planned one."""
+        if info.read_only != device.read_only:
+            return True
         try:
             live = self._dm.table(device.uuid)
         except NotFoundError:

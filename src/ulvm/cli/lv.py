@@ -257,8 +257,10 @@ def lvconvert(
 def _merge_one(session: Session, vg_name: str, snapshot: str, background: bool) -> None:
     origin, began = lvm_merge.start(session, vg_name, snapshot)
     if began is not lvm_merge.Started.RUNNING:
-        if began is lvm_merge.Started.WAITS_FOR_CLOSE:
+        if began is lvm_merge.Started.ORIGIN_IS_OPEN:
             session.say("Delaying merge since origin is open.")
+        elif began is lvm_merge.Started.SNAPSHOT_IS_OPEN:
+            session.say("Delaying merge since snapshot is open.")
         session.say(
             f"Merging of snapshot {vg_name}/{snapshot} will occur on next activation of "
             f"{vg_name}/{origin}."

@@ -35,11 +35,12 @@ _SAY_SECONDS = 1.0
 
 
 class Started(Enum):
-    """How a merge began."""
+    """How a merge began: at once, or what keeps it until the origin's next activation."""
 
     RUNNING = 1
-    WAITS_FOR_CLOSE = 2
-    WAITS_FOR_ACTIVATION = 3
+    ORIGIN_IS_OPEN = 2
+    SNAPSHOT_IS_OPEN = 3
+    ORIGIN_IS_INACTIVE = 4
 
 
 def start(session: Session, vg_name: str, snapshot: str) -> tuple[str, Started]:
@@ -61,9 +62,11 @@ def start(session: Session, vg_name: str, snapshot: str) -> tuple[str, Started]:
         if state is not None and state.status is not None and state.status.invalid:
             raise RefusedError(f"Unable to merge invalidated snapshot LV {vg_name}/{snapshot}.")
         if origin not in active:
-            began = Started.WAITS_FOR_ACTIVATION
-        elif active[origin].open_count or (state is not None and state.open_count):
-            began = Started.WAITS_FOR_CLOSE
+            began = Started.ORIGIN_IS_INACTIVE
+        elif active[origin].open_count:
+            began = Started.ORIGIN_IS_OPEN
+        elif state is not None and state.open_count:
+            began = Started.SNAPSHOT_IS_OPEN
         session.change_vg(
             vg_name,
             lambda vg: edit.start_merge(vg, snapshot),
