@@ -83,6 +83,13 @@ MAKE = (
     "pvscan",
     "vgdisplay -s VG",
     "lvremove -y nosuch/a",
+    "vgremove nosuch",
+    "vgdisplay nosuch",
+    "lvdisplay VG/nosuch",
+    "pvs nosuch",
+    "lvcreate -L 0 VG",
+    "lvcreate -L 1X -n z VG",
+    "vgchange VG",
 )
 """Run by both; VG, PV0 and PV1 are put in."""
 
@@ -252,7 +259,7 @@ class Judged:
 
     def __init__(self, host: UlvmHost) -> None:
         host.env["TZ"] = "UTC"  # As in the machine.
-        images = [host.image(f"{vg}-pv{n}.img", PV_SIZE) for vg in ("ours", "theirs") for n in "01"]
+        images = [host.image(f"{vg}-pv{n}.img", PV_SIZE) for vg in ("ours", "peer") for n in "01"]
 
         # Ours makes its group.
         ours = Ours(host, "vgours", images[:2])
@@ -276,7 +283,7 @@ class Judged:
         there.command("again", "vgchange -ay VG")
         there.look("after", AFTER)
         there.command("end", "vgchange -an VG")
-        made = Theirs("theirs", "vgtheirs", ("/dev/vdc", "/dev/vdd"))
+        made = Theirs("theirs", "vgpeer", ("/dev/vdc", "/dev/vdd"))
         for command in MAKE:
             made.command("make", command)
         made.write(0)
@@ -293,18 +300,18 @@ class Judged:
         host.run("vgchange -ay vgours")
         self.ours_back = ours.look(AFTER)
         host.run("vgchange -an vgours")
-        theirs = Ours(host, "vgtheirs", images[2:])
-        host.run("vgchange -ay vgtheirs")
+        theirs = Ours(host, "vgpeer", images[2:])
+        host.run("vgchange -ay vgpeer")
         self.theirs_here = theirs.look(VOLUMES)
         self.merged = {command: theirs.command(command) for command in MERGE}
-        host.run("vgchange -an vgtheirs")
-        host.run("vgchange -ay vgtheirs")
+        host.run("vgchange -an vgpeer")
+        host.run("vgchange -ay vgpeer")
         self.theirs_after = theirs.look(AFTER)
-        host.run("vgchange -an vgtheirs")
+        host.run("vgchange -an vgpeer")
         host.run("daemon stop")
 
         # LVM2 has the last word.
-        last = Theirs("last", "vgtheirs", ("/dev/vda", "/dev/vdb"))
+        last = Theirs("last", "vgpeer", ("/dev/vda", "/dev/vdb"))
         last.command("act", "vgck VG")
         last.command("act", "vgchange -ay VG")
         last.look("end", AFTER)

@@ -192,6 +192,8 @@ def pvs(
         known = {row.device.path for row in rows if row.device}
         failures = [
             f'Failed to find physical volume "{name}".'
+            if os.path.exists(path)
+            else f"Cannot use {name}: device not found"
             for path, name in paths.items()
             if path not in known
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ulvm.cli.arguments import each, wants_active
+from ulvm.cli.arguments import each, no_such_syntax, wants_active
 from ulvm.cli.context import Context, common_options
 from ulvm.cli.lv import remove_one
 from ulvm.cli.pv import layout_options, pv_options
@@ -135,7 +135,7 @@ def vgremove(context: Context, names: tuple[str, ...], force: int) -> int:
 
 
 def _known(session: Session, name: str) -> VolumeGroup:
-    return session.scan().vg(name)
+    return session.find_vg(name)
 
 
 def _remove_volumes(session: Session, vg: VolumeGroup, force: bool) -> None:
@@ -186,7 +186,7 @@ def vgchange(
 ) -> int:
     """Change volume groups: activate and deactivate all their volumes, tags, policy."""
     if not (activate or refresh or addtag or deltag or alloc or resizeable):
-        raise UsageError("Need 1 or more of -a, --refresh, --addtag, --deltag, --alloc, -x.")
+        raise no_such_syntax("vgchange")
     session = context.session()
     wanted = None if activate is None else wants_active(activate)
     groups = [vg_name(n, session.host.run_dir) for n in names]
