@@ -396,6 +396,13 @@ def test_we_merge_their_snapshot_and_lvm2_goes_on(judged: Judged) -> None:
     assert theirs.printed == judged.theirs_after.printed
 
 
+def without_progress(result: tuple[str, str, int]) -> tuple[str, str, int]:
+    """How often a merge says how far it is depends on the machine's speed."""
+    stdout, stderr, rc = result
+    return re.sub(r"  VG/\w+: Merged: \d?\d\.\d\d%\n", "", stdout), stderr, rc
+
+
 @pytest.mark.parametrize("command", MERGE)
 def test_merging_prints_the_same(judged: Judged, command: str) -> None:
-    assert judged.merged[command] == judged.ours_there.result("merge", command)
+    ours, theirs = judged.merged[command], judged.ours_there.result("merge", command)
+    assert without_progress(ours) == without_progress(theirs)
