@@ -39,7 +39,7 @@ from ulvm.activation.plan import (
 )
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper, TableLine
-from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
+from ulvm.errors import BusyError, NotFoundError, RefusedError, TableError, UlvmError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
 __all__ = ["Activator", "LvState", "SwapReport"]
@@ -377,7 +377,13 @@ class Activator:
 
     def _load(self, device: PlannedDevice, numbers: dict[str, str]) -> None:
         table = [_with_numbers(line, numbers) for line in device.table]
-        self._dm.load(device.uuid, table, read_only=device.read_only)
+        try:
+            self._dm.load(device.uuid, table, read_only=device.read_only)
+        except TableError as error:
+            raise TableError(
+                f"device-mapper: reload ioctl on {device.name} failed: {error.message}",
+                errno=error.errno,
+            ) from error
 
     def _differs(self, device: PlannedDevice, info: DeviceInfo, numbers: dict[str, str]) -> bool:
         """Whether the live table, or its mode, is another than the planned one."""

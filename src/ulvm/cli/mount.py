@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ulvm.cli.context import Context, common_options
-from ulvm.errors import NotSupportedError
+from ulvm.errors import NotFoundError, NotSupportedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.mounts import mount_volume, unmount_volume
 
@@ -34,6 +34,8 @@ def mount(
     """
     session = context.session()
     vg_name, lv_name = session.resolve_lv(volume)
+    if not directory.is_dir():
+        raise NotFoundError(f"Mount point {directory} is not a directory.")
     vg = session.scan().vg(vg_name)
     if lv_name not in lvm_lv.states(session, vg):
         lvm_lv.activate(session, vg_name, lv_name)
