@@ -200,6 +200,7 @@ def test_fio_verifies(vg: UlvmHost) -> None:
                 *("--bs=4k", "--size=8m", "--ioengine=psync", "--direct=1", "--verify=crc32c"),
                 *("--do_verify=1", "--verify_fatal=1", "--fsync=32", "--numjobs=1"),
             ],
+            cwd=vg.base,  # fio leaves a state file where it stands.
             check=True,
             capture_output=True,
         )
