@@ -115,7 +115,8 @@ def test_connections_are_shown_while_they_last(server: NbdServer, folder: Path) 
     server.listen_unix(str(folder / "s"))
     assert server.connections() == []
     device = NbdDevice(str(folder / "s"), "vg/lv")
-    assert [(c.export, c.read_only) for c in server.connections()] == [("vg/lv", False)]
+    # The server notes the export a moment after it has answered the client.
+    until(lambda: [(c.export, c.read_only) for c in server.connections()] == [("vg/lv", False)])
     device.close()
     until(lambda: server.connections() == [])
 
