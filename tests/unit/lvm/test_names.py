@@ -1,0 +1,55 @@
+"""All the ways to name a volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ulvm.errors import UsageError
+from ulvm.lvm.names import split_volume, vg_name
+
+RUN = Path("/run/ulvm")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vg/my-lv",
+        "/dev/vg/my-lv",
+        "/dev/mapper/vg-my--lv",
+        "/run/ulvm/dev/vg/my-lv",
+        "/run/ulvm/dev/mapper/vg-my--lv",
+    ],
+)
+def test_a_volume(text: str) -> None:
+    assert split_volume(text, RUN) == ("vg", "my-lv")
+
+
+@pytest.mark.parametrize("text", ["vg", "vg/", "/dev/vg", "/dev/vg/", "/run/ulvm/dev/vg"])
+def test_a_group(text: str) -> None:
+    assert split_volume(text, RUN) == ("vg", None)
+    assert vg_name(text, RUN) == "vg"
+
+
+def test_dashes_in_a_group() -> None:
+    assert split_volume("/dev/mapper/a--b-c----d", RUN) == ("a-b", "c--d")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "/", "vg/a/b", "/dev/vg/a/b", "vg/a b", "v g/a", "v g", "vg/..", "./a", "-vg/a",
+        "vg/-a", "/dev/mapper/vg", "/dev/mapper/vg-o-real", "/dev/mapper/vg-s-cow", "/tmp/vg/lv",
+        "vg//a",
+    ],
+)  # fmt: skip
+def test_what_names_nothing(text: str) -> None:
+    with pytest.raises(UsageError):
+        split_volume(text, RUN)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "vg/lv", "..", "-x", "/dev"])
+def test_what_is_no_group(text: str) -> None:
+    with pytest.raises(UsageError):
+        vg_name(text, RUN)

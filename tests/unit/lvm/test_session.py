@@ -1,0 +1,184 @@
+"""A change is whole or not at all: the metadata, the devices, and who waits for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.lvm.lab import KIB, Lab
+from ulvm.errors import NotFoundError, RefusedError, UlvmError
+from ulvm.lvm import lv, merge, snapshot
+from ulvm.metadata import edit
+
+
+@pytest.fixture
+def busy(lab: Lab) -> Lab:
+    """vg/o with content, active."""
+    lv.create(lab.session, "vg", "o", extents=4)
+    lab.write("o", 0, b"\x11" * (64 * KIB))
+    return lab
+
+
+def snap(lab: Lab, name: str = "s", extents: int = 2) -> None:
+    snapshot.create(lab.session, "vg", "o", name, extents=extents)
+
+
+def assert_as_before(lab: Lab, vg: object, tables: object) -> None:
+    assert lab.vg == vg
+    assert lab.tables() == tables
+    assert not any(info.suspended for info in lab.mapper.devices())
+    lab.write("o", 0, b"\x22" * 512)  # Nobody is left waiting.
+
+
+@pytest.mark.parametrize("nth", range(1, 9))
+def test_a_write_that_fails_before_the_commit_takes_all_back(busy: Lab, nth: int) -> None:
+    vg, tables = busy.vg, busy.tables()
+    for device in busy.devices.values():
+        device.fail_nth("write", nth)
+    try:
+        snap(busy)
+    except UlvmError:
+        for device in busy.devices.values():
+            device.clear()
+        assert_as_before(busy, vg, tables)
+    else:
+        # Past the last write of the first PV, or one of several areas failed: the other counts.
+        for device in busy.devices.values():
+            device.clear()
+        assert busy.vg.snapshot_of("s") is not None
+        assert busy.read("s", 0, 512) == b"\x11" * 512
+
+
+def test_a_table_that_is_refused_takes_all_back(busy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    vg, tables = busy.vg, busy.tables()
+    real = busy.mapper.load
+    loads = []
+
+    def load(device: str, table: object, *, read_only: bool = False) -> object:
+        loads.append(device)
+        if len(loads) == 4:
+            raise RefusedError("no room for this table")
+        return real(device, table, read_only=read_only)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(busy.mapper, "load", load)
+    with pytest.raises(RefusedError, match="no room"):
+        snap(busy)
+    monkeypatch.undo()
+    assert_as_before(busy, vg, tables)
+
+
+def test_an_edit_that_is_refused_changes_nothing(busy: Lab) -> None:
+    snap(busy)
+    contents, tables = busy.contents(), busy.tables()
+    for refused in (
+        lambda: snapshot.create(busy.session, "vg", "s", "t", extents=2),
+        lambda: snap(busy, extents=10**6),
+        lambda: snapshot.create(busy.session, "vg", "o", "t", extents=2, chunk_size=7),
+        lambda: lv.create(busy.session, "vg", "o", extents=1),
+        lambda: lv.create(busy.session, "vg", "pvmove0", extents=1),
+        lambda: lv.create(busy.session, "vg", "big", extents=10**6),
+        lambda: lv.create(busy.session, "nosuch", "x", extents=1),
+        lambda: lv.extend(busy.session, "vg", "o", 8),
+        lambda: lv.extend(busy.session, "vg", "nosuch", 8),
+        lambda: lv.reduce(busy.session, "vg", "o", 1),
+        lambda: lv.rename(busy.session, "vg", "o", "s"),
+        lambda: lv.remove(busy.session, "vg", "o"),
+        lambda: lv.set_writable(busy.session, "vg", "o", True),
+        lambda: merge.start(busy.session, "vg", "o"),
+    ):
+        with pytest.raises(UlvmError):
+            refused()
+        assert (busy.contents(), busy.tables()) == (contents, tables)
+
+
+def test_a_lock_may_be_taken_again_inside(lab: Lab) -> None:
+    with lab.session.lock("vg"), lab.session.lock("vg"):
+        lv.create(lab.session, "vg", "x", extents=1)
+    with lab.session.lock("vg"):
+        pass
+    assert lab.vg.lv("x") is not None
+
+
+def test_resolving(busy: Lab) -> None:
+    assert busy.session.resolve_lv("/dev/mapper/vg-o") == ("vg", "o")
+    snap(busy)
+    for text in ("vg/nosuch", "vg/snapshot0"):
+        with pytest.raises(NotFoundError, match='Failed to find logical volume "vg/'):
+            busy.session.resolve_lv(text)
+    with pytest.raises(NotFoundError) as caught:
+        busy.session.resolve_lv("nosuch/o")
+    assert caught.value.message.splitlines() == [
+        'Volume group "nosuch" not found',
+        "Cannot process volume group nosuch",
+    ]
+
+
+def test_what_a_dead_command_left_suspended_is_resumed_by_the_next(busy: Lab) -> None:
+    busy.mapper.suspend("vg-o", lockfs=False)
+    lv.create(busy.session, "vg", "x", extents=1)
+    assert not any(info.suspended for info in busy.mapper.devices())
+    assert any("left half-way" in text for text in busy.heard.warned)
+
+
+def test_devices_of_a_commit_whose_swap_died_are_brought_to_the_metadata(busy: Lab) -> None:
+    """The metadata know the snapshot, the devices do not yet: a kill between commit and resume."""
+    mapper = busy.mapper
+    busy.session.mapper = type(mapper)(open_file=busy.open)  # Commits where nothing is active.
+    snap(busy)
+    busy.session.mapper.shutdown()
+    busy.session.mapper = mapper
+    mapper.suspend("vg-o", lockfs=False)
+    with busy.session.lock("vg"):
+        busy.session.vg_for_change("vg")
+    busy.write("o", 0, b"\x22" * 512)
+    assert busy.read("s", 0, 512) == b"\x11" * 512
+
+
+def test_a_merge_from_begin_to_end(busy: Lab) -> None:
+    snap(busy)
+    busy.write("o", 0, b"\x22" * (32 * KIB))
+    assert merge.start(busy.session, "vg", "s") == ("o", merge.Started.RUNNING)
+    assert merge.poll(busy.session, "vg", "o")
+    assert busy.read("o", 0, 64 * KIB) == b"\x11" * (64 * KIB)
+    assert [v.name for v in busy.vg.lvs] == ["o"]
+    assert busy.heard.said[-3:] == [
+        "vg/o: Merged: 100.00%",
+        "Merge of snapshot into logical volume vg/o has finished.",
+        'Logical volume "s" successfully removed.',
+    ]
+    assert not merge.poll(busy.session, "vg", "o")
+
+
+def test_a_merge_of_an_inactive_origin_waits(busy: Lab) -> None:
+    snap(busy)
+    busy.write("o", 0, b"\x22" * (32 * KIB))
+    lv.deactivate(busy.session, "vg", "o")
+    assert merge.start(busy.session, "vg", "s") == ("o", merge.Started.ORIGIN_IS_INACTIVE)
+    assert not merge.poll(busy.session, "vg", "o")
+    lv.activate(busy.session, "vg", "o")
+    assert merge.poll(busy.session, "vg", "o")
+    assert busy.read("o", 0, 512) == b"\x11" * 512
+
+
+def test_a_merge_whose_origin_is_renamed_is_finished(busy: Lab) -> None:
+    snap(busy)
+    merge.start(busy.session, "vg", "s")
+    lv.rename(busy.session, "vg", "o", "p")
+    assert merge.poll(busy.session, "vg", "p")
+    assert [v.name for v in busy.vg.lvs] == ["p"]
+
+
+def test_how_long_writers_waited_is_told(busy: Lab) -> None:
+    made = snapshot.create(busy.session, "vg", "o", "s", extents=2)
+    assert made.report.suspended_seconds > 0
+    assert made.report.left == []
+
+
+def test_a_store_larger_than_of_use_is_cut(busy: Lab) -> None:
+    snapshot.create(busy.session, "vg", "o", "s", extents=20)
+    most = edit.cow_max_extents(busy.vg, "o", 8)
+    cow = busy.vg.lv("s")
+    assert cow is not None
+    assert cow.extent_count == most
+    assert busy.heard.said == [
+        "Reducing COW size 1.25 MiB down to maximum usable size 320.00 KiB."
+    ]  # fmt: skip
