@@ -196,8 +196,7 @@ def _overwritten(
     if state is not None and state.open_count:
         raise BusyError(f"{name} is in use: unmount or close it first.")
     with deferred():
-        if state is None:
-            lvm_lv.activate(session, vg.name, lv_name)
+        lvm_lv.activate(session, vg.name, lv_name)  # also one that is active, but half-way
         lvm_lv.change_tags(session, vg.name, lv_name, add=(RESTORING_TAG,))
     yield _Target(vg.name, lv_name, room)
     with deferred():

@@ -201,8 +201,9 @@ class Session:
         if dm is None:
             return
         prefix = LVM_UUID_PREFIX + vg.uuid.replace("-", "")
-        if any(info.suspended and info.uuid.startswith(prefix) for info in dm.devices()):
-            self.warn(f"Volumes of {vg.name} were left suspended; bringing them to the metadata.")
+        ours = [info for info in dm.devices() if info.uuid.startswith(prefix)]
+        if any(info.suspended or not info.live_table for info in ours):
+            self.warn(f"Volumes of {vg.name} were left half-way; bringing them to the metadata.")
             self.activator.refresh(vg)
 
     def change_vg(
