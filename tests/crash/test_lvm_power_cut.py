@@ -95,11 +95,11 @@ def merging(vg: VolumeGroup) -> bool:
 
 def test_a_snapshot_is_made_and_its_origin_changes(tmp_path: Path) -> None:
     play = Play(tmp_path)
-    # An older store lies where the new one will be.
-    snapshot.create(play.lab.session, "vg", "o", "older", extents=2)
+    # Where the new store will be lies an older one, with another past of the origin.
     play.lab.write("o", 40 * BLOCK, NEW * 4)
-    lv.remove(play.lab.session, "vg", "older")
+    snapshot.create(play.lab.session, "vg", "o", "older", extents=2)
     play.lab.write("o", 40 * BLOCK, OLD * 4)
+    lv.remove(play.lab.session, "vg", "older")
     play.record()
     snapshot.create(play.lab.session, "vg", "o", "s", extents=2)
     play.mark("made")

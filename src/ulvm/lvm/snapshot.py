@@ -1,7 +1,7 @@
 """Snapshots: how one comes into being (lvcreate -s).
 
     1 allocate the COW's extents                      metadata.edit, nothing visible
-    2 zero the COW's first chunk on the PVs, flush    the extents belong to nobody
+    2 zero the COW's header and first area, flush     the extents belong to nobody
     3 precommit; load tables; suspend the origin      file systems frozen, writes held back
     4 commit                                          the snapshot exists
     5 resume snapshot, then origin                    from here on every write copies out first
@@ -9,8 +9,10 @@
 Crash argument. Up to 4 there is no snapshot, and the extents are free. After it the store is an
 empty one whose header the kernel, or ulvm, writes at the first activation: a power cut anywhere
 after 4 leaves a snapshot equal to its origin, since no write of the origin passed between 3 and
-5. If only this process or the daemon dies between 3 and 5, the origin stays suspended until the
-devices have been brought to the metadata (activation.activate).
+5. Records that an older store left in the same extents cannot come back, since area 0 is empty
+before a header can say that it counts. If only this process or the daemon dies between 3 and 5,
+the origin stays suspended until the devices have been brought to the metadata
+(activation.activate).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import NamedTuple
 
 from ulvm.activation.activate import SwapReport
 from ulvm.errors import NotFoundError
-from ulvm.lvm.extents import ZEROED, wipe_new
+from ulvm.lvm.extents import wipe_new
 from ulvm.lvm.lv import get, pv_uuids_of
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
@@ -92,7 +94,9 @@ def create(
 
     def wipe(vg: VolumeGroup) -> None:
         assert chosen is not None
-        wipe_new(session, vg, get(vg, chosen), zero_bytes=max(ZEROED, chunk_size * SECTOR))
+        # LVM wipes the header alone, and the kernel area 0 after it has written a header: cut in
+        # between, the records of an older store would count.
+        wipe_new(session, vg, get(vg, chosen), zero_bytes=2 * chunk_size * SECTOR)
 
     changed = session.change_vg(vg_name, add, before_commit=wipe)
     assert chosen is not None

@@ -154,8 +154,10 @@ class PersistentStore(ExceptionStore):
         if self.cow.size < 2 * self._chunk_bytes:
             raise TableError("Failed to read snapshot metadata", errno=errno.EIO)
         try:
-            self._write_header(valid=1)
+            # The header last: with it what lies in area 0 counts.
             self.cow.write_zeroes(self._area_offset(0), self._chunk_bytes)
+            self._barrier()
+            self._write_header(valid=1)
         except DeviceError as error:
             raise TableError(
                 f"Failed to read snapshot metadata: {error}", errno=errno.EIO
