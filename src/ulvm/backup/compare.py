@@ -8,10 +8,14 @@ import numpy as np
 
 __all__ = ["data_runs", "is_zero", "same"]
 
+_GLANCE = 512
+"""Words looked at first: data show themselves early as a rule."""
+
 
 def is_zero(buffer: memoryview) -> bool:
     """Whether all bytes are zero."""
-    return not np.frombuffer(buffer, dtype=np.uint64).any()
+    words = np.frombuffer(buffer, dtype=np.uint64)
+    return not (words[:_GLANCE].any() or words.any())
 
 
 def same(one: memoryview, other: memoryview) -> bool:
