@@ -209,6 +209,24 @@ def test_a_snapshot_half_made_by_a_dead_command_is_finished(vg: UlvmHost) -> Non
     assert vg.path("vg/snap").read_bytes()[:3000] == b"old" * 1000
 
 
+def test_a_merge_ends_although_all_who_waited_for_it_were_killed(vg: UlvmHost) -> None:
+    vg.run("lvcreate -s -l 100%ORIGIN -n snap vg/lv")
+    with open(vg.path("vg/lv"), "r+b", buffering=0) as stream:
+        for _ in range(16):
+            stream.write(os.urandom(MIB))
+    command = vg.start("lvconvert --merge vg/snap")
+    assert command.stdout is not None
+    assert command.stdout.readline() == "  Merging of volume vg/snap started.\n"
+    command.kill()
+    command.communicate()
+    os.kill(vg.daemon_pid(), signal.SIGKILL)
+    wait_until(
+        lambda: vg.run("lvs --noheadings -o lv_name,lv_attr vg").stdout.split()
+        == ["lv", "-wi-a-----"]
+    )
+    assert vg.path("vg/lv").read_bytes() == bytes(16 * MIB)
+
+
 def test_what_dmsetup_suspends_stays_so(vg: UlvmHost) -> None:
     vg.run("dmsetup suspend vg-lv")
     time.sleep(0.5)

@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ulvm.activation.names import LVM_UUID_PREFIX, split_dm_name
+from ulvm.activation.names import LVM_UUID_PREFIX, is_top_level, split_dm_name
 from ulvm.activation.status import parse_snapshot_status
 from ulvm.daemon.client import CONTROL_SOCKET, NBD_SOCKET
 from ulvm.daemon.control import Connection, ControlServer
@@ -122,6 +122,8 @@ class Service:
         self._monitor.start()
         if suspended:
             self._abandoned(suspended)
+        if state is not None:
+            self._see_merges_through()
 
     def stop(self) -> None:
         """Take everything down; what was not flushed is, and the state is dropped."""
@@ -172,15 +174,28 @@ class Service:
             self.mapper.resume(device.name)
         for vg in sorted(groups):
             log.warning("volumes of %s were left suspended; bringing them to the metadata", vg)
-            self._repairs = [p for p in self._repairs if p.poll() is None]
-            process = subprocess.Popen(
-                self._host.command("vgchange", "--refresh", vg),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            self._repairs.append(process)
+            self._spawn("vgchange", "--refresh", vg)
+
+    def _see_merges_through(self) -> None:
+        """Who waited for the end of a merge may have been killed with the last daemon."""
+        for device in self.mapper.all_mapped():
+            targets = device.live.targets if device.live is not None else ()
+            merging = any(target.type_name == "snapshot-merge" for target in targets)
+            if merging and is_top_level(device.uuid):
+                vg, lv, _ = split_dm_name(device.name)
+                self._spawn("lvpoll", f"{vg}/{lv}")
+
+    def _spawn(self, *words: str) -> None:
+        """Run an ulvm command beside us; `stop` waits for its end."""
+        self._repairs = [p for p in self._repairs if p.poll() is None]
+        process = subprocess.Popen(
+            self._host.command(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._repairs.append(process)
 
     # -- requests ---------------------------------------------------------------------------
 
