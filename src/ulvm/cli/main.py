@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             click.echo(_overview())
             return 0
         words = [words[1], "--help"]
-    if words[0] in ("--version", "version"):
+    if words[0] in ("--version", "version") or words[1:2] == ["--version"]:
         click.echo(f"ulvm {ulvm.__version__}")
         return 0
     name, *arguments = words

@@ -1,0 +1,62 @@
+"""Sizes as LVM2 writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ulvm.errors import UsageError
+from ulvm.report.units import parse_units
+from ulvm.units import display_size
+
+GIB = 1 << 21  # sectors
+MIB = 1 << 11
+
+
+@pytest.mark.parametrize(
+    ("units", "sectors", "text"),
+    [
+        ("r", 65536, "32.00m"),
+        ("r", 5 * GIB, "5.00g"),
+        ("r", 5 * GIB - 4 * MIB, "<5.00g"),
+        ("h", 5 * GIB - 4 * MIB, "5.00g"),
+        ("r", 8, "4.00k"),
+        ("r", 0, "0 "),
+        ("m", 0, "0m"),
+        ("s", 65536, "65536S"),
+        ("s", 0, "0S"),
+        ("b", 65536, "33554432B"),
+        ("k", 65536, "32768.00k"),
+        ("K", 65536, "33554.43K"),
+        ("g", 3 * MIB, "0.00g"),
+        ("M", 65536, "33.55M"),
+        ("H", 65536, "33.55M"),
+        ("t", 5 * GIB, "0.00t"),
+    ],
+)
+def test_sizes(units: str, sectors: int, text: str) -> None:
+    assert parse_units(units).text(sectors) == text
+
+
+def test_without_suffix() -> None:
+    assert parse_units("m", suffix=False).text(65536) == "32.00"
+    assert parse_units("b", suffix=False).text(1) == "512"
+
+
+@pytest.mark.parametrize("units", ["", "q", "mm"])
+def test_other_units_are_refused(units: str) -> None:
+    with pytest.raises(UsageError, match="Invalid argument for --units"):
+        parse_units(units)
+
+
+@pytest.mark.parametrize(
+    ("sectors", "text"),
+    [
+        (8192, "4.00 MiB"),
+        (5 * GIB - 8192, "<5.00 GiB"),
+        (3, "1.50 KiB"),
+        (1024 * GIB, "1.00 TiB"),
+        (2466250, "<1.18 GiB"),
+    ],
+)
+def test_sizes_in_messages(sectors: int, text: str) -> None:
+    assert display_size(sectors) == text
