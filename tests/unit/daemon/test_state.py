@@ -1,0 +1,48 @@
+"""The state file: whole or not at all, and worth nothing after a boot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ulvm.daemon.state import STATE_FILE, drop_state, read_state, write_state
+
+DEVICES = [{"name": "a", "uuid": "", "minor": 0}]
+
+
+def test_written_read_and_dropped(tmp_path: Path) -> None:
+    assert read_state(tmp_path) is None
+    write_state(tmp_path, DEVICES)
+    state = read_state(tmp_path)
+    assert state is not None
+    assert state["devices"] == DEVICES
+    assert (tmp_path / STATE_FILE).stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == [STATE_FILE]
+    drop_state(tmp_path)
+    drop_state(tmp_path)
+    assert read_state(tmp_path) is None
+
+
+def test_without_devices_there_is_nothing_to_bring_back(tmp_path: Path) -> None:
+    write_state(tmp_path, [])
+    assert read_state(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "change", [{"boot_id": "another"}, {"version": 99}, {"devices": None}, {"boot_id": None}]
+)
+def test_a_state_of_another_boot_or_version_is_ignored(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    write_state(tmp_path, DEVICES)
+    path = tmp_path / STATE_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert read_state(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
+def test_what_is_no_state_is_ignored(tmp_path: Path, text: str) -> None:
+    (tmp_path / STATE_FILE).write_text(text)
+    assert read_state(tmp_path) is None
