@@ -268,6 +268,10 @@ class Activator:
         by_rank = sorted(wanted, key=lambda d: d.rank)
         begun = 0.0
         try:
+            for device in wanted:
+                if device.uuid in present and present[device.uuid].inactive_table:
+                    # Of a command that died. A snapshot's would stand in the way of its like.
+                    self._dm.clear(device.uuid)
             for device in new:
                 self._create(device, numbers)
                 made.append(device.uuid)

@@ -195,6 +195,24 @@ def test_refresh_finishes_what_a_dead_command_began(lab: Lab) -> None:
     assert lab.read("snap", 0) == bytes(4096)
 
 
+def test_refresh_finishes_what_died_after_loading(lab: Lab) -> None:
+    lab.linear("base", 4)
+    lab.activator.activate(lab.vg, "base")
+    new = lab.snapshot("base", "snap", 2)
+    for device in plan_lv(new, "base", lab.paths.get):
+        if device.name != "vg-base":
+            lab.dm.create(device.name, device.uuid)
+        lab.dm.load(device.name, device.table)
+        if device.name in ("vg-base-real", "vg-snap-cow"):
+            lab.dm.resume(device.name)
+    lab.dm.suspend("vg-base")
+    lab.activator.refresh(lab.vg)
+    assert not lab.suspended()
+    assert not any(info.inactive_table for info in lab.dm.devices())
+    lab.write("base", 0, 5)
+    assert lab.read("snap", 0) == bytes(4096)
+
+
 def test_refresh_goes_back_to_the_old_metadata_if_they_count(lab: Lab) -> None:
     lab.linear("base", 4)
     lab.activator.activate(lab.vg, "base")
