@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from ulvm.errors import BusyError, FormatError, NotFoundError, TableError, UlvmE
 __all__ = ["dmsetup"]
 
 _FAILED = 1
+_RETRIES, _RETRY_SECONDS = 25, 0.2
+"""Of `remove --retry`, as libdevmapper."""
 _DEFAULT_COLUMNS = "name,major,minor,attr,open,segments,events,uuid"
 
 
@@ -269,7 +272,7 @@ def _each(kind: str, work: Callable[[DaemonClient, str, _Options], object]) -> C
 
 
 def _remove(client: DaemonClient, name: str, options: _Options) -> None:
-    attempts = 25 if options.retry else 1
+    attempts = _RETRIES if options.retry else 1
     for left in reversed(range(attempts)):
         try:
             client.remove(name, force=options.force, retry=options.retry)
@@ -277,7 +280,7 @@ def _remove(client: DaemonClient, name: str, options: _Options) -> None:
         except BusyError:
             if not left:
                 raise
-            client.wait(name, timeout=0.2)
+            time.sleep(_RETRY_SECONDS)
 
 
 def _remove_all(context: Context, options: _Options) -> None:

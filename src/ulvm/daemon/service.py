@@ -324,11 +324,14 @@ class Service:
             "fuse_problem": self._fuse_problem,
             "log": str(self._run_dir / LOG_FILE),
             "in_use": self._in_use(),
-            "volumes": [self._volume(device) for device in self.mapper.all_mapped()],
+            "volumes": [v for d in self.mapper.all_mapped() if (v := self._volume(d))],
         }
 
-    def _volume(self, device: MappedDevice) -> dict[str, Any]:
-        lines = self.mapper.status(device.name)
+    def _volume(self, device: MappedDevice) -> dict[str, Any] | None:
+        try:
+            lines = self.mapper.status(device.name)
+        except NotFoundError:
+            return None  # removed a moment ago
         status = parse_snapshot_status(lines[0]) if lines else None
         return {
             "name": export_names(device)[0],
