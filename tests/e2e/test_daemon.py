@@ -221,8 +221,9 @@ def test_a_merge_ends_although_all_who_waited_for_it_were_killed(vg: UlvmHost) -
     command.communicate()
     os.kill(vg.daemon_pid(), signal.SIGKILL)
     wait_until(
-        lambda: vg.run("lvs --noheadings -o lv_name,lv_attr vg").stdout.split()
-        == ["lv", "-wi-a-----"]
+        lambda: (
+            vg.run("lvs --noheadings -o lv_name,lv_attr vg").stdout.split() == ["lv", "-wi-a-----"]
+        )
     )
     assert vg.path("vg/lv").read_bytes() == bytes(16 * MIB)
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ulvm.errors import RefusedError
 from ulvm.report.fields import FIELDS, PREFIXES, Field
 
-__all__ = [
-    "DEFAULTS",
-    "ReportKind",
-    "choose",
-    "columns_to_drop",
-    "find_field",
-    "rows_of",
-    "sort_keys",
-]
+__all__ = ["DEFAULTS", "ReportKind", "choose", "find_field", "sort_keys"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportKind:
-    """`prefix` of its own fields, which may be left out; `groups`: whose fields `all` stands for."""
+    """`prefix` of its own fields, which may be left out; `groups` whose fields mean something."""
 
     name: str
     prefix: str
@@ -39,9 +31,9 @@ DEFAULTS = {
         "mirror_log,copy_percent,convert_lv",
         "lv_name,vg_name,seg_count,lv_attr,lv_size,lv_major,lv_minor,lv_kernel_major,"
         "lv_kernel_minor,pool_lv,origin,data_percent,metadata_percent,move_pv,copy_percent,"
-        "mirror_log,convert_lv,lv_uuid,lv_profile",
+        "mirror_log,convert_lv,lv_uuid",
         "vg_name,lv_name",
-        ("lv",),
+        ("lv", "seg", "vg"),
     ),
     "seg": ReportKind(
         "seg",
@@ -66,19 +58,10 @@ DEFAULTS = {
         "pv_name,vg_name,pv_fmt,pv_attr,pv_size,pv_free",
         "pv_name,vg_name,pv_fmt,pv_attr,pv_size,pv_free,dev_size,pv_uuid",
         "pv_name",
-        ("pv",),
+        ("pv", "pvseg", "vg", "lv", "seg"),
     ),
 }
 
-
-_ALL = {
-    "lv_all": ("lv",),
-    "seg_all": ("seg",),
-    "vg_all": ("vg",),
-    "pv_all": ("pv",),
-    "pvseg_all": ("pvseg",),
-}
-_DEVICES = {"pv", "pvseg"}
 
 _BY_NAME = {name.replace("_", ""): field for name, field in FIELDS.items()}
 
@@ -97,16 +80,14 @@ def find_field(name: str, prefix: str = "") -> Field | None:
 def _parse(text: str, kind: ReportKind) -> list[Field]:
     found: list[Field] = []
     for word in text.split(","):
-        name = word.strip().lower()
-        if not name:
+        if not word.strip():
             continue
-        if name == "all" or name.endswith("_all"):
-            groups = kind.groups if name == "all" else _ALL.get(name, ())
+        if word.strip().lower() in ("all", f"{kind.prefix}all"):
+            groups = kind.groups if word.strip().lower() == "all" else kind.groups[:1]
             found += [f for f in FIELDS.values() if f.group in groups]
-            if groups:
-                continue
-        field = find_field(name, kind.prefix)
-        if field is None:
+            continue
+        field = find_field(word, kind.prefix)
+        if field is None or field.group not in kind.groups:
             raise RefusedError(f"{_help(kind)}\nUnrecognised field: {word.strip()}")
         found.append(field)
     return found
@@ -121,45 +102,20 @@ def _help(kind: ReportKind) -> str:
 
 
 def choose(kind: ReportKind, options: Sequence[str], *, verbose: bool) -> list[Field]:
-    """The columns for the values of -o, in their order; one named twice stands twice. RefusedError
-    (exit code 5) for an unknown field, as LVM."""
+    """The columns for the values of -o, in their order; a column stands once. RefusedError (exit
+    code 5) for an unknown field, as LVM."""
     fields = _parse(kind.verbose if verbose else kind.columns, kind)
     replaced = False
     for option in options:
-        sign = option[:1] if option[:1] in ("+", "-", "#") else ""
+        sign = option[:1] if option[:1] in "+-#" else ""
         chosen = _parse(option[len(sign) :], kind)
         if sign == "-":
             fields = [f for f in fields if f not in chosen]
         elif sign == "+" or replaced:
             fields += chosen
-        elif sign == "":
+        else:
             fields, replaced = chosen, True
-    return fields
-
-
-def columns_to_drop(kind: ReportKind, options: Sequence[str]) -> list[Field] | None:
-    """Columns that are left out when all their values are blank (`-o#`); None: any column."""
-    named = [option[1:] for option in options if option.startswith("#")]
-    if not named:
-        return []
-    return _parse(",".join(named), kind) or None
-
-
-def rows_of(kind: ReportKind, fields: Iterable[Field]) -> str:
-    """What the report has a row for: lv, seg, vg, pv or pvseg. RefusedError if that would be
-    volumes and devices at once."""
-    groups = {field.group for field in fields}
-    if kind.name != "pv" and groups & {"lv", "seg"} | ({"lv"} & {kind.name}) and groups & _DEVICES:
-        raise RefusedError(
-            "Can't report LV and PV fields at the same time in report type "
-            f'"{kind.prefix.rstrip("_")}".'
-        )
-    if kind.name == "pv":
-        return "pvseg" if groups & {"pvseg", "lv", "seg"} else "pv"
-    if kind.name == "vg":
-        order = ("pvseg", "pv", "seg", "lv")
-        return next((group for group in order if group in groups), "vg")
-    return "seg" if "seg" in groups or kind.name == "seg" else "lv"
+    return list(dict.fromkeys(fields))
 
 
 def sort_keys(kind: ReportKind, option: str | None) -> list[tuple[Field, bool]]:
