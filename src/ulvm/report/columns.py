@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ulvm.errors import RefusedError
 from ulvm.report.fields import FIELDS, PREFIXES, Field
 
-__all__ = ["DEFAULTS", "ReportKind", "choose", "find_field", "sort_keys"]
+__all__ = [
+    "DEFAULTS",
+    "ReportKind",
+    "choose",
+    "compacted",
+    "find_field",
+    "rows_of",
+    "sort_keys",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportKind:
-    """`prefix` of its own fields, which may be left out; `groups` whose fields mean something."""
+    """`prefix` of its own fields, which may be left out; `groups` that `all` stands for."""
 
     name: str
     prefix: str
@@ -21,6 +29,17 @@ class ReportKind:
     verbose: str
     sort: str
     groups: tuple[str, ...]
+
+    def with_settings(self, setting: Callable[[str, str], str]) -> ReportKind:
+        """With the columns and the order that a configuration file gives (`report/lvs_cols`);
+        `setting` gets a path and a default."""
+        section = f"report/{self.name}s"
+        return replace(
+            self,
+            columns=setting(f"{section}_cols", self.columns),
+            verbose=setting(f"{section}_cols_verbose", self.verbose),
+            sort=setting(f"{section}_sort", self.sort),
+        )
 
 
 DEFAULTS = {
@@ -31,9 +50,9 @@ DEFAULTS = {
         "mirror_log,copy_percent,convert_lv",
         "lv_name,vg_name,seg_count,lv_attr,lv_size,lv_major,lv_minor,lv_kernel_major,"
         "lv_kernel_minor,pool_lv,origin,data_percent,metadata_percent,move_pv,copy_percent,"
-        "mirror_log,convert_lv,lv_uuid",
+        "mirror_log,convert_lv,lv_uuid,lv_profile",
         "vg_name,lv_name",
-        ("lv", "seg", "vg"),
+        ("lv", "vg"),
     ),
     "seg": ReportKind(
         "seg",
@@ -58,10 +77,19 @@ DEFAULTS = {
         "pv_name,vg_name,pv_fmt,pv_attr,pv_size,pv_free",
         "pv_name,vg_name,pv_fmt,pv_attr,pv_size,pv_free,dev_size,pv_uuid",
         "pv_name",
-        ("pv", "pvseg", "vg", "lv", "seg"),
+        ("pv",),
     ),
 }
 
+
+_ALL = {
+    "lv_all": ("lv",),
+    "seg_all": ("seg",),
+    "vg_all": ("vg",),
+    "pv_all": ("pv",),
+    "pvseg_all": ("pvseg",),
+}
+_DEVICES = {"pv", "pvseg"}
 
 _BY_NAME = {name.replace("_", ""): field for name, field in FIELDS.items()}
 
@@ -80,14 +108,16 @@ def find_field(name: str, prefix: str = "") -> Field | None:
 def _parse(text: str, kind: ReportKind) -> list[Field]:
     found: list[Field] = []
     for word in text.split(","):
-        if not word.strip():
+        name = word.strip().lower()
+        if not name:
             continue
-        if word.strip().lower() in ("all", f"{kind.prefix}all"):
-            groups = kind.groups if word.strip().lower() == "all" else kind.groups[:1]
+        if name == "all" or name.endswith("_all"):
+            groups = kind.groups if name == "all" else _ALL.get(name, ())
             found += [f for f in FIELDS.values() if f.group in groups]
-            continue
-        field = find_field(word, kind.prefix)
-        if field is None or field.group not in kind.groups:
+            if groups:
+                continue
+        field = find_field(name, kind.prefix)
+        if field is None:
             raise RefusedError(f"{_help(kind)}\nUnrecognised field: {word.strip()}")
         found.append(field)
     return found
@@ -102,20 +132,43 @@ def _help(kind: ReportKind) -> str:
 
 
 def choose(kind: ReportKind, options: Sequence[str], *, verbose: bool) -> list[Field]:
-    """The columns for the values of -o, in their order; a column stands once. RefusedError (exit
-    code 5) for an unknown field, as LVM."""
+    """The columns for the values of -o, in their order; one named twice stands twice. RefusedError
+    (exit code 5) for an unknown field, as LVM."""
     fields = _parse(kind.verbose if verbose else kind.columns, kind)
     replaced = False
     for option in options:
-        sign = option[:1] if option[:1] in "+-#" else ""
+        sign = option[:1] if option[:1] in ("+", "-", "#") else ""
         chosen = _parse(option[len(sign) :], kind)
         if sign == "-":
             fields = [f for f in fields if f not in chosen]
         elif sign == "+" or replaced:
             fields += chosen
-        else:
+        elif sign == "":
             fields, replaced = chosen, True
-    return list(dict.fromkeys(fields))
+    return fields
+
+
+def compacted(kind: ReportKind, options: Sequence[str]) -> list[Field]:
+    """Columns of `-o#`, left out when they are blank in all rows."""
+    return _parse(",".join(option[1:] for option in options if option[:1] == "#"), kind)
+
+
+def rows_of(kind: ReportKind, fields: Iterable[Field]) -> str:
+    """What the report has a row for: lv, seg, vg, pv or pvseg. RefusedError if that would be
+    volumes and devices at once."""
+    groups = {field.group for field in fields}
+    of_volumes = kind.name in ("lv", "seg") or bool(groups & {"lv", "seg"})
+    if kind.name != "pv" and of_volumes and groups & _DEVICES:
+        raise RefusedError(
+            "Can't report LV and PV fields at the same time in report type "
+            f'"{kind.prefix.rstrip("_")}".'
+        )
+    if kind.name == "pv":
+        return "pvseg" if groups & {"pvseg", "lv", "seg"} else "pv"
+    if kind.name == "vg":
+        order = ("pvseg", "pv", "seg", "lv")
+        return next((group for group in order if group in groups), "vg")
+    return "seg" if "seg" in groups or kind.name == "seg" else "lv"
 
 
 def sort_keys(kind: ReportKind, option: str | None) -> list[tuple[Field, bool]]:

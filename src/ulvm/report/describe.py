@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from ulvm.activation.activate import LvState
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.report.attributes import percent
+from ulvm.report.lv_fields import READ_AHEAD
 from ulvm.report.rows import Row
 from ulvm.units import SECTOR, display_size
 from ulvm.vgstore.scan import Scan
@@ -29,8 +30,6 @@ __all__ = [
 ]
 
 States = Mapping[str, LvState]
-_READ_AHEAD = 256
-"""Sectors: what the kernel gives a device of its own accord."""
 
 
 def _lv(label: str, value: object) -> str:
@@ -81,7 +80,7 @@ def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str
     read_ahead = "auto" if lv.read_ahead is None else max(lv.read_ahead, 0)
     yield _lv("Read ahead sectors", read_ahead)
     if state is not None:
-        yield _lv("- currently set to", _READ_AHEAD)
+        yield _lv("- currently set to", READ_AHEAD)
         yield _lv("Block device", f"{state.info.major}:{state.info.minor}")
     yield " "
 
@@ -148,7 +147,7 @@ def vg_lines(scan: Scan, vg: VolumeGroup, states: States) -> Iterator[str]:
     yield _vg("System ID", vg.system_id or "")
     yield _vg("Format", "lvm2")
     yield _vg("Metadata Areas", areas)
-    yield _vg("Metadata Sequence No", f" {vg.seqno}".strip())
+    yield _vg("Metadata Sequence No", vg.seqno)
     yield _vg("VG Access", access)
     yield _vg("VG Status", "/".join(status) or "NOT resizable")
     yield _vg("MAX LV", vg.max_lv)

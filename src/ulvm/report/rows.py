@@ -15,7 +15,7 @@ from ulvm.metadata.model import (
 )
 from ulvm.vgstore.scan import PvDevice, Scan
 
-__all__ = ["Row", "lv_rows", "pv_rows", "vg_rows"]
+__all__ = ["Row", "lv_rows", "pv_rows", "vg_lv_rows", "vg_rows"]
 
 States = Mapping[str, Mapping[str, LvState]]
 """Active volumes by VG and name."""
@@ -65,6 +65,15 @@ def lv_rows(
                 continue
             for segment in lv.segments:
                 yield Row(scan, vg, lv, segment, active.get(lv.name))
+
+
+def vg_lv_rows(
+    scan: Scan, groups: Iterable[VolumeGroup], states: States, *, by_segment: bool
+) -> Iterator[Row]:
+    """Rows of the VGs' volumes; one with blanks for a VG that has none."""
+    for vg in groups:
+        found = list(lv_rows(scan, [vg], states, hidden=False, by_segment=by_segment))
+        yield from found or [Row(scan, vg)]
 
 
 def pv_rows(scan: Scan, *, by_segment: bool = False) -> Iterator[Row]:

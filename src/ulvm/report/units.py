@@ -2,10 +2,12 @@
 
 h H   human, powers of 1024 or of 1000       r R   the same, `<` where rounding went up
 b s   bytes, sectors                         k m g t p e   1024       K M G T P E   1000
+4m    in units of 4 MiB, which are called U
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ulvm.errors import UsageError
@@ -22,11 +24,17 @@ class SizeFormat:
 
     unit: str = "r"
     suffix: bool = True
+    factor: int = 0
+    """Of the unit, if a number stood before the letter."""
+    binary: bool = False
+    """Yes and no as 1 and 0, unknown as -1 (--binary)."""
 
     def text(self, sectors: int) -> str:
         """`32.00m`, `<5.00g`, `65536S`, `0 `."""
         size = sectors * SECTOR
         human = self.unit in "hHrR"
+        if self.factor:
+            return self._in_units(size)
         if self.unit in "bBsS":
             number = size if self.unit in "bB" else sectors
             return f"{number}{self.unit.upper()}" if self.suffix else str(number)
@@ -47,6 +55,13 @@ class SizeFormat:
         number_text = f"{hundredths // 100}.{hundredths % 100:02d}"
         return ("<" if below else "") + number_text + (letter if self.suffix else "")
 
+    def _in_units(self, size: int) -> str:
+        letter = self.unit.lower()
+        base = 1000 if self.unit.isupper() else 1024
+        one = SECTOR if letter == "s" else base ** _LETTERS.index(letter)
+        hundredths = _hundredths(size, one * self.factor)
+        return f"{hundredths // 100}.{hundredths % 100:02d}" + ("U" if self.suffix else "")
+
 
 def _power(size: int, base: int) -> int:
     power = 0
@@ -59,8 +74,9 @@ def _hundredths(size: int, unit: int) -> int:
     return (size * 100 + unit // 2) // unit
 
 
-def parse_units(text: str, *, suffix: bool = True) -> SizeFormat:
+def parse_units(text: str, *, suffix: bool = True, binary: bool = False) -> SizeFormat:
     """The value of --units; UsageError."""
-    if len(text) != 1 or text.lower() not in "hrbskmgtpe":
-        raise UsageError(f"Invalid argument for --units: {text}")
-    return SizeFormat(text, suffix)
+    match = re.fullmatch(r"(?:([1-9]\d*)(?=[bskmgtpe]))?([hrbskmgtpe])", text, re.IGNORECASE)
+    if match is None:
+        raise UsageError("Invalid units specification")
+    return SizeFormat(match[2], suffix, int(match[1] or 0), binary)

@@ -31,6 +31,10 @@ MIB = 1 << 11
         ("M", 65536, "33.55M"),
         ("H", 65536, "33.55M"),
         ("t", 5 * GIB, "0.00t"),
+        ("4m", 16384, "2.00U"),
+        ("512b", 16384, "16384.00U"),
+        ("10s", 16384, "1638.40U"),
+        ("2K", 16384, "4194.30U"),
     ],
 )
 def test_sizes(units: str, sectors: int, text: str) -> None:
@@ -42,9 +46,9 @@ def test_without_suffix() -> None:
     assert parse_units("b", suffix=False).text(1) == "512"
 
 
-@pytest.mark.parametrize("units", ["", "q", "mm"])
+@pytest.mark.parametrize("units", ["", "q", "mm", "3", "0m", "4r", "-1m"])
 def test_other_units_are_refused(units: str) -> None:
-    with pytest.raises(UsageError, match="Invalid argument for --units"):
+    with pytest.raises(UsageError, match="Invalid units specification"):
         parse_units(units)
 
 
