@@ -6,17 +6,35 @@ from collections.abc import Callable, Sequence
 
 import click
 
+from ulvm.cli.syntax import no_such_syntax
 from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 
-__all__ = ["PERMISSION", "YES_NO", "OneOf", "each", "no_such_syntax", "volumes_of", "wants_active"]
+__all__ = [
+    "PERMISSION",
+    "POLICY",
+    "YES_NO",
+    "Number",
+    "OneOf",
+    "each",
+    "no_such_syntax",
+    "volumes_of",
+    "wants_active",
+]
 
 _ACTIVE_WORDS = {
     **dict.fromkeys(("y", "ay", "ey", "ly", "aay", "aey", "aly", "sy"), True),
     **dict.fromkeys(("n", "an", "en", "ln", "aln"), False),
 }
+
+
+def _invalid(param: click.Parameter | None, value: str) -> UsageError:
+    """By the first long spelling of the option."""
+    spellings = param.opts if param is not None else []
+    long = next((o for o in spellings if o.startswith("--")), "option")
+    return UsageError(f"Invalid argument for {long}: {value}")
 
 
 class OneOf(click.ParamType["str"]):
@@ -32,12 +50,30 @@ class OneOf(click.ParamType["str"]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.words:
-            option = max(param.opts, key=len) if param is not None else self.name
-            raise UsageError(f"Invalid argument for {option}: {value}")
+            raise _invalid(param, value)
         return value
 
 
+class Number(click.ParamType["int"]):
+    """A whole number, at most `most`; refused in LVM's words."""
+
+    name = "number"
+
+    def __init__(self, most: int = (1 << 32) - 1) -> None:
+        self.most = most
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        if not value.isascii() or not value.isdecimal() or int(value) > self.most:
+            raise _invalid(param, value)
+        return int(value)
+
+
 YES_NO = OneOf("y", "n")
+POLICY = OneOf("contiguous", "cling", "normal", "anywhere")
 PERMISSION = OneOf("r", "rw")
 
 
@@ -46,13 +82,6 @@ def wants_active(word: str) -> bool:
     if word not in _ACTIVE_WORDS:
         raise UsageError(f"Invalid argument for --activate: {word}")
     return _ACTIVE_WORDS[word]
-
-
-def no_such_syntax(command: str) -> UsageError:
-    """For a command line that has not what the command needs at least."""
-    return UsageError(
-        f"No command with matching syntax recognised.  Run '{command} --help' for more information."
-    )
 
 
 def each(session: Session, items: Sequence[str], work: Callable[[str], None]) -> int:

@@ -9,7 +9,7 @@ import click
 
 from ulvm.cli.arguments import volumes_of
 from ulvm.cli.context import Context, common_options
-from ulvm.errors import NotFoundError, UlvmError
+from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import vg_name
 from ulvm.report import describe
@@ -17,6 +17,10 @@ from ulvm.report.rows import pv_rows
 from ulvm.units import SECTOR, display_size
 
 __all__ = ["lvdisplay", "pvdisplay", "vgdisplay"]
+
+
+def _not_together(option: str, other: str) -> UsageError:
+    return UsageError(f"Option {option} is not allowed with option {other}")
 
 
 def _show(lines: Iterable[str]) -> None:
@@ -35,11 +39,17 @@ def lvdisplay(
     context: Context, names: tuple[str, ...], colon: bool, maps: bool, hidden: bool
 ) -> int:
     """Show logical volumes at length."""
+    if colon and maps:
+        raise _not_together("-c", "-m")
     session = context.session()
     scan = session.scan()
     volumes, failures = volumes_of(session, names or [vg.name for vg in scan.vgs])
     wanted = set(volumes)
     for vg in scan.vgs:
+        if "EXPORTED" in vg.status:
+            if names and any(volume.startswith(f"{vg.name}/") for volume in wanted):
+                failures.append(f"Volume group {vg.name} is exported")
+            continue
         states = lvm_lv.states(session, vg)
         for lv in vg.lvs:
             if f"{vg.name}/{lv.name}" not in wanted:
@@ -62,7 +72,9 @@ def lvdisplay(
 @common_options
 @click.pass_obj
 def vgdisplay(context: Context, names: tuple[str, ...], colon: bool, short: bool) -> int:
-    """Show volume groups at length."""
+    """Show volume groups at length; with -v their volumes and devices, too."""
+    if colon and short:
+        raise _not_together("-c", "-s")
     session = context.session()
     scan = session.scan()
     status = 0
@@ -82,6 +94,11 @@ def vgdisplay(context: Context, names: tuple[str, ...], colon: bool, short: bool
             _show([describe.vg_short(vg)])
         else:
             _show(describe.vg_lines(scan, vg, states))
+            if context.verbose:
+                for lv in vg.lvs:
+                    if vg.is_visible(lv):
+                        _show(describe.lv_lines(vg, lv, states))
+                _show(describe.vg_pv_lines(scan, vg))
     return status
 
 
@@ -96,6 +113,8 @@ def pvdisplay(
     context: Context, names: tuple[str, ...], colon: bool, maps: bool, short: bool
 ) -> int:
     """Show physical volumes at length."""
+    if colon and (short or maps):
+        raise _not_together("-c", "-s" if short else "-m")
     session = context.session()
     paths = [os.path.abspath(name) for name in names]
     scan = session.scan(paths)
@@ -121,5 +140,8 @@ def pvdisplay(
                 _show(describe.pv_map(own))
     missing = [name for name, path in zip(names, paths, strict=True) if path not in shown]
     for name in missing:
-        session.warn(f'Failed to find physical volume "{name}".')
+        if os.path.exists(name):
+            session.warn(f'Failed to find physical volume "{name}".')
+        else:
+            session.warn(f"Cannot use {name}: device not found")
     return 5 if missing else 0

@@ -18,6 +18,7 @@ import click
 
 import ulvm
 from ulvm.cli.context import Context
+from ulvm.cli.syntax import no_such_syntax
 from ulvm.errors import UlvmError, UsageError
 
 __all__ = ["COMMANDS", "main"]
@@ -125,10 +126,12 @@ def _run(name: str, arguments: list[str]) -> int:
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
-    except click.NoSuchOption as error:
-        click.echo(f"{name}: unrecognized option '{error.option_name}'", err=True)
+    except (click.NoSuchOption, click.BadOptionUsage) as error:
+        click.echo(f"{name}: {_option_problem(error)}", err=True)
         return _bad_line("", parsing=True)
     except click.UsageError as error:
+        if isinstance(error, click.MissingParameter) and name.startswith(("pv", "vg", "lv")):
+            return _bad_line(no_such_syntax(name).message, parsing=False)
         extra = _EXTRA.search(error.message)
         if extra is not None:
             return _bad_line(f"Command does not accept argument: {extra[1]}.", parsing=False)
@@ -150,6 +153,18 @@ def _run(name: str, arguments: list[str]) -> int:
         return 141
     finally:
         context.close()
+
+
+def _option_problem(error: click.NoSuchOption | click.BadOptionUsage) -> str:
+    """As getopt_long(3) says it."""
+    option = error.option_name
+    if isinstance(error, click.NoSuchOption):
+        return f"unrecognized option '{option}'"
+    if "requires an argument" not in error.message:
+        return f"option '{option}' doesn't allow an argument"
+    if option.startswith("--"):
+        return f"option '{option}' requires an argument"
+    return f"option requires an argument -- '{option[1:]}'"
 
 
 def _bad_line(message: str, *, parsing: bool, name: str = "") -> int:

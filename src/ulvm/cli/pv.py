@@ -7,13 +7,15 @@ from typing import Any, TypeVar
 
 import click
 
-from ulvm.cli.arguments import each
+from ulvm.cli.arguments import YES_NO, Number, OneOf, each
 from ulvm.cli.context import Context, common_options
 from ulvm.errors import UsageError
 from ulvm.lvm import pv as lvm_pv
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.metadata.layout import PvOptions
-from ulvm.units import SECTOR, display_size
+from ulvm.metadata.uuid import UUID_LEN
+from ulvm.report import describe
+from ulvm.report.rows import pv_rows
 
 __all__ = ["layout_options", "pv_options", "pvcreate", "pvremove", "pvscan"]
 
@@ -24,12 +26,12 @@ def layout_options(function: _F) -> _F:
     """The options that shape a new PV, of pvcreate, vgcreate and vgextend."""
     options = [
         click.option("--metadatasize", help="Size of a metadata area (default: to 1 MiB)."),
-        click.option("--pvmetadatacopies", "--metadatacopies", type=click.Choice(["0", "1", "2"]),
+        click.option("--pvmetadatacopies", "--metadatacopies", type=OneOf("0", "1", "2"),
                      default="1", help="Metadata areas on the PV (default 1)."),
         click.option("--dataalignment", help="Align the first extent to this (default 1m)."),
         click.option("--dataalignmentoffset", help="Shift the first extent by this."),
         click.option("--bootloaderareasize", help="Space kept free before the first extent."),
-        click.option("--labelsector", type=click.IntRange(0, 3), default=1, hidden=True),
+        click.option("--labelsector", type=Number(), default=1, hidden=True),
     ]  # fmt: skip
     for option in reversed(options):
         function = option(function)
@@ -43,6 +45,8 @@ def pv_options(values: dict[str, Any]) -> PvOptions:
         text = values[name]
         return 0 if text is None else parse_sectors(text, f"--{name}")
 
+    if values["labelsector"] > 3:
+        raise UsageError("labelsector must be less than 4.")
     return PvOptions(
         metadata_size=sectors("metadatasize"),
         metadata_copies=int(values["pvmetadatacopies"]),
@@ -58,8 +62,8 @@ def pv_options(values: dict[str, Any]) -> PvOptions:
 @click.option("-f", "--force", count=True, help="Do not ask; -ff: also a PV that a VG uses.")
 @click.option("-u", "--uuid", help="Give the PV this UUID.")
 @click.option("--norestorefile", is_flag=True, help="With --uuid: there is no backup to follow.")
-@click.option("-Z", "--zero", type=click.Choice(["y", "n"]), default="y", hidden=True)
-@click.option("-M", "--metadatatype", type=click.Choice(["lvm2", "2"]), hidden=True)
+@click.option("-Z", "--zero", type=YES_NO, default="y", hidden=True)
+@click.option("-M", "--metadatatype", type=OneOf("lvm2", "2"), hidden=True)
 @layout_options
 @common_options
 @click.pass_obj
@@ -83,6 +87,8 @@ def pvcreate(
     session = context.session()
     if uuid is not None and len(paths) != 1:
         raise UsageError("Can only set uuid on one volume at once")
+    if uuid is not None and len(uuid.replace("-", "")) != UUID_LEN:
+        raise UsageError("Couldn't read uuid: incorrect number of characters.")
     if uuid is not None and not norestorefile:
         raise UsageError("--restorefile is required with --uuid")
     options = pv_options(layout)
@@ -111,42 +117,26 @@ def pvremove(context: Context, paths: tuple[str, ...], force: int) -> int:
 
 
 @click.command()
+@click.option("-s", "--short", is_flag=True, help="Only the paths.")
+@click.option("-u", "--uuid", "uuids", is_flag=True, help="With the UUIDs.")
+@click.option("-n", "--novolumegroup", is_flag=True, help="Only those in no volume group.")
+@click.option("-e", "--exported", is_flag=True, help="Only those of exported volume groups.")
 @common_options
 @click.pass_obj
-def pvscan(context: Context) -> None:
+def pvscan(context: Context, short: bool, uuids: bool, novolumegroup: bool, exported: bool) -> None:
     """List all physical volumes."""
+    if novolumegroup and exported:
+        raise UsageError("Options -e and -n are incompatible")
     session = context.session()
-    scan = session.scan()
-    if not scan.pvs:
+    rows = list(pv_rows(session.scan()))
+    if novolumegroup:
+        session.warn("WARNING: only considering physical volumes in no volume group")
+        rows = [row for row in rows if row.vg is None]
+    if exported:
+        session.warn("WARNING: only considering physical volumes of exported volume group(s)")
+        rows = [row for row in rows if row.vg is not None and "EXPORTED" in row.vg.status]
+    if not rows:
         session.say("No matching physical volumes found")
         return
-    width = max(len(pv.path) for pv in scan.pvs) + 2
-    # LVM2 counts the group of PVs without a group, too: "#orphans_lvm2".
-    names = max(13, *(len(pv.vg_name or "") for pv in scan.pvs)) + 2
-    used, loose = [], []
-    lines, loose_lines = [], []
-    for pv in scan.pvs:
-        if pv.vg_name is None or pv.vg_name in scan.broken:
-            sectors = pv.size // SECTOR
-            loose.append(sectors)
-            loose_lines.append(
-                f"PV {pv.path:<{width}} {'':<{names + 3}} lvm2 [{display_size(sectors)}]"
-            )
-            continue
-        vg = scan.vg(pv.vg_name)
-        member = vg.pv(pv.uuid)
-        assert member is not None
-        size = member.pe_count * vg.extent_size
-        free = (member.pe_count - vg.allocated(pv.uuid)) * vg.extent_size
-        used.append(size)
-        lines.append(
-            f"PV {pv.path:<{width}} VG {vg.name:<{names}} lvm2 "
-            f"[{display_size(size)} / {display_size(free)} free]"
-        )
-    for line in (*lines, *loose_lines):
+    for line in describe.pv_scan(rows, short=short, uuids=uuids):
         session.say(line)
-    session.say(
-        f"Total: {len(scan.pvs)} [{display_size(sum(used) + sum(loose))}]"
-        f" / in use: {len(used)} [{display_size(sum(used))}]"
-        f" / in no VG: {len(loose)} [{display_size(sum(loose))}]"
-    )

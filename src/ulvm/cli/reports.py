@@ -130,7 +130,7 @@ def _groups(
     return groups, failures
 
 
-def _end(session: Session, failures: Sequence[str]) -> int:
+def _warned(session: Session, failures: Sequence[str]) -> int:
     for sentence in failures:
         session.warn(sentence)
     return 5 if failures else 0
@@ -158,6 +158,7 @@ def lvs(
     if names:
         failures += [f"Volume group {name} is exported" for name in exported]
     states = {vg.name: lvm_lv.states(session, vg) for vg in groups}
+    status = _warned(session, [*broken, *failures])
     request.show(
         lv_rows(
             scan,
@@ -168,7 +169,7 @@ def lvs(
             only=only,
         )
     )
-    return _end(session, [*broken, *failures])
+    return status
 
 
 def _named_volumes(
@@ -223,8 +224,9 @@ def vgs(context: Context, /, names: tuple[str, ...], hidden: bool, **values: Any
     named = [name for name in names if not name.startswith("@")]
     named += [vg.name for vg in scan.vgs if tags & set(vg.tags) and vg.name not in named]
     groups, failures = _groups(session, scan, named) if named or not names else ([], [])
+    status = _warned(session, failures)
     request.show(_rows_of_groups(session, scan, groups, request.rows))
-    return _end(session, failures)
+    return status
 
 
 def _rows_of_groups(
@@ -273,5 +275,6 @@ def pvs(
             if (row.device is not None and row.device.path in paths)
             or (row.pv is not None and tags & set(row.pv.tags))
         ]
+    status = _warned(session, failures)
     request.show(rows)
-    return _end(session, failures)
+    return status

@@ -8,13 +8,22 @@ from typing import Any
 
 import click
 
-from ulvm.cli.arguments import each, no_such_syntax, wants_active
+from ulvm.cli.arguments import (
+    POLICY,
+    YES_NO,
+    Number,
+    OneOf,
+    each,
+    no_such_syntax,
+    wants_active,
+)
 from ulvm.cli.context import Context, common_options
 from ulvm.cli.lv import remove_one
 from ulvm.cli.pv import layout_options, pv_options
 from ulvm.errors import RefusedError, UsageError
+from ulvm.lvm import missing as lvm_missing
 from ulvm.lvm import vg as lvm_vg
-from ulvm.lvm.names import vg_name
+from ulvm.lvm.names import new_vg_name, vg_name
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.metadata.model import VolumeGroup
@@ -32,17 +41,15 @@ __all__ = [
     "vgscan",
 ]
 
-_POLICIES = click.Choice(["contiguous", "cling", "normal", "anywhere"])
-
 
 @click.command()
 @click.argument("name", metavar="VG")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("-s", "--physicalextentsize", help="Size of an extent (default 4m).")
-@click.option("-l", "--maxlogicalvolumes", type=click.IntRange(0), default=0, help="0: no limit.")
-@click.option("-p", "--maxphysicalvolumes", type=click.IntRange(0), default=0, help="0: no limit.")
+@click.option("-l", "--maxlogicalvolumes", type=Number(), default=0, help="0: no limit.")
+@click.option("-p", "--maxphysicalvolumes", type=Number(), default=0, help="0: no limit.")
 @click.option("--addtag", multiple=True, help="Tag of the volume group.")
-@click.option("--alloc", type=_POLICIES, default="normal", help="Allocation policy.")
+@click.option("--alloc", type=POLICY, default="normal", help="Allocation policy.")
 @click.option("-f", "--force", count=True, help="Do not ask about what is on the devices.")
 @layout_options
 @common_options
@@ -67,7 +74,7 @@ def vgcreate(
         extent = parse_sectors(physicalextentsize, "--physicalextentsize")
     lvm_vg.create(
         session,
-        vg_name(name, session.host.run_dir),
+        new_vg_name(name, session.host.run_dir),
         paths,
         extent_size=extent,
         max_lv=maxlogicalvolumes,
@@ -84,34 +91,57 @@ def vgcreate(
 @click.argument("name", metavar="VG")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("-f", "--force", count=True, help="Do not ask about what is on the devices.")
+@click.option(
+    "--restoremissing", is_flag=True, help="Take back PVs that were missing; their content counts."
+)
 @layout_options
 @common_options
 @click.pass_obj
 def vgextend(
-    context: Context, /, name: str, paths: tuple[str, ...], force: int, **layout: Any
+    context: Context,
+    /,
+    name: str,
+    paths: tuple[str, ...],
+    force: int,
+    restoremissing: bool,
+    **layout: Any,
 ) -> None:
     """Add disks or plain files to a volume group."""
     session = context.session()
     group = vg_name(name, session.host.run_dir)
-    lvm_vg.extend(session, group, paths, options=pv_options(layout), force=force)
+    if restoremissing:
+        lvm_missing.restore(session, group, paths)
+    else:
+        lvm_vg.extend(session, group, paths, options=pv_options(layout), force=force)
     session.say(f'Volume group "{group}" successfully extended')
 
 
 @click.command()
 @click.argument("name", metavar="VG")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
+@click.option("-a", "--all", "unused", is_flag=True, help="All that hold nothing, but the last.")
+@click.option("--removemissing", is_flag=True, help="The PVs that are not there.")
+@click.option(
+    "-f", "--force", is_flag=True, help="With --removemissing: and the volumes that need them."
+)
 @common_options
 @click.pass_obj
-def vgreduce(context: Context, name: str, paths: tuple[str, ...]) -> int:
+def vgreduce(
+    context: Context,
+    name: str,
+    paths: tuple[str, ...],
+    unused: bool,
+    removemissing: bool,
+    force: bool,
+) -> int:
     """Take unused physical volumes out of a volume group."""
+    if bool(paths) + unused + removemissing != 1:
+        raise no_such_syntax("vgreduce")
     session = context.session()
     group = vg_name(name, session.host.run_dir)
-
-    def drop(path: str) -> None:
-        lvm_vg.reduce(session, group, [path])
-        session.say(f'Removed "{path}" from volume group "{group}"')
-
-    return each(session, paths, drop)
+    if removemissing:
+        return 0 if lvm_missing.remove(session, group, force=force) else 5
+    return 5 if lvm_vg.reduce(session, group, paths, unused=unused) else 0
 
 
 @click.command()
@@ -159,12 +189,12 @@ def _remove_volumes(session: Session, vg: VolumeGroup, force: bool) -> None:
 @click.option("--refresh", is_flag=True, help="Bring devices to the metadata; resume them.")
 @click.option("--addtag", multiple=True, help="Add a tag.")
 @click.option("--deltag", multiple=True, help="Remove a tag.")
-@click.option("--alloc", type=_POLICIES, help="Allocation policy.")
-@click.option("-x", "--resizeable", type=click.Choice(["y", "n"]), help="Whether PVs may be added.")
+@click.option("--alloc", type=POLICY, help="Allocation policy.")
+@click.option("-x", "--resizeable", type=YES_NO, help="Whether PVs may be added.")
 @click.option("-P", "--partial", is_flag=True, help="Activate also with missing PVs.")
 @click.option(
     "--activationmode",
-    type=click.Choice(["partial", "degraded", "complete"]),
+    type=OneOf("partial", "degraded", "complete"),
     default="degraded",
     help="partial: also with missing PVs.",
 )
@@ -236,8 +266,13 @@ def _changed(
     tags = [tag for tag in vg.tags if tag not in drop] + [check_tag(tag) for tag in addtag]
     vg = replace(vg, tags=tuple(dict.fromkeys(tags)))
     if alloc is not None:
+        if alloc == vg.allocation_policy:
+            raise RefusedError(f"Volume group allocation policy is already {alloc}")
         vg = replace(vg, allocation_policy=alloc)
     if resizeable is not None:
+        if (resizeable == "y") == ("RESIZEABLE" in vg.status):
+            word = "resizeable" if resizeable == "y" else "not resizeable"
+            raise RefusedError(f'Volume group "{vg.name}" is already {word}')
         status = vg.status - {"RESIZEABLE"}
         vg = replace(vg, status=status | {"RESIZEABLE"} if resizeable == "y" else status)
     return vg
@@ -252,7 +287,11 @@ def vgrename(context: Context, old: str, new: str) -> None:
     """Rename a volume group, also while its volumes are in use."""
     session = context.session()
     run_dir = session.host.run_dir
-    first, second = vg_name(old, run_dir), vg_name(new, run_dir)
+    first = vg_name(old, run_dir)
+    try:
+        second = new_vg_name(new, run_dir)
+    except UsageError as error:
+        raise RefusedError(error.message) from None
     lvm_vg.rename(session, first, second)
     session.say(f'Volume group "{first}" successfully renamed to "{second}"')
 
@@ -264,7 +303,8 @@ def vgscan(context: Context) -> None:
     """List all volume groups."""
     session = context.session()
     for vg in session.scan().vgs:
-        session.say(f'Found volume group "{vg.name}" using metadata type lvm2')
+        kind = "exported volume group" if "EXPORTED" in vg.status else "volume group"
+        session.say(f'Found {kind} "{vg.name}" using metadata type lvm2')
 
 
 @click.command()
@@ -275,8 +315,8 @@ def vgscan(context: Context) -> None:
 def vgcfgbackup(context: Context, names: tuple[str, ...], path: str | None) -> None:
     """Write the metadata of volume groups to text files."""
     session = context.session()
-    scan = session.scan()
-    groups = [scan.vg(vg_name(n, session.host.run_dir)) for n in names] or list(scan.vgs)
+    named = [session.find_vg(vg_name(n, session.host.run_dir)) for n in names]
+    groups = named or list(session.scan().vgs)
     if path is not None and "%s" not in path and len(groups) > 1:
         raise UsageError("With more than one volume group the file's name needs a %s.")
     for vg in groups:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ulvm.activation.names import split_dm_name
 from ulvm.errors import FormatError, UsageError
-from ulvm.metadata.names import name_problem
+from ulvm.metadata.names import check_new_vg_name, name_problem
 
-__all__ = ["split_volume", "vg_name"]
+__all__ = ["new_vg_name", "split_volume", "vg_name"]
 
 _MAPPER = "mapper"
 
@@ -45,6 +45,13 @@ def vg_name(text: str, run_dir: Path) -> str:
     problem = name_problem(name)
     if problem is not None:
         raise UsageError(f"Volume group name {name} has invalid characters")
+    return name
+
+
+def new_vg_name(text: str, run_dir: Path) -> str:
+    """The name that a user typed for a new VG; UsageError if no VG may have it."""
+    name = _strip(text, run_dir).rstrip("/")
+    check_new_vg_name(name)
     return name
 
 

@@ -146,19 +146,37 @@ def extend(
         return session.change_vg(name, add)
 
 
-def reduce(session: Session, name: str, paths: Sequence[str]) -> Change:
-    """Take unused PVs out of a VG."""
-
-    def drop(vg: VolumeGroup) -> VolumeGroup:
+def reduce(session: Session, name: str, paths: Sequence[str], *, unused: bool = False) -> int:
+    """Take PVs that hold nothing out of a VG, one by one in the VG's order; `unused`: all but the
+    last. What cannot be is warned of. How many refused."""
+    failed = 0
+    with session.lock_global(), session.lock(name):
+        vg = session.vg_for_change(name)
+        wanted = {pv.uuid for pv in vg.pvs} if unused else set()
         for path in paths:
-            pv = session.last_scan.pv(os.path.abspath(path))
-            if vg.pv(pv.uuid) is None:
-                raise RefusedError(f'Physical Volume "{path}" not found in Volume Group "{name}".')
-            vg = edit.remove_pv(vg, pv.uuid)
-        return vg
+            try:
+                pv = session.last_scan.pv(device_path(path))
+                if vg.pv(pv.uuid) is None:
+                    raise NotFoundError(f'Failed to find physical volume "{path}".')
+                wanted.add(pv.uuid)
+            except UlvmError as error:
+                session.warn(error.message)
+                failed += 1
+        for member in vg.pvs:
+            if member.uuid not in wanted:
+                continue
+            path = session.last_scan.path_of(member.uuid) or member.device
+            try:
+                _drop(session, name, member.uuid)
+                session.say(f'Removed "{path}" from volume group "{name}"')
+            except RefusedError as error:
+                session.warn(error.message)
+                failed += 1
+    return failed
 
-    with session.lock_global():
-        return session.change_vg(name, drop)
+
+def _drop(session: Session, name: str, pv_uuid: str) -> None:
+    session.change_vg(name, lambda vg: edit.remove_pv(vg, pv_uuid))
 
 
 def remove(session: Session, name: str) -> None:
@@ -177,6 +195,8 @@ def remove(session: Session, name: str) -> None:
 def rename(session: Session, old: str, new: str) -> Change:
     """Rename a VG, with the devices of its active volumes."""
     with session.lock_global():
+        if old == new:
+            raise RefusedError("Old and new volume group names must differ")
         first, second = sorted((old, new))
         with session.lock(first), session.lock(second):
             edit.new_vg(new, uuid=new_uuid(), extent_size=DEFAULT_EXTENT)  # checks the name

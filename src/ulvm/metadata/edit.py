@@ -47,6 +47,7 @@ __all__ = [
     "remove_pv",
     "rename_lv",
     "rename_vg",
+    "restore_pv",
     "start_merge",
 ]
 
@@ -60,14 +61,15 @@ _VISIBLE = frozenset({"READ", "WRITE", "VISIBLE"})
 
 
 def check_extent_size(sectors: int) -> None:
-    """UsageError unless LVM takes it: a power of two from 1 KiB, or a multiple of 128 KiB."""
+    """A power of two, or a multiple of 128 KiB; below 2 TiB. UsageError, RefusedError."""
     if sectors <= 0:
-        raise UsageError("Physical extent size may not be zero.")
-    if sectors & (sectors - 1) == 0:
-        if sectors < 2:
-            raise UsageError("Physical extent size must be at least 1.00 KiB.")
-    elif sectors % 256:
-        raise UsageError("Physical extent size must be a power of 2 or a multiple of 128.00 KiB.")
+        raise UsageError("Physical extent size may not be zero")
+    if sectors >= 1 << 32:
+        raise UsageError("Physical extent size must be smaller than <2.00 TiB.")
+    if sectors & (sectors - 1) and sectors % 256:
+        raise RefusedError(
+            "Physical Extent size must be a multiple of 128.00 KiB when not a power of 2."
+        )
 
 
 def new_vg(
@@ -97,6 +99,8 @@ def new_vg(
 def add_pv(vg: VolumeGroup, pv: PhysicalVolume) -> VolumeGroup:
     if vg.pv(pv.uuid) is not None:
         raise ExistsError(f"PV {pv.uuid} is already in volume group {vg.name}.")
+    if "RESIZEABLE" not in vg.status:
+        raise RefusedError(f"Volume group {vg.name} is not resizeable.")
     if vg.max_pv and len(vg.pvs) >= vg.max_pv:
         raise RefusedError(f"No space for '{pv.device}' - volume group '{vg.name}' holds max "
                            f"{vg.max_pv} physical volume(s).")  # fmt: skip
@@ -115,15 +119,23 @@ def remove_pv(vg: VolumeGroup, pv_uuid: str) -> VolumeGroup:
         raise RefusedError(
             f'Can\'t remove final physical volume "{pv.device}" from volume group "{vg.name}"'
         )
-    return replace(vg, pvs=tuple(p for p in vg.pvs if p.uuid != pv_uuid))
+    return replace(
+        vg,
+        pvs=tuple(p for p in vg.pvs if p.uuid != pv_uuid),
+        missing_uuids=vg.missing_uuids - {pv_uuid},
+    )
+
+
+def restore_pv(vg: VolumeGroup, pv_uuid: str) -> VolumeGroup:
+    """A PV that was missing while the VG was changed is there again: its content counts."""
+    pvs = (replace(pv, flags=pv.flags - {"MISSING"}) if pv.uuid == pv_uuid else pv for pv in vg.pvs)
+    return replace(vg, pvs=tuple(pvs))
 
 
 def rename_vg(vg: VolumeGroup, name: str) -> VolumeGroup:
     check_new_vg_name(name)
     if name == vg.name:
-        raise RefusedError(
-            f"New name {name} must differ from the old name of volume group {vg.name}."
-        )
+        raise RefusedError("Old and new volume group names must differ")
     return replace(vg, name=name)
 
 

@@ -267,6 +267,16 @@ class VolumeGroup:
     def partial(self) -> bool:
         return bool(self.missing_uuids) or any(p.missing for p in self.pvs)
 
+    def is_partial(self, lv: LogicalVolume) -> bool:
+        """Whether any of its extents is on a missing PV."""
+        missing = self.missing_uuids | {pv.uuid for pv in self.pvs if pv.missing}
+        return any(
+            area.pv_uuid in missing
+            for segment in lv.segments
+            if isinstance(segment, StripedSegment)
+            for area in segment.areas
+        )
+
     def lv_sectors(self, lv: LogicalVolume) -> int:
         return lv.extent_count * self.extent_size
 

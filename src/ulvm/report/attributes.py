@@ -7,25 +7,13 @@ from ulvm.activation.status import SnapshotStatus
 from ulvm.metadata.model import (
     LogicalVolume,
     SimpleSegment,
-    StripedSegment,
     UnknownSegment,
     VolumeGroup,
 )
 
-__all__ = ["is_partial", "lv_attr", "percent", "pv_attr", "vg_attr"]
+__all__ = ["lv_attr", "percent", "pv_attr", "vg_attr"]
 
 _POLICY = {"contiguous": "c", "cling": "l", "normal": "n", "anywhere": "a", "inherit": "i"}
-
-
-def is_partial(vg: VolumeGroup, lv: LogicalVolume) -> bool:
-    """Whether any of its extents, or of its origin's or snapshots', is on a missing PV."""
-    missing = vg.missing_uuids | {pv.uuid for pv in vg.pvs if pv.missing}
-    return any(
-        area.pv_uuid in missing
-        for segment in lv.segments
-        if isinstance(segment, StripedSegment)
-        for area in segment.areas
-    )
 
 
 def lv_attr(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
@@ -46,7 +34,7 @@ def lv_attr(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
             if snap is not None or origin
             else "-",
             "-",
-            "p" if is_partial(vg, lv) else "-",
+            "p" if vg.is_partial(lv) else "-",
             "k" if "ACTIVATION_SKIP" in lv.flags else "-",
         )
     )

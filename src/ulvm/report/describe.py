@@ -7,7 +7,7 @@ LVs, to 22 for VGs and PVs.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ulvm.activation.activate import LvState
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
@@ -24,8 +24,10 @@ __all__ = [
     "pv_colon",
     "pv_lines",
     "pv_map",
+    "pv_scan",
     "vg_colon",
     "vg_lines",
+    "vg_pv_lines",
     "vg_short",
 ]
 
@@ -166,6 +168,17 @@ def vg_lines(scan: Scan, vg: VolumeGroup, states: States) -> Iterator[str]:
     yield " "
 
 
+def vg_pv_lines(scan: Scan, vg: VolumeGroup) -> Iterator[str]:
+    """The last part of vgdisplay -v."""
+    yield "--- Physical volumes ---"
+    for pv in vg.pvs:
+        yield _vg("PV Name", f"{scan.path_of(pv.uuid) or '[unknown]'}     ")
+        yield _vg("PV UUID", pv.uuid)
+        yield _vg("PV Status", "allocatable" if pv.allocatable else "not allocatable")
+        yield _vg("Total PE / Free PE", f"{pv.pe_count} / {pv.pe_count - vg.allocated(pv.uuid)}")
+        yield " "
+
+
 def vg_short(vg: VolumeGroup) -> str:
     """vgdisplay -s."""
     size = vg.extent_count * vg.extent_size
@@ -203,7 +216,7 @@ def pv_lines(row: Row) -> Iterator[str]:
         yield _vg("VG Name", "")
         yield _vg("PV Size", size)
         yield _vg("Allocatable", "NO")
-        yield _vg("PE Size", 0)
+        yield _vg("PE Size", display_size(0))
         yield _vg("Total PE", 0)
         yield _vg("Free PE", 0)
         yield _vg("Allocated PE", 0)
@@ -224,6 +237,48 @@ def pv_lines(row: Row) -> Iterator[str]:
     yield _vg("Allocated PE", used)
     yield _vg("PV UUID", pv.uuid)
     yield " "
+
+
+def pv_scan(rows: Sequence[Row], *, short: bool, uuids: bool) -> Iterator[str]:
+    """pvscan: a line for each PV, those in a VG first, and the totals."""
+    used, loose = [], []
+    lines, loose_lines = [], []
+    names = [row.device.path if row.device else "[unknown]" for row in rows]
+    shown = [
+        f"{name} with UUID {_uuid(row)}" if uuids else name
+        for name, row in zip(names, rows, strict=True)
+    ]
+    path_width = max(map(len, shown)) + 2
+    # LVM2 counts the group of PVs without a group, too: "#orphans_lvm2".
+    width = max(13, *(len(row.vg.name) for row in rows if row.vg is not None), 0) + 2
+    for name, text, row in zip(names, shown, rows, strict=True):
+        if row.vg is None or row.pv is None:
+            assert row.device is not None
+            size = row.device.size // SECTOR
+            loose.append(size)
+            line = f"PV {text:<{path_width}} {'':<{width + 3}} lvm2 [{display_size(size)}]"
+            loose_lines.append(name if short else line)
+            continue
+        size = row.pv.pe_count * row.vg.extent_size
+        free = size - row.vg.allocated(row.pv.uuid) * row.vg.extent_size
+        used.append(size)
+        room = f"[{display_size(size)} / {display_size(free)} free]"
+        line = f"PV {text:<{path_width}} VG {row.vg.name:<{width}} lvm2 {room}"
+        if "EXPORTED" in row.vg.status:
+            line = f"PV {text:<{path_width}}  is in exported VG {row.vg.name} {room}"
+        lines.append(name if short else line)
+    yield from (*lines, *loose_lines)
+    yield (
+        f"Total: {len(rows)} [{display_size(sum(used) + sum(loose))}]"
+        f" / in use: {len(used)} [{display_size(sum(used))}]"
+        f" / in no VG: {len(loose)} [{display_size(sum(loose))}]"
+    )
+
+
+def _uuid(row: Row) -> str:
+    if row.device is not None:
+        return row.device.uuid
+    return row.pv.uuid if row.pv is not None else ""
 
 
 def pv_map(rows: list[Row]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ulvm.activation.names import dm_name
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
-from ulvm.report.attributes import is_partial, lv_attr, percent
+from ulvm.report.attributes import lv_attr, percent
 from ulvm.report.rows import Row
 from ulvm.report.table import Table, Value
 
@@ -204,7 +204,7 @@ LV_FIELDS: Table = (
     ("lv_merge_failed", "MergeFailed", "bin", 15,
      _snapshot_word("merge failed", _has_merge_failed)),
     ("lv_health_status", "Health", "str", 15,
-     _lv(lambda vg, lv: "partial" if is_partial(vg, lv) else "")),
+     _lv(lambda vg, lv: "partial" if vg.is_partial(lv) else "")),
     ("lv_skip_activation", "SkipAct", "bin", 15,
      _lv(lambda _, lv: "skip activation" if "ACTIVATION_SKIP" in lv.flags else "")),
     ("pool_lv", "Pool", "str", 0, _lv(lambda *_: "")),

@@ -75,6 +75,8 @@ def device_path(path: str) -> str:
     absolute = os.path.realpath(path)
     try:
         mode = os.stat(absolute).st_mode
+    except FileNotFoundError:
+        raise NotFoundError(f"No device found for {path}.") from None
     except OSError as error:
         raise NotFoundError(f"No device found for {path}: {error.strerror}.") from None
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):

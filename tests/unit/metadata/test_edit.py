@@ -330,15 +330,33 @@ def test_a_pv_in_use_or_the_last_one_stays() -> None:
         edit.remove_pv(edit.remove_lv(vg, "x"), vg.pvs[0].uuid)
 
 
-@pytest.mark.parametrize(
-    ("sectors", "good"), [(8192, True), (2, True), (256 * 3, True), (1, False), (300, False)]
-)
-def test_extent_sizes(sectors: int, good: bool) -> None:
-    if good:
-        edit.check_extent_size(sectors)
-    else:
-        with pytest.raises(UsageError, match="Physical extent size must be"):
-            edit.check_extent_size(sectors)
+@pytest.mark.parametrize("sectors", [8192, 2, 1, 256 * 3, 1 << 31])
+def test_extent_sizes(sectors: int) -> None:
+    edit.check_extent_size(sectors)
+
+
+def test_extent_sizes_that_are_refused() -> None:
+    with pytest.raises(RefusedError, match="when not a power of 2"):
+        edit.check_extent_size(300)
+    with pytest.raises(UsageError, match="must be smaller than"):
+        edit.check_extent_size(1 << 32)
+    with pytest.raises(UsageError, match="may not be zero"):
+        edit.check_extent_size(0)
+
+
+def test_a_pv_that_was_missing_is_taken_back() -> None:
+    vg = group()
+    first = replace(vg.pvs[0], flags=frozenset({"MISSING"}))
+    vg = replace(vg, pvs=(first, *vg.pvs[1:]))
+    assert vg.partial
+    assert not edit.restore_pv(vg, first.uuid).partial
+
+
+def test_no_pv_joins_a_vg_that_is_not_resizeable() -> None:
+    vg = group()
+    fixed = replace(vg, pvs=(), status=vg.status - {"RESIZEABLE"})
+    with pytest.raises(RefusedError, match="Volume group vg is not resizeable"):
+        edit.add_pv(fixed, vg.pvs[0])
 
 
 def test_unknown_segments_are_told() -> None:

@@ -1,0 +1,84 @@
+"""Volume groups with PVs that are not there: give them up, or take them back.
+
+A change that is made while a PV is missing (only removals are allowed) leaves the mark MISSING on
+it: what it holds is older than the VG. Such a PV stays missing when it comes back, until
+`restore` says that its content counts (vgextend --restoremissing), or `remove` drops it
+(vgreduce --removemissing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ulvm.errors import RefusedError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm.session import Change, Session
+from ulvm.metadata import edit
+from ulvm.metadata.model import VolumeGroup
+from ulvm.vgstore.pv import device_path
+
+__all__ = ["remove", "restore"]
+
+
+def remove(session: Session, name: str, *, force: bool) -> bool:
+    """Drop the missing PVs that hold nothing; with `force` first all volumes with extents on
+    missing PVs, and the snapshots of such origins. Whether none is missing in the end."""
+    with session.lock_global(), session.lock(name):
+        vg = session.vg_for_change(name)
+        if not vg.partial:
+            session.say(f'Volume group "{name}" is already consistent.')
+            return True
+        partial = [lv.name for lv in vg.lvs if vg.is_partial(lv)]
+        if force:
+            for lv_name in partial:
+                _remove_volume(session, name, lv_name)
+        elif partial:
+            for lv_name in partial:
+                session.warn(f"WARNING: Partial LV {lv_name} needs to be repaired or removed.")
+            session.warn(
+                f"There are still partial LVs in VG {name}.\n"
+                "To remove them unconditionally use: vgreduce --removemissing --force.\n"
+                "WARNING: Proceeding to remove empty missing PVs."
+            )
+        left = session.change_vg(name, _without_missing, allow_missing=True).vg
+        if left.partial:
+            return False
+        session.say(f"Wrote out consistent volume group {name}.")
+        return True
+
+
+def _remove_volume(session: Session, vg_name: str, lv_name: str) -> None:
+    vg = session.vg_for_change(vg_name)
+    if vg.lv(lv_name) is None:
+        return  # it went with its origin
+    session.warn(f"WARNING: Removing partial LV {vg_name}/{lv_name}.")
+    snapshots = [s.cow for s in vg.snapshots_of_origin(lv_name) if not s.merging]
+    for each in (*snapshots, lv_name):
+        lvm_lv.remove(session, vg_name, each)
+        session.say(f'Logical volume "{each}" successfully removed.')
+
+
+def _without_missing(vg: VolumeGroup) -> VolumeGroup:
+    for pv in vg.pvs:
+        if (pv.missing or pv.uuid in vg.missing_uuids) and not vg.allocated(pv.uuid):
+            vg = edit.remove_pv(vg, pv.uuid)
+    return vg
+
+
+def restore(session: Session, name: str, paths: Sequence[str]) -> Change:
+    """Take back PVs that are there again. RefusedError if none of them was missing."""
+
+    def take_back(vg: VolumeGroup) -> VolumeGroup:
+        new = vg
+        for path in paths:
+            pv = vg.pv(session.last_scan.pv(device_path(path)).uuid)
+            if pv is None or not pv.missing:
+                session.warn(f"WARNING: PV {path} was not missing in VG {name}")
+                continue
+            new = edit.restore_pv(new, pv.uuid)
+        if new == vg:
+            raise RefusedError("No PV has been restored.")
+        return new
+
+    with session.lock_global():
+        return session.change_vg(name, take_back, allow_missing=True)
