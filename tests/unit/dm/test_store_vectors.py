@@ -324,3 +324,15 @@ def test_last_partial_chunk_of_the_origin(lab: Lab) -> None:
     assert stored[32 * SECTOR : 34 * SECTOR] == before[1008 * SECTOR :]
     assert stored[34 * SECTOR : 48 * SECTOR] == b"\xee" * (14 * SECTOR)
     assert lab.read("snap", 1008, 2) == before[1008 * SECTOR :]
+
+
+def test_a_cow_that_shrinks_under_a_live_snapshot(lab: Lab) -> None:
+    origin, cow = lab.file("origin", 65536), lab.file("cow", 4096)
+    lab.device("cow-dev", f"0 4096 linear {cow} 0")
+    lab.device("org", f"0 65536 snapshot-origin {origin}")
+    lab.device("snap", f"0 65536 snapshot {origin} cow-dev P 8")
+    for sector in (0, 80, 160, 240):
+        lab.write("org", sector, 8)
+    assert lab.status("snap") == "48/4096 16"
+    lab.reload("cow-dev", f"0 40 linear {cow} 0")
+    assert lab.status("snap") == "48/40 16"
