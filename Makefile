@@ -1,6 +1,6 @@
 # `make` shows what there is to make.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format judge lock
+.PHONY: help setup demo test check lint format judge crash fuzz stress lock
 
 PYTHON := .venv/bin/python
 
@@ -27,8 +27,21 @@ format: setup ## Format the code and fix what ruff can fix.
 	.venv/bin/ruff format
 	.venv/bin/ruff check --fix
 
-judge: setup ## Only the tests against LVM2 and device-mapper of a real kernel.
-	$(PYTHON) -m pytest tests/kernel
+# Proofs: short as in `make test`; with LONG=1 for a night; SEED=n repeats a run.
+PROOF = $(if $(LONG),ULVM_LONG=1) $(if $(SEED),ULVM_SEED=$(SEED)) \
+	$(PYTHON) -m pytest $(if $(LONG),-o timeout=0)
+
+judge: setup ## Beside a real kernel's device-mapper and LVM2. LONG=1: for a night; SEED=n: again.
+	$(PROOF) tests/kernel
+
+crash: setup ## Power cuts, kill -9 and failing disks. LONG=1, SEED=n.
+	$(PROOF) tests/crash
+
+fuzz: setup ## Hostile input. LONG=1, SEED=n.
+	$(PROOF) tests/fuzz
+
+stress: setup ## Many clients at once; file systems above. LONG=1, SEED=n.
+	$(PROOF) tests/stress
 
 lock: ## Make requirements.lock anew from pyproject.toml (with pip-tools).
 	CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m piptools compile --quiet --upgrade \

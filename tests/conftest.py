@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import needs
+from tests import effort, needs
 
 _TOKEN_NAME = "ULVM_TEST_RUN"
 _TOKEN = str(uuid.uuid4())
@@ -25,6 +25,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers(needs.MISSING):
         pytest.fail(f"with CI=true nothing may be missing: {mark.kwargs['reason']}", pytrace=False)
+
+
+def pytest_report_header() -> str:
+    return f"ULVM_SEED={effort.SEED}{' ULVM_LONG=1' if effort.LONG else ''}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in effort.tallies():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

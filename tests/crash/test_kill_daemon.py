@@ -4,7 +4,7 @@ Two writers at once: one on the origin through NBD, one on its snapshot through 
 its number, the generation of its last write, and bytes that follow from both, so a torn, lost or
 misplaced block shows. After each kill the next command starts the daemon again; then every block
 of the origin must be as new as its last flush, and the snapshot as of its creation but for what was
-written to it. ULVM_SEED repeats a run, ULVM_KILLS makes it longer.
+written to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests import needs
+from tests import effort, needs
 from tests.e2e.host import UlvmHost
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
@@ -32,7 +32,7 @@ BLOCK = 4096
 BLOCKS = 4096
 SNAPSHOT_BLOCKS = 512
 """The writer on the snapshot keeps to these."""
-KILLS = int(os.environ.get("ULVM_KILLS", "50"))
+KILLS = effort.amount(50, 1000)
 
 
 def block(number: int, generation: int) -> bytes:
@@ -103,9 +103,7 @@ class Writer(threading.Thread):
 @needs.fuse
 @pytest.mark.timeout(900)
 def test_nothing_flushed_is_lost(host: UlvmHost) -> None:
-    seed = int(os.environ.get("ULVM_SEED", str(random.randrange(1 << 32))))
-    print(f"ULVM_SEED={seed}")
-    dice = random.Random(seed)
+    dice = effort.rng("kill the daemon")
     host.run(f"vgcreate vg {host.image('pv.img', '64M')}")
     host.run("lvcreate -L 16M -n base vg")
     socket = str(host.run_dir / "nbd.sock")
@@ -115,9 +113,9 @@ def test_nothing_flushed_is_lost(host: UlvmHost) -> None:
     device.close()
     host.run("lvcreate -s -l 100%ORIGIN -n snap vg/base")
 
-    base = Writer(lambda: NbdDevice(socket, "vg/base"), BLOCKS, seed)
+    base = Writer(lambda: NbdDevice(socket, "vg/base"), BLOCKS, dice.randrange(1 << 32))
     path = str(host.path("vg/snap"))
-    snap = Writer(lambda: FileDevice(path, claim=False), SNAPSHOT_BLOCKS, seed + 1)
+    snap = Writer(lambda: FileDevice(path, claim=False), SNAPSHOT_BLOCKS, dice.randrange(1 << 32))
     pids = set()
     for turn in range(KILLS):
         pid = host.daemon_pid()
@@ -137,6 +135,7 @@ def test_nothing_flushed_is_lost(host: UlvmHost) -> None:
             writer.check(with_data.read(0, BLOCKS * BLOCK), f"turn {turn}, {name}")
             with_data.close()
         base, snap = base.again(dice.randrange(1 << 32)), snap.again(dice.randrange(1 << 32))
+        effort.tally("kills of the daemon")
     assert len(pids) == KILLS
     assert base.flushed, "the load never got to a flush"
     assert snap.flushed
