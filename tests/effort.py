@@ -1,9 +1,9 @@
 """How much the random tests do, from which seed, and what they did.
 
-`make test` takes the short form, with a seed that does not change, so that it fails for a change of
-the code alone. `make judge`, `make crash`, `make fuzz` and `make stress` with LONG=1 take the long
-form, for a night, with a new seed each time, and SEED=n repeats a run. Each run ends with its counts
-and its seed:
+`make test` takes the short form, with a seed that does not change, so that it fails for a change
+of the code alone. `make judge`, `make crash`, `make fuzz` and `make stress` with LONG=1 take the
+long form, for a night, with a new seed each time, and SEED=n repeats a run. Each run ends with its
+counts and its seed:
 
     tally: 512 crash images, ULVM_SEED=1
 """
@@ -14,7 +14,7 @@ import os
 import random
 from collections import Counter
 
-__all__ = ["LONG", "SEED", "amount", "rng", "tally", "tallies"]
+__all__ = ["LONG", "SEED", "amount", "rng", "tallies", "tally"]
 
 LONG = bool(os.environ.get("ULVM_LONG"))
 """Whether this run is the one for the night."""
