@@ -151,8 +151,11 @@ class Activator:
     def _removal_order(
         vg: VolumeGroup, members: Sequence[LogicalVolume], present: dict[str, DeviceInfo]
     ) -> list[DeviceInfo]:
-        """Tops of snapshots, tops of origins, then layers, whatever plan they were made by."""
-        tops = [dm_uuid(vg.uuid, lv.uuid) for lv in reversed(members)]
+        """Tops of origins, tops of snapshots, then layers, whatever plan they were made by. Origins
+        first: a merge that went on would change them without a copy for snapshots that are gone."""
+        tops = [
+            dm_uuid(vg.uuid, lv.uuid) for lv in sorted(members, key=lambda lv: vg.is_cow(lv.name))
+        ]
         order = [present[uuid] for uuid in tops if uuid in present]
         for uuid in tops:
             order += [info for u, info in present.items() if u.startswith(f"{uuid}-")]
@@ -244,7 +247,6 @@ class Activator:
         planned = {d.lv for d in wanted}
         after = {v.uuid: v.name for v in new.lvs}
         members = [v for v in old.lvs if after.get(v.uuid) is None or after[v.uuid] in planned]
-        members.sort(key=lambda v: old.is_cow(v.name))
         order = self._removal_order(old, members, present)
         gone = [info for info in order if info.uuid not in uuids]
         for info in gone:

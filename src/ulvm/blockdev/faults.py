@@ -54,6 +54,11 @@ class PowerCut:
     writes: list[_Write] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @staticmethod
+    def now() -> int:
+        """A time on the clock of all records, later than all that was recorded."""
+        return next(_clock)
+
     def _event(self, kind: str, writes: tuple[int, ...]) -> None:
         self.times.append(next(_clock))
         self.events.append((kind, writes))

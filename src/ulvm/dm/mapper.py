@@ -453,8 +453,14 @@ class LocalMapper:
     def shutdown(self) -> list[str]:
         """Take everything down: users of a device before the device; data are flushed.
         Nothing may be sent to the devices any more. The stores on disk stay complete.
-        Returns what could not be flushed, one sentence each; all the same goes down."""
+        Returns what could not be flushed, one sentence each; all the same goes down.
+
+        Merges stop first: they write to an origin, of which the snapshots that have gone down
+        already would get no copy."""
         failures = []
+        for device in self.all_mapped():
+            for target in device.live.targets if device.live is not None else ():
+                target.presuspend()
         while True:
             with self._lock:
                 left = sorted(self._devices.values(), key=lambda d: (d.open_count, -d.minor))

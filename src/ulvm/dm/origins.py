@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from ulvm.blockdev.base import BlockDevice
 
@@ -113,11 +114,16 @@ class Origin:
 
 
 class OriginTable:
-    """The origins of one mapper, by the identity of their device object."""
+    """The origins of one mapper, by the identity of their device object.
+
+    An origin is there as long as a target refers to it: all targets of one device must share one,
+    or writes would pass by the snapshots. So the table holds it weakly; an origin holds its device,
+    whose identity is not given to another meanwhile.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._origins: dict[int, Origin] = {}
+        self._origins: WeakValueDictionary[int, Origin] = WeakValueDictionary()
 
     def get(self, device: BlockDevice) -> Origin:
         with self._lock:
@@ -125,9 +131,3 @@ class OriginTable:
             if origin is None:
                 origin = self._origins[id(device)] = Origin(device)
             return origin
-
-    def prune(self, origin: Origin) -> None:
-        """Forget an origin that nobody refers to any more."""
-        with self._lock:
-            if not origin.snapshots and origin.writer is None:
-                self._origins.pop(id(origin.device), None)

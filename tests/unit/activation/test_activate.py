@@ -244,6 +244,25 @@ def test_an_open_volume_is_not_deactivated(lab: Lab) -> None:
     assert lab.dm.devices() == []
 
 
+def test_an_origin_goes_before_its_snapshots(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merge that went on would change it without a copy for those that are gone."""
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 1)
+    lab.snapshot("base", "s2", 1)
+    lab.activator.activate(lab.vg, "base")
+    removed = []
+    remove = lab.dm.remove
+
+    def note(uuid: str) -> None:
+        removed.append(lab.dm.mapped(uuid).name)
+        remove(uuid)
+
+    monkeypatch.setattr(lab.dm, "remove", note)
+    lab.activator.deactivate(lab.vg, "base")
+    assert removed[0] == "vg-base"
+    assert set(removed[1:3]) == {"vg-s1", "vg-s2"}
+
+
 def test_a_partial_volume_is_refused_unless_asked_for(lab: Lab) -> None:
     lab.linear("base", 4)
     lab.paths.clear()

@@ -13,8 +13,10 @@ through this target, and a restart copies the same data again, which is harmless
 data are durable in the origin. Once a batch has begun, the store is no snapshot any more.
 
 Writers and batches exclude each other by one lock, so a write to a chunk that is being merged
-waits for its batch (at most `_BATCH_BYTES`). Reads take no lock: COW data stay where they are,
-since chunks are never used again.
+waits for its batch (at most `_BATCH_BYTES`). A lock is not fair: between two batches the worker
+waits until as many writes went through as had come, or it would take the lock again at once and
+writers would wait for the whole merge. Reads take no lock: COW data stay where they are, since
+chunks are never used again.
 
 Any error ends the merge with the status `Merge failed`; other I/O goes on with the remaining
 exceptions honoured, and suspend and resume try again.
@@ -46,6 +48,9 @@ class MergeTarget(SnapshotTarget):
         super().__init__(context, begin, length, args)
         self._barriers = context.barriers
         self._step_lock = threading.Lock()
+        self._turn = threading.Condition()
+        self._arrived = 0
+        self._served = 0
         self._stop = threading.Event()
         self._worker: threading.Thread | None = None
         self.flush_devices = (self._origin_device, self._cow)
@@ -62,7 +67,9 @@ class MergeTarget(SnapshotTarget):
             self._worker.start()
 
     def presuspend(self) -> None:
-        self._stop.set()
+        with self._turn:
+            self._stop.set()
+            self._turn.notify_all()
         if self._worker is not None:
             self._worker.join()
             self._worker = None
@@ -82,9 +89,15 @@ class MergeTarget(SnapshotTarget):
                 with self._step_lock:
                     if not self._step():
                         return
+                self._let_writers_through()
         except (DeviceError, TableError) as error:
             self.snapshot.merge_failed = True
             self._log(f"Merge failed: {error}")
+
+    def _let_writers_through(self) -> None:
+        with self._turn:
+            arrived = self._arrived
+            self._turn.wait_for(lambda: self._served >= arrived or self._stop.is_set())
 
     def _step(self) -> bool:
         """Merge one batch; False when there is nothing left."""
@@ -162,15 +175,25 @@ class MergeTarget(SnapshotTarget):
             self.origin.protect(offset, len(view))
             self._origin_device.write(offset, view, fua=fua)
             return
-        with self._step_lock:
-            for start, length, done in snapshot.runs(offset, len(view)):
-                position, end = start, start + length
-                if not done:
-                    self.origin.protect(start, length)
-                while position < end:
-                    target, device, upto = self._place(position, end, done)
-                    device.write(target, view[position - offset : upto - offset], fua=fua)
-                    position = upto
+        with self._turn:
+            self._arrived += 1
+        try:
+            with self._step_lock:
+                self._write_in_place(offset, view, fua)
+        finally:
+            with self._turn:
+                self._served += 1
+                self._turn.notify_all()
+
+    def _write_in_place(self, offset: int, view: memoryview, fua: bool) -> None:
+        for start, length, done in self.snapshot.runs(offset, len(view)):
+            position, end = start, start + length
+            if not done:
+                self.origin.protect(start, length)
+            while position < end:
+                target, device, upto = self._place(position, end, done)
+                device.write(target, view[position - offset : upto - offset], fua=fua)
+                position = upto
 
     def discard(self, offset: int, length: int) -> None:
         """Accepted and without effect, as the kernel does with discard_zeroes_cow."""

@@ -24,7 +24,6 @@ class OriginTarget(Target):
             raise TableError("origin: incorrect number of arguments")
         self._device = context.resolve(args[0])
         self._mapped = context.device
-        self._origins = context.origins
         self._origin = context.origins.get(self._device)
         self.devices = self.flush_devices = (self._device,)
 
@@ -46,6 +45,3 @@ class OriginTarget(Target):
 
     def postsuspend(self) -> None:
         self._origin.writer = None
-
-    def destroy(self) -> None:
-        self._origins.prune(self._origin)

@@ -84,7 +84,6 @@ class SnapshotTarget(Target):
             raise TableError("COW device cannot be the same as origin device")
         self._mapped = context.device
         self._log = context.log
-        self._origins = context.origins
         store = _build_store(
             args[2:4],
             self._origin_device,
@@ -165,7 +164,6 @@ class SnapshotTarget(Target):
                 destination.valid = False
                 self._log("Cancelling snapshot handover.")
             self.origin.discard(self.snapshot)
-        self._origins.prune(self.origin)
 
     # -- I/O --------------------------------------------------------------------------------
 

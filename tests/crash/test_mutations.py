@@ -1,0 +1,246 @@
+"""The crash tests, tested: with each barrier or ordering taken away they must fail.
+
+Each mutation breaks one promise in the code while lives of `tests.crash.engine` are lived and cut;
+how many images it took until that was seen is printed at the end of the run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import effort
+from tests.crash.engine import Machine, Unsafe
+from ulvm.blockdev.base import Buffer
+from ulvm.blockdev.memory import MemoryDevice
+from ulvm.dm.cow import CowSnapshot
+from ulvm.dm.device import MappedDevice
+from ulvm.dm.exceptions.map import ExceptionMap
+from ulvm.dm.exceptions.persistent import PersistentStore
+from ulvm.dm.exceptions.store import Run
+from ulvm.dm.origins import Origin
+from ulvm.dm.targets.merge import MergeTarget
+from ulvm.dm.targets.origin import OriginTarget
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+MOST = effort.amount(8000, 20000)
+"""Images after which a mutation counts as not seen."""
+MUTATIONS: dict[str, Patch] = {}
+
+
+def mutation(name: str) -> Callable[[Patch], Patch]:
+    def add(patch: Patch) -> Patch:
+        MUTATIONS[name] = patch
+        return patch
+
+    return add
+
+
+def without_barrier(function: Callable[..., Any], number: int) -> Patch:
+    """The `number`-th `self._barrier()` of a method of the store does nothing."""
+    lines, first = inspect.getsourcelines(function)
+    where = [first + n for n, line in enumerate(lines) if "self._barrier()" in line][number]
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = PersistentStore._barrier
+
+        def barrier(self: PersistentStore) -> None:
+            caller = sys._getframe(1)
+            if caller.f_code is not function.__code__ or caller.f_lineno != where:
+                real(self)
+
+        monkeypatch.setattr(PersistentStore, "_barrier", barrier)
+
+    return patch
+
+
+MUTATIONS["commit: no flush before the records"] = without_barrier(PersistentStore.commit, 0)
+MUTATIONS["commit: no flush behind the records"] = without_barrier(PersistentStore.commit, 1)
+MUTATIONS["new store: no flush between area and header"] = without_barrier(
+    PersistentStore._create, 0
+)
+MUTATIONS["invalidation: no flush behind the header"] = without_barrier(
+    PersistentStore.mark_invalid, 0
+)
+MUTATIONS["merge: no flush behind the cleared records"] = without_barrier(
+    PersistentStore.commit_merge, 1
+)
+
+
+@mutation("commit: the next area is not zeroed")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = PersistentStore.commit
+
+    def commit(self: PersistentStore, runs: Any) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self.cow, "write_zeroes", lambda *args, **options: None)
+            real(self, runs)
+
+    monkeypatch.setattr(PersistentStore, "commit", commit)
+
+
+def _keep_stale_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = PersistentStore.load
+
+    def load(self: PersistentStore, exceptions: ExceptionMap) -> bool:
+        valid = real(self, exceptions)
+        self._disk_dirty_tail = False
+        return valid
+
+    monkeypatch.setattr(PersistentStore, "load", load)
+
+
+@mutation("invalidation: not written to the disk")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PersistentStore, "mark_invalid", lambda self: None)
+
+
+@mutation("origin write: before its copies")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(self: OriginTarget, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        self._origin.protect(offset, 0)
+        self._device.write(offset, data, fua=fua)
+        self._origin.protect(offset, len(data))
+
+    monkeypatch.setattr(OriginTarget, "write", write)
+
+
+@mutation("origin write: does not wait for the commit")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Origin.protect
+
+    def protect(self: Origin, offset: int, length: int) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(CowSnapshot, "commit_pending", lambda self: None)
+            real(self, offset, length)
+
+    monkeypatch.setattr(Origin, "protect", protect)
+
+
+@mutation("origin write: copies to one snapshot only")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Origin.update
+
+    def update(self: Origin) -> None:
+        real(self)
+        self.guarded = self.guarded[:1]
+
+    monkeypatch.setattr(Origin, "update", update)
+
+
+@mutation("snapshot write: FUA is not heeded")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = CowSnapshot.write
+
+    def write(self: CowSnapshot, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        real(self, offset, data)
+
+    monkeypatch.setattr(CowSnapshot, "write", write)
+
+
+@mutation("flush: does not reach the disks")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MappedDevice, "flush", lambda self: None)
+
+
+@mutation("merge: the origin is not flushed before records are cleared")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MergeTarget._step
+
+    def step(self: MergeTarget) -> bool:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self._origin_device, "flush", lambda: None)
+            return real(self)
+
+    monkeypatch.setattr(MergeTarget, "_step", step)
+
+
+@mutation("merge: other snapshots get no copies")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MergeTarget._merge_run
+
+    def run(self: MergeTarget, item: Any) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self.origin, "guarded", ())
+            real(self, item)
+
+    monkeypatch.setattr(MergeTarget, "_merge_run", run)
+
+
+@mutation("merge: a flush leaves the COW out")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MergeTarget.__init__
+
+    def init(self: MergeTarget, *args: Any) -> None:
+        real(self, *args)
+        self.flush_devices = (self._origin_device,)
+
+    monkeypatch.setattr(MergeTarget, "__init__", init)
+
+
+def lives(folder: Path, name: str) -> Iterator[Machine]:
+    """Of all kinds by turns; where a merge is broken, of those that merge."""
+    for number in itertools.count():
+        machine = Machine(folder / str(number), effort.rng(name, number))
+        kinds = [machine.merge_under_load, machine.live]
+        if not name.startswith("merge"):
+            kinds += [machine.fill, machine.spread]
+        kinds[number % len(kinds)]()
+        machine.close()
+        yield machine
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_it_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTATIONS[name](monkeypatch)
+    images = 0
+    try:
+        for machine in lives(tmp_path, name):
+            choose = effort.rng(name, images)
+            cursor = machine.cursor()
+            for moment in sorted(choose.choices(machine.moments(), k=30)):
+                images += 1
+                machine.check_moment(cursor, moment, choose)
+            assert images < MOST, f"{name}: not seen in {images} images"
+    except Unsafe:
+        effort.tally(f"images until seen: {name}", images)
+
+
+def stale_records() -> None:
+    """A power cut keeps the second block of a metadata area and loses the first; the next commit
+    reaches the end of the first. What the second holds must not come back to life."""
+    cow, origin = MemoryDevice(20_000 * 512), MemoryDevice(20_000 * 512)
+    store = PersistentStore(cow, origin, 16)
+    store.open()
+    store.load(ExceptionMap(1200))
+    store.commit([Run(old, old + 100, 1) for old in range(250)])
+    area = 16 * 512
+    before = cow.read(area, area)
+    store.commit([Run(old, old + 100, 1) for old in range(250, 270)])
+    cow.write(area, before[:4096])
+    for first, count in ((400, 6), (500, 1)):
+        again, exceptions = PersistentStore(cow, origin, 16), ExceptionMap(1200)
+        again.open()
+        again.load(exceptions)
+        again.commit([Run(old, old + 300, 1) for old in range(first, first + count)])
+    exceptions = ExceptionMap(1200)
+    last = PersistentStore(cow, origin, 16)
+    last.open()
+    last.load(exceptions)
+    found = {chunk for chunk in range(1200) if exceptions.state[chunk]}
+    if found != {*range(250), *range(400, 406), 500}:
+        raise Unsafe(f"{len(found)} exceptions")
+
+
+def test_stale_records_stay_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    stale_records()
+    _keep_stale_bytes(monkeypatch)
+    with pytest.raises(Unsafe):
+        stale_records()
