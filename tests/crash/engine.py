@@ -493,7 +493,8 @@ class Machine:
     def merge_under_load(self) -> None:
         """A merge step by step, with writes and flushes of its origin between the steps."""
         snap = self.snapshot("P", 1, COW_SECTORS)
-        for sector in self.choose.sample(range(SECTORS), 150):
+        order = self.choose.sample(range(SECTORS), 150)
+        for sector in order:
             self.write(self.choose.choice(["origin", snap.name]), sector, 1)
         with self.watched():
             self.snapshot("P", 8, COW_SECTORS)
@@ -501,11 +502,17 @@ class Machine:
             self.merge(snap)
         self.disks["origin"].pause = 0.0002
         for _ in range(25):
+            # The last records are merged first: chunks that are still in the COW, chunks that
+            # were merged just now, and any.
             with self.watched():
-                if self.choose.random() < 0.3:
+                what = self.choose.random()
+                if what < 0.4:
+                    self.write("origin", self.choose.choice(order[:60]), 1)
                     self.flush("origin")
+                elif what < 0.7:
+                    self.write("origin", self.choose.choice(order[60:]), 1, fua=True)
                 else:
-                    self.write("origin", *self._where(6), fua=self.choose.random() < 0.5)
+                    self.write("origin", *self._where(6), fua=what < 0.85)
         self.disks["origin"].pause = 0.0
         with self.watched():
             self.finish_merge()

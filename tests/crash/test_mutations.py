@@ -30,7 +30,7 @@ from ulvm.dm.targets.origin import OriginTarget
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
-MOST = effort.amount(8000, 20000)
+MOST = 20_000
 """Images after which a mutation counts as not seen."""
 MUTATIONS: dict[str, Patch] = {}
 

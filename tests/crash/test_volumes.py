@@ -1,0 +1,296 @@
+"""Random lives of a volume group under power cuts: metadata and data on the same disks.
+
+Volumes are made, written to, snapshotted, extended, renamed, merged and removed by the library
+calls of the commands. At moments between any two writes of the disks a machine is started on what
+they may hold then. It must find the group as it was before the operation that was under way, or as
+it was after, whole; and in each volume what that state says: every flushed write, a snapshot its
+origin of when it was made.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import effort
+from tests.crash.engine import Unsafe
+from tests.unit.lvm.lab import Lab
+from ulvm.activation.activate import Activator
+from ulvm.blockdev.faults import PowerCut
+from ulvm.errors import RefusedError, UlvmError
+from ulvm.lvm import lv, merge, snapshot
+from ulvm.metadata.model import VolumeGroup
+from ulvm.vgstore import commit
+from ulvm.vgstore.host import Host
+
+pytestmark = pytest.mark.timeout(effort.amount(300, 0))
+
+BLOCK = 4096
+EXTENT_BLOCKS = 16
+
+
+@dataclass(frozen=True)
+class Volume:
+    """`blocks`: what was written, by number."""
+
+    extents: int
+    origin: str | None = None
+    blocks: dict[int, int] = field(default_factory=dict)
+
+
+State = dict[str, Volume]
+
+
+def block(token: int) -> bytes:
+    return token.to_bytes(8, "little") * (BLOCK // 8)
+
+
+@dataclass
+class Operation:
+    """What was allowed to be found between two times."""
+
+    what: str
+    begin: int
+    end: int
+    before: State
+    after: State
+
+
+class Life:
+    """A lab on record, and the states that it passed through."""
+
+    def __init__(self, folder: Path, choose: random.Random) -> None:
+        self.folder = folder
+        self.choose = choose
+        self.pvs = choose.choice([("a",), ("a", "b")])
+        self.lab = Lab(folder, names=self.pvs)
+        self.state: State = {}
+        self.operations: list[Operation] = []
+        self.tokens = iter(range(1, 1 << 30))
+        self.names = iter(range(1, 1 << 30))
+        self.records: dict[str, PowerCut] = {p: d.record() for p, d in self.lab.devices.items()}
+
+    def step(self) -> None:
+        begin, before = PowerCut.now(), self.state
+        try:
+            what, after = self._do()
+        except RefusedError as error:  # no room, or no such thing while a merge goes on
+            what, after = str(error), before
+        self.state = after
+        self.operations.append(Operation(what, begin, PowerCut.now(), before, after))
+
+    def _do(self) -> tuple[str, State]:
+        choose, state, session = self.choose, self.state, self.lab.session
+        plain = [n for n, v in state.items() if v.origin is None]
+        snaps = [n for n, v in state.items() if v.origin is not None]
+        what = choose.random()
+        if what < 0.15 or not plain:
+            name, extents = f"v{next(self.names)}", choose.randrange(1, 4)
+            lv.create(session, "vg", name, extents=extents)
+            return f"create {name}", {**state, name: Volume(extents)}
+        if what < 0.55:
+            name = choose.choice([*plain, *snaps])
+            volume = state[name]
+            size = volume.extents if volume.origin is None else state[volume.origin].extents
+            number, token = choose.randrange(size * EXTENT_BLOCKS), next(self.tokens)
+            self.lab.write(name, number * BLOCK, block(token))
+            written = replace(volume, blocks={**volume.blocks, number: token})
+            return f"write {name} {number}", {**state, name: written}
+        if what < 0.70:
+            origin, name = choose.choice(plain), f"s{next(self.names)}"
+            snapshot.create(
+                session, "vg", origin, name, extents=choose.randrange(2, 5), chunk_size=8
+            )
+            found = self.lab.vg.lv(name)
+            assert found is not None
+            made = Volume(found.extent_count, origin, dict(state[origin].blocks))
+            return f"snapshot {name}", {**state, name: made}
+        if what < 0.78:
+            name = choose.choice([*plain, *snaps])
+            if any(v.origin == name for v in state.values()):
+                return "nothing", state  # an origin grows only while it is inactive
+            extents = state[name].extents + 1
+            lv.extend(session, "vg", name, extents)
+            return f"extend {name}", {**state, name: replace(state[name], extents=extents)}
+        if what < 0.86:
+            old, new = choose.choice([*plain, *snaps]), f"r{next(self.names)}"
+            lv.rename(session, "vg", old, new)
+            renamed = {
+                new if n == old else n: replace(v, origin=new) if v.origin == old else v
+                for n, v in state.items()
+            }
+            return f"rename {old}", renamed
+        if what < 0.92 and snaps:
+            name = choose.choice(snaps)
+            origin = state[name].origin
+            assert origin is not None
+            merge.start(session, "vg", name)
+            while not merge.poll(session, "vg", origin):
+                pass
+            merged = replace(state[origin], blocks=state[name].blocks)
+            return f"merge {name}", {
+                n: merged if n == origin else v for n, v in state.items() if n != name
+            }
+        name = choose.choice(snaps or plain)
+        lv.remove(session, "vg", name)
+        return f"remove {name}", {n: v for n, v in state.items() if n != name}
+
+    # -- after the power cut ------------------------------------------------------------------
+
+    def moments(self) -> list[int]:
+        return sorted({t + 1 for record in self.records.values() for t in record.times})
+
+    def check(self, moment: int, choose: random.Random) -> None:
+        images = {
+            path: record.image_at(record.events_until(moment), choose)
+            for path, record in self.records.items()
+        }
+        over = Operation("nothing", moment, moment, self.state, self.state)
+        operation = next((o for o in self.operations if moment <= o.end), over)
+        states = [operation.before]
+        if moment > operation.begin:
+            states.append(operation.after)
+        lab = Lab(self.folder, names=self.pvs, images=images)
+        try:
+            self._compare(lab, operation, states)
+        except UlvmError as error:
+            raise Unsafe(f"{operation.what}: {error}") from error
+        finally:
+            lab.mapper.shutdown()
+
+    def _compare(self, lab: Lab, operation: Operation, states: list[State]) -> None:
+        vg = lab.vg
+        shape = shape_of(vg)
+        fitting = [s for s in states if {n: (v.extents, v.origin) for n, v in s.items()} == shape]
+        if not fitting:
+            raise Unsafe(f"{operation.what}: the group is {shape}")
+        for volume in vg.visible_lvs():
+            if not vg.is_cow(volume.name):
+                lv.activate(lab.session, "vg", volume.name)
+        for name in shape:
+            numbers = {n for s in fitting for n in s[name].blocks}
+            for number in numbers:
+                found = lab.read(name, number * BLOCK, BLOCK)
+                allowed = {s[name].blocks.get(number) for s in fitting}
+                # Not written yet in one of the states: what it held then nobody knows.
+                if None not in allowed:
+                    check_block(found, [block(t) for t in allowed if t is not None], name, number)
+        for segment in vg.snapshot_segments():
+            if segment.merging:
+                while not merge.poll(lab.session, "vg", segment.origin):
+                    pass
+                if lab.vg.merging_snapshot_of(segment.origin) is not None:
+                    raise Unsafe("a merge was not seen through")
+
+
+def shape_of(vg: VolumeGroup) -> dict[str, tuple[int, str | None]]:
+    shape = {}
+    for volume in vg.visible_lvs():
+        tie = vg.snapshot_of(volume.name)
+        shape[volume.name] = (volume.extent_count, tie.origin if tie else None)
+    return shape
+
+
+def check_block(found: bytes, allowed: list[bytes], name: str, number: int) -> None:
+    """Each sector is that of one of the contents: a write under way may be torn."""
+    for at in range(0, BLOCK, 512):
+        if found[at : at + 512] not in {a[at : at + 512] for a in allowed}:
+            token = int.from_bytes(found[at : at + 8], "little")
+            raise Unsafe(f"{name}: block {number} holds {token}")
+
+
+def check_life(folder: Path, name: str, images: int) -> int:
+    """Live, and cut at so many moments; how many images there were."""
+    folder.mkdir()
+    life = Life(folder, effort.rng(name))
+    for _ in range(25):
+        life.step()
+    life.lab.mapper.shutdown()
+    choose = effort.rng(name, "cuts")
+    moments = life.moments()
+    for count, moment in enumerate(choose.choices(moments, k=images), 1):
+        try:
+            life.check(moment, choose)
+        except Unsafe as error:
+            at = moments.index(moment)
+            raise Unsafe(
+                f"ULVM_SEED={effort.SEED}, {name}, moment {at} of {len(moments)}: {error}", count
+            ) from error
+    return images
+
+
+def test_lives_of_a_volume_group(tmp_path: Path) -> None:
+    for number in range(effort.amount(5, 120)):
+        images = check_life(tmp_path / str(number), f"group {number}", effort.amount(20, 60))
+        effort.tally("power-cut images of volume groups", images)
+
+
+# -- without one of the barriers, it is seen ------------------------------------------------------
+
+
+def images_until_seen(folder: Path, name: str) -> None:
+    images = 0
+    while images < 5000:
+        try:
+            images += check_life(folder / str(images), f"{name} {images}", 30)
+        except Unsafe as error:
+            effort.tally(f"images until seen: {name}", images + int(error.args[1]))
+            return
+    pytest.fail(f"{name}: not seen in {images} images")
+
+
+def _unflushed(host: Host, path: str, writes: Iterable[tuple[int, bytes]]) -> None:
+    for offset, data in writes:
+        host.opener(path, True).write(offset, data)
+
+
+def test_metadata_that_are_not_flushed_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "_write", _unflushed)
+    images_until_seen(tmp_path, "metadata: no flush at all")
+
+
+def test_a_commit_before_the_text_is_durable_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the flushes behind text and slot 1 would do; without both it is seen. The first stays:
+    whoever reads slot 1 is to find its text."""
+    real = commit.Pending._write_ahead
+
+    def write_ahead(self: commit.Pending) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(commit, "_write", _unflushed)
+            real(self)
+
+    monkeypatch.setattr(commit.Pending, "_write_ahead", write_ahead)
+    images_until_seen(tmp_path, "metadata: no flush before the commit")
+
+
+def test_a_commit_before_the_tables_wait_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge whose tables are swapped before it is in the metadata."""
+    real = Activator.swap
+
+    def swap(
+        self: Activator, old: VolumeGroup, new: VolumeGroup, commit: Any, **options: Any
+    ) -> Any:
+        report = real(self, old, new, lambda: None, **options)
+        time.sleep(0.01)
+        commit()
+        return report
+
+    monkeypatch.setattr(Activator, "swap", swap)
+    images_until_seen(tmp_path, "volumes: tables swapped before the commit")
+
+
+def test_a_cow_that_is_not_wiped_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "wipe_new", lambda *args, **options: None)
+    images_until_seen(tmp_path, "snapshot: its COW is not wiped")
