@@ -31,7 +31,7 @@ _META_PACKAGE = "linux-image-cloud-amd64"
 # In the order they are loaded in; what the kernel has built in is left out.
 _MODULES = (
     "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci",
-    "virtio_blk", "dm-mod", "dm-bufio", "dm-snapshot",
+    "virtio_blk", "dm-mod", "dm-bufio", "dm-snapshot", "dm-zero",
 )  # fmt: skip
 
 _PROGRAMS = ("lvm", "dmsetup")
@@ -90,11 +90,17 @@ class Outcome(NamedTuple):
 
 
 def run(
-    commands: Mapping[str, str], drives: Sequence[Path] = (), *, timeout: float = 240
+    commands: Mapping[str, str],
+    drives: Sequence[Path] = (),
+    *,
+    timeout: float = 240,
+    files: Mapping[str, bytes] | None = None,
+    python: bool = False,
 ) -> dict[str, Outcome]:
     """Boot, run the commands, power off; outcomes under the commands' keys.
 
-    Drives (raw images) are /dev/vda, /dev/vdb, ...; none may be in use.
+    Drives (raw images) are /dev/vda, /dev/vdb, ...; none may be in use. `files` lie in /files;
+    with `python` Debian's interpreter and its standard library are there.
     All commands run, also after one that failed. RuntimeError, with the end of the console, when
     the machine does not come to its end in `timeout` seconds.
     """
@@ -106,12 +112,16 @@ def run(
         for number, command in enumerate(commands.values()):
             (tree / "commands" / f"{number:04}").write_text(command)
         (tree / "results").write_text(f"/dev/vd{chr(ord('a') + len(drives))}\n")
+        (tree / "files").mkdir()
+        for name_of_file, content in (files or {}).items():
+            (tree / "files" / name_of_file).write_bytes(content)
         initramfs = work / "initramfs"
         # The kernel unpacks archives that lie one behind the other.
-        initramfs.write_bytes(base.read_bytes() + _cpio(tree))
+        parts = [base.read_bytes(), _python() if python else b"", _cpio(tree)]
+        initramfs.write_bytes(b"".join(parts))
         results = work / "results.tar"
         with results.open("wb") as file:
-            file.truncate(64 << 20)
+            file.truncate(128 << 20)
         _boot(kernel, initramfs, [*drives, results], work / "console", timeout)
         return dict(zip(commands, _outcomes(commands.values(), results), strict=True))
 
@@ -129,7 +139,7 @@ def _boot(
     words += ["-kernel", str(kernel), "-initrd", str(initramfs)]
     words += ["-append", "console=ttyS0 loglevel=4 panic=-1"]
     for drive in drives:
-        words += ["-drive", f"file={drive},format=raw,if=virtio,cache=unsafe"]
+        words += ["-drive", f"file={drive},format=raw,if=virtio,cache=unsafe,discard=unmap"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
@@ -160,7 +170,8 @@ def _boot_files() -> tuple[Path, Path]:
     """(kernel, initramfs without commands), made when they are not there yet."""
     package = _kernel_package()
     folder = CACHE / package.removeprefix("linux-image-")
-    if not (folder / "vmlinuz").exists():
+    stamp = folder / "modules.list"
+    if not stamp.exists() or stamp.read_text() != " ".join(_MODULES):
         _fetch_kernel(package, folder)
     base = folder / "initramfs"
     # Made anew in every run: lvm2 on this machine may have been updated.
@@ -208,6 +219,7 @@ def _fetch_kernel(package: str, folder: Path) -> None:
             code = _module(tree, module)
             if code is not None:
                 (fresh / "modules" / f"{number:02}-{module}.ko").write_bytes(code)
+        (fresh / "modules.list").write_text(" ".join(_MODULES))
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
 
@@ -232,20 +244,48 @@ def _fill_tree(tree: Path, modules: Path) -> None:
     for applet in applets.stdout.split():
         if applet != "busybox":
             (tree / "bin" / applet).symlink_to("busybox")
-    libraries: set[str] = set()
     for program in _PROGRAMS:
         path = _which(program)
         shutil.copy(path, tree / "sbin" / program)
-        listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=True)
-        libraries.update(re.findall(r"(/\S+) \(0x", listed.stdout))
-    for library in libraries:
-        target = tree / library.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(library, target)
+        _copy_libraries(tree, path)
     (tree / "etc/lvm/lvm.conf").write_text(_LVM_CONF)
     init = tree / "init"
     init.write_text(_INIT)
     init.chmod(0o755)
+
+
+def _copy_libraries(tree: Path, path: str) -> None:
+    """What the program or module at `path` is linked with."""
+    listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=True)
+    for library in re.findall(r"(/\S+) \(0x", listed.stdout):
+        target = tree / library.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, target)
+
+
+@functools.cache
+def _python() -> bytes:
+    """An archive with Debian's Python: the interpreter as /bin/python3, and the modules that are
+    files of the library's own folder or one of a few packages."""
+    interpreter = os.path.realpath("/usr/bin/python3")
+    library = Path("/usr/lib") / Path(interpreter).name
+    with tempfile.TemporaryDirectory(prefix="ulvm-judge") as name:
+        tree = Path(name)
+        (tree / "bin").mkdir()
+        shutil.copy(interpreter, tree / "bin" / "python3")
+        _copy_libraries(tree, interpreter)
+        target = tree / str(library).lstrip("/")
+        target.mkdir(parents=True)
+        for module in library.glob("*.py"):
+            shutil.copy(module, target)
+        for package in ("collections", "encodings", "importlib", "json", "re", "lib-dynload"):
+            shutil.copytree(
+                library / package, target / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        for module in (target / "lib-dynload").glob("*.so"):
+            if module.name.startswith(("mmap", "_json", "_hashlib", "_sha", "fcntl")):
+                _copy_libraries(tree, str(module))
+        return _cpio(tree)
 
 
 def _which(program: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -54,6 +55,8 @@ class MappedDevice(BlockDevice):
         """What the freezer gave for the file systems it froze."""
         self.event_nr = 0
         self.open_count = 0
+        self.uses: Counter[tuple[MappedDevice, str]] = Counter()
+        """Devices, with modes, that tables of this one lead to, and how many of the tables do."""
         self._honour_flush = honour_flush
         self._notify = notify
         self._events = threading.Condition()
@@ -179,6 +182,9 @@ class MappedDevice(BlockDevice):
             while self._closed:
                 if self.removed:
                     raise DeviceError(f"device {self.name} is gone", errno=errno.ENXIO)
+                if self.live is None:
+                    # As the kernel: without a table there is nothing to wait for.
+                    raise DeviceError(f"device {self.name} has no table", errno=errno.EIO)
                 self._gate.wait()
             self._in_flight += 1
 

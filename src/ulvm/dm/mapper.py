@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ulvm.blockdev.base import BlockDevice
@@ -80,9 +80,7 @@ class LocalMapper:
         with self._lock:
             found = self._devices.get(device)
             if found is None:
-                found = next(
-                    (d for d in self._devices.values() if d.uuid and d.uuid == device), None
-                )
+                found = next((d for d in self._devices.values() if d.uuid == device != ""), None)
             if found is None:
                 found = next((d for d in self._devices.values() if d.number == device), None)
         if found is None:
@@ -112,7 +110,8 @@ class LocalMapper:
         except NotFoundError:
             file = self._files.by_number(word)
             if file is None:
-                raise TableError(f"Device lookup failed: {word}", errno=errno.ENODEV) from None
+                code = errno.ENXIO if ":" in word else errno.ENODEV
+                raise TableError(f"Device lookup failed: {word}", errno=code) from None
             return file
 
     def number(self, device: BlockDevice) -> str:
@@ -185,9 +184,9 @@ class LocalMapper:
     def rename(self, device: str, new_name: str) -> DeviceInfo:
         self._check_name(new_name)
         with self._lock:
-            found = self.mapped(device)
             if new_name in self._devices:
                 raise BusyError(f"device {new_name} exists already")
+            found = self.mapped(device)
             del self._devices[found.name]
             found.name = new_name
             self._devices[new_name] = found
@@ -226,7 +225,7 @@ class LocalMapper:
             found.wake_removed()
             for table in (old, spare):
                 if table is not None:
-                    self._destroy(table)
+                    self._destroy(found, table)
             self._thaw(found)
         self._changed()
 
@@ -254,7 +253,7 @@ class LocalMapper:
             new = self._build(found, table, read_only=read_only)
             old, found.inactive = found.inactive, new
             if old is not None:
-                self._destroy(old)
+                self._destroy(found, old)
         self._changed()
         return found.info()
 
@@ -277,7 +276,7 @@ class LocalMapper:
                 begin, length = line.start * SECTOR, line.length * SECTOR
                 targets.append(kind(context, begin, length, line.params.split()))
             table = Table(targets, read_only=read_only)
-            self._hold(table)
+            self._hold(device, table)
         except DeviceError as error:
             self._drop(targets)
             raise TableError(str(error), errno=error.errno) from error
@@ -292,35 +291,42 @@ class LocalMapper:
             target.destroy()
         self._files.sweep()
 
-    def _hold(self, table: Table) -> None:
-        held: list[MappedDevice] = []
-        for lower in table.devices:
-            if isinstance(lower, MappedDevice):
-                try:
-                    lower.hold()
-                except DeviceError:
-                    for other in held:
-                        other.release()
-                    raise
-                held.append(lower)
-            else:
-                self._files.hold(lower)
+    def _hold(self, owner: MappedDevice, table: Table) -> None:
+        """As the kernel, a device opens another once a mode, whichever table of it leads there."""
+        held: list[tuple[BlockDevice, str]] = []
+        try:
+            for lower, mode in zip(table.devices, table.modes, strict=True):
+                if isinstance(lower, MappedDevice):
+                    if owner.uses[lower, mode] == 0:
+                        lower.hold()
+                    owner.uses[lower, mode] += 1
+                else:
+                    self._files.hold(lower)
+                held.append((lower, mode))
+        except DeviceError:
+            self._let_go(owner, held)
+            raise
 
-    def _destroy(self, table: Table) -> None:
-        for target in table.targets:
-            target.destroy()
-        for lower in table.devices:
+    def _let_go(self, owner: MappedDevice, held: Iterable[tuple[BlockDevice, str]]) -> None:
+        for lower, mode in held:
             if isinstance(lower, MappedDevice):
-                lower.release()
+                owner.uses[lower, mode] -= 1
+                if owner.uses[lower, mode] == 0:
+                    lower.release()
             else:
                 self._files.release(lower)
+
+    def _destroy(self, owner: MappedDevice, table: Table) -> None:
+        for target in table.targets:
+            target.destroy()
+        self._let_go(owner, zip(table.devices, table.modes, strict=True))
 
     def clear(self, device: str) -> DeviceInfo:
         found = self.mapped(device)
         with found.control:
             old, found.inactive = found.inactive, None
             if old is not None:
-                self._destroy(old)
+                self._destroy(found, old)
         self._changed()
         return found.info()
 
@@ -360,14 +366,14 @@ class LocalMapper:
                     self._suspend(found)
                 old = found.live
                 found.set_live(new)
-            elif found.live is None:
-                raise NotFoundError(f"device {found.name} has no table to resume")
+            elif found.live is None and found.suspended:
+                raise TableError(f"device {found.name} has no table to resume")
             try:
                 if found.suspended:
                     self._resume(found)
             finally:
                 if old is not None:
-                    self._destroy(old)
+                    self._destroy(found, old)
         self._changed()
         return found.info()
 
@@ -455,8 +461,7 @@ class LocalMapper:
         Nothing may be sent to the devices any more. The stores on disk stay complete.
         Returns what could not be flushed, one sentence each; all the same goes down.
 
-        Merges stop first: they write to an origin, of which the snapshots that have gone down
-        already would get no copy."""
+        Merges stop first: snapshots that are down already would get no copy of what they change."""
         failures = []
         for device in self.all_mapped():
             for target in device.live.targets if device.live is not None else ():
@@ -482,7 +487,7 @@ class LocalMapper:
             device.wake_removed()
             for table in (device.live, device.inactive):
                 if table is not None:
-                    self._destroy(table)
+                    self._destroy(device, table)
         self._files.close()
         for failure in failures:
             self._log(failure)

@@ -45,7 +45,8 @@ def check_table(lines: Sequence[TableLine]) -> None:
 
 
 class Table:
-    """Targets in order. `size` in bytes. A table holds each device it uses open once."""
+    """Targets in order. `size` in bytes. A table holds each device it uses open once; `modes`: of
+    each of `devices`, in all ways in which the targets want it."""
 
     def __init__(self, targets: Sequence[Target], *, read_only: bool) -> None:
         self.targets = tuple(targets)
@@ -53,6 +54,12 @@ class Table:
         self.size = sum(t.length for t in targets)
         self._begins = [t.begin for t in targets]
         self.devices = _unique(d for t in targets for d in t.devices)
+        wanted: dict[int, set[str]] = {}
+        for target in targets:
+            for n, device in enumerate(target.devices):
+                mode = target.modes[n] if target.modes else "rw"
+                wanted.setdefault(id(device), set()).update(mode)
+        self.modes = tuple("".join(sorted(wanted[id(device)])) for device in self.devices)
         self.flush_devices = _unique(d for t in targets for d in t.flush_devices)
         self.can_discard = bool(targets) and all(t.can_discard for t in targets)
         self.block_size = max((d.block_size for d in self.devices), default=SECTOR)

@@ -47,11 +47,13 @@ def parse_sector(word: str, message: str) -> int:
 
 
 class Target(ABC):
-    """One line of a table. `devices`: what it maps to; `flush_devices`: where a flush goes."""
+    """One line of a table. `devices`: what it maps to, and `modes`, r, w or rw, how each is opened
+    (rw if there are none); `flush_devices`: where a flush goes."""
 
     type_name: ClassVar[str]
     version: ClassVar[tuple[int, int, int]]
     devices: tuple[BlockDevice, ...] = ()
+    modes: tuple[str, ...] = ()
     flush_devices: tuple[BlockDevice, ...] = ()
 
     def __init__(self, begin: int, length: int) -> None:
