@@ -330,17 +330,18 @@ class PersistentStore(ExceptionStore):
         return runs
 
     def commit_merge(self, count: int) -> None:
+        """Memory changes when the disk has: a merge that failed here finds its records again."""
         keep = self._committed - count
-        records = np.frombuffer(self._area, dtype="<u8").reshape(-1, 2)
-        records[keep : self._committed] = 0
         start = keep * _DISK_EXCEPTION_SIZE // _WRITE_UNIT * _WRITE_UNIT
-        end = (
-            (self._committed * _DISK_EXCEPTION_SIZE + _WRITE_UNIT - 1) // _WRITE_UNIT * _WRITE_UNIT
-        )
+        last = self._committed * _DISK_EXCEPTION_SIZE
+        end = min((last + _WRITE_UNIT - 1) // _WRITE_UNIT * _WRITE_UNIT, self._chunk_bytes)
+        cleared = bytearray(self._area[start:end])
+        first = keep * _DISK_EXCEPTION_SIZE - start
+        cleared[first : last - start] = bytes(last - start - first)
         self._barrier()
-        data = self._area[start : min(end, self._chunk_bytes)]
-        self.cow.write(self._area_offset(self._area_index) + start, data)
+        self.cow.write(self._area_offset(self._area_index) + start, cleared)
         self._barrier()
+        self._area[start:end] = cleared
         self._committed = keep
         # As the kernel: exact only while merging, when nothing is allocated any more.
         area_chunk = NUM_SNAPSHOT_HDR_CHUNKS + self._area_index * (self._epa + 1)
