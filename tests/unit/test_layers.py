@@ -19,28 +19,50 @@ ROOT = Path(ulvm.__file__).parent
 LAYERS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "units": frozenset(),
+    "faultpoints": frozenset(),
     "dm_ioctl": frozenset(),
     "blockdev": frozenset({"errors", "units"}),
     "dm": frozenset({"errors", "units", "dm_ioctl", "blockdev"}),
     # Of blockdev only the type of a buffer: metadata do no I/O.
     "metadata": frozenset({"errors", "units", "blockdev.base"}),
-    "vgstore": frozenset({"errors", "units", "blockdev", "metadata"}),
+    "vgstore": frozenset({"errors", "units", "faultpoints", "blockdev", "metadata"}),
     "activation": frozenset({"errors", "units", "dm_ioctl", "metadata"}),
     "mounts": frozenset({"errors"}),
     "exports": frozenset({"errors", "units", "blockdev", "mounts"}),
     # The two sides of the control socket; only the service knows the device mapper.
     "daemon.messages": frozenset({"errors", "dm_ioctl"}),
     "daemon.state": frozenset({"errors"}),
-    "daemon.client": frozenset({"errors", "dm_ioctl", "daemon.messages", "daemon.state"}),
-    "daemon.control": frozenset({"errors", "daemon.messages"}),
+    "daemon.client": frozenset(
+        {"errors", "faultpoints", "dm_ioctl", "daemon.messages", "daemon.state"}
+    ),
+    "daemon.control": frozenset({"errors", "faultpoints", "daemon.messages"}),
     "daemon.monitor": frozenset({"errors", "dm", "activation"}),
     "daemon.volumes": frozenset({"errors", "blockdev", "dm", "activation", "exports", "mounts"}),
     "daemon.service": frozenset(
-        {"errors", "units", "blockdev", "dm", "dm_ioctl", "vgstore", "activation", "exports"}
+        {
+            "errors",
+            "units",
+            "faultpoints",
+            "blockdev",
+            "dm",
+            "dm_ioctl",
+            "vgstore",
+            "activation",
+            "exports",
+        }
         | {"mounts", "daemon"}
     ),
     "lvm": frozenset(
-        {"errors", "units", "dm_ioctl", "blockdev", "metadata", "vgstore", "activation"}
+        {
+            "errors",
+            "units",
+            "faultpoints",
+            "dm_ioctl",
+            "blockdev",
+            "metadata",
+            "vgstore",
+            "activation",
+        }
         | {"daemon.client"}
     ),
     # Of lvm only how sizes are written; of vgstore only the types of a scan.
@@ -48,13 +70,31 @@ LAYERS: dict[str, frozenset[str]] = {
         {"errors", "units", "dm_ioctl", "metadata", "activation", "vgstore.scan", "lvm.sizes"}
     ),
     "backup": frozenset(
-        {"errors", "units", "dm_ioctl", "blockdev", "metadata", "vgstore", "activation"}
+        {
+            "errors",
+            "units",
+            "faultpoints",
+            "dm_ioctl",
+            "blockdev",
+            "metadata",
+            "vgstore",
+            "activation",
+        }
         | {"mounts", "lvm"}
     ),
     "demo": frozenset({"errors", "units", "blockdev", "lvm", "backup"}),
     # Of dm only the grammar of tables, for `dmsetup`.
     "cli": frozenset(
-        {"errors", "units", "dm_ioctl", "dm.table", "blockdev", "metadata", "vgstore"}
+        {
+            "errors",
+            "units",
+            "faultpoints",
+            "dm_ioctl",
+            "dm.table",
+            "blockdev",
+            "metadata",
+            "vgstore",
+        }
         | {"activation", "mounts", "daemon.client", "lvm", "report", "backup", "demo"}
     ),
 }
@@ -70,7 +110,7 @@ LIBRARIES = {
 
 # Where os.environ may be touched, and why.
 ENVIRONMENT = {
-    "cli.main": "hands it to the context of a command",
+    "cli.main": "hands it to the context of a command; fault points",
     "cli.context": "the settings of a command",
     "daemon.service": "the settings of the daemon",
     "demo.host": "passes it on, with directories of the demonstration's own",

@@ -17,6 +17,7 @@ from pathlib import PurePath
 import click
 
 import ulvm
+from ulvm import faultpoints
 from ulvm.cli.context import Context
 from ulvm.cli.syntax import no_such_syntax
 from ulvm.errors import UlvmError, UsageError
@@ -109,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] in ("--version", "version") or words[1:2] == ["--version"]:
         click.echo(f"ulvm {ulvm.__version__}")
         return 0
+    faultpoints.arm(os.environ.get("ULVM_FAULT_POINT", ""))
     name, *arguments = words
     if name not in COMMANDS:
         click.echo("  No such command.  Try 'ulvm help'.", err=True)

@@ -30,6 +30,7 @@ from ulvm.daemon.messages import (
 from ulvm.daemon.state import read_state
 from ulvm.dm_ioctl import DeviceInfo, TableLine
 from ulvm.errors import DeviceError, ProtocolError
+from ulvm.faultpoints import reach
 
 __all__ = ["CONTROL_SOCKET", "NBD_SOCKET", "DaemonClient", "connect"]
 
@@ -38,6 +39,10 @@ NBD_SOCKET = "nbd.sock"
 _START_SECONDS = 60.0
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
+
+
+_CHANGES = frozenset({"create", "load", "clear", "suspend", "resume", "remove", "rename"})
+"""Requests that change devices."""
 
 
 class DaemonClient:
@@ -52,11 +57,15 @@ class DaemonClient:
         self._sock.close()
 
     def _call(self, op: str, args: Mapping[str, Any] | None = None) -> Any:
+        if op in _CHANGES:
+            reach(f"before {op}")
         try:
             self._sock.sendall(encode({"op": op, "args": dict(args or {})}))
             reply = decode(self._line())
         except OSError as error:
             raise DeviceError(f"The daemon does not answer: {error}.") from error
+        if op in _CHANGES:
+            reach(f"after {op}")
         if "error" in reply:
             raise error_of(reply["error"])
         return reply.get("result")

@@ -19,6 +19,7 @@ from typing import Any
 
 from ulvm.daemon.messages import MAX_MESSAGE, decode, encode, error_to_json
 from ulvm.errors import BusyError, DeviceError, ProtocolError, UlvmError
+from ulvm.faultpoints import reach
 
 __all__ = ["Connection", "ControlServer", "Handler"]
 
@@ -154,7 +155,10 @@ class ControlServer:
         if handler is None or not isinstance(args, dict):
             raise ProtocolError(f"unknown request {str(op)[:64]!r}")
         try:
-            return {"result": handler(connection, args)}
+            reach(f"before {op}")
+            result = handler(connection, args)
+            reach(f"after {op}")
+            return {"result": result}
         except (KeyError, TypeError, ValueError) as error:
             # Arguments of the wrong shape; the handlers convert what they take.
             log.warning("request %s: %r", op, error)

@@ -32,6 +32,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ulvm import faultpoints
 from ulvm.activation.names import LVM_UUID_PREFIX, is_top_level, split_dm_name
 from ulvm.activation.status import parse_snapshot_status
 from ulvm.daemon.client import CONTROL_SOCKET, NBD_SOCKET
@@ -405,6 +406,7 @@ def _tell(arguments: argparse.Namespace, text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
+    faultpoints.arm(os.environ.get("ULVM_DAEMON_FAULT_POINT", ""))
     if arguments.detached and os.fork():
         os._exit(0)
     try:

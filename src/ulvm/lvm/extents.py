@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.errors import DeviceError, RefusedError
+from ulvm.faultpoints import reach
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.units import SECTOR
@@ -139,5 +140,6 @@ def wipe_new(
             )
         device.write(0, bytes(min(zero_bytes, device.size)))
         device.flush()
+        reach("after new extents were wiped")
     finally:
         device.close()

@@ -31,6 +31,7 @@ from functools import partial
 
 from ulvm.blockdev.file import FileDevice
 from ulvm.errors import DeviceError, RefusedError, UlvmError
+from ulvm.faultpoints import reach
 from ulvm.metadata.check import check_vg
 from ulvm.metadata.mda import MdaHeader, RawLocn, max_text, next_offset, ring_write
 from ulvm.metadata.model import VolumeGroup
@@ -284,6 +285,7 @@ def _write_header(host: Host, area: _Area, header: MdaHeader) -> None:
 
 def _write(host: Host, path: str, writes: Iterable[tuple[int, bytes]]) -> None:
     """Write and flush: each call is one step of the protocol."""
+    reach("before metadata are written")
     device = host.opener(path, True)
     try:
         for offset, data in writes:
@@ -291,3 +293,4 @@ def _write(host: Host, path: str, writes: Iterable[tuple[int, bytes]]) -> None:
         device.flush()
     finally:
         device.close()
+    reach("after metadata were written")

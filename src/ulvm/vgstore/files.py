@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ulvm.errors import DeviceError
+from ulvm.faultpoints import reach
 
 __all__ = ["private_dir", "write_atomically"]
 
@@ -35,8 +36,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        reach(f"before {path.parent.name}/ is renamed into")
         os.replace(temporary, path)
         temporary = None
+        reach(f"after {path.parent.name}/ was renamed into")
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import DeviceError, NotFoundError, RefusedError
+from ulvm.faultpoints import reach
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, PvHeader
 from ulvm.metadata.layout import PvOptions, plan_layout, usable_extents
 from ulvm.metadata.mda import MdaHeader
@@ -150,8 +151,10 @@ def create_pv(host: Host, path: str, *, uuid: str, options: PvOptions) -> PvDevi
             device.write(area.offset, bytes(min(_MDA_CLEAN, area.size)))
             device.write(area.offset, MdaHeader(area.offset, area.size).pack())
         device.flush()
+        reach("before a new label is written")
         device.write(label.sector * SECTOR, label.pack())
         device.flush()
+        reach("after a new label was written")
         pv = read_pv(path, device, {}, [])
     finally:
         device.close()
@@ -167,6 +170,7 @@ def erase_pv(host: Host, path: str) -> None:
     try:
         device.write(0, bytes(min(LABEL_SCAN_SIZE, device.size)))
         device.flush()
+        reach("after a label was wiped")
     finally:
         device.close()
     remove_devices(host, [path])

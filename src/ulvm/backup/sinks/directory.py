@@ -22,6 +22,7 @@ from pathlib import Path
 from ulvm.backup.fileio import sync, sync_directory, write_whole
 from ulvm.backup.manifest import IMAGE_SUFFIX, MANIFEST_SUFFIX, Manifest
 from ulvm.errors import DeviceError, ExistsError, NotFoundError
+from ulvm.faultpoints import reach
 
 __all__ = ["BackupFiles", "backup_name", "remove_litter"]
 
@@ -95,9 +96,12 @@ class BackupFiles:
             write_whole(fd, manifest.to_json().encode(), 0, self.manifest_path.name)
             sync(fd, self.manifest_path.name)
             try:
+                reach("before the image is renamed")
                 self._partial_image.rename(self.image_path)
+                reach("between image and manifest")
                 sync_directory(self._directory)
                 self._partial_manifest.rename(self.manifest_path)
+                reach("after the manifest was renamed")
                 sync_directory(self._directory)
             except OSError as error:
                 raise DeviceError(

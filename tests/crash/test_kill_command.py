@@ -1,0 +1,216 @@
+"""kill -9 of a command between any two of its steps, and of the daemon between any two requests.
+
+For each command the points that it reaches are asked for first (`ulvm.faultpoints`). Then, for each
+point, on a host of its own the command is killed there. The next commands find the group as before
+or after, with the right content, and nothing suspended for ever; and the same command, given again,
+comes to its end or says that it is done.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests import effort
+from tests.e2e.host import UlvmHost
+from ulvm.blockdev.nbd import NbdDevice
+
+pytestmark = pytest.mark.timeout(effort.amount(300, 0))
+
+MIB = 1 << 20
+OLD, NEW = b"\x11" * 65536, b"\x22" * 65536
+
+
+class Case(NamedTuple):
+    """`before` and `after`: names of volumes; `again`: exit codes of the second try."""
+
+    command: str
+    after: set[str]
+    again: tuple[int, ...] = (0, 5)
+    origin_merged: bool = False
+    group: str = "vg"
+
+
+BEFORE = {"base", "snap", "plain"}
+CASES = [
+    Case("lvcreate -L 4M -n new vg", BEFORE | {"new"}),
+    Case("lvcreate -s -L 4M -n second vg/base", BEFORE | {"second"}),
+    Case("lvextend -L +4M vg/snap", BEFORE, (0,)),
+    Case("lvextend -L +4M vg/plain", BEFORE, (0,)),
+    Case("lvreduce -y -L 4M vg/plain", BEFORE),
+    Case("lvrename vg/base vg/other", {"other", "snap", "plain"}),
+    Case("lvrename vg/snap vg/other", {"base", "other", "plain"}),
+    Case("lvremove -y vg/snap", {"base", "plain"}),
+    Case("lvremove -y vg/plain", {"base", "snap"}),
+    Case("lvconvert --merge vg/snap", {"base", "plain"}, origin_merged=True),
+    Case("lvchange -an vg/base", BEFORE, (0,)),
+    Case("lvchange -pr vg/plain", BEFORE),
+    Case("vgextend vg c.img", BEFORE),
+    Case("vgreduce vg b.img", BEFORE),
+    Case("vgrename vg renamed", BEFORE, group="renamed"),
+    Case("vgcreate other c.img", BEFORE),
+    Case("pvcreate c.img", BEFORE, (0,)),
+    Case("vgchange -an vg", BEFORE, (0,)),
+    Case("lvchange --addtag t vg/base", BEFORE, (0,)),
+    Case("backup vg/base --to out", BEFORE, (0,)),
+]
+
+
+@contextmanager
+def a_host() -> Iterator[UlvmHost]:
+    base = Path(tempfile.mkdtemp(prefix="ulvm", dir="/tmp"))
+    host = UlvmHost(base)
+    try:
+        for name in ("a", "b", "c"):
+            host.image(f"{name}.img", "64M")
+        host.run("vgcreate vg a.img b.img")
+        host.run("lvcreate -L 8M -n base vg a.img")
+        host.run("lvcreate -L 8M -n plain vg a.img")
+        write(host, "base", OLD)
+        write(host, "plain", OLD)
+        host.run("lvcreate -s -L 8M -n snap vg/base a.img")
+        write(host, "base", NEW)
+        yield host
+    finally:
+        host.close()
+        shutil.rmtree(base)
+
+
+def write(host: UlvmHost, name: str, data: bytes) -> None:
+    device = NbdDevice(str(host.run_dir / "nbd.sock"), f"vg/{name}")
+    device.write(0, data)
+    device.flush()
+    device.close()
+
+
+def read(host: UlvmHost, group: str, name: str) -> bytes:
+    """The beginning of a volume, by a process of its own that cannot hang us."""
+    done = subprocess.run(
+        ["nbdcopy", f"nbd+unix:///{group}/{name}?socket={host.run_dir}/nbd.sock", "-"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout[: len(OLD)]
+
+
+def killed(host: UlvmHost, command: str, setting: str, variable: str = "ULVM_FAULT_POINT") -> int:
+    host.env[variable] = setting
+    try:
+        return host.attempt(command).rc
+    finally:
+        del host.env[variable]
+
+
+def points(case: Case) -> list[str]:
+    with a_host() as host:
+        file = host.base / "points"
+        assert killed(host, case.command, f"list={file}") == 0, case.command
+        return file.read_text().splitlines()
+
+
+def group_of(host: UlvmHost) -> str:
+    names = host.run("vgs --noheadings -o vg_name").stdout.split()
+    (group,) = [n for n in names if n in ("vg", "renamed")]
+    return group
+
+
+def check(host: UlvmHost, case: Case, what: str) -> None:
+    """What the next commands find."""
+    group = group_of(host)
+    shown = host.run(f"lvs --noheadings -o lv_name {group}").stdout.split()
+    assert set(shown) in (BEFORE, case.after), f"{what}: {shown}"
+    host.run(f"vgchange -ay {group}")
+    suspended = host.run(f"lvs --noheadings -o lv_suspended {group}").stdout.split()
+    assert "suspended" not in suspended, what
+    names = {"base": "other" if "other" in shown and "base" not in shown else "base"}
+    names["snap"] = "other" if "other" in shown and "snap" not in shown else "snap"
+    merged = case.origin_merged and "snap" not in shown
+    assert read(host, group, names["base"]) == (OLD if merged else NEW), f"{what}: the origin"
+    if names["snap"] in shown:
+        assert read(host, group, names["snap"]) == OLD, f"{what}: the snapshot"
+    if "plain" in shown:
+        assert read(host, group, "plain") == OLD, what
+
+
+def again(host: UlvmHost, case: Case, what: str) -> None:
+    """The command to its end, or it is done already."""
+    group = group_of(host)
+    if case.command.startswith("lvextend") or group == "vg" or case.group == "vg":
+        done = host.attempt(case.command)
+        assert done.rc in case.again, f"{what}: {done}"
+    group = group_of(host)
+    assert group == case.group, what
+    if case.origin_merged:
+        host.attempt(f"lvpoll {group}/base")
+    shown = set(host.run(f"lvs --noheadings -o lv_name {group}").stdout.split())
+    assert shown == case.after, f"{what}: {shown}"
+
+
+def chosen() -> Iterator[tuple[Case, int]]:
+    """Every point of every command; in the short form a few, guessed, of which some lie beyond the
+    end of their command."""
+    if not effort.LONG:
+        choose = effort.rng("kill command")
+        for case in choose.sample(CASES, 8):
+            yield case, choose.randrange(1, 16)
+        return
+    for case in CASES:
+        names = points(case)
+        effort.tally("fault points of commands", len(names))
+        for number in range(1, len(names) + 1):
+            yield case, number
+
+
+def test_a_command_is_killed_between_any_two_steps() -> None:
+    kills = tries = 0
+    for case, number in chosen():
+        what = f"{case.command}, killed at point {number}"
+        tries += 1
+        with a_host() as host:
+            status = killed(host, case.command, str(number))
+            assert status in (-9, 0), what
+            kills += status == -9
+            check(host, case, what)
+            if status and "pvcreate" not in case.command and "vgcreate" not in case.command:
+                again(host, case, what)
+    effort.tally("kills of commands", kills)
+    assert kills * 2 > tries
+
+
+def test_points_are_named(tmp_path: Path) -> None:
+    with a_host() as host:
+        file = host.base / "points"
+        assert killed(host, "lvcreate -s -L 4M -n second vg/base", f"list={file}") == 0
+        names = file.read_text().splitlines()
+    commit, suspend = names.index("after metadata were written"), names.index("before suspend")
+    assert {"before load", "after resume", "after new extents were wiped"} <= set(names)
+    assert commit < suspend, "the new text is written ahead"
+    assert "before metadata are written" in names[suspend:], "and counts while the origin waits"
+
+
+def test_the_daemon_is_killed_between_any_two_requests() -> None:
+    """At requests of a command that swaps tables; the command fails, or is done."""
+    choose: random.Random = effort.rng("kill daemon at points")
+    cases = [c for c in CASES if c.command.split()[0] in ("lvcreate", "lvextend", "lvconvert")]
+    for _ in range(effort.amount(3, 200)):
+        case, number = choose.choice(cases), choose.randrange(1, 60)
+        what = f"{case.command}, the daemon killed at point {number}"
+        with a_host() as host:
+            host.run("daemon stop --force")
+            # The next command starts the daemon again, which is then armed.
+            host.env["ULVM_DAEMON_FAULT_POINT"] = str(number)
+            host.attempt("vgchange -ay vg")
+            host.attempt(case.command)
+            del host.env["ULVM_DAEMON_FAULT_POINT"]
+            host.attempt("daemon stop --force")  # if the point was not reached
+            check(host, case, what)
+        effort.tally("kills of the daemon at points")
