@@ -74,6 +74,29 @@ REGRESSIONS = {
         ["create", "t"], ["load", "t", [[0, 8, "linear", "{nope} 0"]]],
         ["load", "t", [[0, 8, "snapshot", "{b} {nope} P 8"]]],
     ),
+    "a device is suspended twice": _steps(
+        ["suspend", "b"], ["suspend", "b"], ["resume", "b"], ["resume", "b"], ["read", "b", 0, 9]
+    ),
+    "a message to a device without a table": _steps(
+        ["create", "t"], ["message", "t", 0, "hello"], ["remove", "t"]
+    ),
+    "an error target takes no discard": _steps(
+        ["create", "t"],
+        ["load", "t", [[0, 64, "linear", "{b} 0"], [64, 9, "error", ""]]], ["resume", "t"],
+        ["discard", "t", 0, 64], ["read", "t", 0, 64], ["read", "t", 60, 8],
+    ),
+    "a device that never had a table cannot be opened, one without a live table can": _steps(
+        ["create", "t"], ["create", "x"], ["load", "t", [[0, 8, "linear", "{x} 0"]]],
+        ["load", "t", [[0, 8, "snapshot", "{b} {x} P 4"]]],
+        ["load", "x", [[0, 50, "linear", "{b} 0"]]], ["load", "t", [[0, 8, "linear", "{x} 0"]]],
+    ),
+    "targets longer than their device": _steps(
+        ["create", "t"], ["load", "t", [[0, 101, "snapshot-origin", "{b}"]]],
+        ["load", "t", [[0, 101, "linear", "{b} 0"]]],
+        ["load", "t", [[0, 101, "snapshot", "{b} {c0} P 4"]]],
+        ["load", "t", [[0, 101, "snapshot-merge", "{b} {c0} P 4"]]],
+        ["load", "t", [[0, 100, "snapshot", "{b} {c0} P 4"]]],
+    ),
     "the last snapshot goes while its origin is suspended": _steps(
         ["create", "o"], ["load", "o", _ORIGIN], ["resume", "o"],
         ["create", "s"], ["load", "s", [[0, 100, "snapshot", "{b} {c0} P 8"]]], ["resume", "s"],

@@ -49,6 +49,8 @@ class MappedDevice(BlockDevice):
         self.control = threading.RLock()
         self.live: Table | None = None
         self.inactive: Table | None = None
+        self.ever_loaded = False
+        """Whether it has had any table: without, it cannot be opened (dm_setup_md_queue)."""
         self.suspended = False
         self.removed = False
         self.frozen: object = None
@@ -90,7 +92,7 @@ class MappedDevice(BlockDevice):
         return f"{DM_MAJOR}:{self.minor}"
 
     def info(self) -> DeviceInfo:
-        shown = self.live or self.inactive
+        shown = self.live
         return DeviceInfo(
             name=self.name,
             uuid=self.uuid,
@@ -140,6 +142,11 @@ class MappedDevice(BlockDevice):
             self.event_nr += 1
             self._events.notify_all()
         self._notify()
+
+    def renamed(self) -> None:
+        """Who waits for events sees a new name or UUID too (dm-ioctl.c, dm_hash_rename)."""
+        if self.live is not None:
+            self.event()
 
     def wait_event(self, event_nr: int, timeout: float | None) -> int:
         with self._events:

@@ -172,13 +172,8 @@ class LocalMapper:
 
     @staticmethod
     def _check_name(name: str) -> None:
-        if (
-            not name
-            or len(name.encode()) > _NAME_MAX
-            or "/" in name
-            or "\0" in name
-            or name in (".", "..")
-        ):
+        bad = name in ("", ".", "..") or "/" in name or "\0" in name
+        if bad or len(name.encode()) > _NAME_MAX:
             raise TableError(f"{name!r} is not a valid device name")
 
     def rename(self, device: str, new_name: str) -> DeviceInfo:
@@ -190,6 +185,7 @@ class LocalMapper:
             del self._devices[found.name]
             found.name = new_name
             self._devices[new_name] = found
+        found.renamed()
         self._changed()
         return found.info()
 
@@ -203,6 +199,7 @@ class LocalMapper:
             if any(d.uuid == uuid for d in self._devices.values()):
                 raise BusyError(f"UUID {uuid} is taken")
             found.uuid = uuid
+        found.renamed()
         self._changed()
         return found.info()
 
@@ -252,6 +249,7 @@ class LocalMapper:
         with found.control:
             new = self._build(found, table, read_only=read_only)
             old, found.inactive = found.inactive, new
+            found.ever_loaded = True
             if old is not None:
                 self._destroy(found, old)
         self._changed()
@@ -262,6 +260,8 @@ class LocalMapper:
             lower = self.resolve(word, writable=not read_only)
             if lower is device:
                 raise TableError(f"device {device.name} cannot be mapped to itself")
+            if isinstance(lower, MappedDevice) and not lower.ever_loaded:
+                raise TableError(f"device {lower.name} never had a table", errno=errno.ENXIO)
             return lower
 
         context = TargetContext(
@@ -339,7 +339,7 @@ class LocalMapper:
         found = self.mapped(device)
         with found.control:
             if found.suspended:
-                raise TableError(f"device {found.name} is suspended already")
+                return found.info()
             if lockfs and self.freezer is not None and found.live is not None:
                 found.frozen = self.freezer.freeze(found.name)
             self._suspend(found)
@@ -426,7 +426,7 @@ class LocalMapper:
         if not words:
             raise TableError("Invalid target message parameters")
         if found.live is None:
-            raise NotFoundError(f"device {found.name} has no live table")
+            raise TableError(f"device {found.name} has no live table")
         if not 0 <= sector * SECTOR < found.size:
             raise TableError("Target message sector outside device")
         return found.live.find(sector * SECTOR).message(words)

@@ -46,9 +46,11 @@ def check_table(lines: Sequence[TableLine]) -> None:
 
 class Table:
     """Targets in order. `size` in bytes. A table holds each device it uses open once; `modes`: of
-    each of `devices`, in all ways in which the targets want it."""
+    each of `devices`, in all ways in which the targets want it. TableError if one is too small."""
 
     def __init__(self, targets: Sequence[Target], *, read_only: bool) -> None:
+        for target in targets:
+            target.check_size()
         self.targets = tuple(targets)
         self.read_only = read_only
         self.size = sum(t.length for t in targets)

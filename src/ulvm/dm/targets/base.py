@@ -64,6 +64,10 @@ class Target(ABC):
     def can_discard(self) -> bool:
         return False
 
+    def check_size(self) -> None:  # noqa: B027
+        """TableError when a device is too small; all constructors of the table have run then
+        (dm-table.c, device_area_is_invalid). One without a live table has no size yet."""
+
     @abstractmethod
     def readinto(self, offset: int, buffer: WritableBuffer) -> None: ...
 

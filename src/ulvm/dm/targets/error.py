@@ -20,10 +20,6 @@ class ErrorTarget(Target):
     def __init__(self, context: TargetContext, begin: int, length: int, args: list[str]) -> None:
         super().__init__(begin, length)
 
-    @property
-    def can_discard(self) -> bool:
-        return True
-
     def _fail(self) -> NoReturn:
         raise DeviceError("error target", errno=errno.EIO)
 

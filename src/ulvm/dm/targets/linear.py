@@ -23,7 +23,8 @@ class LinearTarget(Target):
             raise TableError("Invalid argument count")
         self._start = parse_sector(args[1], "Invalid device sector")
         self._device = context.resolve(args[0])
-        if self._start * SECTOR + length > self._device.size:
+        # A device without a live table has no size yet (dm-table.c, device_area_is_invalid).
+        if 0 < self._device.size < self._start * SECTOR + length:
             raise TableError(f"device {args[0]} is too small for the target")
         self._shift = self._start * SECTOR - begin
         self.devices = self.flush_devices = (self._device,)

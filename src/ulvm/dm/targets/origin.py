@@ -27,6 +27,10 @@ class OriginTarget(Target):
         self._origin = context.origins.get(self._device)
         self.devices = self.flush_devices = (self._device,)
 
+    def check_size(self) -> None:
+        if 0 < self._device.size < self.length:
+            raise TableError("the device is too small for the target")
+
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
         self._device.readinto(offset, buffer)
 

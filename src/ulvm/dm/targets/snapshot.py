@@ -128,6 +128,10 @@ class SnapshotTarget(Target):
                         self._log(warning)
             self.origin.add(self.snapshot)
 
+    def check_size(self) -> None:
+        if 0 < self._origin_device.size < self.length:
+            raise TableError("the origin is too small for the target")
+
     # -- life cycle -------------------------------------------------------------------------
 
     def preresume(self) -> None:

@@ -43,7 +43,7 @@ class StripedTarget(Target):
         for name, start in _pairs(args[2:]):
             sector = parse_sector(start, "Couldn't parse stripe destination")
             device = context.resolve(name)
-            if sector * SECTOR + width > device.size:
+            if 0 < device.size < sector * SECTOR + width:
                 raise TableError(f"device {name} is too small for the stripe")
             self._legs.append(device)
             self._starts.append(sector * SECTOR)
