@@ -159,7 +159,7 @@ class ControlServer:
             result = handler(connection, args)
             reach(f"after {op}")
             return {"result": result}
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
             # Arguments of the wrong shape; the handlers convert what they take.
             log.warning("request %s: %r", op, error)
             return {"error": error_to_json(ProtocolError(f"bad arguments of {op}: {error!r}"))}
