@@ -481,8 +481,8 @@ class _Maker:
                 [[0, size, "zero", ""]],
                 [[0, size, "error", ""], [size, 8, "linear", "{b} 3"]],
                 [[0, 8, "linear", "{b} 9"], [8, size, "zero", ""], [8 + size, 5, "error", "x y"]],
-                [[0, 64, "striped", "2 8 {c0} 1 {c1} 3"]],
-                [[0, 48, "striped", "3 4 {b} 0 {b} 50 {b} 100"], [48, 3, "linear", "{c2} 0"]],
+                [[0, 64, "striped", "2 8 {b} 1 {b} 43"]],
+                [[0, 48, "striped", "3 4 {b} 0 {b} 50 {b} 100"], [48, 3, "linear", "{b} 0"]],
             ]
         )
         self.add("create", name)

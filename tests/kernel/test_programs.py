@@ -34,6 +34,10 @@ LEFT_OUT = {
     "of the last resume and leaks new data into it; not generated",
     "a COW without room for two chunks": "the kernel writes a header before it refuses it, ulvm "
     "nothing; not generated",
+    "programs that crash the kernel": "a few in a thousand steps make 6.1 corrupt its own memory; "
+    "they are counted",
+    "reads of a COW device beside its snapshot": "in the kernel they differ from run to run; what "
+    "it holds counts in the end",
     "discards of parts of chunks": "the kernel states the granularity in bytes instead of sectors "
     "and drops parts by it; not generated",
 }
@@ -69,6 +73,9 @@ REGRESSIONS = {
     ),
     "a name that is taken counts before one that is not there": _steps(
         ["rename", "nope", "b"], ["rename", "nope", "free"], ["rename", "b", "b"]
+    ),
+    "a message to a device without a table": _steps(
+        ["create", "t"], ["message", "t", 0, "hello"], ["message", "b", 0, "hello"]
     ),
     "a number that no device has": _steps(
         ["create", "t"], ["load", "t", [[0, 8, "linear", "{nope} 0"]]],
@@ -118,8 +125,19 @@ class Kernel:
         """(outcomes, sums) of each, as `Local.run`."""
         found: list[tuple[list[dict[str, Any]], dict[str, str]]] = []
         for first in range(0, len(programs), _PER_BOOT):
-            found += self._boot(programs[first : first + _PER_BOOT])
+            found += self._some(programs[first : first + _PER_BOOT])
         return found
+
+    def _some(self, programs: list[Program]) -> list[tuple[list[dict[str, Any]], dict[str, str]]]:
+        """A program that brings the kernel down is found by halves; its outcome is empty."""
+        try:
+            return self._boot(programs)
+        except RuntimeError:
+            if len(programs) == 1:
+                effort.tally("dm programs that crashed the kernel")
+                return [([], {})]
+            middle = len(programs) // 2
+            return self._some(programs[:middle]) + self._some(programs[middle:])
 
     def _boot(self, programs: list[Program]) -> list[tuple[list[dict[str, Any]], dict[str, str]]]:
         placed = [{**p, "base": n * REGION} for n, p in enumerate(programs)]
@@ -211,9 +229,13 @@ def differs(folder: Path, program: Program, theirs: Any) -> tuple[int | None, st
     return Compare(program).run(Local(folder).run(program), theirs)
 
 
-def shrink(folder: Path, kernel: Kernel, program: Program, step: int | None) -> Program:
-    """A program of few steps that still shows a difference: parts are left out, many candidates
-    in one boot."""
+def shrink(
+    folder: Path, kernel: Kernel, program: Program, found: tuple[int | None, str]
+) -> Program:
+    """A program of few steps that still shows a difference of this kind: parts are left out, many
+    candidates in one boot."""
+    step, text = found
+    kind = text.partition(":")[0]
     best = program
     if step is not None:
         best = {**program, "steps": program["steps"][: step + 1]}
@@ -227,7 +249,8 @@ def shrink(folder: Path, kernel: Kernel, program: Program, step: int | None) -> 
         smaller = [
             candidate
             for candidate, theirs in zip(candidates, outcomes, strict=True)
-            if differs(folder, candidate, theirs) is not None
+            if (difference := differs(folder, candidate, theirs)) is not None
+            and difference[1].startswith(kind)
         ]
         if smaller:
             best = min(smaller, key=lambda p: len(p["steps"]))
@@ -245,9 +268,11 @@ def test_programs_do_the_same_on_the_kernel_and_on_ulvm(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path)
     outcomes = kernel.run(list(programs.values()))
     for (name, program), theirs in zip(programs.items(), outcomes, strict=True):
+        if not theirs[0]:
+            continue
         found = differs(tmp_path, program, theirs)
         if found is not None:
-            small = shrink(tmp_path, kernel, program, found[0])
+            small = shrink(tmp_path, kernel, program, found)
             pytest.fail(
                 f"ULVM_SEED={effort.SEED}, {name}, step {found[0]}: {found[1]}\n{json.dumps(small)}"
             )
