@@ -71,6 +71,7 @@ def a_host() -> Iterator[UlvmHost]:
     try:
         for name in ("a", "b", "c"):
             host.image(f"{name}.img", "64M")
+        (base / "out").mkdir()
         host.run("vgcreate vg a.img b.img")
         host.run("lvcreate -L 8M -n base vg a.img")
         host.run("lvcreate -L 8M -n plain vg a.img")
