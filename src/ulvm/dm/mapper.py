@@ -275,7 +275,7 @@ class LocalMapper:
                     raise TableError(f"{line.target_type}: unknown target type")
                 begin, length = line.start * SECTOR, line.length * SECTOR
                 targets.append(kind(context, begin, length, line.params.split()))
-            table = Table(targets, read_only=read_only)
+            table = Table(targets, read_only=read_only, first=not device.ever_loaded)
             self._hold(device, table)
         except DeviceError as error:
             self._drop(targets)
