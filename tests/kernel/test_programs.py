@@ -84,9 +84,6 @@ REGRESSIONS = {
     "a device is suspended twice": _steps(
         ["suspend", "b"], ["suspend", "b"], ["resume", "b"], ["resume", "b"], ["read", "b", 0, 9]
     ),
-    "a message to a device without a table": _steps(
-        ["create", "t"], ["message", "t", 0, "hello"], ["remove", "t"]
-    ),
     "an error target takes no discard": _steps(
         ["create", "t"],
         ["load", "t", [[0, 64, "linear", "{b} 0"], [64, 9, "error", ""]]], ["resume", "t"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import click
@@ -92,11 +93,27 @@ def _lines(found: dict[str, Any]) -> list[str]:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=10809, help="0: any (default 10809)."
 )
-@click.option("--address", default="127.0.0.1", help="A loopback address (default 127.0.0.1).")
+@click.option("--address", default="127.0.0.1", help="Of which interface (default 127.0.0.1).")
+@click.option(
+    "--tls-certificates",
+    type=click.Path(file_okay=False),
+    help="Folder with ca-cert.pem, server-cert.pem and server-key.pem: only clients with a "
+    "certificate of that authority are served, by TLS.",
+)
+@click.option("--force", is_flag=True, help="Also without TLS on an address others can reach.")
 @common_options
 @click.pass_obj
-def listen(context: Context, port: int, address: str) -> None:
-    """Serve NBD on a TCP port as well, until the daemon stops."""
+def listen(
+    context: Context, port: int, address: str, tls_certificates: str | None, force: bool
+) -> None:
+    """Serve NBD on a TCP port as well, until the daemon stops.
+
+    \b
+    ulvm daemon listen --address 0.0.0.0 --tls-certificates /etc/ulvm/pki
+    nbdcopy 'nbds://host/vg/lv?tls-certificates=/etc/pki/client' lv.img
+    """
     client = context.session().dm
-    chosen = client.listen(address, port)
-    context.console.say(f"Serving NBD on {address} port {chosen}.")
+    folder = None if tls_certificates is None else os.path.abspath(tls_certificates)
+    chosen = client.listen(address, port, tls_certificates=folder, force=force)
+    tls = " with TLS" if folder else ""
+    context.console.say(f"Serving NBD{tls} on {address} port {chosen}.")

@@ -152,9 +152,13 @@ class DaemonClient:
         """Process, sockets, and what is open; see `daemon.service`."""
         return dict(self._call("daemon_status"))
 
-    def listen(self, host: str, port: int) -> int:
-        """Serve NBD on a TCP port of a loopback address, too; returns the port."""
-        return int(self._call("listen", {"host": host, "port": port}))
+    def listen(
+        self, host: str, port: int, *, tls_certificates: str | None = None, force: bool = False
+    ) -> int:
+        """Serve NBD on a TCP port, too; returns the port. `tls_certificates`: an absolute folder;
+        `force`: without it also on an address that is no loopback's."""
+        args = {"host": host, "port": port, "tls_certificates": tls_certificates, "force": force}
+        return int(self._call("listen", args))
 
     def stop(self, *, force: bool = False) -> None:
         """Returns when the daemon has taken everything down and its process is gone. BusyError

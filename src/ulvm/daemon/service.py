@@ -28,6 +28,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from ulvm.dm.mapper import LocalMapper
 from ulvm.errors import BusyError, FormatError, NotFoundError, UlvmError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.nbd_server import NbdServer
+from ulvm.exports.nbd_tls import server_context
 from ulvm.vgstore.config import Config
 from ulvm.vgstore.host import CONFIG_FILE, Host
 
@@ -273,7 +275,7 @@ class Service:
             "targets": lambda _, a: mapper.targets(),
             "device_name": lambda _, a: mapper.device_name(int(a["major"]), int(a["minor"])),
             "daemon_status": lambda _, a: self._status(),
-            "listen": lambda _, a: self._listen(str(a["host"]), int(a["port"])),
+            "listen": lambda _, a: self._listen(a),
             "stop": self._stop_request,
         }
 
@@ -289,9 +291,12 @@ class Service:
             if now > event or connection.hung_up() or (end is not None and left <= 0):
                 return now
 
-    def _listen(self, host: str, port: int) -> int:
-        chosen = self._nbd.listen_tcp(host, port)
-        self._tcp.append(f"{host}:{chosen}")
+    def _listen(self, args: Mapping[str, Any]) -> int:
+        host, folder = str(args["host"]), args.get("tls_certificates")
+        tls = None if folder is None else server_context(Path(str(folder)))
+        force = bool(args.get("force", False))
+        chosen = self._nbd.listen_tcp(host, int(args["port"]), tls=tls, force=force)
+        self._tcp.append(f"{host}:{chosen}{' with TLS' if tls else ''}")
         return chosen
 
     def _stop_request(self, connection: Connection, args: Mapping[str, Any]) -> None:
@@ -305,13 +310,11 @@ class Service:
 
     def _in_use(self) -> list[str]:
         """Names of volumes that are open from outside, not by another device's table."""
-        holds: dict[int, int] = {}
         devices = self.mapper.all_mapped()
-        for device in devices:
-            for table in (device.live, device.inactive):
-                for lower in table.devices if table else ():
-                    holds[id(lower)] = holds.get(id(lower), 0) + 1
-        return [export_names(d)[0] for d in devices if d.open_count > holds.get(id(d), 0)]
+        holds = Counter(
+            lower for d in devices for (lower, _), tables in list(d.uses.items()) if tables
+        )
+        return [export_names(d)[0] for d in devices if d.open_count > holds[d]]
 
     def _status(self) -> dict[str, Any]:
         return {

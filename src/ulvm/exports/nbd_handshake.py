@@ -102,9 +102,15 @@ def _decode(raw: bytes) -> str:
 
 class Handshake:
     """Feed what the client sends, send what comes back, until `agreed` or `closed`. The
-    device of `agreed` is open and the caller's to close. `rest`: bytes that came after the end."""
+    device of `agreed` is open and the caller's to close. `rest`: bytes that came after the end.
 
-    def __init__(self, source: ExportSource) -> None:
+    With `tls` nothing is told to a client before STARTTLS: `starting_tls` says that the caller has
+    to secure the connection now and to call `secured`. What came behind that option in the clear
+    was not said by whom the certificate names, so the client must not have sent it."""
+
+    def __init__(self, source: ExportSource, *, tls: bool = False) -> None:
+        self.starting_tls = False
+        self._tls = tls
         self.agreed: Agreed | None = None
         self.closed = False
         self.rest = b""
@@ -122,13 +128,19 @@ class Handshake:
         """The answer to these bytes, perhaps none."""
         self._pending += data
         answers = b""
-        while not self.closed and self.agreed is None:
+        while not self.closed and self.agreed is None and not self.starting_tls:
             answer = self._step()
             if answer is None:
                 return answers
             answers += answer
         self.rest, self._pending = self._pending, b""
         return answers
+
+    def secured(self) -> None:
+        """The connection is a TLS one from here on. FormatError if bytes came before that."""
+        if self.rest:
+            raise FormatError("the client sent bytes in the clear behind STARTTLS")
+        self.starting_tls = self._tls = False
 
     def _step(self) -> bytes | None:
         """Handle one message; None if it is not whole yet."""
@@ -165,6 +177,8 @@ class Handshake:
     # -- options ----------------------------------------------------------------------------
 
     def _option(self, option: int, data: bytes) -> bytes:
+        if self._tls and option != Option.ABORT:
+            return self._before_tls(option, data)
         match option:
             case Option.EXPORT_NAME:
                 return self._export_name(data)
@@ -184,6 +198,14 @@ class Handshake:
                 return self._meta_context(option, data)
             case _:
                 return _reply(option, ReplyType.ERR_UNSUP, b"this option is not supported")
+
+    def _before_tls(self, option: int, data: bytes) -> bytes:
+        if option == Option.STARTTLS:
+            _Fields(data).end()
+            self.starting_tls = True
+            return _reply(option, ReplyType.ACK)
+        self.closed = option == Option.EXPORT_NAME
+        return b"" if self.closed else _reply(option, ReplyType.ERR_TLS_REQD, b"TLS comes first")
 
     def _list(self) -> bytes:
         names = [info.name.encode() for info in self._source.exports()]

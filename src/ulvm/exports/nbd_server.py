@@ -4,9 +4,9 @@ A connection's thread blocks on its own socket and its own device, so one that w
 device or a slow client holds up nobody else. Everything a client can do is bounded: the handshake
 in time and length, a request in length, connections in number.
 
-Who may connect: a Unix socket is mode 0600 from the moment it exists. TCP has no such guard and
-no TLS here, so only loopback addresses are listened on, and only when asked; any user of the
-machine can then connect.
+Who may connect: a Unix socket is mode 0600 from the moment it exists. TCP has no such guard: with
+TLS who has a certificate of the right authority (`nbd_tls`); without, only loopback addresses are
+listened on unless that is forced, and any user of the machine can then connect.
 
 An open connection counts as an open of its device. When a device is taken away all the same, its
 requests fail with ENXIO and end the connection; `disconnect` ends the idle ones.
@@ -21,12 +21,13 @@ import ipaddress
 import logging
 import os
 import socket
+import ssl
 import stat
 import threading
 import time
 from dataclasses import dataclass
 
-from ulvm.errors import BusyError, DeviceError, RefusedError
+from ulvm.errors import BusyError, DeviceError, FormatError, RefusedError
 from ulvm.exports.nbd_handshake import Agreed, Handshake
 from ulvm.exports.nbd_transmission import serve
 from ulvm.exports.source import ExportSource
@@ -53,9 +54,10 @@ class NbdConnection:
 class _Client:
     """A connection and its thread. `agreed` is set while requests are served."""
 
-    def __init__(self, sock: socket.socket, peer: str) -> None:
+    def __init__(self, sock: socket.socket, peer: str, tls: ssl.SSLContext | None = None) -> None:
         self.sock = sock
         self.peer = peer
+        self.tls = tls
         self.agreed: Agreed | None = None
         self.thread: threading.Thread | None = None
 
@@ -96,17 +98,21 @@ class NbdServer:
             ) from error
         self._listen(sock, path, path)
 
-    def listen_tcp(self, host: str, port: int) -> int:
-        """Returns the port (for port 0 the one chosen). RefusedError unless `host` is a
-        loopback address or a name of one."""
+    def listen_tcp(
+        self, host: str, port: int, *, tls: ssl.SSLContext | None = None, force: bool = False
+    ) -> int:
+        """Returns the port (for port 0 the one chosen). Without `tls` RefusedError unless `host` is
+        a loopback address or a name of one, or it is forced."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise RefusedError(f"Cannot listen on {host}: {error.strerror}.") from error
         family, kind, protocol, _, address = found[0]
-        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
+        if not (loopback or tls or force):
             raise RefusedError(
-                f"Cannot listen on {host}: NBD has no authentication, only loopback is served."
+                f"Cannot listen on {host}: without TLS whoever reaches it could read and write all "
+                "volumes; use --tls-certificates, a loopback address, or --force."
             )
         sock = socket.socket(family, kind, protocol)
         try:
@@ -120,18 +126,20 @@ class NbdServer:
                 errno=error.errno or errno.EIO,
             ) from error
         chosen = int(sock.getsockname()[1])
-        self._listen(sock, f"{host}:{chosen}", "")
+        self._listen(sock, f"{host}:{chosen}", "", tls)
         return chosen
 
-    def _listen(self, sock: socket.socket, where: str, path: str) -> None:
+    def _listen(
+        self, sock: socket.socket, where: str, path: str, tls: ssl.SSLContext | None = None
+    ) -> None:
         thread = threading.Thread(
-            target=self._accept, args=(sock, where), name=f"nbd-listen {where}", daemon=True
+            target=self._accept, args=(sock, where, tls), name=f"nbd-listen {where}", daemon=True
         )
         with self._lock:
             self._listeners.append((sock, thread, path))
         thread.start()
 
-    def _accept(self, listener: socket.socket, where: str) -> None:
+    def _accept(self, listener: socket.socket, where: str, tls: ssl.SSLContext | None) -> None:
         while True:
             try:
                 sock, address = listener.accept()
@@ -141,7 +149,8 @@ class NbdServer:
                 log.warning("NBD: accept on %s: %s", where, error.strerror)
                 time.sleep(0.1)  # out of descriptors, most likely
                 continue
-            self._start(_Client(sock, where if isinstance(address, str) else f"{address[0]}"))
+            peer = where if isinstance(address, str) else f"{address[0]}"
+            self._start(_Client(sock, peer, tls))
 
     def _start(self, client: _Client) -> None:
         with self._lock:
@@ -161,22 +170,24 @@ class NbdServer:
 
     def _run(self, client: _Client) -> None:
         try:
-            with client.sock:
-                self._serve(client)
-        except (OSError, EOFError) as error:
+            self._serve(client)
+        except ssl.SSLError as error:
+            log.warning("NBD: TLS with %s failed: %s", client.peer, error.reason or error)
+        except (OSError, EOFError, FormatError) as error:
             log.debug("NBD: connection of %s ended: %s", client.peer, error)
         except Exception:
             log.exception("NBD: connection of %s failed", client.peer)
         finally:
+            client.sock.close()
             with self._lock:
                 self._clients.discard(client)
 
     def _serve(self, client: _Client) -> None:
         if client.sock.family != socket.AF_UNIX:
             client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        handshake = Handshake(self._source)
+        handshake = Handshake(self._source, tls=client.tls is not None)
         try:
-            _negotiate(client.sock, handshake)
+            _negotiate(client, handshake)
         except BaseException:
             if handshake.agreed is not None:
                 handshake.agreed.device.close()
@@ -235,17 +246,22 @@ class NbdServer:
                 client.thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _negotiate(sock: socket.socket, handshake: Handshake) -> None:
+def _negotiate(client: _Client, handshake: Handshake) -> None:
+    """Within a time, TLS included, so that nobody holds a thread by silence."""
     deadline = time.monotonic() + _HANDSHAKE_SECONDS
-    sock.settimeout(_HANDSHAKE_SECONDS)
-    sock.sendall(handshake.greeting)
+    client.sock.settimeout(_HANDSHAKE_SECONDS)
+    client.sock.sendall(handshake.greeting)
     while handshake.agreed is None and not handshake.closed:
-        sock.settimeout(max(0.001, deadline - time.monotonic()))
-        data = sock.recv(1 << 16)
+        client.sock.settimeout(max(0.001, deadline - time.monotonic()))
+        data = client.sock.recv(1 << 16)
         if not data:
             raise EOFError("gone during the handshake")
-        sock.sendall(handshake.feed(data))
-    sock.settimeout(None)
+        client.sock.sendall(handshake.feed(data))
+        if handshake.starting_tls:
+            handshake.secured()
+            assert client.tls is not None
+            client.sock = client.tls.wrap_socket(client.sock, server_side=True)
+    client.sock.settimeout(None)
 
 
 def _remove_stale(path: str) -> None:
