@@ -1,4 +1,4 @@
-"""pvcreate, pvremove, pvscan."""
+"""pvcreate, pvremove, pvchange, pvresize, pvscan."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Any, TypeVar
 
 import click
 
-from ulvm.cli.arguments import YES_NO, Number, OneOf, each
+from ulvm.cli.arguments import YES_NO, Number, OneOf, each, no_such_syntax
 from ulvm.cli.context import Context, common_options
-from ulvm.errors import UsageError
+from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import pv as lvm_pv
+from ulvm.lvm import pv_change
+from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.metadata.layout import PvOptions
+from ulvm.metadata.names import check_tag
 from ulvm.metadata.uuid import UUID_LEN
 from ulvm.report import describe
 from ulvm.report.rows import pv_rows
 
-__all__ = ["layout_options", "pv_options", "pvcreate", "pvremove", "pvscan"]
+__all__ = ["layout_options", "pv_options", "pvchange", "pvcreate", "pvremove", "pvresize", "pvscan"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -114,6 +117,91 @@ def pvremove(context: Context, paths: tuple[str, ...], force: int) -> int:
         session.say(f'Labels on physical volume "{path}" successfully wiped.')
 
     return each(session, paths, remove)
+
+
+def _counted(
+    session: Session, paths: tuple[str, ...], work: Callable[[str], None], refused: str
+) -> tuple[int, int]:
+    """Do the work for each PV and say so: how many were changed, and how many were not though they
+    are there; a device that is not there counts as neither, as in LVM."""
+    done = left = 0
+    for path in paths:
+        try:
+            work(path)
+        except NotFoundError as error:
+            session.warn(error.message)
+        except UlvmError as error:
+            session.warn(error.message)
+            if refused:
+                session.warn(refused.format(path))
+            left += 1
+        else:
+            session.say(f'Physical volume "{path}" changed')
+            done += 1
+    return done, left
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[PATH...]")
+@click.option("-a", "--all", "everything", is_flag=True, help="All physical volumes.")
+@click.option("-x", "--allocatable", type=YES_NO, help="Whether extents may be taken from it.")
+@click.option("--addtag", multiple=True, help="Add a tag.")
+@click.option("--deltag", multiple=True, help="Remove a tag.")
+@common_options
+@click.pass_obj
+def pvchange(
+    context: Context,
+    paths: tuple[str, ...],
+    everything: bool,
+    allocatable: str | None,
+    addtag: tuple[str, ...],
+    deltag: tuple[str, ...],
+) -> int:
+    """Change physical volumes: whether extents are allocated from them, and tags."""
+    if not (allocatable or addtag or deltag) or bool(paths) == everything:
+        raise no_such_syntax("pvchange")
+    session = context.session()
+    add, drop = [check_tag(tag) for tag in addtag], [check_tag(tag) for tag in deltag]
+    chosen = tuple(pv.path for pv in session.scan().pvs) if everything else paths
+
+    def change(path: str) -> None:
+        pv_change.change(
+            session,
+            path,
+            allocatable=None if allocatable is None else allocatable == "y",
+            add_tags=add,
+            remove_tags=drop,
+        )
+
+    done, left = _counted(session, chosen, change, "Physical volume {} not changed")
+    session.say(
+        f"{done} physical volume{'s' * (done != 1)} changed / "
+        f"{left} physical volume{'s' * (left != 1)} not changed"
+    )
+    return 0 if done == len(chosen) else RefusedError.exit_code
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--setphysicalvolumesize", help="Take this size instead of the device's.")
+@common_options
+@click.pass_obj
+def pvresize(context: Context, paths: tuple[str, ...], setphysicalvolumesize: str | None) -> int:
+    """Bring physical volumes to the size of their disks or files.
+
+    \b
+    truncate -s 20G disk.img
+    pvresize disk.img
+    """
+    session = context.session()
+    sectors = None
+    if setphysicalvolumesize is not None:
+        sectors = parse_sectors(setphysicalvolumesize, "--setphysicalvolumesize")
+    done, left = _counted(session, paths, lambda path: pv_change.resize(session, path, sectors), "")
+    session.say(
+        f"{done} physical volume(s) resized or updated / {left} physical volume(s) not resized"
+    )
+    return 0 if done == len(paths) else RefusedError.exit_code
 
 
 @click.command()

@@ -156,16 +156,11 @@ def vgremove(context: Context, names: tuple[str, ...], force: int) -> int:
     def remove(name: str) -> None:
         group = vg_name(name, session.host.run_dir)
         with session.lock_global(), session.lock(group):
-            vg = _known(session, group)
-            _remove_volumes(session, vg, force > 0)
+            _remove_volumes(session, session.vg_for_change(group), force > 0)
             lvm_vg.remove(session, group)
         session.say(f'Volume group "{group}" successfully removed')
 
     return each(session, names, remove)
-
-
-def _known(session: Session, name: str) -> VolumeGroup:
-    return session.find_vg(name)
 
 
 def _remove_volumes(session: Session, vg: VolumeGroup, force: bool) -> None:

@@ -144,8 +144,6 @@ def activate(session: Session, vg_name: str, lv_name: str, *, partial: bool = Fa
     """Make the devices of the volume, with its origin and snapshots."""
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
-        if "EXPORTED" in vg.status:
-            raise RefusedError(f"Volume group {vg_name} is exported")
         get(vg, lv_name)
         session.activator.activate(vg, lv_name, partial=partial)
 

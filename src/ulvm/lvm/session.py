@@ -20,7 +20,7 @@ from ulvm.activation.names import LVM_UUID_PREFIX
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.nbd import NbdDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
-from ulvm.errors import NotFoundError, UsageError
+from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm.names import split_volume
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.commit import prepare
@@ -188,10 +188,12 @@ class Session:
             finally:
                 del self._held[""]
 
-    def vg_for_change(self, vg_name: str) -> VolumeGroup:
+    def vg_for_change(self, vg_name: str, *, exported: bool = False) -> VolumeGroup:
         """The VG as it is now; its lock is held. What a command that died left suspended is
-        brought to the metadata first."""
+        brought to the metadata first. RefusedError for an exported VG unless that is wanted."""
         vg = self.find_vg(vg_name)
+        if "EXPORTED" in vg.status and not exported:
+            raise RefusedError(f"Volume group {vg_name} is exported")
         self.repair(vg)
         return vg
 
@@ -213,15 +215,16 @@ class Session:
         *,
         start_merge: bool = False,
         allow_missing: bool = False,
+        exported: bool = False,
         before_commit: Callable[[VolumeGroup], None] = lambda vg: None,
     ) -> Change:
         """Lock, scan, edit, commit around the swap of tables.
 
         `before_commit` gets the new VG when nothing counts yet (to wipe extents, say). Whatever
-        is raised up to the commit has changed nothing.
+        is raised up to the commit has changed nothing. `exported`: the VG may be exported.
         """
         with self.lock(vg_name):
-            old = self.vg_for_change(vg_name)
+            old = self.vg_for_change(vg_name, exported=exported)
             new = edit(old)
             before_commit(new)
             found = self.last_scan

@@ -12,15 +12,17 @@ import secrets
 import time
 from pathlib import Path
 
-from ulvm.errors import DeviceError
+from ulvm.errors import DeviceError, FormatError
 from ulvm.metadata.model import VolumeGroup
-from ulvm.metadata.text import TextHeader, vg_to_text
+from ulvm.metadata.text import TextHeader, header_from_tree, parse, vg_from_tree, vg_to_text
 from ulvm.vgstore.files import write_atomically
 from ulvm.vgstore.host import Host
 
-__all__ = ["archive_vg", "backup_path", "backup_vg", "remove_backup"]
+__all__ = ["archive_vg", "archived", "backup_path", "backup_vg", "read_backup", "remove_backup"]
 
 _DAY = 24 * 3600
+_MAX_FILE = 64 << 20
+"""Bytes; no metadata area is as large."""
 
 
 def archive_vg(host: Host, vg: VolumeGroup, command: str) -> Path | None:
@@ -59,6 +61,24 @@ def remove_backup(host: Host, vg_name: str) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise DeviceError(f"Failed to remove {path}: {error.strerror}", errno=error.errno) from None
+
+
+def read_backup(path: Path) -> tuple[VolumeGroup, TextHeader]:
+    """What a file of `backup_vg` or `archive_vg`, or LVM2's, holds. DeviceError, FormatError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise DeviceError(f"{path}: open failed: {error.strerror}", errno=error.errno) from error
+    if len(data) > _MAX_FILE:
+        raise FormatError(f"{path} is too large for metadata.")
+    tree = parse(data.decode("utf-8", errors="surrogateescape"))
+    return vg_from_tree(tree), header_from_tree(tree)
+
+
+def archived(folder: Path, vg_name: str) -> list[Path]:
+    """The archive files of a VG, the oldest first."""
+    return [path for _, path in _archived(folder, vg_name)]
 
 
 def _write(path: Path, vg: VolumeGroup, description: str) -> None:

@@ -74,6 +74,7 @@ class Pending:
         self._warn = warn
         self._areas: list[_Area] = []
         self._joined: list[PvDevice] = []
+        self.regroup = False
 
     def _write_ahead(self) -> None:
         """Steps 4 to 8."""
@@ -138,7 +139,7 @@ class Pending:
         if old is not None:
             stay = {pv.uuid for pv in self.vg.pvs}
             for pv in _of_vg(self._scan, old):
-                if pv.uuid not in stay:
+                if pv.uuid not in stay and not self.regroup:
                     self._try(partial(_make_orphan, self._host, pv))
             if old.name != self.vg.name:
                 self._try(partial(remove_backup, self._host, old.name))
@@ -171,15 +172,19 @@ def prepare(
     command: str,
     allow_missing: bool = False,
     exclusive: bool = False,
+    regroup: bool = False,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Pending:
     """Steps 1 to 8: everything that may be refused or fail, before anything counts.
 
     `old` is None for a new VG. `allow_missing`: for what LVM allows while PVs are missing.
     `exclusive`: nobody may have the PVs open for writing (no daemon of ours runs that might).
+    `regroup`: PVs come from another VG or have gone to one, whose text they hold.
     RefusedError, BusyError, DeviceError: nothing has changed then.
     """
-    _check(scan, new, allow_missing)
+    _check(scan, old or new, new, allow_missing)
+    if not regroup and old is not None:
+        _check_members(scan, old)
     if exclusive:
         for pv in _of_vg(scan, new):
             FileDevice(pv.path, writable=True, claim=True).close()
@@ -188,6 +193,7 @@ def prepare(
     new = _stamped(scan, new)
     check_vg(new)
     pending = Pending(host, scan, old, new, command=command, warn=warn)
+    pending.regroup = regroup
     try:
         pending._write_ahead()
     except BaseException:
@@ -206,7 +212,8 @@ def remove_vg(
 ) -> None:
     """vgremove: clear both slots of every area, then make the PVs orphans; texts stay where they
     are. A crash in between leaves PVs that are marked as used or the whole VG, never half."""
-    _check(scan, vg, allow_missing=True)
+    _check(scan, vg, vg, allow_missing=True)
+    _check_members(scan, vg)
     archive_vg(host, vg, command)
     members = _of_vg(scan, vg)
     for pv in members:
@@ -226,7 +233,7 @@ def write_label(host: Host, pv: PvDevice, *, in_use: bool) -> None:
     _write(host, pv.path, [(label.sector * SECTOR, label.pack())])
 
 
-def _check(scan: Scan, vg: VolumeGroup, allow_missing: bool) -> None:
+def _check(scan: Scan, old: VolumeGroup, vg: VolumeGroup, allow_missing: bool) -> None:
     if vg.has_unknown_segments:
         raise RefusedError(
             f"Cannot change VG {vg.name} with unknown segments in it!\n"
@@ -241,8 +248,21 @@ def _check(scan: Scan, vg: VolumeGroup, allow_missing: bool) -> None:
     twice = [pv for pv in vg.pvs if pv.uuid in scan.duplicates]
     if twice:
         raise RefusedError(f"Cannot update volume group {vg.name} with duplicate PV devices.")
-    if "EXPORTED" in vg.status:
+    # All that may be done to an exported VG is to import it.
+    if "EXPORTED" in old.status and "EXPORTED" in vg.status and old.seqno:
         raise RefusedError(f"Volume group {vg.name} is exported")
+
+
+def _check_members(scan: Scan, vg: VolumeGroup) -> None:
+    """A PV of the VG that holds another VG's text: what a vgsplit or vgmerge that was interrupted
+    leaves. To write there would destroy the only text of the other VG."""
+    for pv in _of_vg(scan, vg):
+        for mda in pv.mdas:
+            if mda.vg is not None and mda.vg.uuid != vg.uuid and mda.vg.pv(pv.uuid) is not None:
+                raise RefusedError(
+                    f"PV {pv.path} of VG {vg.name} also belongs to VG {mda.vg.name}: "
+                    "run the vgsplit or vgmerge again that was interrupted."
+                )
 
 
 def _stamped(scan: Scan, vg: VolumeGroup) -> VolumeGroup:

@@ -1,0 +1,152 @@
+"""vgsplit(8), vgmerge(8), vgexport(8), vgimport(8).
+
+Two VGs cannot be committed at once. Crash argument: what is moved is at each moment in a VG that
+counts, and in two only while one of them is exported, so that nobody can activate both.
+
+    split   1. the new VG with the PVs that move, exported   2. the old one without them
+            3. the new one, imported
+    merge   1. the source, exported   2. the target with all of the source
+
+A cut after 1 or in the midst of 2 leaves PVs that two VGs name. Every other change of these is
+refused (`vgstore.commit`), and the same command, given again, goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ulvm.errors import NotFoundError, RefusedError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm.session import Session
+from ulvm.metadata import edit
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.regroup import export_vg, import_vg, merge_vgs, pvs_of_lv, split_vg
+from ulvm.metadata.uuid import new_uuid
+from ulvm.vgstore.archive import remove_backup
+from ulvm.vgstore.commit import prepare
+from ulvm.vgstore.pv import device_path
+
+__all__ = ["exported", "imported", "merge", "split"]
+
+
+def exported(session: Session, name: str) -> None:
+    """Set the mark; RefusedError while volumes are active."""
+
+    def export(vg: VolumeGroup) -> VolumeGroup:
+        if lvm_lv.states(session, vg):
+            raise RefusedError(f'Volume group "{vg.name}" has active logical volumes')
+        return export_vg(vg)
+
+    session.change_vg(name, export)
+
+
+def imported(session: Session, name: str) -> None:
+    """Take the mark away."""
+    session.change_vg(name, import_vg, exported=True)
+
+
+def _commit(session: Session, old: VolumeGroup | None, new: VolumeGroup) -> None:
+    prepare(
+        session.host,
+        session.scan(),
+        old,
+        new,
+        command=session.command_line,
+        exclusive=session.dm_if_running is None,
+        regroup=True,
+        warn=session.warn,
+    ).commit()
+
+
+def split(
+    session: Session,
+    source: str,
+    target: str,
+    *,
+    paths: Sequence[str] = (),
+    lv_name: str | None = None,
+) -> bool:
+    """Move PVs, or those that a volume lies on, to a VG that is new or there. Whether it is new."""
+    if source == target:
+        raise RefusedError(f'Duplicate volume group name "{source}"')
+    first, second = sorted((source, target))
+    with session.lock_global(), session.lock(first), session.lock(second):
+        vg = session.vg_for_change(source)
+        there = next((v for v in session.last_scan.vgs if v.name == target), None)
+        moving = _moving(session, vg, paths, lv_name)
+        new_target = there is None
+        if there is not None and "EXPORTED" in there.status and _holds(there, moving):
+            # An earlier vgsplit got as far as step 1.
+            rest = split_vg(vg, edit.new_vg(target, uuid=new_uuid(), extent_size=vg.extent_size),
+                            moving, lambda _: False).rest  # fmt: skip
+        else:
+            if there is not None and there.extent_size != vg.extent_size:
+                raise RefusedError(
+                    f"Extent sizes differ: {there.extent_size} ({target}) and "
+                    f"{vg.extent_size} ({source})"
+                )
+            base = there or edit.new_vg(
+                target,
+                uuid=new_uuid(),
+                extent_size=vg.extent_size,
+                max_lv=vg.max_lv,
+                max_pv=vg.max_pv,
+                allocation_policy=vg.allocation_policy,
+            )
+            active = lvm_lv.states(session, vg)
+            rest, new = split_vg(vg, base, moving, active.__contains__)
+            _commit(session, there, export_vg(new))
+        if rest is not None:
+            _commit(session, vg, rest)
+        else:
+            remove_backup(session.host, source)
+        session.change_vg(target, import_vg, exported=True)
+        return new_target
+
+
+def _holds(vg: VolumeGroup, pv_uuids: set[str]) -> bool:
+    return pv_uuids <= {pv.uuid for pv in vg.pvs}
+
+
+def _moving(
+    session: Session, vg: VolumeGroup, paths: Sequence[str], lv_name: str | None
+) -> set[str]:
+    if lv_name is not None:
+        lv = lvm_lv.get(vg, lv_name)
+        names = {lv.name}
+        for segment in vg.snapshot_segments():
+            if lv.name in (segment.origin, segment.cow):
+                names |= {segment.origin, segment.cow}
+        return {uuid for v in vg.lvs if v.name in names for uuid in pvs_of_lv(vg, v)}
+    moving = set()
+    for path in paths:
+        try:
+            uuid = session.last_scan.pv(device_path(path)).uuid
+        except NotFoundError:
+            uuid = ""
+        if vg.pv(uuid) is None:
+            raise NotFoundError(f'Physical volume "{path}" not in volume group "{vg.name}"')
+        moving.add(uuid)
+    return moving
+
+
+def merge(session: Session, target: str, source: str) -> None:
+    """Put all of the inactive VG `source` into `target`."""
+    if source == target:
+        raise RefusedError(f'Duplicate volume group name "{target}"')
+    first, second = sorted((source, target))
+    with session.lock_global(), session.lock(first), session.lock(second):
+        into = session.scan().vg(target)
+        vg = session.last_scan.vg(source)
+        session.repair(into)
+        if "EXPORTED" in into.status:
+            raise RefusedError(f"Volume group {target} is exported")
+        if lvm_lv.states(session, vg):
+            raise RefusedError(f'Logical volumes in "{source}" must be inactive')
+        # What an earlier vgmerge that got into step 2 committed has the PVs already.
+        both = into
+        if not _holds(into, {pv.uuid for pv in vg.pvs}):
+            both = merge_vgs(into, vg)
+            session.change_vg(source, export_vg)
+        _commit(session, into, both)
+        remove_backup(session.host, source)

@@ -1,0 +1,151 @@
+"""vgcfgrestore(8) and vgck(8): metadata from a text file, and metadata written afresh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ulvm.errors import DeviceError, FormatError, RefusedError, UlvmError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm.session import Session
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.text import TextHeader
+from ulvm.vgstore.archive import archived, backup_path, read_backup
+from ulvm.vgstore.commit import prepare
+
+__all__ = ["backups", "check", "restore", "rewrite"]
+
+
+def backups(
+    session: Session, vg_name: str, path: Path | None = None
+) -> Iterator[tuple[Path, VolumeGroup, TextHeader]]:
+    """The archived states of a VG, oldest first, and its backup; or what one file holds."""
+    host = session.host
+    if path is not None:
+        yield path, *read_backup(path)
+        return
+    files = archived(host.archive_dir, vg_name)
+    if not files:
+        session.warn(f"No archives found in {host.archive_dir}.")
+    last = backup_path(host, vg_name)
+    for file in (*files, *([last] if last.exists() else [])):
+        try:
+            found, header = read_backup(file)
+        except (DeviceError, FormatError) as error:
+            session.warn(f"WARNING: {file}: {error.message}")
+            continue
+        if found.name == vg_name:
+            yield file, found, header
+
+
+def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
+    """Bring a VG back to what a file of `vgcfgbackup`, or of the archive, says; without a path to
+    its last backup. Data are not touched.
+
+    Its PVs must be there and in no other VG. RefusedError, and nothing is changed, if a volume
+    is active that the file does not know or knows otherwise (a snapshot would be lost).
+    """
+    with session.lock_global(), session.lock(vg_name):
+        wanted = _read(session, vg_name, path or backup_path(session.host, vg_name))
+        scan = session.scan()
+        current = next((vg for vg in scan.vgs if vg.uuid == wanted.uuid), None)
+        named = next((vg for vg in scan.vgs if vg.name == vg_name), None)
+        if named is not None and named.uuid != wanted.uuid:
+            raise RefusedError(f"{vg_name} is another volume group than that of the file.\n"
+                               "Restore failed.")  # fmt: skip
+        _check_pvs(session, wanted)
+        if current is None:
+            pending = prepare(
+                session.host,
+                scan,
+                None,
+                wanted,
+                command=session.command_line,
+                exclusive=session.dm_if_running is None,
+                warn=session.warn,
+            )
+            pending.commit()
+            return
+        _check_active(session, current, wanted)
+        seqno = max(current.seqno, wanted.seqno)
+        session.change_vg(current.name, lambda _: replace(wanted, seqno=seqno), allow_missing=True)
+
+
+def _read(session: Session, vg_name: str, path: Path) -> VolumeGroup:
+    try:
+        found, _ = read_backup(path)
+    except UlvmError as error:
+        raise RefusedError(
+            f"{error.message}\nFailed to read VG {vg_name} from {path}\nRestore failed."
+        ) from error
+    if found.name != vg_name:
+        raise RefusedError(f"'{path}' does not contain volume group '{vg_name}'.\nRestore failed.")
+    return found
+
+
+def _check_pvs(session: Session, wanted: VolumeGroup) -> None:
+    scan = session.last_scan
+    missing = 0
+    for pv in wanted.pvs:
+        device = scan.by_uuid(pv.uuid)
+        if device is None:
+            session.warn(f"WARNING: Couldn't find device with uuid {pv.uuid}.")
+            missing += 1
+        elif device.vg_name not in (None, wanted.name):
+            owner = next((vg for vg in scan.vgs if vg.name == device.vg_name), None)
+            if owner is None or owner.uuid != wanted.uuid:
+                raise RefusedError(
+                    f"PV {device.path} is in volume group {device.vg_name}.\nRestore failed."
+                )
+    if missing:
+        raise RefusedError(
+            f"Cannot restore Volume Group {wanted.name} with {missing} PVs marked as missing.\n"
+            "Restore failed."
+        )
+
+
+def _check_active(session: Session, current: VolumeGroup, wanted: VolumeGroup) -> None:
+    active = lvm_lv.states(session, current)
+    for name in active:
+        lv = current.lv(name)
+        after = wanted.lv_by_uuid(lv.uuid) if lv is not None else None
+        if lv is None or after is None or _ties(current, lv.name) != _ties(wanted, after.name):
+            raise RefusedError(
+                f"Logical volume {current.name}/{name} is active and would be lost: "
+                "deactivate it first.\nRestore failed."
+            )
+    if not active:
+        return
+    session.warn(f'WARNING: Found {len(active)} active volume(s) in volume group "{current.name}".')
+    if not session.ask(
+        f'Do you really want to proceed with restore of volume group "{current.name}", '
+        f"while {len(active)} volume(s) are active?"
+    ):
+        raise RefusedError("Restore aborted.")
+
+
+def _ties(vg: VolumeGroup, name: str) -> set[tuple[str, str]]:
+    """UUIDs of the (origin, COW) pairs that a volume is in."""
+    pairs = set()
+    for segment in vg.snapshot_segments():
+        if name in (segment.origin, segment.cow):
+            origin, cow = vg.lv(segment.origin), vg.lv(segment.cow)
+            if origin is not None and cow is not None:
+                pairs.add((origin.uuid, cow.uuid))
+    return pairs
+
+
+def check(session: Session, vg_name: str) -> None:
+    """RefusedError if PVs are missing or the VG is exported; what else is odd the scan has told."""
+    vg = session.find_vg(vg_name)
+    if "EXPORTED" in vg.status:
+        raise RefusedError(f"Volume group {vg_name} is exported")
+    missing = len(vg.missing_uuids | {pv.uuid for pv in vg.pvs if pv.missing})
+    if missing:
+        raise RefusedError(f"The volume group is missing {missing} physical volumes.")
+
+
+def rewrite(session: Session, vg_name: str) -> None:
+    """Write the newest metadata to all areas (vgck --updatemetadata)."""
+    session.change_vg(vg_name, lambda vg: vg)
