@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -11,6 +12,8 @@ from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
+from ulvm.lvm.sizes import parse_sectors
+from ulvm.units import display_size
 
 __all__ = [
     "PERMISSION",
@@ -18,11 +21,20 @@ __all__ = [
     "YES_NO",
     "Number",
     "OneOf",
+    "Stripes",
     "each",
     "no_such_syntax",
+    "parse_stripes",
+    "stripe_options",
     "volumes_of",
     "wants_active",
 ]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_MAX_STRIPES = 128
+_MIN_STRIPE = 8
+"""Sectors: a page."""
 
 _ACTIVE_WORDS = {
     **dict.fromkeys(("y", "ay", "ey", "ly", "aay", "aey", "aly", "sy"), True),
@@ -75,6 +87,34 @@ class Number(click.ParamType["int"]):
 YES_NO = OneOf("y", "n")
 POLICY = OneOf("contiguous", "cling", "normal", "anywhere")
 PERMISSION = OneOf("r", "rw")
+
+
+class Stripes(NamedTuple):
+    """What -i and -I say: None where they do not; `size` in sectors."""
+
+    number: int | None
+    size: int | None
+
+
+def stripe_options(function: _F) -> _F:
+    """-i and -I, as `stripes` and `stripesize`; `parse_stripes` reads them."""
+    size = click.option("-I", "--stripesize", help="Size of a stripe's chunk (default 64k).")
+    count = click.option("-i", "--stripes", type=Number(), help="Spread over this many PVs.")
+    return count(size(function))
+
+
+def parse_stripes(stripes: int | None, stripesize: str | None) -> Stripes:
+    """UsageError in LVM's words."""
+    if stripes == 0:
+        raise UsageError("--stripes may not be zero.")
+    if stripes is not None and stripes > _MAX_STRIPES:
+        raise UsageError(f"Number of stripes ({stripes}) must be between 1 and {_MAX_STRIPES}.")
+    if stripesize is None:
+        return Stripes(stripes, None)
+    size = parse_sectors(stripesize, "--stripesize", unit="k")
+    if size < _MIN_STRIPE or size & (size - 1):
+        raise UsageError(f"Invalid stripe size {display_size(size)}.")
+    return Stripes(stripes, size)
 
 
 def wants_active(word: str) -> bool:

@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from ulvm.cli.arguments import PERMISSION, YES_NO, OneOf, no_such_syntax, wants_active
+from ulvm.cli.arguments import (
+    PERMISSION,
+    YES_NO,
+    OneOf,
+    Stripes,
+    no_such_syntax,
+    parse_stripes,
+    stripe_options,
+    wants_active,
+)
 from ulvm.cli.context import Context, common_options
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -14,11 +23,16 @@ from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
+from ulvm.metadata.allocate import most_striped
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_new_lv_name, check_tag
 from ulvm.units import display_size
 
 __all__ = ["lvcreate", "reduced"]
+
+_TYPES = ("linear", "striped", "snapshot", "error", "zero")
+_DEFAULT_STRIPE = 128
+"""Sectors: 64 KiB."""
 
 
 @click.command()
@@ -27,7 +41,7 @@ __all__ = ["lvcreate", "reduced"]
 @click.option("-l", "--extents", help="Extents, or N%VG, N%FREE, N%PVS, N%ORIGIN.")
 @click.option("-n", "--name", help="Name of the new volume; lvolN by default.")
 @click.option("-s", "--snapshot", is_flag=True, help="Make a snapshot of ORIGIN.")
-@click.option("--type", "kind", type=OneOf("linear", "snapshot"), help="Segment type.")
+@click.option("--type", "kind", type=OneOf(*_TYPES), help="Segment type.")
 @click.option("-c", "--chunksize", help="Chunk size of a snapshot, 4k to 512k (default 4k).")
 @click.option("-p", "--permission", type=PERMISSION, default="rw", help="Read only or read-write.")
 @click.option("-a", "--activate", default="y", help="y or n (default y).")
@@ -45,7 +59,7 @@ __all__ = ["lvcreate", "reduced"]
     help="Allocation policy; the VG's by default.",
 )
 @click.option("-C", "--contiguous", type=YES_NO, help="The same as --alloc contiguous.")
-@click.option("-i", "--stripes", type=click.IntRange(1), default=1, hidden=True)
+@stripe_options
 @click.option("-k", "--setactivationskip", type=OneOf("n"), expose_value=False, hidden=True)
 @click.option("-K", "--ignoreactivationskip", is_flag=True, expose_value=False, hidden=True)
 @click.option("--monitor", type=YES_NO, expose_value=False, hidden=True)
@@ -68,12 +82,14 @@ def lvcreate(
     addtag: tuple[str, ...],
     alloc: str | None,
     contiguous: str | None,
-    stripes: int,
+    stripes: int | None,
+    stripesize: str | None,
 ) -> None:
     """Create a logical volume in VG, or a snapshot of ORIGIN.
 
     \b
     lvcreate -L 10G -n data vg              a linear volume
+    lvcreate -i 2 -L 10G -n fast vg         a volume striped over two PVs
     lvcreate -s -L 1G -n snap vg/data       a snapshot with room for 1 GiB of changes
     lvcreate -s -l 100%ORIGIN -n fork vg/data   one that cannot overflow
     """  # fmt: skip
@@ -86,8 +102,11 @@ def lvcreate(
     for option, value in (("zero", zero), ("wipesignatures", wipesignatures)):
         if is_snapshot and value is not None:
             raise UsageError(f"Option --{option} is unsupported with snapshots.")
-    if stripes > 1:
-        raise RefusedError("Striped logical volumes cannot be created yet, only used.")
+    if stripes is not None and kind in ("linear", "error", "zero"):
+        raise UsageError(f"Command does not accept option: --stripes {stripes}.")
+    if stripesize is not None and stripes is None:
+        raise UsageError(f"Command does not accept option: --stripesize {stripesize}.")
+    shape = parse_stripes(stripes, stripesize)
     request = _new_size(size, extents, is_snapshot)
     chunk = lvm_snapshot.DEFAULT_CHUNK
     if chunksize:
@@ -109,12 +128,23 @@ def lvcreate(
             pv_paths=pv_paths,
             policy=policy,
         )
+    elif kind in ("error", "zero"):
+        made = lvm_lv.create_virtual(
+            session,
+            vg_name,
+            chosen,
+            type_name=kind,
+            extents=_count(session, request, pv_paths, None, chunk),
+            tags=tags,
+            active=active,
+        )
     else:
+        count = _count(session, request, pv_paths, None, chunk)
         made = lvm_lv.create(
             session,
             vg_name,
             chosen,
-            extents=_count(session, request, pv_paths, None, chunk),
+            extents=_whole_stripes(session, request, pv_paths, shape, count),
             pv_paths=pv_paths,
             read_only=permission == "r",
             tags=tags,
@@ -122,6 +152,8 @@ def lvcreate(
             active=active,
             zero=zero != "n",
             wipe_signatures=(wipesignatures or zero) != "n",
+            stripes=shape.number or 1,
+            stripe_size=shape.size or _DEFAULT_STRIPE,
         )
     session.say(f'Logical volume "{made}" created.')
 
@@ -206,3 +238,46 @@ def _count(
         return extents
 
     return count
+
+
+def _whole_stripes(
+    session: Session,
+    request: SizeRequest,
+    pv_paths: Sequence[str],
+    shape: Stripes,
+    count: Callable[[VolumeGroup], int],
+) -> Callable[[VolumeGroup], int]:
+    """The extents that `count` finds, rounded to a multiple of the stripes: up, but of per cent,
+    where it is what fits, down."""
+    stripes = shape.number or 1
+    if stripes == 1:
+        if shape.size is not None:
+            session.say("Ignoring stripesize argument with single stripe.")
+        return count
+
+    def whole(vg: VolumeGroup) -> int:
+        if shape.size is None:
+            session.say(f"Using default stripesize {display_size(_DEFAULT_STRIPE)}.")
+        elif shape.size > vg.extent_size:
+            session.say(
+                f"Reducing requested stripe size {display_size(shape.size)} to maximum, "
+                f"physical extent size {display_size(vg.extent_size)}."
+            )
+        uuids = lvm_lv.pv_uuids_of(session, vg, pv_paths)
+        pvs = len(vg.pvs) if uuids is None else len(uuids)
+        if stripes > pvs:
+            raise RefusedError(
+                f"Number of stripes ({stripes}) must not exceed number of physical volumes ({pvs})"
+            )
+        extents = count(vg)
+        if request.percent is not None:
+            return min(extents, most_striped(vg, stripes, uuids)) // stripes * stripes
+        rounded = -(-extents // stripes) * stripes
+        if rounded != extents:
+            session.say(
+                f"Rounding size {lvm_lv.size_words(vg, extents)} up to stripe boundary size "
+                f"{lvm_lv.size_words(vg, rounded)}."
+            )
+        return rounded
+
+    return whole

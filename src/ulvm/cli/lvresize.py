@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ulvm.cli.arguments import no_such_syntax
+from ulvm.cli.arguments import Stripes, no_such_syntax, parse_stripes, stripe_options
 from ulvm.cli.context import Context, common_options
 from ulvm.cli.lvcreate import reduced
 from ulvm.errors import NotFoundError, RefusedError, UsageError
@@ -13,7 +13,7 @@ from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_size
 from ulvm.metadata.edit import cow_max_extents
-from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.report.attributes import percent
 from ulvm.units import display_size
 
@@ -25,6 +25,7 @@ __all__ = ["lvextend", "lvreduce", "lvresize"]
 @click.argument("pv_paths", nargs=-1, metavar="[PV...]")
 @click.option("-L", "--size", help="The new size, or +size to add.")
 @click.option("-l", "--extents", help="The new number of extents, or +extents; also per cent.")
+@stripe_options
 @click.option("--use-policies", is_flag=True, help="Extend a snapshot as ulvm.conf says.")
 @click.option("-f", "--force", is_flag=True, hidden=True)
 @click.option("-n", "--nofsck", is_flag=True, hidden=True)
@@ -36,6 +37,8 @@ def lvextend(
     pv_paths: tuple[str, ...],
     size: str | None,
     extents: str | None,
+    stripes: int | None,
+    stripesize: str | None,
     use_policies: bool,
     force: bool,
     nofsck: bool,
@@ -47,7 +50,8 @@ def lvextend(
         return
     request = _request("lvextend", size, extents, "+")
     vg_name, lv_name = _find(session, "lvextend", name)
-    _resize(session, vg_name, lv_name, request, pv_paths, grow=True, force=True)
+    shape = parse_stripes(stripes, stripesize)
+    _resize(session, vg_name, lv_name, request, pv_paths, shape, grow=True, force=True)
 
 
 @click.command()
@@ -70,7 +74,7 @@ def lvreduce(
     session = context.session()
     request = _request("lvreduce", size, extents, "-")
     vg_name, lv_name = _find(session, "lvreduce", name)
-    _resize(session, vg_name, lv_name, request, (), grow=False, force=force)
+    _resize(session, vg_name, lv_name, request, (), Stripes(None, None), grow=False, force=force)
 
 
 @click.command()
@@ -78,6 +82,7 @@ def lvreduce(
 @click.argument("pv_paths", nargs=-1, metavar="[PV...]")
 @click.option("-L", "--size", help="The new size; +size to add, -size to take away.")
 @click.option("-l", "--extents", help="Likewise in extents or per cent.")
+@stripe_options
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @click.option("-n", "--nofsck", is_flag=True, hidden=True)
 @common_options
@@ -88,6 +93,8 @@ def lvresize(
     pv_paths: tuple[str, ...],
     size: str | None,
     extents: str | None,
+    stripes: int | None,
+    stripesize: str | None,
     force: bool,
     nofsck: bool,
 ) -> None:
@@ -95,7 +102,8 @@ def lvresize(
     session = context.session()
     request = _request("lvresize", size, extents, "+-")
     vg_name, lv_name = _find(session, "lvresize", name)
-    _resize(session, vg_name, lv_name, request, pv_paths, grow=None, force=force)
+    shape = parse_stripes(stripes, stripesize)
+    _resize(session, vg_name, lv_name, request, pv_paths, shape, grow=None, force=force)
 
 
 def _find(session: Session, command: str, name: str | None) -> tuple[str, str]:
@@ -154,6 +162,7 @@ def _resize(
     lv_name: str,
     request: SizeRequest,
     pv_paths: tuple[str, ...],
+    shape: Stripes,
     *,
     grow: bool | None,
     force: bool,
@@ -163,6 +172,7 @@ def _resize(
         lv = lvm_lv.get(vg, lv_name)
         have = lv.extent_count
         wanted = _wanted(session, vg, lv, request, pv_paths)
+        wanted = _whole_stripes(session, lv, wanted, shape, down=request.percent is not None)
         if wanted <= 0:
             raise RefusedError(f"Unable to reduce {vg_name}/{lv_name} below 1 extent.")
         if wanted == have:
@@ -178,13 +188,50 @@ def _resize(
                 f"New size given ({wanted} extents) not less than existing size ({have} extents)"
             )
         if wanted > have:
-            _grow(session, vg, lv, wanted, pv_paths)
+            _grow(session, vg, lv, wanted, pv_paths, shape)
         else:
             _cut(session, vg, lv, wanted, force)
 
 
+def _whole_stripes(
+    session: Session, lv: LogicalVolume, wanted: int, shape: Stripes, *, down: bool
+) -> int:
+    """So many extents that the last segment's stripes are of one length: more, or with `down` in
+    growing fewer."""
+    start, width = lv.extent_count, 1
+    last = lv.segments[-1]
+    if wanted > start:
+        if isinstance(last, StripedSegment) and len(last.areas) > 1:
+            width = len(last.areas)
+            if shape.number is None and shape.size is None:
+                size = display_size(last.stripe_size)
+                session.say(f"Using stripesize of last segment {size}")
+        width = shape.number or width
+    else:
+        down = False
+        for segment in lv.segments:
+            if segment.start_extent < wanted and isinstance(segment, StripedSegment):
+                start, width = segment.start_extent, len(segment.areas)
+    rest = (wanted - start) % width
+    if not rest:
+        return wanted
+    if down:
+        return wanted - rest
+    rounded = wanted + width - rest
+    session.say(
+        f"Rounding size ({wanted} extents) up to stripe boundary size for segment "
+        f"({rounded} extents)."
+    )
+    return rounded
+
+
 def _grow(
-    session: Session, vg: VolumeGroup, lv: LogicalVolume, wanted: int, pv_paths: tuple[str, ...]
+    session: Session,
+    vg: VolumeGroup,
+    lv: LogicalVolume,
+    wanted: int,
+    pv_paths: tuple[str, ...],
+    shape: Stripes,
 ) -> None:
     have = lv.extent_count
     snap = vg.snapshot_of(lv.name)
@@ -196,7 +243,15 @@ def _grow(
             wanted = most
         if wanted <= have:
             return
-    lvm_lv.extend(session, vg.name, lv.name, wanted, pv_paths=pv_paths)
+    lvm_lv.extend(
+        session,
+        vg.name,
+        lv.name,
+        wanted,
+        pv_paths=pv_paths,
+        stripes=shape.number,
+        stripe_size=shape.size,
+    )
     _say_changed(session, vg, lv.name, have, wanted)
 
 
@@ -246,4 +301,5 @@ def _by_policy(session: Session, vg_name: str, lv_name: str) -> None:
         # Back to the threshold at least, in one step.
         needed = -(-lv.extent_count * int(float(full) * 100) // (threshold * 100))
         wanted = max(lv.extent_count + -(-lv.extent_count * step // 100), needed)
-        _grow(session, vg, lv, min(wanted, lv.extent_count + vg.free_count), ())
+        most = lv.extent_count + vg.free_count
+        _grow(session, vg, lv, min(wanted, most), (), Stripes(None, None))

@@ -9,7 +9,7 @@ import click
 
 from ulvm.cli.arguments import YES_NO, Number, OneOf, each, no_such_syntax
 from ulvm.cli.context import Context, common_options
-from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
+from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import pv as lvm_pv
 from ulvm.lvm import pv_change
 from ulvm.lvm.session import Session
@@ -120,25 +120,33 @@ def pvremove(context: Context, paths: tuple[str, ...], force: int) -> int:
 
 
 def _counted(
-    session: Session, paths: tuple[str, ...], work: Callable[[str], None], refused: str
-) -> tuple[int, int]:
-    """Do the work for each PV and say so: how many were changed, and how many were not though they
-    are there; a device that is not there counts as neither, as in LVM."""
-    done = left = 0
+    session: Session, paths: tuple[str, ...], work: Callable[[str], bool], refused: str
+) -> tuple[int, int, int]:
+    """Do the work for each PV and say so: how many were changed, how many were not though they are
+    there, and the exit code. A device that is not there counts as neither, as in LVM; one that is
+    as wanted already is no failure."""
+    done = left = status = 0
     for path in paths:
         try:
-            work(path)
+            changed = work(path)
         except NotFoundError as error:
             session.warn(error.message)
+            status = error.exit_code
+            continue
         except UlvmError as error:
             session.warn(error.message)
             if refused:
                 session.warn(refused.format(path))
+            status = error.exit_code
             left += 1
-        else:
+            continue
+        if changed:
             session.say(f'Physical volume "{path}" changed')
             done += 1
-    return done, left
+        else:
+            session.say(refused.format(path))
+            left += 1
+    return done, left, status
 
 
 @click.command()
@@ -164,8 +172,8 @@ def pvchange(
     add, drop = [check_tag(tag) for tag in addtag], [check_tag(tag) for tag in deltag]
     chosen = tuple(pv.path for pv in session.scan().pvs) if everything else paths
 
-    def change(path: str) -> None:
-        pv_change.change(
+    def change(path: str) -> bool:
+        return pv_change.change(
             session,
             path,
             allocatable=None if allocatable is None else allocatable == "y",
@@ -173,12 +181,12 @@ def pvchange(
             remove_tags=drop,
         )
 
-    done, left = _counted(session, chosen, change, "Physical volume {} not changed")
+    done, left, status = _counted(session, chosen, change, "Physical volume {} not changed")
     session.say(
         f"{done} physical volume{'s' * (done != 1)} changed / "
         f"{left} physical volume{'s' * (left != 1)} not changed"
     )
-    return 0 if done == len(chosen) else RefusedError.exit_code
+    return status
 
 
 @click.command()
@@ -197,11 +205,16 @@ def pvresize(context: Context, paths: tuple[str, ...], setphysicalvolumesize: st
     sectors = None
     if setphysicalvolumesize is not None:
         sectors = parse_sectors(setphysicalvolumesize, "--setphysicalvolumesize")
-    done, left = _counted(session, paths, lambda path: pv_change.resize(session, path, sectors), "")
+
+    def resize(path: str) -> bool:
+        pv_change.resize(session, path, sectors)
+        return True
+
+    done, left, status = _counted(session, paths, resize, "")
     session.say(
         f"{done} physical volume(s) resized or updated / {left} physical volume(s) not resized"
     )
-    return 0 if done == len(paths) else RefusedError.exit_code
+    return status
 
 
 @click.command()

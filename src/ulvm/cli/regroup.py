@@ -8,6 +8,7 @@ import click
 
 from ulvm.cli.arguments import each, no_such_syntax
 from ulvm.cli.context import Context, common_options
+from ulvm.errors import UsageError
 from ulvm.lvm import regroup
 from ulvm.lvm.names import new_vg_name, vg_name
 from ulvm.lvm.session import Session
@@ -74,8 +75,10 @@ def vgsplit(
 ) -> None:
     """Move physical volumes, with the inactive volumes on them, to another or a new volume
     group."""
-    if bool(paths) == (lv_name is not None):
+    if not paths and lv_name is None:
         raise no_such_syntax("vgsplit")
+    if paths and lv_name is not None:
+        raise UsageError(f"Command does not accept argument: {paths[0]}.")
     session = context.session()
     run_dir = session.host.run_dir
     old, other = vg_name(source, run_dir), new_vg_name(target, run_dir)

@@ -25,6 +25,7 @@ __all__ = [
     "activate",
     "change_tags",
     "create",
+    "create_virtual",
     "deactivate",
     "extend",
     "free_on",
@@ -93,10 +94,13 @@ def create(
     active: bool = True,
     zero: bool = True,
     wipe_signatures: bool = True,
+    stripes: int = 1,
+    stripe_size: int = 0,
 ) -> str:
-    """A new linear volume, wiped and activated; its name. `extents` may depend on the VG as it is
-    found under the lock. What is not active or read only is not wiped, and that is said.
-    RefusedError, and nothing is made, when the user wants to keep a signature that is there."""
+    """A new linear or striped volume, wiped and activated; its name. `extents` may depend on the VG
+    as it is found under the lock; `stripe_size` in sectors. What is not active or read only is not
+    wiped, and that is said. RefusedError, and nothing is made, when the user wants to keep a
+    signature that is there."""
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
         chosen = name or edit.auto_name(vg)
@@ -114,6 +118,8 @@ def create(
                 read_only=read_only,
                 tags=tags,
                 policy=policy,
+                stripes=stripes,
+                stripe_size=min(stripe_size, vg.extent_size),
             )
 
         def wipe(vg: VolumeGroup) -> None:
@@ -130,13 +136,50 @@ def create(
                 session.warn(f"WARNING: Logical volume {vg_name}/{chosen} not zeroed.")
 
         changed = session.change_vg(vg_name, add, before_commit=wipe)
-        if not active:
-            return chosen
-        try:
-            session.activator.activate(changed.vg, chosen)
-        except UlvmError:
-            session.change_vg(vg_name, lambda vg: edit.remove_lv(vg, chosen))
-            raise
+        if active:
+            _activate_new(session, changed.vg, chosen)
+    return chosen
+
+
+def _activate_new(session: Session, vg: VolumeGroup, name: str) -> None:
+    try:
+        session.activator.activate(vg, name)
+    except UlvmError:
+        session.change_vg(vg.name, lambda vg: edit.remove_lv(vg, name))
+        raise
+
+
+def create_virtual(
+    session: Session,
+    vg_name: str,
+    name: str | None,
+    *,
+    type_name: str,
+    extents: Callable[[VolumeGroup], int],
+    tags: Sequence[str] = (),
+    active: bool = True,
+) -> str:
+    """A new volume of `type_name` error or zero; its name."""
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        chosen = name or edit.auto_name(vg)
+        count = extents(vg)
+
+        def add(vg: VolumeGroup) -> VolumeGroup:
+            return edit.add_virtual(
+                vg,
+                chosen,
+                count,
+                type_name=type_name,
+                uuid=new_uuid(),
+                now=int(time.time()),
+                host=os.uname().nodename,
+                tags=tags,
+            )
+
+        changed = session.change_vg(vg_name, add)
+        if active:
+            _activate_new(session, changed.vg, chosen)
     return chosen
 
 
@@ -165,12 +208,22 @@ def extend(
     extents: int,
     *,
     pv_paths: Sequence[str] = (),
+    stripes: int | None = None,
+    stripe_size: int | None = None,
 ) -> Change:
-    """Grow to `extents`; active or not. An origin only while it is inactive."""
+    """Grow to `extents`; active or not. An origin only while it is inactive. Stripes as the last
+    segment's unless given; `stripe_size` in sectors."""
 
     def grow(vg: VolumeGroup) -> VolumeGroup:
         _check_resizable(session, vg, lv_name)
-        return edit.extend_lv(vg, lv_name, extents, pv_uuids=pv_uuids_of(session, vg, pv_paths))
+        return edit.extend_lv(
+            vg,
+            lv_name,
+            extents,
+            pv_uuids=pv_uuids_of(session, vg, pv_paths),
+            stripes=stripes,
+            stripe_size=stripe_size,
+        )
 
     return session.change_vg(vg_name, grow)
 

@@ -34,8 +34,9 @@ def change(
     allocatable: bool | None = None,
     add_tags: Sequence[str] = (),
     remove_tags: Sequence[str] = (),
-) -> None:
-    """Change a PV that is in a VG. RefusedError for one that is in none."""
+) -> bool:
+    """Change a PV that is in a VG; whether there was something to change. RefusedError for a PV
+    that is in none."""
     with session.lock_global():
         pv = _find(session, path)
         if pv.vg_name is None:
@@ -43,11 +44,17 @@ def change(
                 raise RefusedError(f"Allocatability not supported by orphan lvm2 format PV {path}")
             raise RefusedError(f"Can't change tag on Physical Volume {path} not in volume group")
         if allocatable is not None:
+            member = session.last_scan.vg(pv.vg_name).pv(pv.uuid)
+            if member is not None and member.allocatable == allocatable:
+                word = "allocatable" if allocatable else "unallocatable"
+                session.warn(f'Physical volume "{path}" is already {word}.')
+                return False
             session.change_vg(pv.vg_name, lambda vg: set_allocatable(vg, pv.uuid, allocatable))
         if add_tags or remove_tags:
             session.change_vg(
                 pv.vg_name, lambda vg: set_tags(vg, pv.uuid, add=add_tags, remove=remove_tags)
             )
+        return True
 
 
 def resize(session: Session, path: str, sectors: int | None = None) -> None:

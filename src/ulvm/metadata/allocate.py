@@ -1,4 +1,4 @@
-"""Which physical extents a volume gets: LVM2's allocation policies for linear volumes.
+"""Which physical extents a volume gets: LVM2's allocation policies.
 
 Facts: spec/lvm2-format.md sec. 6 and the choices of LVM2 2.03.16 itself, against which
 tests/conformance/test_lvm2_metadata.py holds this module. Policies are tried in the order
@@ -10,6 +10,9 @@ kept, and a run may be shorter than what is wanted unless only `contiguous` is a
 - cling: the largest areas of the PV where the volume begins, one after the other;
 - normal, anywhere: areas of the PVs that were chosen so far, the smallest first, and when there are
   none left an area of the PV that has most of what is still needed.
+
+For stripes each of these takes as many areas at once, one of a PV, those that give most first, and
+of each as much as the shortest has.
 
 Which area of a PV, see `_walk`. Of areas of one size the one with the lower extents counts as the
 larger at first.
@@ -30,8 +33,10 @@ __all__ = [
     "FreeArea",
     "allocatable_extents",
     "allocate",
+    "allocate_striped",
     "effective_policy",
     "free_areas",
+    "most_striped",
 ]
 
 POLICIES = ("contiguous", "cling", "normal", "anywhere")
@@ -112,6 +117,54 @@ def allocate(
         f"Insufficient suitable {kind}allocatable extents for logical volume {name}: "
         f"{search.needed} more required"
     )
+
+
+def allocate_striped(
+    vg: VolumeGroup,
+    extents: int,
+    stripes: int,
+    *,
+    name: str,
+    policy: str = "normal",
+    pv_uuids: Sequence[str] | None = None,
+    existing: Sequence[Sequence[PvRun]] = (),
+) -> tuple[tuple[PvRun, ...], ...]:
+    """Sets of `stripes` runs of one length on different PVs, in logical order; `extents` in all,
+    a multiple of `stripes`. `existing`: the sets that a volume which is extended has.
+    RefusedError as `allocate`."""
+    search = _StripeSearch(_Space(vg, pv_uuids), extents // stripes, stripes)
+    if pv_uuids is not None and not search.space.areas:
+        raise RefusedError("No specified PVs have space available.")
+    if extents > search.space.free:
+        raise RefusedError(
+            f"Insufficient free space: {extents} extents needed, "
+            f"but only {search.space.free} available"
+        )
+    for level in POLICIES[: POLICIES.index(policy) + 1]:
+        if level == "contiguous" and existing:
+            search.follow(existing[-1])
+        elif level == "contiguous":
+            search.take_best(may_split=policy != "contiguous")
+        elif level == "cling":
+            search.cling([run.pv_uuid for run in existing[0]] if existing else None)
+        else:
+            while search.needed and search.take_best(may_split=True):
+                pass
+        if not search.needed:
+            return tuple(search.sets)
+    kind = "contiguous " if policy == "contiguous" else ""
+    raise RefusedError(
+        f"Insufficient suitable {kind}allocatable extents for logical volume {name}: "
+        f"{search.needed * stripes} more required"
+    )
+
+
+def most_striped(vg: VolumeGroup, stripes: int, pv_uuids: Sequence[str] | None = None) -> int:
+    """Extents of the largest volume with so many stripes."""
+    search = _StripeSearch(_Space(vg, pv_uuids), vg.extent_count, stripes)
+    while search.take_best(may_split=True):
+        pass
+    return (vg.extent_count - search.needed) * stripes
 
 
 class _Space:
@@ -227,3 +280,55 @@ def _walk(areas: Sequence[FreeArea], needed: int, *, whole: bool) -> list[FreeAr
         if left <= 0 or area.length < left:
             walk.append(area)
     return walk
+
+
+class _StripeSearch:
+    """As `_Search`, for sets of areas; `needed` counts extents of each stripe."""
+
+    def __init__(self, space: _Space, needed: int, stripes: int) -> None:
+        self.space = space
+        self.needed = needed
+        self.stripes = stripes
+        self.sets: list[tuple[PvRun, ...]] = []
+
+    def _take(self, chosen: Sequence[tuple[str, FreeArea]]) -> None:
+        length = min(self.needed, *(area.length for _, area in chosen))
+        self.sets.append(tuple(self.space.take(uuid, area, length) for uuid, area in chosen))
+        self.needed -= length
+
+    def follow(self, last: Sequence[PvRun]) -> None:
+        """The areas that begin where the stripes end, if all are there."""
+        found = [
+            (run.pv_uuid, area)
+            for run in last
+            for area in self.space.areas.get(run.pv_uuid, ())
+            if area.pe == run.pe + run.length
+        ]
+        if len(found) == len(last) == self.stripes:
+            self._take(found)
+
+    def cling(self, pv_uuids: Sequence[str] | None) -> None:
+        """More of the same PVs."""
+        if pv_uuids is None:
+            pv_uuids = [run.pv_uuid for run in self.sets[0]] if self.sets else []
+        while self.needed and len(pv_uuids) == self.stripes:
+            found = [(uuid, areas[0]) for uuid in pv_uuids if (areas := self.space.areas.get(uuid))]
+            if len(found) < self.stripes:
+                return
+            self._take(found)
+
+    def take_best(self, *, may_split: bool) -> bool:
+        """One area each of the PVs that have most of what is needed."""
+        walks = {
+            uuid: _walk(areas, self.needed, whole=True)
+            for uuid, areas in self.space.areas.items()
+            if areas and (may_split or areas[0].length >= self.needed)
+        }
+        if len(walks) < self.stripes:
+            return False
+        order = sorted(walks, key=lambda u: -min(walks[u][-1].length, self.needed))
+        self._take([(uuid, walks[uuid][-1]) for uuid in order[: self.stripes]])
+        for uuid, walk in walks.items():
+            for area in walk:
+                self.space.put_last(uuid, area)
+        return True

@@ -10,12 +10,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ulvm.errors import ExistsError, NotFoundError, RefusedError, UsageError
-from ulvm.metadata.allocate import allocatable_extents, allocate, effective_policy
+from ulvm.metadata.allocate import (
+    allocatable_extents,
+    allocate,
+    allocate_striped,
+    effective_policy,
+)
 from ulvm.metadata.model import (
     Area,
     LogicalVolume,
     PhysicalVolume,
     Segment,
+    SimpleSegment,
     SnapshotSegment,
     StripedSegment,
     VolumeGroup,
@@ -35,6 +41,7 @@ __all__ = [
     "add_linear",
     "add_pv",
     "add_snapshot",
+    "add_virtual",
     "auto_name",
     "check_chunk_size",
     "check_extent_size",
@@ -173,6 +180,43 @@ def _linear_segments(runs: Iterable[PvRun], start: int = 0) -> list[Segment]:
     return segments
 
 
+def _striped_segments(
+    sets: Iterable[Sequence[PvRun]], stripe_size: int, start: int = 0
+) -> list[Segment]:
+    segments: list[Segment] = []
+    for runs in sets:
+        extents = sum(run.length for run in runs)
+        areas = tuple(Area(run.pv_uuid, run.pe) for run in runs)
+        segments.append(StripedSegment(start, extents, areas, stripe_size))
+        start += extents
+    return segments
+
+
+def add_virtual(
+    vg: VolumeGroup,
+    name: str,
+    extents: int,
+    *,
+    type_name: str,
+    uuid: str,
+    now: int,
+    host: str,
+    tags: Sequence[str] = (),
+) -> VolumeGroup:
+    """A new volume of `type_name` error or zero, which takes no space."""
+    _check_new(vg, name)
+    lv = LogicalVolume(
+        name,
+        uuid,
+        (SimpleSegment(0, extents, type_name),),
+        status=_VISIBLE,
+        tags=tuple(tags),
+        creation_time=now,
+        creation_host=host,
+    )
+    return replace(vg, lvs=(*vg.lvs, lv))
+
+
 def add_linear(
     vg: VolumeGroup,
     name: str,
@@ -185,8 +229,11 @@ def add_linear(
     read_only: bool = False,
     tags: Sequence[str] = (),
     policy: str | None = None,
+    stripes: int = 1,
+    stripe_size: int = 0,
 ) -> VolumeGroup:
-    """A new linear volume. `now` in seconds since the epoch; `policy` None inherits the VG's."""
+    """A new linear volume, or a striped one: `stripe_size` in sectors, `extents` a multiple of
+    `stripes`. `now` in seconds since the epoch; `policy` None inherits the VG's."""
     _check_new(vg, name)
     anywhere = pv_uuids is None or allocatable_extents(vg, pv_uuids) > 0
     if extents > vg.free_count and anywhere:
@@ -194,11 +241,18 @@ def add_linear(
             f'Volume group "{vg.name}" has insufficient free space '
             f"({vg.free_count} extents): {extents} required."
         )
-    runs = allocate(vg, extents, name=name, policy=effective_policy(vg, policy), pv_uuids=pv_uuids)
+    allowed = effective_policy(vg, policy)
+    if stripes > 1:
+        sets = allocate_striped(vg, extents, stripes, name=name, policy=allowed, pv_uuids=pv_uuids)
+        segments = _striped_segments(sets, stripe_size)
+    else:
+        segments = _linear_segments(
+            allocate(vg, extents, name=name, policy=allowed, pv_uuids=pv_uuids)
+        )
     lv = LogicalVolume(
         name,
         uuid,
-        merge_adjacent(_linear_segments(runs)),
+        merge_adjacent(segments),
         status=_VISIBLE - {"WRITE"} if read_only else _VISIBLE,
         tags=tuple(tags),
         creation_time=now,
@@ -209,27 +263,52 @@ def add_linear(
 
 
 def extend_lv(
-    vg: VolumeGroup, name: str, extents: int, *, pv_uuids: Sequence[str] | None = None
+    vg: VolumeGroup,
+    name: str,
+    extents: int,
+    *,
+    pv_uuids: Sequence[str] | None = None,
+    stripes: int | None = None,
+    stripe_size: int | None = None,
 ) -> VolumeGroup:
-    """Grow to `extents` logical extents; a snapshot's COW as well as any other volume."""
+    """Grow to `extents` logical extents; a snapshot's COW as well as any other volume. Stripes and
+    their size as the last segment's unless given."""
     lv = _get(vg, name)
     more = extents - lv.extent_count
     if more <= 0:
         raise RefusedError(
             f"New size ({extents} extents) matches existing size ({lv.extent_count} extents)."
         )
-    if any(isinstance(s, StripedSegment) and len(s.areas) > 1 for s in lv.segments):
-        raise RefusedError(f"Extending the striped volume {vg.name}/{name} is not supported yet.")
-    runs = allocate(
-        vg,
-        more,
-        name=name,
-        policy=effective_policy(vg, lv.allocation_policy),
-        pv_uuids=pv_uuids,
-        existing=list(pv_runs(lv)),
-    )
-    grown = merge_adjacent((*lv.segments, *_linear_segments(runs, lv.extent_count)))
-    return vg.with_lv(replace(lv, segments=grown))
+    last = lv.segments[-1]
+    policy = effective_policy(vg, lv.allocation_policy)
+    segments: list[Segment]
+    if isinstance(last, SimpleSegment):
+        segments = [SimpleSegment(lv.extent_count, more, last.type_name)]
+    elif isinstance(last, StripedSegment) and (stripes or len(last.areas)) > 1:
+        number = stripes or len(last.areas)
+        like = len(last.areas) == number
+        sets = allocate_striped(
+            vg,
+            more,
+            number,
+            name=name,
+            policy=policy,
+            pv_uuids=pv_uuids,
+            existing=[[PvRun(a.pv_uuid, a.pe, last.area_len) for a in last.areas]] if like else (),
+        )
+        segments = _striped_segments(sets, stripe_size or last.stripe_size, lv.extent_count)
+    else:
+        linear = all(isinstance(s, StripedSegment) and len(s.areas) == 1 for s in lv.segments)
+        runs = allocate(
+            vg,
+            more,
+            name=name,
+            policy=policy,
+            pv_uuids=pv_uuids,
+            existing=list(pv_runs(lv)) if linear else (),
+        )
+        segments = _linear_segments(runs, lv.extent_count)
+    return vg.with_lv(replace(lv, segments=merge_adjacent((*lv.segments, *segments))))
 
 
 def reduce_lv(vg: VolumeGroup, name: str, extents: int) -> VolumeGroup:

@@ -22,11 +22,8 @@ def _pv(vg: VolumeGroup, uuid: str) -> PhysicalVolume:
 
 
 def set_allocatable(vg: VolumeGroup, pv_uuid: str, allocatable: bool) -> VolumeGroup:
-    """Whether new extents may come from the PV. RefusedError if it is so already."""
+    """Whether new extents may come from the PV."""
     pv = _pv(vg, pv_uuid)
-    if pv.allocatable == allocatable:
-        word = "allocatable" if allocatable else "unallocatable"
-        raise RefusedError(f'Physical volume "{pv.device}" is already {word}.')
     change = frozenset({"ALLOCATABLE"})
     return _with_pv(
         vg, replace(pv, status=pv.status | change if allocatable else pv.status - change)

@@ -61,14 +61,14 @@ def split_vg(
         if not on or on.isdisjoint(pv_uuids):
             continue
         if not on <= set(pv_uuids):
-            raise RefusedError(f"Can't split Logical volume {lv.name} between two Volume groups")
+            raise RefusedError(f"Can't split Logical Volume {lv.name} between two Volume Groups")
         moving.add(lv.name)
     for tie in vg.lvs:
         segment = tie.snapshot_segment
         if segment is None:
             continue
         if (segment.cow in moving) != (segment.origin in moving):
-            raise RefusedError(f"Can't split snapshot {segment.cow} between two Volume groups")
+            raise RefusedError(f"Can't split snapshot {segment.cow} between two Volume Groups")
         if segment.cow in moving:
             moving.add(tie.name)
     for lv in vg.lvs:

@@ -28,11 +28,7 @@ def lv_attr(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
             "m" if lv.minor is not None else "-",
             _state(state, is_snapshot=snap is not None),
             "o" if state is not None and state.open_count else "-",
-            "u"
-            if any(isinstance(s, UnknownSegment) for s in lv.segments)
-            else "s"
-            if snap is not None or origin
-            else "-",
+            _target(lv, snapshot=snap is not None or origin),
             "-",
             "p" if vg.is_partial(lv) else "-",
             "k" if "ACTIVATION_SKIP" in lv.flags else "-",
@@ -51,6 +47,14 @@ def _kind(vg: VolumeGroup, lv: LogicalVolume) -> str:
     if all(isinstance(s, SimpleSegment | UnknownSegment) for s in lv.segments):
         return "v"
     return "-"
+
+
+def _target(lv: LogicalVolume, *, snapshot: bool) -> str:
+    if any(isinstance(s, UnknownSegment) for s in lv.segments):
+        return "u"
+    if snapshot:
+        return "s"
+    return "v" if any(isinstance(s, SimpleSegment) for s in lv.segments) else "-"
 
 
 def _permission(lv: LogicalVolume, state: LvState | None) -> str:

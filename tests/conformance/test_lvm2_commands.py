@@ -1,0 +1,222 @@
+"""The same command lines typed to LVM2 and to ulvm: the same words and exit codes.
+
+Both work on loop devices of their own; LVM2 runs with `--driverloaded n`, so only what needs no
+active volume is typed. What differs by nature is made alike: device names, UUIDs, and the blanks
+that follow from the length of a name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.conformance.test_lvm2_metadata import Peer
+from tests.e2e.host import Result, UlvmHost
+
+pytestmark = [needs.root, needs.loop, needs.program("lvm")]
+
+_NOISE = ("Activation disabled", "not zeroed", "NOT backed up")
+_UUID = re.compile(r"\b\w{6}-\w{4}-\w{4}-\w{4}-\w{4}-\w{4}-\w{6}\b")
+
+
+class Both:
+    """LVM2's devices are D0, D1, ... of `peer`, ulvm's the files d0, d1, ... of `host`."""
+
+    def __init__(self, peer: Peer, host: UlvmHost) -> None:
+        self.peer = peer
+        self.host = host
+        self.ours: list[str] = []
+
+    def add_devices(self, *mib: int) -> None:
+        for size in mib:
+            self.peer.add_device(size)
+            self.ours.append(str(self.host.image(f"d{len(self.ours)}", f"{size}M")))
+
+    def resize(self, number: int, mib: int) -> None:
+        """Give a device another size, as one would a disk of a virtual machine."""
+        loop = self.peer.devices[number]
+        backing = Path(f"/sys/block/{os.path.basename(loop)}/loop/backing_file").read_text().strip()
+        for path in (backing, self.ours[number]):
+            os.truncate(path, mib << 20)
+        subprocess.run(["losetup", "--set-capacity", loop], check=True)
+
+    def typed(self, script: str) -> None:
+        """Type each line, `@0` being the first device, and compare what is said."""
+        for line in filter(None, map(str.strip, script.splitlines())):
+            theirs = self._plain(self._theirs(self._named(line, self.peer.devices)))
+            ours = self._plain(self.host.attempt(self._named(line, self.ours)))
+            assert ours == theirs, line
+
+    @staticmethod
+    def _named(line: str, devices: list[str]) -> str:
+        return re.sub(r"@(\d)", lambda m: devices[int(m[1])], line)
+
+    def _theirs(self, line: str) -> Result:
+        ours = ",".join(f'"a|^{device}$|"' for device in self.peer.devices)
+        folder = self.peer.folder
+        config = (
+            f'devices{{use_devicesfile=0 filter=[{ours},"r|.*|"] obtain_device_list_from_udev=0}} '
+            f'backup{{backup_dir="{folder}/backup" archive_dir="{folder}/archive"}} '
+            f'global{{event_activation=0 locking_dir="{folder}/lock"}} '
+            "activation{udev_sync=0 udev_rules=0 monitoring=0}"
+        )
+        command, *words = shlex.split(line)
+        done = subprocess.run(
+            ["lvm", command, "--config", config, "--driverloaded", "n", *words],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LVM_SUPPRESS_FD_WARNINGS": "1", "TZ": "UTC"},
+            check=False,
+        )
+        return Result(done.stdout, done.stderr, done.returncode)
+
+    def _plain(self, said: Result) -> tuple[int, list[str], list[str]]:
+        """Exit code, lines of standard output, and sorted those of standard error."""
+        return said.rc, self._lines(said.stdout), sorted(self._lines(said.stderr))
+
+    def _lines(self, text: str) -> list[str]:
+        for devices in (self.peer.devices, self.ours):
+            for number, device in enumerate(devices):
+                text = re.sub(rf"{re.escape(device)}\b", f"@{number}", text)
+        text = _UUID.sub("UUID", text)
+        # Whether a volume is active LVM2 cannot know here.
+        text = text.replace("-XX--", "-----").replace("-XXv-", "---v-")
+        lines = [" ".join(line.split()) for line in text.splitlines()]
+        return [ln for ln in lines if ln and not any(word in ln for word in _NOISE)]
+
+
+@pytest.fixture
+def both(tmp_path: Path, short_tmp: Path) -> Iterator[Both]:
+    peer = Peer(tmp_path)
+    host = UlvmHost(short_tmp)
+    yield Both(peer, host)
+    host.close()
+    peer.close()
+
+
+def test_groups_sent_away_split_and_merged(both: Both) -> None:
+    both.add_devices(100, 100, 100, 100)
+    both.typed("""
+        vgcreate -s 1m va @0 @1
+        vgcreate -s 1m vb @2
+        lvcreate -an -Zn -Wn -l 5 -n l1 va
+        lvcreate -an -Zn -Wn -l 5 -n l2 vb
+        vgexport va
+        vgs
+        lvs
+        pvs
+        vgdisplay va
+        vgexport va
+        lvcreate -an -Zn -l1 va
+        lvremove -y va/l1
+        vgremove va
+        vgck va
+        vgimport va
+        vgimport va
+        vgexport
+        vgexport nope
+        vgck
+        vgck vb
+        vgck nope
+        vgck --updatemetadata vb
+        vgextend va @3
+        lvcreate -an -Zn -Wn -l 5 -n l3 va @3
+        vgsplit va vc @3
+        vgs -o+seqno
+        vgsplit va vc @1
+        vgs -o+seqno,vg_extent_size
+        lvs -o+devices
+        vgmerge va vc
+        vgmerge va vb
+        vgs -o+seqno
+        lvs -o+devices
+        vgmerge va va
+        vgmerge nope va
+        vgmerge va nope
+        vgsplit va vd @0 @1 @2 @3
+        vgs -o+seqno
+        lvcreate -an -Zn -Wn -l 150 -n wide vd
+        vgsplit vd ve @0
+        vgsplit vd
+        vgsplit vd ve
+        vgsplit -n l1 vd ve @0
+    """)
+
+
+def test_physical_volumes_changed_and_resized(both: Both) -> None:
+    both.add_devices(100, 100, 100)
+    both.typed("""
+        vgcreate -s 1m vg @0 @1
+        pvcreate @2
+        lvcreate -an -Zn -Wn -l 5 -n l1 vg
+        pvchange -x n @0
+        pvchange -x n @0
+        pvs
+        pvchange -x y @0
+        pvchange --addtag foo --addtag bar @0
+        pvchange --deltag foo @0
+        pvchange --deltag nope @0
+        pvs -o+pv_tags
+        pvchange -x n
+        pvchange @0
+        pvchange -a -x n
+        pvchange -x n @2
+        pvchange --addtag x @2
+        pvchange -x n /dev/nope
+        pvresize @0
+        pvresize --setphysicalvolumesize 50m @0
+        pvresize --setphysicalvolumesize 50m -y @0
+        pvs -o+pv_size,vg_seqno
+        pvresize -y --setphysicalvolumesize 1m @0
+        pvresize -y --setphysicalvolumesize 3m @0
+        pvresize -y --setphysicalvolumesize 40m @2
+        pvs
+        pvresize @0 @2
+        pvs
+        pvresize /dev/nope
+    """)
+    both.resize(1, 164)
+    both.typed("pvresize @1\npvs\nvgs\nlvcreate -an -Zn -Wn --alloc normal -l 150 vg @1")
+
+
+def test_striped_error_and_zero_volumes(both: Both) -> None:
+    both.add_devices(100, 100, 100, 100)
+    both.typed("""
+        vgcreate -s 1m va @0 @1 @2 @3
+        lvcreate -an -Zn -Wn -i 2 -l 5 -n s1 va
+        lvcreate -an -Zn -Wn -i 2 -I 32k -L 6m -n s2 va
+        lvcreate -an -Zn -Wn -i 3 -l 100%FREE -n s3 va
+        lvs --segments -o+devices,stripes,stripesize,seg_pe_ranges
+        lvextend -l +3 va/s1
+        lvextend -l +2 va/s2
+        lvremove -f va/s3
+        lvextend -l +3 va/s1
+        lvextend -i1 -l +3 va/s1
+        lvreduce -f -l -3 va/s2
+        lvreduce -f -l -3 va/s1
+        lvcreate -an -Zn -Wn -i 5 -l 5 -n s4 va
+        lvcreate -an -Zn -Wn -i 2 -I 3k -l 5 -n s5 va
+        lvcreate -an -Zn -Wn -i 2 -I 2k -l 4 -n s5 va
+        lvcreate -an -Zn -Wn -i 2 -I 2m -l 4 -n s6 va
+        lvcreate -an -Zn -Wn -i 200 -l 4 -n s7 va
+        lvcreate -an -Zn -Wn -i 1 -I 64k -l 4 -n s8 va
+        lvcreate -an -Zn -Wn -I 64k -l 4 -n s9 va
+        lvcreate -an -Zn -Wn -i 0 -l 4 -n s10 va
+        lvcreate -an -Zn -Wn --type striped -l 4 -n s11 va
+        lvcreate -an -Zn -Wn --type linear -i2 -l 4 -n s12 va
+        lvcreate -an --type error -l 4 -n e1 va
+        lvcreate -an --type zero -L 4m -n z1 va
+        lvextend -L +3m va/z1
+        lvcreate -an -Zn -Wn -i2 -l 4 -n s13 va @0
+        lvcreate -an -Zn -Wn -i2 -l 4 -n s14 va @0 @1
+        lvs --segments -o+devices,stripes,stripesize,seg_pe_ranges
+        vgs -o+seqno
+    """)
