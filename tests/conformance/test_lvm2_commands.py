@@ -162,6 +162,7 @@ def test_physical_volumes_changed_and_resized(both: Both) -> None:
         pvs
         pvchange -x y @0
         pvchange --addtag foo --addtag bar @0
+        pvs -a -o pv_name,vg_all @2
         pvchange --deltag foo @0
         pvchange --deltag nope @0
         pvs -o+pv_tags
@@ -178,7 +179,7 @@ def test_physical_volumes_changed_and_resized(both: Both) -> None:
         pvresize -y --setphysicalvolumesize 1m @0
         pvresize -y --setphysicalvolumesize 3m @0
         pvresize -y --setphysicalvolumesize 40m @2
-        pvs
+        pvs -o+pv_missing,pv_in_use,pe_start,pv_pe_count,vg_attr,vg_seqno
         pvresize @0 @2
         pvs
         pvresize /dev/nope

@@ -96,7 +96,7 @@ def vg_attr(vg: VolumeGroup) -> str:
             "z" if "RESIZEABLE" in vg.status else "-",
             "x" if "EXPORTED" in vg.status else "-",
             "p" if vg.partial else "-",
-            _POLICY.get(vg.allocation_policy, "n"),
+            _POLICY.get(vg.allocation_policy, "-"),
             "-",
         )
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 
 from ulvm.metadata.mda import max_text
@@ -16,9 +18,15 @@ __all__ = ["PV_FIELDS", "PV_SEGMENT_FIELDS", "VG_FIELDS"]
 # -- volume groups --------------------------------------------------------------------------------
 
 
+_ORPHANS = VolumeGroup("", "", 0, status=frozenset(), allocation_policy="unknown")
+"""What LVM2 takes the PVs in no VG to be in."""
+
+
 def _vg(function: Callable[[VolumeGroup], Value]) -> Callable[[Row], Value]:
     def value(row: Row) -> Value:
-        return function(row.vg) if row.vg is not None else None
+        if row.vg is None and row.device is None:
+            return None
+        return function(row.vg or _ORPHANS)
 
     return value
 
@@ -72,13 +80,13 @@ VG_FIELDS: Table = (
     ("vg_seqno", "Seq", "num", 0, _vg(lambda vg: vg.seqno)),
     ("vg_tags", "VG Tags", "list", 0, _vg(lambda vg: ",".join(sorted(vg.tags)))),
     ("vg_profile", "VProfile", "str", 0, _vg(lambda vg: vg.profile or "")),
-    ("vg_mda_count", "#VMda", "num", 0, lambda r: len(_mda_numbers(r)[0]) if r.vg else None),
+    ("vg_mda_count", "#VMda", "num", 0, lambda r: len(_mda_numbers(r)[0])),
     ("vg_mda_used_count", "#VMdaUse", "num", 0,
-     lambda r: len(_mda_numbers(r)[0]) if r.vg else None),
+     lambda r: len(_mda_numbers(r)[0])),
     ("vg_mda_free", "VMdaFree", "size", 9,
-     lambda r: min(_mda_numbers(r)[1], default=0) if r.vg else None),
+     lambda r: min(_mda_numbers(r)[1], default=0)),
     ("vg_mda_size", "VMdaSize", "size", 9,
-     lambda r: min(_mda_numbers(r)[0], default=0) if r.vg else None),
+     lambda r: min(_mda_numbers(r)[0], default=0)),
     ("vg_mda_copies", "#VMdaCps", "str", 0,
      _vg(lambda vg: str(vg.metadata_copies) if vg.metadata_copies else "unmanaged")),
 )  # fmt: skip
@@ -91,6 +99,14 @@ def _pv_name(row: Row) -> Value:
     if row.device is not None:
         return row.device.path
     return "[unknown]" if row.pv is not None else None
+
+
+def _number(row: Row, part: Callable[[int], int]) -> Value:
+    """Major or minor of a disk; -1 for a plain file."""
+    if row.device is None:
+        return -1
+    found = os.stat(row.device.path)
+    return part(found.st_rdev) if stat.S_ISBLK(found.st_mode) else -1
 
 
 def _pv_uuid(row: Row) -> Value:
@@ -176,6 +192,11 @@ PV_FIELDS: Table = (
     ("pv_missing", "Missing", "bin", 10, lambda r: "missing" if r.device is None else ""),
     ("pv_exported", "Exported", "bin", 10,
      lambda r: "exported" if r.vg is not None and "EXPORTED" in r.vg.status else ""),
+    ("pv_major", "Maj", "num", 0, lambda r: _number(r, os.major)),
+    ("pv_minor", "Min", "num", 0, lambda r: _number(r, os.minor)),
+    ("pv_device_id", "DeviceID", "str", 0, lambda r: (r.pv.device_id if r.pv else None) or ""),
+    ("pv_device_id_type", "DeviceIDType", "str", 0,
+     lambda r: (r.pv.device_id_type if r.pv else None) or ""),
 )  # fmt: skip
 
 PV_SEGMENT_FIELDS: Table = (
