@@ -118,7 +118,9 @@ def _pv_uuid(row: Row) -> Value:
 def _pv_size(row: Row) -> Value:
     if row.vg is not None and row.pv is not None:
         return row.pv.pe_count * row.vg.extent_size
-    return row.device.size // SECTOR if row.device else None
+    if row.device is None:
+        return None
+    return (row.device.label.pv_header.device_size or row.device.size) // SECTOR
 
 
 def _pv_used(row: Row) -> Value:
