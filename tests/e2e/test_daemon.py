@@ -306,7 +306,10 @@ def test_nbd_on_a_tcp_port_of_the_loopback_alone(vg: UlvmHost) -> None:
         check=True,
     )
     assert done.stdout.strip() == str(16 * MIB)
-    assert "whoever reaches it could read and write all volumes" in vg.run("daemon listen --address 0.0.0.0", rc=5).stderr
+    assert (
+        "whoever reaches it could read and write all volumes"
+        in vg.run("daemon listen --address 0.0.0.0", rc=5).stderr
+    )
 
 
 def test_busy_is_an_error_of_our_own(vg: UlvmHost) -> None:
