@@ -128,14 +128,18 @@ def check(host: UlvmHost, case: Case, what: str) -> None:
     """What the next commands find."""
     group = group_of(host)
     shown = host.run(f"lvs --noheadings -o lv_name {group}").stdout.split()
+    # What a backup leaves the next one finds, and `backup --clean` removes.
+    shown = [name for name in shown if not name.startswith("base_backup_")]
     assert set(shown) in (BEFORE, case.after), f"{what}: {shown}"
     host.run(f"vgchange -ay {group}")
     suspended = host.run(f"lvs --noheadings -o lv_suspended {group}").stdout.split()
     assert "suspended" not in suspended, what
     names = {"base": "other" if "other" in shown and "base" not in shown else "base"}
     names["snap"] = "other" if "other" in shown and "snap" not in shown else "snap"
+    # A merge that is in the metadata and was not begun waits for the next activation.
     merged = case.origin_merged and "snap" not in shown
-    assert read(host, group, names["base"]) == (OLD if merged else NEW), f"{what}: the origin"
+    allowed = (OLD, NEW) if merged else (NEW,)
+    assert read(host, group, names["base"]) in allowed, f"{what}: the origin"
     if names["snap"] in shown:
         assert read(host, group, names["snap"]) == OLD, f"{what}: the snapshot"
     if "plain" in shown:
@@ -151,7 +155,12 @@ def again(host: UlvmHost, case: Case, what: str) -> None:
     group = group_of(host)
     assert group == case.group, what
     if case.origin_merged:
+        host.run(f"vgchange -an {group}")
+        host.run(f"vgchange -ay {group}")
         host.attempt(f"lvpoll {group}/base")
+        assert read(host, group, "base") == OLD, f"{what}: the origin in the end"
+    if case.command.startswith("backup"):
+        host.run(f"backup --clean -y {group}")
     shown = set(host.run(f"lvs --noheadings -o lv_name {group}").stdout.split())
     assert shown == case.after, f"{what}: {shown}"
 

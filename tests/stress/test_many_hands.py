@@ -247,6 +247,7 @@ def test_many_hands(host: UlvmHost) -> None:
         host.run(f"lvremove -y vg/{small}")
 
     def backup() -> None:
+        time.sleep(1)  # an image is named by the second
         host.run("backup vg/base --to out")
 
     actions = [create, create, check, check, reload, suspend, extend, backup]
