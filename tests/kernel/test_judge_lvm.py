@@ -100,8 +100,12 @@ MERGE = (
 
 
 def fields(*groups: str) -> str:
-    """All fields of these kinds that we have."""
-    return ",".join(name for name, field in FIELDS.items() if field.group in groups)
+    """All fields of these kinds that we have, but for the numbers of disks: a file has none."""
+    return ",".join(
+        name
+        for name, field in FIELDS.items()
+        if field.group in groups and name not in ("pv_major", "pv_minor")
+    )
 
 
 PLAIN = "--noheadings --separator / --units s --nosuffix"
