@@ -1,8 +1,8 @@
 """Many hands at once: clients over NBD and FUSE, snapshots that come and go, and a model over all.
 
-Eight clients read, write, flush and trim blocks of an origin, each block by one client alone, while
-its snapshots are made, read, extended, merged and removed, tables are reloaded, and the origin is
-backed up. A block names its number and its generation, with a checksum; a reader knows which
+Eight clients read, write, flush and zero blocks of an origin, each block by one client alone, while
+its snapshots are made, read and removed, tables are refreshed, and the origin is backed up; when the
+clients have stopped a snapshot is merged. A block names its number and its generation, with a checksum; a reader knows which
 generations it may hold:
 
 * of the origin, the last that its client wrote, or the one under way;
