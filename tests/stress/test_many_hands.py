@@ -1,9 +1,9 @@
 """Many hands at once: clients over NBD and FUSE, snapshots that come and go, and a model over all.
 
-Eight clients read, write, flush and zero blocks of an origin, each block by one client alone, while
-its snapshots are made, read and removed, tables are refreshed, and the origin is backed up; when the
-clients have stopped a snapshot is merged. A block names its number and its generation, with a checksum; a reader knows which
-generations it may hold:
+Eight clients read, write, flush and zero blocks of an origin, each block by one client alone,
+while its snapshots are made, read and removed, tables are refreshed, and the origin is backed up;
+when the clients have stopped a snapshot is merged. A block names its number and its generation,
+with a checksum; a reader knows which generations it may hold:
 
 * of the origin, the last that its client wrote, or the one under way;
 * of a snapshot, what the origin held between the begin and the end of its creation.
