@@ -14,32 +14,9 @@ import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from tests.pki import authority, certificate
 
 pytestmark = [needs.program("openssl"), needs.program("nbdcopy"), needs.program("qemu-img")]
-
-
-def openssl(folder: Path, *words: str) -> None:
-    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-
-def authority(folder: Path) -> None:
-    folder.mkdir()
-    openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-            "/CN=authority", "-keyout", "ca-key.pem", "-out", "ca-cert.pem")  # fmt: skip
-
-
-def certificate(pki: Path, folder: Path, kind: str, *, days: int = 2) -> Path:
-    """`kind`-cert.pem and -key.pem of the authority in `pki`, with its certificate beside."""
-    folder.mkdir(exist_ok=True)
-    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    openssl(folder, "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={kind}", "-keyout",
-            f"{kind}-key.pem", "-out", "request.pem")  # fmt: skip
-    openssl(folder, "x509", "-req", "-in", "request.pem", "-CA", f"{pki}/ca-cert.pem", "-CAkey",
-            f"{pki}/ca-key.pem", "-CAcreateserial", "-days", str(days), "-extfile", "ext", "-out",
-            f"{kind}-cert.pem")  # fmt: skip
-    (folder / "ca-cert.pem").write_bytes((pki / "ca-cert.pem").read_bytes())
-    (folder / f"{kind}-key.pem").chmod(0o600)
-    return folder
 
 
 @pytest.fixture
@@ -86,23 +63,17 @@ def test_data_go_both_ways(host: UlvmHost, pki: Path, port: int) -> None:
     assert "16 MiB" in done.stdout
 
 
-def test_nobody_else_is_served(host: UlvmHost, pki: Path, port: int) -> None:
+def test_nobody_else_is_served(pki: Path, port: int) -> None:
+    """tests/unit/exports/test_nbd_tls.py tries the wrong certificates."""
     # In the clear.
-    assert attempt("nbdinfo", f"nbd://127.0.0.1:{port}/vg/lv").returncode != 0
-    # With a certificate of another authority, and with none.
-    authority(pki / "other")
-    certificate(pki / "other", pki / "stranger", "client")
-    (pki / "stranger" / "ca-cert.pem").write_bytes((pki / "pki" / "ca-cert.pem").read_bytes())
-    (pki / "nobody").mkdir()
-    (pki / "nobody" / "ca-cert.pem").write_bytes((pki / "pki" / "ca-cert.pem").read_bytes())
-    certificate(pki / "pki", pki / "late", "client", days=-1)
-    for who in ("stranger", "nobody", "late"):
-        done = attempt(*qemu(port, pki / who))
-        assert done.returncode != 0, who
+    done = attempt("nbdinfo", f"nbd://127.0.0.1:{port}/vg/lv")
+    assert done.returncode != 0
+    assert "opt_go" in done.stderr
     # A server that is not whom the client's authority knows is refused by the client.
+    assert attempt(*qemu(port, pki / "client")).returncode == 0
+    authority(pki / "other")
     (pki / "client" / "ca-cert.pem").write_bytes((pki / "other" / "ca-cert.pem").read_bytes())
     assert attempt(*qemu(port, pki / "client")).returncode != 0
-    assert "TLS with 127.0.0.1 failed" in host.log()
 
 
 def connected(port: int) -> socket.socket:

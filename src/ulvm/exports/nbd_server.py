@@ -62,9 +62,12 @@ class _Client:
         self.thread: threading.Thread | None = None
 
     def hang_up(self) -> None:
-        """Wake the thread; it closes the socket itself."""
+        """Wake the thread; it closes the socket itself.
+
+        Not by `SSLSocket.shutdown`: that drops the TLS state first, and a thread in the midst of a
+        long write would take the ciphertext that has already come for the data."""
         try:
-            self.sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
         except OSError as error:
             if error.errno not in (errno.ENOTCONN, errno.EBADF):
                 raise
@@ -260,7 +263,11 @@ def _negotiate(client: _Client, handshake: Handshake) -> None:
         if handshake.starting_tls:
             handshake.secured()
             assert client.tls is not None
-            client.sock = client.tls.wrap_socket(client.sock, server_side=True)
+            client.sock = client.tls.wrap_socket(
+                client.sock, server_side=True, do_handshake_on_connect=False
+            )
+            client.sock.settimeout(max(0.001, deadline - time.monotonic()))
+            client.sock.do_handshake()
     client.sock.settimeout(None)
 
 
