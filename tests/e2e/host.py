@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 __all__ = ["Result", "UlvmHost"]
 
+TIMEOUT = 600.0
+"""Seconds after which a command counts as hanging."""
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -72,6 +74,7 @@ class UlvmHost:
             capture_output=True,
             text=True,
             check=False,
+            timeout=TIMEOUT,
         )
         return Result(done.stdout, done.stderr, done.returncode)
 

@@ -318,3 +318,10 @@ def test_busy_is_an_error_of_our_own(vg: UlvmHost) -> None:
     with open(vg.path("vg/lv"), "rb"), pytest.raises(BusyError):
         client.stop()
     client.close()
+
+
+def test_sigusr1_writes_the_stacks_to_the_log_and_ends_nothing(vg: UlvmHost) -> None:
+    pid = vg.daemon_pid()
+    os.kill(pid, signal.SIGUSR1)
+    wait_until(lambda: "wait_for_stop" in vg.log())
+    assert vg.daemon_pid() == pid

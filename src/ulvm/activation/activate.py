@@ -183,16 +183,18 @@ class Activator:
         gone = self._gone(old, new, wanted, present)
         return self._change(wanted, gone, present, commit)
 
-    def refresh(self, vg: VolumeGroup) -> SwapReport:
+    def refresh(self, vg: VolumeGroup, *, start_merges: bool = False) -> SwapReport:
         """Bring all that is active to the committed metadata, and resume what is suspended:
         what is left to do when a command died in the middle of a swap. A tree with a missing PV
-        keeps its tables."""
+        keeps its tables. `start_merges`: those that waited for origin and snapshot to be closed
+        begin, if they are."""
         present = self._by_uuid()
         wanted: list[PlannedDevice] = []
         kept: set[str] = set()
         for root in _roots(vg):
             try:
-                wanted += self._wanted(vg, [root], present, False)
+                merge = start_merges and not self._in_use(vg, root, present)
+                wanted += self._wanted(vg, [root], present, merge)
             except RefusedError:
                 kept |= {dm_uuid(vg.uuid, v.uuid) for v in tree_members(vg, root.name)}
         prefix = dm_uuid(vg.uuid, "")
@@ -205,6 +207,14 @@ class Activator:
         gone = [i for i in ours if i.uuid not in known and i.uuid[:top] not in kept]
         gone.sort(key=lambda info: len(info.uuid))  # tops before their layers
         return self._change(wanted, gone, present, lambda: None)
+
+    @staticmethod
+    def _in_use(vg: VolumeGroup, root: LogicalVolume, present: dict[str, DeviceInfo]) -> bool:
+        """Whether the root, or the snapshot that is to be merged into it, is open."""
+        merging = vg.merging_snapshot_of(root.name)
+        cow = vg.lv(merging.cow) if merging else None
+        infos = [present.get(dm_uuid(vg.uuid, lv.uuid)) for lv in (root, cow) if lv is not None]
+        return any(info is not None and info.open_count for info in infos)
 
     def _merges(self, vg: VolumeGroup, root: LogicalVolume) -> bool:
         """Whether the root's live table is a merge's."""

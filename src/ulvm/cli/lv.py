@@ -20,6 +20,7 @@ from ulvm.cli.context import Context, common_options
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
+from ulvm.lvm import vg as lvm_vg
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.names import vg_name as vg_name_of
 from ulvm.lvm.session import Session
@@ -125,8 +126,7 @@ def lvchange(
         if wanted is not None:
             _activation(session, vg_name, lv_name, wanted, as_partial)
         if refresh:
-            with session.lock(vg_name):
-                session.activator.refresh(session.scan().vg(vg_name))
+            lvm_vg.refresh(session, vg_name)
         if permission:
             lvm_lv.set_writable(session, vg_name, lv_name, permission == "rw")
         if addtag or deltag:

@@ -15,6 +15,7 @@ answered ESHUTDOWN and ends the connection too.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
@@ -257,7 +258,10 @@ def _request(
     if agreed.flags & ExportFlag.READ_ONLY:
         raise DeviceError("the export is read-only", errno=errno.EROFS)
     if kind == CommandType.TRIM:
-        device.discard(offset, length)
+        # A hint, and of a client that was told that it may: an origin cannot discard while it has
+        # snapshots, and got one since, say.
+        with contextlib.suppress(NotSupportedError):
+            device.discard(offset, length)
         if fua:
             device.flush()
     else:

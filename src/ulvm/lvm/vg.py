@@ -247,9 +247,11 @@ def _active_count(session: Session, vg: VolumeGroup) -> int:
 
 
 def refresh(session: Session, name: str) -> None:
-    """Bring the devices of active volumes to the metadata, and resume what is suspended."""
+    """Bring the devices of active volumes to the metadata, resume what is suspended, and begin
+    merges that waited for their volumes to be closed."""
     with session.lock(name):
         vg = session.scan().vg(name)
         activator = session.activator_if_running
         if activator is not None:
-            activator.refresh(vg)
+            activator.refresh(vg, start_merges=True)
+            lvm_merge.resume_polling(session, vg)

@@ -150,6 +150,25 @@ def test_a_merge_that_must_wait_starts_with_the_next_activation(lab: Lab) -> Non
     assert lab.read("base", 0) == bytes(4096)
 
 
+def test_a_merge_that_must_wait_starts_with_a_refresh_when_both_are_closed(lab: Lab) -> None:
+    """As LVM2 2.03.16 and the kernel do it."""
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 2)
+    lab.activator.activate(lab.vg, "base")
+    lab.write("base", 0, 7)
+    lab.swap(lab.merging("s1"), lab.vg)
+    lab.activator.refresh(lab.vg)  # one that mends what a dead command left begins none
+    assert "snapshot-origin" in lab.tables()["vg-base"]
+    for name in ("vg-base", "vg-s1"):
+        handle = lab.dm.mapped(name).open(write=False)
+        lab.activator.refresh(lab.vg, start_merges=True)
+        assert "snapshot-origin" in lab.tables()["vg-base"], name
+        handle.close()
+    lab.activator.refresh(lab.vg, start_merges=True)
+    assert "snapshot-merge" in lab.tables()["vg-base"]
+    assert lab.read("base", 0) == bytes(4096)
+
+
 def test_what_fails_before_the_commit_is_taken_back(lab: Lab) -> None:
     lab.linear("base", 4)
     lab.activator.activate(lab.vg, "base")

@@ -29,6 +29,7 @@ from ulvm.blockdev.nbd_protocol import (
     CommandType,
     ExportFlag,
 )
+from ulvm.errors import NotSupportedError
 from ulvm.exports.nbd_handshake import Agreed
 from ulvm.exports.nbd_transmission import serve
 from ulvm.exports.source import ExportInfo
@@ -310,6 +311,22 @@ def test_trim_and_zeroes() -> None:
     found = [(e.offset, e.length, e.hole) for e in device.extents(0, SIZE)]
     assert found == [(0, 65536, False), (65536, 131072, True), (196608, SIZE - 196608, False)]
     assert device.read(0, 196608) == bytes(196608)
+
+
+class NoDiscard(MemoryDevice):
+    """As an origin that got a snapshot after the client was told what it can do."""
+
+    def discard(self, offset: int, length: int) -> None:
+        self.check_range(offset, length, write=True)
+        raise NotSupportedError("not with a snapshot")
+
+
+def test_a_trim_that_is_not_possible_is_a_hint_not_taken() -> None:
+    device = NoDiscard(b"\xff" * SIZE)
+    with connected(device) as client:
+        assert client.ask(CommandType.TRIM, 0, 4096) == 0
+        assert client.ask(CommandType.TRIM, SIZE, 4096) == errno.ENOSPC
+    assert device.read(0, 4096) == b"\xff" * 4096
 
 
 def test_zeroes_on_a_snapshot_are_not_called_fast() -> None:
