@@ -101,6 +101,16 @@ REGRESSIONS = {
         ["load", "t", [[0, 101, "snapshot-merge", "{b} {c0} P 4"]]],
         ["load", "t", [[0, 100, "snapshot", "{b} {c0} P 4"]]],
     ),
+    "a table that became too long for its device, at load and at resume": _steps(
+        ["create", "t"], ["load", "t", [[0, 100, "linear", "{b} 0"]]], ["resume", "t"],
+        ["load", "t", [[0, 101, "linear", "{b} 0"]]], ["resume", "t"], ["read", "t", 0, 1],
+        ["resume", "t"], ["read", "t", 99, 1],
+        ["load", "t", [[0, 202, "striped", "2 1 {b} 0 {c0} 0"]]], ["resume", "t"], ["resume", "t"],
+        ["load", "t", [[0, 101, "snapshot-origin", "{b}"]]], ["suspend", "t"], ["resume", "t"],
+        ["resume", "t"], ["load", "t", [[0, 101, "snapshot", "{b} {c0} P 8"]]], ["resume", "t"],
+        ["resume", "t"], ["load", "t", [[0, 9999, "error", ""]]], ["resume", "t"],
+        ["load", "t", [[0, 100, "linear", "{b} 100"]]], ["resume", "t"], ["remove", "t"],
+    ),
     "the last snapshot goes while its origin is suspended": _steps(
         ["create", "o"], ["load", "o", _ORIGIN], ["resume", "o"],
         ["create", "s"], ["load", "s", [[0, 100, "snapshot", "{b} {c0} P 8"]]], ["resume", "s"],

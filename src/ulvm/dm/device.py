@@ -26,7 +26,7 @@ from ulvm.units import SECTOR
 
 __all__ = ["DeviceHandle", "MappedDevice"]
 
-_NO_TABLE = Table((), read_only=False, first=False)
+_NO_TABLE = Table((), read_only=False)
 
 
 class MappedDevice(BlockDevice):

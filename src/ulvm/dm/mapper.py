@@ -1,9 +1,10 @@
 """The device mapper in process: devices by name, the calls of `dm_ioctl.DeviceMapper`.
 
 Order of a resume with an inactive table (dm-ioctl.c, do_resume): suspend if that was not
-done, swap the tables, `preresume` of every target (a refusal leaves the new table live and
-the device suspended), `resume` of every target, open the gate, thaw file systems, and only
-then destroy the old table: until then it is the source of a handover.
+done, look at sizes (a refusal drops the new table and leaves the device suspended), swap the
+tables, `preresume` of every target (a refusal leaves the new table live and the device
+suspended), `resume` of every target, open the gate, thaw file systems, and only then destroy
+the old table: until then it is the source of a handover.
 
 Locks: `_lock` guards the dictionaries and is held for moments; `MappedDevice.control` excludes
 control operations on one device and may be held while a suspend waits for requests.
@@ -25,7 +26,6 @@ from ulvm.dm.state import describe, restore
 from ulvm.dm.table import Table, check_table
 from ulvm.dm.targets import TARGETS
 from ulvm.dm.targets.base import Target, TargetContext
-from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
 from ulvm.errors import BusyError, DeviceError, NotFoundError, TableError, UlvmError
 from ulvm.units import SECTOR
@@ -275,7 +275,9 @@ class LocalMapper:
                     raise TableError(f"{line.target_type}: unknown target type")
                 begin, length = line.start * SECTOR, line.length * SECTOR
                 targets.append(kind(context, begin, length, line.params.split()))
-            table = Table(targets, read_only=read_only, first=not device.ever_loaded)
+            table = Table(targets, read_only=read_only)
+            if not device.ever_loaded:
+                table.check_sizes()
             self._hold(device, table)
         except DeviceError as error:
             self._drop(targets)
@@ -364,6 +366,11 @@ class LocalMapper:
             if new is not None:
                 if not found.suspended:
                     self._suspend(found)
+                try:
+                    new.check_sizes()
+                except TableError:
+                    self._destroy(found, new)
+                    raise
                 old = found.live
                 found.set_live(new)
             elif found.live is None and found.suspended:
@@ -442,19 +449,6 @@ class LocalMapper:
     def restore_state(self, state: dict[str, Any]) -> list[str]:
         """See `dm.state.restore`."""
         return restore(self, state)
-
-    def mark_lost(self, device: str, lost: list[str]) -> None:
-        """Between load and resume: what the snapshots of the inactive table cannot know from
-        disk ("invalid", "overflow"), in the order of the targets."""
-        table = self.mapped(device).inactive
-        snapshots = (
-            [t.snapshot for t in table.targets if isinstance(t, SnapshotTarget)] if table else []
-        )
-        for snapshot, state in zip(snapshots, lost, strict=False):
-            if state == "invalid":
-                snapshot.valid = False
-            elif state == "overflow":
-                snapshot.overflowed = True
 
     def shutdown(self) -> list[str]:
         """Take everything down: users of a device before the device; data are flushed.

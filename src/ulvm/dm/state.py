@@ -120,7 +120,19 @@ def _restore_table(mapper: LocalMapper, entry: dict[str, Any]) -> None:
     lines = [TableLine(int(a), int(b), str(c), str(d)) for a, b, c, d in entry["table"]]
     name = entry["name"]
     mapper.load(name, lines, read_only=bool(entry.get("table_read_only")))
-    mapper.mark_lost(name, list(entry.get("lost", ())))
+    _mark_lost(mapper.mapped(name).inactive, list(entry.get("lost", ())))
     mapper.resume(name)
     if entry["suspended"]:
         mapper.suspend(name, lockfs=False)
+
+
+def _mark_lost(table: Table | None, lost: list[str]) -> None:
+    """Between load and resume: what the snapshots cannot know from disk, in the order of the
+    targets; see `_lost`."""
+    targets = table.targets if table else ()
+    snapshots = [t.snapshot for t in targets if isinstance(t, SnapshotTarget)]
+    for snapshot, state in zip(snapshots, lost, strict=False):
+        if state == "invalid":
+            snapshot.valid = False
+        elif state == "overflow":
+            snapshot.overflowed = True

@@ -46,12 +46,9 @@ def check_table(lines: Sequence[TableLine]) -> None:
 
 class Table:
     """Targets in order. `size` in bytes. A table holds each device it uses open once; `modes`: of
-    each of `devices`, in all ways in which the targets want it. TableError if one is too small."""
+    each of `devices`, in all ways in which the targets want it."""
 
-    def __init__(self, targets: Sequence[Target], *, read_only: bool, first: bool) -> None:
-        # The kernel looks at sizes as it makes the queue, at the first load.
-        for target in targets if first else ():
-            target.check_size()
+    def __init__(self, targets: Sequence[Target], *, read_only: bool) -> None:
         self.targets = tuple(targets)
         self.read_only = read_only
         self.size = sum(t.length for t in targets)
@@ -66,6 +63,15 @@ class Table:
         self.flush_devices = _unique(d for t in targets for d in t.flush_devices)
         self.can_discard = bool(targets) and all(t.can_discard for t in targets)
         self.block_size = max((d.block_size for d in self.devices), default=SECTOR)
+
+    def check_sizes(self) -> None:
+        """TableError if a device is too small. As the kernel, at a device's first load and at each
+        resume with a new table (dm-table.c, dm_calculate_queue_limits, device_area_is_invalid);
+        a device without a live table has no size yet."""
+        for target in self.targets:
+            for device, offset, length in target.areas():
+                if 0 < device.size < offset + length:
+                    raise TableError(f"a device of {target.type_name} is too small for the target")
 
     def find(self, offset: int) -> Target:
         """The target that holds byte `offset`."""

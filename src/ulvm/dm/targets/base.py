@@ -7,7 +7,7 @@ TableError; the device then stays suspended), `resume`, `presuspend`, `postsuspe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -64,9 +64,9 @@ class Target(ABC):
     def can_discard(self) -> bool:
         return False
 
-    def check_size(self) -> None:  # noqa: B027
-        """TableError when a device is too small; all constructors of the table have run then
-        (dm-table.c, device_area_is_invalid). One without a live table has no size yet."""
+    def areas(self) -> Iterable[tuple[BlockDevice, int, int]]:
+        """(device, offset, length) of what it uses of which device, if it must lie within."""
+        return ()
 
     @abstractmethod
     def readinto(self, offset: int, buffer: WritableBuffer) -> None: ...

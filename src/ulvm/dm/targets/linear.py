@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
@@ -23,11 +23,11 @@ class LinearTarget(Target):
             raise TableError("Invalid argument count")
         self._start = parse_sector(args[1], "Invalid device sector")
         self._device = context.resolve(args[0])
-        # A device without a live table has no size yet (dm-table.c, device_area_is_invalid).
-        if 0 < self._device.size < self._start * SECTOR + length:
-            raise TableError(f"device {args[0]} is too small for the target")
         self._shift = self._start * SECTOR - begin
         self.devices = self.flush_devices = (self._device,)
+
+    def areas(self) -> Iterable[tuple[BlockDevice, int, int]]:
+        return [(self._device, self._start * SECTOR, self.length)]
 
     @property
     def can_discard(self) -> bool:

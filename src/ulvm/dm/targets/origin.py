@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
@@ -27,9 +27,8 @@ class OriginTarget(Target):
         self._origin = context.origins.get(self._device)
         self.devices = self.flush_devices = (self._device,)
 
-    def check_size(self) -> None:
-        if 0 < self._device.size < self.length:
-            raise TableError("the device is too small for the target")
+    def areas(self) -> Iterable[tuple[BlockDevice, int, int]]:
+        return [(self._device, 0, self.length)]
 
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
         self._device.readinto(offset, buffer)

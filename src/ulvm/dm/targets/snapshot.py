@@ -9,7 +9,7 @@ destination invalid in memory; the store on disk is unharmed.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -128,9 +128,8 @@ class SnapshotTarget(Target):
                         self._log(warning)
             self.origin.add(self.snapshot)
 
-    def check_size(self) -> None:
-        if 0 < self._origin_device.size < self.length:
-            raise TableError("the origin is too small for the target")
+    def areas(self) -> Iterable[tuple[BlockDevice, int, int]]:
+        return [(self._origin_device, 0, self.length)]
 
     # -- life cycle -------------------------------------------------------------------------
 

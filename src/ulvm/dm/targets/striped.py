@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
@@ -42,13 +42,14 @@ class StripedTarget(Target):
         self._legs: list[BlockDevice] = []
         for name, start in _pairs(args[2:]):
             sector = parse_sector(start, "Couldn't parse stripe destination")
-            device = context.resolve(name)
-            if 0 < device.size < sector * SECTOR + width:
-                raise TableError(f"device {name} is too small for the stripe")
-            self._legs.append(device)
+            self._legs.append(context.resolve(name))
             self._starts.append(sector * SECTOR)
         self._failed = [False] * count
         self.devices = self.flush_devices = tuple(self._legs)
+
+    def areas(self) -> Iterable[tuple[BlockDevice, int, int]]:
+        width = self.length // len(self._legs)
+        return [(leg, start, width) for leg, start in zip(self._legs, self._starts, strict=True)]
 
     @property
     def can_discard(self) -> bool:
