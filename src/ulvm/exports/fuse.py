@@ -300,8 +300,11 @@ class FuseServer:
                 size = end - offset
                 if size <= 0:
                     return -errno.ENOSPC
+            # The kernel sends no fsync behind a synchronous write to a direct_io file; that it is
+            # one (O_SYNC, O_DSYNC, RWF_DSYNC) stands in the flags alone, which lead fuse_file_info.
+            fua = bool(c_int.from_address(fi).value & os.O_DSYNC)
             with _view(buffer, size, _PYBUF_READ) as view:
-                device.write(offset, view)
+                device.write(offset, view, fua=fua)
             return size
         except UlvmError as error:
             return -error.errno
