@@ -18,7 +18,6 @@ from collections.abc import Callable
 
 from ulvm.dm.exceptions.map import ExceptionMap
 from ulvm.dm.exceptions.store import ExceptionStore, Run
-from ulvm.errors import DeviceError
 
 __all__ = ["GroupCommit"]
 
@@ -30,7 +29,7 @@ class GroupCommit:
         self,
         store: ExceptionStore,
         exceptions: ExceptionMap,
-        failed: Callable[[DeviceError], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._store = store
         self._map = exceptions
@@ -40,7 +39,7 @@ class GroupCommit:
         self._pending: list[Run] = []
         self._broken = False
 
-    def owner(self, failed: Callable[[DeviceError], None]) -> None:
+    def owner(self, failed: Callable[[Exception], None]) -> None:
         """The snapshot to invalidate is another one now (handover)."""
         self._failed = failed
 
@@ -59,8 +58,9 @@ class GroupCommit:
                 return
             try:
                 self._store.commit(runs)
-            except DeviceError as error:
+            except Exception as error:  # of the device, or want of memory: they are not committed
                 # Nothing is committed to this store any more: later records would follow a gap.
+                # Whoever waits for us returns when the snapshot is invalid, on disk too.
                 self._broken = True
                 self._failed(error)
                 return

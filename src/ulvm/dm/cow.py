@@ -106,20 +106,22 @@ class CowSnapshot:
     # -- failure ----------------------------------------------------------------------------
 
     def invalidate(self, reason: str) -> None:
-        """Turn invalid for good, on disk too; the event counter of the device goes up once."""
+        """Turn invalid for good, on disk too; the event counter of the device goes up once.
+
+        On disk first: from `valid` being false on, writes to the origin pass without copies."""
         with self._invalidate_lock:
             if not self.valid:
                 return
-            self.valid = False
             self._log(f"Invalidating snapshot: {reason}")
             try:
                 self.store.mark_invalid()
             except DeviceError as error:
                 self._log(f"write header failed, the COW store still looks valid on disk: {error}")
+            self.valid = False
         self.origin.update()
         self._event()
 
-    def _commit_failed(self, error: DeviceError) -> None:
+    def _commit_failed(self, error: Exception) -> None:
         self.invalidate(f"Error reading/writing. ({error})")
 
     def _no_room(self) -> None:

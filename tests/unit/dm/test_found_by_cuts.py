@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from pathlib import Path
 
 from tests.unit.dm.lab import Lab
-from ulvm.blockdev.base import BlockDevice, Buffer
+from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.table import parse_table
+from ulvm.errors import DeviceError
 
 
 def test_the_last_snapshot_goes_while_its_origin_is_suspended(lab: Lab) -> None:
@@ -63,3 +69,88 @@ def test_a_shutdown_stops_a_merge_before_the_snapshots_that_it_fills(tmp_path: P
     lab.device("org", f"0 1024 snapshot {path} {merging} P 1")
     assert lab.status("org") != "32/4096 32", "the merge was over before the shutdown"
     assert lab.read("other", 0, 1024) == before
+
+
+def test_a_merge_that_cannot_read_an_area_finds_it_again(tmp_path: Path) -> None:
+    """It had counted the area as the current one before it was read, and then passed it by."""
+    cow_path = tmp_path / "cow"
+    area = (1 + 33) * 512  # the second: 32 records of chunks of a sector
+
+    class OnceUnreadable(FileDevice):
+        fails = False
+
+        def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+            if self.fails and offset == area:
+                OnceUnreadable.fails = False
+                raise DeviceError("once", errno=errno.EIO)
+            super().readinto(offset, buffer)
+
+    lab = Lab(tmp_path)
+    lab.file("cow", 4096)
+    lab.dm = LocalMapper(
+        open_file=lambda path, _: (OnceUnreadable if path == str(cow_path) else FileDevice)(path)
+    )
+    path = lab.file("origin", 256)
+    lab.device("merging", f"0 256 snapshot {path} {cow_path} P 1")
+    for sector in range(0, 200, 2):
+        lab.write("merging", sector, 1, sector)
+    want = lab.read("merging", 0, 256)
+    lab.dm.remove("merging")
+    lab.dm.create("org")
+    lab.dm.load("org", parse_table(f"0 256 snapshot-merge {path} {cow_path} P 1"))
+    OnceUnreadable.fails = True
+    lab.dm.resume("org")
+    wait(lambda: lab.status("org") == "Merge failed")
+    lab.dm.suspend("org")
+    lab.dm.resume("org")
+    wait(lambda: Path(path).read_bytes() == want)
+    assert lab.read("org", 0, 256) == want
+
+
+def test_who_finds_a_commit_failed_waits_until_the_snapshot_is_invalid_on_disk(
+    tmp_path: Path,
+) -> None:
+    """A write that is answered before could, after a power cut, stand before a valid snapshot."""
+    cow_path = tmp_path / "cow"
+    reached, go_on = threading.Event(), threading.Event()
+
+    class Failing(FileDevice):
+        fails = False
+
+        def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+            if self.fails and offset == 4096:
+                raise DeviceError("a record", errno=errno.EIO)
+            if self.fails and offset == 0:
+                reached.set()
+                assert go_on.wait(30)
+            super().write(offset, data, fua=fua)
+
+    lab = Lab(tmp_path)
+    cow_device = Failing(lab.file("cow", 512))
+    lab.dm = LocalMapper(
+        open_file=lambda path, _: cow_device if path == str(cow_path) else FileDevice(path)
+    )
+    path = lab.file("origin", 256)
+    lab.device("snap", f"0 256 snapshot {path} {cow_path} P 8")
+    lab.device("org", f"0 256 snapshot-origin {path}")
+    cow_device.fails = True
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(lab.write, "org", 0, 8)
+        assert reached.wait(30)
+        second = threads.submit(lab.write, "org", 80, 8)
+        try:
+            assert not wait_for([second], timeout=1).done
+            assert cow_path.read_bytes()[4] == 1, "valid on disk"
+        finally:
+            go_on.set()
+        first.result(30)
+        second.result(30)
+    assert lab.status("snap") == "Invalid"
+    assert cow_path.read_bytes()[4] == 0
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -14,8 +14,9 @@ Commit order and why a power cut at any point is safe:
 3. The areas are written, then flush: the records are durable before the caller lets the
    origin change. A cut between 2 and 3 leaves any subset of the new records, by sectors:
    each of them tells the truth (its data are durable, the origin is still unchanged), and
-   records behind a missing one are not reached; `load` wipes them from memory, so that they
-   never come back to life.
+   records behind a missing one are not reached. They must never come back to life: the first
+   commit after a `load` that found such wipes them, and flushes, before anything else. In one
+   write with the new records they could stay while a sector before them fills up.
 
 Merging clears records only after the origin is flushed (`commit_merge` itself flushes before
 and after the area write), so a cut replays at most copies that were made already.
@@ -187,7 +188,7 @@ class PersistentStore(ExceptionStore):
         while True:
             if self._area_offset(index) + self._chunk_bytes > self.cow.size:
                 raise TableError("Failed to read snapshot metadata", errno=errno.EIO)
-            self._read_area(index)
+            self._read_area(index, self._area)
             records = np.frombuffer(self._area, dtype="<u8").reshape(-1, 2)
             ends = np.flatnonzero(records[:, 1] == 0)
             count = int(ends[0]) if ends.size else self._epa
@@ -220,9 +221,9 @@ class PersistentStore(ExceptionStore):
     def _new_area(self) -> mmap.mmap:
         return mmap.mmap(-1, self._chunk_bytes)
 
-    def _read_area(self, index: int) -> None:
+    def _read_area(self, index: int, area: mmap.mmap) -> None:
         try:
-            self.cow.readinto(self._area_offset(index), memoryview(self._area))
+            self.cow.readinto(self._area_offset(index), memoryview(area))
         except DeviceError as error:
             message = f"Failed to read snapshot metadata: {error}"
             raise TableError(message, errno=errno.EIO) from error
@@ -246,6 +247,7 @@ class PersistentStore(ExceptionStore):
         return runs
 
     def commit(self, runs: Sequence[Run]) -> None:
+        self._wipe_tail()
         writes: list[tuple[int, bytes]] = []
         first_slot = self._committed
         for run in runs:
@@ -270,6 +272,13 @@ class PersistentStore(ExceptionStore):
             self.cow.write(offset, data)
         self._barrier()
 
+    def _wipe_tail(self) -> None:
+        """What `load` found behind the end; what comes before stays as it is on disk."""
+        if self._disk_dirty_tail:
+            self.cow.write(self._area_offset(self._area_index), self._area[:])
+            self._barrier()
+            self._disk_dirty_tail = False
+
     def _fill(self, slot: int, old: int, new: int, count: int) -> None:
         if count == 1:
             struct.pack_into("<QQ", self._area, slot * _DISK_EXCEPTION_SIZE, old, new)
@@ -280,13 +289,10 @@ class PersistentStore(ExceptionStore):
 
     def _area_write(self, first_slot: int) -> tuple[int, bytes]:
         """What must be written of the current area, its slots from `first_slot` being new: the
-        touched 4 KiB units; all of it once, when the disk holds stale bytes behind the end."""
-        start, end = 0, self._chunk_bytes
-        if not self._disk_dirty_tail:
-            start = first_slot * _DISK_EXCEPTION_SIZE // _WRITE_UNIT * _WRITE_UNIT
-            last = self._committed * _DISK_EXCEPTION_SIZE
-            end = min(end, (last + _WRITE_UNIT - 1) // _WRITE_UNIT * _WRITE_UNIT)
-        self._disk_dirty_tail = False
+        touched 4 KiB units."""
+        start = first_slot * _DISK_EXCEPTION_SIZE // _WRITE_UNIT * _WRITE_UNIT
+        last = self._committed * _DISK_EXCEPTION_SIZE
+        end = min(self._chunk_bytes, (last + _WRITE_UNIT - 1) // _WRITE_UNIT * _WRITE_UNIT)
         return self._area_offset(self._area_index) + start, self._area[start:end]
 
     def _barrier(self) -> None:
@@ -308,9 +314,10 @@ class PersistentStore(ExceptionStore):
         if self._committed == 0:
             if self._area_index == 0:
                 return []
-            self._area_index -= 1
-            self._read_area(self._area_index)
-            self._committed = self._epa
+            area = self._new_area()
+            self._read_area(self._area_index - 1, area)
+            # Not before it is read: a merge that failed here must find this area again.
+            self._area, self._area_index, self._committed = area, self._area_index - 1, self._epa
         records = np.frombuffer(self._area, dtype="<u8").reshape(-1, 2)
         runs: list[Run] = []
         slot = self._committed
