@@ -159,12 +159,12 @@ class MappedDevice(BlockDevice):
 
     # -- the gate and the live table --------------------------------------------------------
 
-    def pause(self) -> None:
-        """Close the gate and wait until no request is under way."""
+    def pause(self, timeout: float | None = None) -> bool:
+        """Close the gate and wait until no request is under way. False after so many seconds
+        without that; the gate then stays closed."""
         with self._gate:
             self._closed += 1
-            while self._in_flight:
-                self._gate.wait()
+            return self._gate.wait_for(lambda: not self._in_flight, timeout)
 
     def unpause(self) -> None:
         with self._gate:
@@ -181,6 +181,13 @@ class MappedDevice(BlockDevice):
         """Let requests that wait at the gate of a removed device fail."""
         with self._gate:
             self._gate.notify_all()
+
+    def end_requests(self) -> None:
+        """For good: those at the closed gate fail, and those that come when it is."""
+        with self._events:
+            self.removed = True
+            self._events.notify_all()
+        self.wake_removed()
 
     # -- requests: flat on purpose ----------------------------------------------------------
 
@@ -260,11 +267,15 @@ class MappedDevice(BlockDevice):
     def flush(self) -> None:
         self._enter()
         try:
-            if self._honour_flush:
-                for device in self._table.flush_devices:
-                    device.flush()
+            self.flush_lower()
         finally:
             self._leave()
+
+    def flush_lower(self) -> None:
+        """A flush that passes the gate by."""
+        if self._honour_flush:
+            for device in self._table.flush_devices:
+                device.flush()
 
     def discard(self, offset: int, length: int) -> None:
         self._enter()

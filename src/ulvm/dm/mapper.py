@@ -34,6 +34,7 @@ __all__ = ["Freezer", "LocalMapper"]
 
 _NAME_MAX = 127
 _UUID_MAX = 128
+_DRAIN_SECONDS = 10.0
 
 
 class Freezer(Protocol):
@@ -451,41 +452,44 @@ class LocalMapper:
         return restore(self, state)
 
     def shutdown(self) -> list[str]:
-        """Take everything down: users of a device before the device; data are flushed.
-        Nothing may be sent to the devices any more. The stores on disk stay complete.
-        Returns what could not be flushed, one sentence each; all the same goes down.
+        """Take everything down; data are flushed. Requests that come, or wait at a suspended
+        device, fail with ENXIO. The stores on disk stay complete. Returns what could not be done,
+        one sentence each.
 
-        Merges stop first: snapshots that are down already would get no copy of what they change."""
+        Nothing is taken down as long as a request may be under way: a snapshot that is gone gets
+        no copies. So first merges stop, then the gates close, users of a device before the device;
+        if requests do not end, all stays as it is, for the process to end with."""
         failures = []
-        for device in self.all_mapped():
+        devices = sorted(self.all_mapped(), key=lambda d: (d.open_count, -d.minor))
+        for device in devices:
             for target in device.live.targets if device.live is not None else ():
                 target.presuspend()
-        while True:
-            with self._lock:
-                left = sorted(self._devices.values(), key=lambda d: (d.open_count, -d.minor))
-            if not left:
+            device.end_requests()
+        for device in devices:
+            if not device.pause(_DRAIN_SECONDS):
+                failures.append(f"{device.name}: requests are still under way")
                 break
-            device = left[0]
-            if not device.suspended:
-                try:
-                    device.flush()
-                except DeviceError as error:
-                    failures.append(f"{device.name}: the last flush failed: {error}")
-            for table in (device.live, device.inactive):
-                if table is not None:
-                    self._quiesce(device, table)
+            try:
+                device.flush_lower()
+            except DeviceError as error:
+                failures.append(f"{device.name}: the last flush failed: {error}")
+        else:
+            self._tear_down(devices)
+        for failure in failures:
+            self._log(failure)
+        return failures
+
+    def _tear_down(self, devices: list[MappedDevice]) -> None:
+        for device in devices:
+            if device.live is not None:
+                self._quiesce(device, device.live)
+        for device in devices:
             with self._lock:
-                del self._devices[device.name]
-            device.open_count = 0
-            device.claim_removal()
-            device.wake_removed()
+                self._devices.pop(device.name, None)
             for table in (device.live, device.inactive):
                 if table is not None:
                     self._destroy(device, table)
         self._files.close()
-        for failure in failures:
-            self._log(failure)
-        return failures
 
     def _changed(self) -> None:
         for hook in self.on_change:

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from pathlib import Path
 
+import pytest
+
 from tests.unit.dm.lab import Lab
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.blockdev.file import FileDevice
@@ -154,3 +156,78 @@ def wait(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+class SlowFlush(FileDevice):
+    """A disk on which whoever copies out waits."""
+
+    def flush(self) -> None:
+        time.sleep(0.005)
+        super().flush()
+
+
+def test_a_shutdown_under_load_spoils_no_snapshot(tmp_path: Path) -> None:
+    """Writes that come while it takes the devices down are copied out first, or refused."""
+    lab = Lab(tmp_path)
+    lab.dm = LocalMapper(open_file=lambda path, _: SlowFlush(path))
+    origin, cow = lab.file("origin", 4096), lab.file("cow", 16384)
+    before = lab.fill_pattern(origin, 4096)
+    lab.device("snap", f"0 4096 snapshot {origin} {cow} P 8")
+    lab.device("org", f"0 4096 snapshot-origin {origin}")
+    lab.device("idle", f"0 4096 linear {lab.file('other', 4096)} 0")
+    lab.dm.suspend("idle")
+    handle = lab.dm.mapped("org").open(write=True)
+    waiting = lab.dm.mapped("idle").open(write=True)
+    written = threading.Event()
+
+    def write_all() -> int:
+        for chunk in range(512):
+            handle.write(chunk * 4096, b"\xee" * 4096)
+            written.set()
+        return 512
+
+    with ThreadPoolExecutor(2) as threads:
+        writer, waiter = threads.submit(write_all), threads.submit(waiting.read, 0, 512)
+        assert written.wait(30)
+        assert lab.dm.shutdown() == []
+        for one in (writer, waiter):
+            with pytest.raises(DeviceError) as refused:
+                one.result(30)
+            assert refused.value.errno == errno.ENXIO
+    lab.dm = LocalMapper()
+    lab.device("snap", f"0 4096 snapshot {origin} {cow} P 8")
+    assert lab.read("snap", 0, 4096) == before
+    assert Path(origin).read_bytes() != before
+
+
+def test_a_shutdown_that_a_request_outlasts_takes_nothing_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ulvm.dm.mapper._DRAIN_SECONDS", 0.2)
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Stuck(FileDevice):
+        def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+            if offset == 4096:
+                entered.set()
+                assert go_on.wait(30)
+            super().write(offset, data, fua=fua)
+
+    lab = Lab(tmp_path)
+    origin, cow = lab.file("origin", 512), lab.file("cow", 512)
+    before = lab.fill_pattern(origin, 512)
+    lab.dm = LocalMapper(open_file=lambda path, _: (Stuck if path == origin else FileDevice)(path))
+    lab.device("snap", f"0 512 snapshot {origin} {cow} P 8")
+    lab.device("org", f"0 512 snapshot-origin {origin}")
+    handle = lab.dm.mapped("org").open(write=True)
+    with ThreadPoolExecutor(1) as threads:
+        writer = threads.submit(handle.write, 4096, b"\xee" * 4096)
+        assert entered.wait(30)
+        assert lab.dm.shutdown() == ["org: requests are still under way"]
+        with pytest.raises(DeviceError):
+            handle.write(0, b"\xee" * 4096)
+        go_on.set()
+        writer.result(30)
+    lab.dm = LocalMapper(open_file=lambda path, _: FileDevice(path, claim=False))
+    lab.device("snap", f"0 512 snapshot {origin} {cow} P 8")
+    assert lab.read("snap", 0, 512) == before
