@@ -6,7 +6,7 @@ import random
 import re
 import struct
 
-__all__ = ["mutate"]
+__all__ = ["mutate", "mutate_values"]
 
 _NUMBERS = (0, 1, 2, 3, 7, 8, 127, 255, 256, 511, 512, 4095, 4096, 65535, 1 << 20, (1 << 31) - 1)
 _NUMBERS += (1 << 31, (1 << 32) - 1, 1 << 32, 1 << 48, 1 << 60, (1 << 63) - 1, (1 << 64) - 1)
@@ -15,6 +15,7 @@ _WORDS = (
     "]", '"', "\\", "=", "0x10", "1e9", "-1", "99999999999999999999", "true", "null", "#", ",",
     "NaN", "snapshot5", "٣", "\n", "%s", "$(id)", "__class__",
 )  # fmt: skip
+_VALUE = re.compile(rb'-?\b[0-9]+\b|"[^"\n]*"')
 _TOKEN = re.compile(rb"[A-Za-z0-9_./+-]+|\s+|.", re.DOTALL)
 
 
@@ -59,3 +60,31 @@ def _once(choose: random.Random, data: bytearray) -> bytearray:
                 tokens[where] = word.encode(errors="surrogateescape")
                 data = bytearray(b"".join(tokens)) + rest
     return data
+
+
+def mutate_values(choose: random.Random, text: bytes) -> bytes:
+    """One to three changes of a text of `key = value` lines that mostly leave its grammar whole:
+    another value, one that stands elsewhere in the text, a line taken away or doubled."""
+    for _ in range(choose.choice([1, 1, 2, 3])):
+        lines = text.split(b"\n")
+        values = list(_VALUE.finditer(text))
+        kind = choose.randrange(10)
+        if kind < 8 and values:
+            spot = choose.choice(values)
+            old = spot[0]
+            if kind < 4:
+                alike = [v[0] for v in values if v[0][:1].isdigit() == old[:1].isdigit()]
+                new = choose.choice(alike)
+            elif old[:1] == b'"':
+                new = f'"{choose.choice(_WORDS)}"'.encode(errors="surrogateescape")
+            else:
+                new = b"%d" % (choose.choice(_NUMBERS) * choose.choice([1, 1, 1, -1]))
+            text = text[: spot.start()] + new + text[spot.end() :]
+        elif kind == 8:
+            del lines[choose.randrange(len(lines))]
+            text = b"\n".join(lines)
+        else:
+            at = choose.randrange(len(lines))
+            lines[at:at] = [choose.choice(lines)]
+            text = b"\n".join(lines)
+    return text

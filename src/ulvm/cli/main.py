@@ -8,6 +8,7 @@ are LVM's: 0, 2 for no such command, 3 for a bad command line, 5 for a refusal o
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import re
 import sys
@@ -107,6 +108,9 @@ def _overview() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; `argv` is without the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files and words of metadata need not be UTF-8: they leave as they came.
+        sys.stdout.reconfigure(errors="surrogateescape")
     program = PurePath(sys.argv[0]).name
     if program in COMMANDS:
         words.insert(0, program)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from ulvm.cli.arguments import each
 from ulvm.cli.context import Context, common_options
 from ulvm.lvm import restore as lvm_restore
 from ulvm.lvm.names import vg_name
+from ulvm.metadata.text_words import local_time
 
 __all__ = ["vgcfgrestore", "vgck"]
 
@@ -41,7 +41,7 @@ def vgcfgrestore(context: Context, name: str, path: str | None, listing: bool, f
         session.say(f"File:\t\t{found}")
         session.say(f"VG name:    \t{vg.name}")
         session.say(f"Description:\t{header.description}")
-        session.say(f"Backup Time:\t{time.ctime(header.creation_time)}")
+        session.say(f"Backup Time:\t{local_time('%a %b %e %T %Y', header.creation_time)}")
         session.say("")
 
 

@@ -411,7 +411,7 @@ def _tell(arguments: argparse.Namespace, text: str) -> None:
         if text:
             print(text, file=sys.stderr)
         return
-    os.write(arguments.ready_fd, text.encode())
+    os.write(arguments.ready_fd, text.encode(errors="replace"))
     os.close(arguments.ready_fd)
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "VG_FLAGS",
     "VG_STATUS",
     "TextHeader",
+    "local_time",
 ]
 
 CONTENTS = "Text Format Volume Group"
@@ -58,3 +59,11 @@ class TextHeader:
         name = os.uname()
         system = f"{name.sysname} {name.nodename} {name.release} {name.version} {name.machine}"
         return cls(description, name.nodename, int(time.time()), system)
+
+
+def local_time(template: str, seconds: int) -> str:
+    """A time of the metadata, by strftime(3); empty if the C library has no such year."""
+    try:
+        return time.strftime(template, time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return ""

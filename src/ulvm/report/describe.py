@@ -6,11 +6,11 @@ LVs, to 22 for VGs and PVs.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from ulvm.activation.activate import LvState
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
+from ulvm.metadata.text_words import local_time
 from ulvm.report.attributes import percent
 from ulvm.report.lv_fields import READ_AHEAD
 from ulvm.report.rows import Row
@@ -54,7 +54,7 @@ def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str
     yield _lv("VG Name", vg.name)
     yield _lv("LV UUID", lv.uuid)
     yield _lv("LV Write Access", "read/write" if lv.writable else "read only")
-    made = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(lv.creation_time))
+    made = local_time("%Y-%m-%d %H:%M:%S %z", lv.creation_time)
     yield _lv("LV Creation host, time", f" {lv.creation_host}, {made}".strip())
     if vg.is_origin(lv.name):
         yield _lv("LV snapshot status", "source of")

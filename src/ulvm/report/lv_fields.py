@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from ulvm.activation.names import dm_name
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
+from ulvm.metadata.text_words import local_time
 from ulvm.report.attributes import lv_attr, percent
 from ulvm.report.rows import Row
 from ulvm.report.table import Table, Value
@@ -79,7 +79,7 @@ def _layout(vg: VolumeGroup, lv: LogicalVolume) -> str:
 def _time(_: VolumeGroup, lv: LogicalVolume) -> str:
     if not lv.creation_time:
         return ""
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(lv.creation_time))
+    return local_time("%Y-%m-%d %H:%M:%S %z", lv.creation_time)
 
 
 def _path(vg: VolumeGroup, lv: LogicalVolume) -> str:
