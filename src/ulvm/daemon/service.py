@@ -100,7 +100,7 @@ class Service:
     # -- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        state = read_state(self._run_dir)
+        state = read_state(self._run_dir, log.warning)
         suspended: set[str] = set()
         if state is not None:
             log.warning("the last daemon was killed: bringing its devices back")
@@ -137,7 +137,11 @@ class Service:
         self._fuse.stop()
         self.mapper.on_change.clear()
         self.mapper.shutdown()
-        drop_state(self._run_dir)
+        try:
+            drop_state(self._run_dir)
+        except OSError as error:
+            # The next daemon will bring the devices back.
+            log.error("cannot remove the state file: %s", error)
         for process in self._repairs:
             process.wait()
         self._control.stop()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,33 @@ _VERSION = 1
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def read_state(run_dir: Path) -> dict[str, Any] | None:
-    """The state that a daemon of this boot left behind; None if there is none of use."""
+def read_state(
+    run_dir: Path, warn: Callable[[str], None] = lambda text: None
+) -> dict[str, Any] | None:
+    """The state that a daemon of this boot left behind; None if there is none of use. A file that
+    no daemon wrote is none, and `warn` is told; the devices in it are for `dm.state` to judge."""
+    path = run_dir / STATE_FILE
     try:
-        state = json.loads((run_dir / STATE_FILE).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        state = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, RecursionError):
-        return None  # a rename is whole or not at all: this is no file of ours
+    except OSError as error:
+        warn(f"{path} is passed over: {error.strerror}")
+        return None
+    except (ValueError, RecursionError) as error:
+        # A rename is whole or not at all.
+        warn(f"{path} is passed over, it is no file of ours: {str(error)[:200]}")
+        return None
     if not isinstance(state, dict) or state.get("version") != _VERSION:
+        warn(f"{path} is passed over: it is of another version, or no file of ours")
         return None
-    if state.get("boot_id") != _BOOT_ID.read_text().strip() or not state.get("devices"):
+    if state.get("boot_id") != _BOOT_ID.read_text().strip():
         return None
-    return state
+    devices = state.get("devices")
+    if not isinstance(devices, list):
+        warn(f"{path} is passed over, it is no file of ours: devices are no list")
+        return None
+    return state if devices else None
 
 
 def write_state(run_dir: Path, devices: list[dict[str, Any]]) -> None:

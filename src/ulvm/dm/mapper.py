@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.device import MappedDevice
+from ulvm.dm.naming import check_minor, check_name, check_uuid
 from ulvm.dm.numbers import DeviceNumbers
 from ulvm.dm.origins import OriginTable
 from ulvm.dm.state import describe, restore
@@ -32,8 +33,6 @@ from ulvm.units import SECTOR
 
 __all__ = ["Freezer", "LocalMapper"]
 
-_NAME_MAX = 127
-_UUID_MAX = 128
 _DRAIN_SECONDS = 10.0
 
 
@@ -146,9 +145,10 @@ class LocalMapper:
     def create(
         self, name: str, uuid: str = "", *, minor: int | None = None, read_only: bool = False
     ) -> DeviceInfo:
-        self._check_name(name)
-        if len(uuid.encode()) > _UUID_MAX:
-            raise TableError(f"UUID {uuid!r} is too long")
+        check_name(name)
+        check_uuid(uuid)
+        if minor is not None:
+            check_minor(minor)
         with self._lock:
             if name in self._devices or (
                 uuid and any(d.uuid == uuid for d in self._devices.values())
@@ -171,14 +171,8 @@ class LocalMapper:
         self._changed()
         return device.info()
 
-    @staticmethod
-    def _check_name(name: str) -> None:
-        bad = name in ("", ".", "..") or "/" in name or "\0" in name
-        if bad or len(name.encode()) > _NAME_MAX:
-            raise TableError(f"{name!r} is not a valid device name")
-
     def rename(self, device: str, new_name: str) -> DeviceInfo:
-        self._check_name(new_name)
+        check_name(new_name)
         with self._lock:
             if new_name in self._devices:
                 raise BusyError(f"device {new_name} exists already")
@@ -195,8 +189,9 @@ class LocalMapper:
             found = self.mapped(device)
             if found.uuid:
                 raise TableError(f"device {found.name} has a UUID already")
-            if not uuid or len(uuid.encode()) > _UUID_MAX:
-                raise TableError(f"{uuid!r} is not a valid UUID")
+            if not uuid:
+                raise TableError("a UUID cannot be taken away")
+            check_uuid(uuid)
             if any(d.uuid == uuid for d in self._devices.values()):
                 raise BusyError(f"UUID {uuid} is taken")
             found.uuid = uuid

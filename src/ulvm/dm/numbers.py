@@ -47,6 +47,8 @@ class DeviceNumbers:
         except OSError as error:
             message = f"Device lookup failed: {path}: {error.strerror}"
             raise TableError(message, errno=error.errno) from error
+        except ValueError as error:  # a NUL in it, or half a surrogate pair
+            raise TableError(f"{path[:200]!r} is not a path") from error
         if stat.S_ISBLK(found.st_mode):
             return (1, os.major(found.st_rdev), os.minor(found.st_rdev))
         return (0, found.st_dev, found.st_ino)

@@ -26,7 +26,7 @@ from ulvm.dm.targets.merge import MergeTarget
 from ulvm.dm.targets.origin import OriginTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.dm_ioctl import TableLine
-from ulvm.errors import UlvmError
+from ulvm.errors import FormatError, UlvmError
 from ulvm.units import SECTOR
 
 if TYPE_CHECKING:
@@ -85,12 +85,37 @@ def _rank(entry: dict[str, Any]) -> tuple[int, int]:
     return rank, int(entry["minor"])
 
 
+_TYPES = {"name": str, "uuid": str, "minor": int, "read_only": bool, "suspended": bool}
+_WITH_TABLE = {"table": list, "table_read_only": bool, "lost": list}
+_LINE = [int, int, str, str]
+
+
+def _checked(entry: object) -> dict[str, Any]:
+    """An entry as `_describe` makes it; else FormatError."""
+    if not isinstance(entry, dict):
+        raise FormatError("it is not an object")
+    wanted: dict[str, type] = {**_TYPES, **(_WITH_TABLE if "table" in entry else {})}
+    for key, kind in wanted.items():
+        if type(entry.get(key)) is not kind:
+            raise FormatError(f"{key} is {str(entry.get(key))[:40]!r}")
+    for line in entry.get("table", ()):
+        if not isinstance(line, list) or [type(word) for word in line] != _LINE:
+            raise FormatError(f"a line of its table is {str(line)[:80]!r}")
+    return entry
+
+
 def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
     """Make the devices of `state`; what cannot be made is said in the sentences returned and
     hinders nothing else."""
     problems: list[str] = []
     waiting: list[dict[str, Any]] = []
-    for entry in sorted(state.get("devices", ()), key=_rank):
+    entries: list[dict[str, Any]] = []
+    for number, entry in enumerate(state["devices"]):
+        try:
+            entries.append(_checked(entry))
+        except FormatError as error:
+            problems.append(f"device {number} of the state: {error}")
+    for entry in sorted(entries, key=_rank):
         try:
             mapper.create(
                 entry["name"], entry["uuid"], minor=entry["minor"], read_only=entry["read_only"]
@@ -117,10 +142,10 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
 def _restore_table(mapper: LocalMapper, entry: dict[str, Any]) -> None:
     if "table" not in entry:
         return
-    lines = [TableLine(int(a), int(b), str(c), str(d)) for a, b, c, d in entry["table"]]
+    lines = [TableLine(*line) for line in entry["table"]]
     name = entry["name"]
-    mapper.load(name, lines, read_only=bool(entry.get("table_read_only")))
-    _mark_lost(mapper.mapped(name).inactive, list(entry.get("lost", ())))
+    mapper.load(name, lines, read_only=entry["table_read_only"])
+    _mark_lost(mapper.mapped(name).inactive, entry["lost"])
     mapper.resume(name)
     if entry["suspended"]:
         mapper.suspend(name, lockfs=False)
