@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from ulvm.backup.fileio import read_whole
@@ -75,11 +76,16 @@ def _manifest_path(path: Path) -> Path:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe that somebody put there must not make us wait for its other end.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise NotFoundError(f"{path} does not exist.") from None
     except OSError as error:
         raise DeviceError(f"Cannot open {path}: {error.strerror}.", errno=error.errno) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FormatError(f"{path} is not a file.")
+    return fd
 
 
 def _read_manifest(path: Path) -> Manifest:

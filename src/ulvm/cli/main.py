@@ -157,6 +157,9 @@ def _run(name: str, arguments: list[str]) -> int:
     except UlvmError as error:
         context.console.warn(error.message)
         return error.exit_code
+    except MemoryError:
+        context.console.warn("There is not enough memory for this.")
+        return UlvmError.exit_code
     except (click.Abort, KeyboardInterrupt):
         context.console.warn("Interrupted...")
         return 130
