@@ -320,6 +320,51 @@ def test_busy_is_an_error_of_our_own(vg: UlvmHost) -> None:
     client.close()
 
 
+def test_a_state_that_cannot_be_written_leaves_no_older_one(vg: UlvmHost) -> None:
+    """Its tables would lead to where another volume lies by now."""
+    vg.run("lvcreate -s -n snap -L 8M vg/lv")
+    (vg.run_dir / "state.new").mkdir()  # where the next state is written
+    vg.run("lvremove -y vg/snap")
+    vg.run("lvcreate -y -n new -L 8M vg")
+    with vg.path("vg/new").open("r+b", buffering=0) as file:
+        file.write(b"mine" * 1024)
+    assert "cannot write the state file" in vg.log()
+    os.kill(vg.daemon_pid(), signal.SIGKILL)
+    (vg.run_dir / "state.new").rmdir()
+    vg.run("vgchange -ay vg")
+    with vg.path("vg/lv").open("r+b", buffering=0) as file:
+        file.write(bytes(MIB))
+    with vg.path("vg/new").open("rb", buffering=0) as file:
+        assert file.read(4096) == b"mine" * 1024
+
+
+def test_an_origin_does_not_come_back_without_its_snapshot(host: UlvmHost) -> None:
+    """What is written to it meanwhile would be missing in the snapshot."""
+    first, second = host.image("a.img", "64M"), host.image("b.img", "64M")
+    host.run(f"vgcreate vg {first} {second}")
+    host.run(f"lvcreate -n base -L 8M vg {first}")
+    with host.path("vg/base").open("r+b", buffering=0) as file:
+        file.write(b"old" * 1024)
+    host.run(f"lvcreate -s -n snap -L 4M vg/base {second}")
+    os.kill(host.daemon_pid(), signal.SIGKILL)
+    second.rename(host.base / "away")
+    host.attempt("lvs vg")
+    assert "vg-base: a snapshot of its origin could not be brought back" in host.log()
+    with pytest.raises(OSError, match=r"Input/output error|No such file"):
+        host.path("vg/base").open("r+b", buffering=0).write(b"new" * 1024)
+    host.attempt("vgchange --refresh vg")
+    with pytest.raises(OSError, match=r"Input/output error|No such file"):
+        host.path("vg/base").open("r+b", buffering=0).write(b"new" * 1024)
+    (host.base / "away").rename(second)
+    host.run("vgchange --refresh vg")
+    with host.path("vg/base").open("r+b", buffering=0) as file:
+        assert file.read(3072) == b"old" * 1024
+        file.seek(0)
+        file.write(b"new" * 1024)
+    with host.path("vg/snap").open("rb", buffering=0) as file:
+        assert file.read(3072) == b"old" * 1024
+
+
 def test_sigusr1_writes_the_stacks_to_the_log_and_ends_nothing(vg: UlvmHost) -> None:
     pid = vg.daemon_pid()
     os.kill(pid, signal.SIGUSR1)

@@ -2,7 +2,8 @@
 
 One path serves every change of a volume that is active (`swap`):
 
-1. new lower devices (-real, -cow) are made live at once, since nobody can see them yet;
+1. new lower devices (-real, -cow), and such without a table, are made live at once, since
+   nobody can use them yet;
 2. all other tables are loaded into inactive slots, where a refusal harms nothing;
 3. suspend, from the top down: the origin first (its file systems frozen when a snapshot is
    being taken), then snapshots, then lower devices;
@@ -288,7 +289,8 @@ class Activator:
                 self._create(device, numbers)
                 made.append(device.uuid)
             for device in by_rank:
-                fresh = device.uuid not in present
+                # Without a live table: one that the daemon could not bring back.
+                fresh = device.uuid not in present or not present[device.uuid].live_table
                 if fresh or self._differs(device, present[device.uuid], numbers):
                     self._load(device, numbers)
                     if fresh and device.rank is Rank.LOWER:

@@ -137,11 +137,7 @@ class Service:
         self._fuse.stop()
         self.mapper.on_change.clear()
         self.mapper.shutdown()
-        try:
-            drop_state(self._run_dir)
-        except OSError as error:
-            # The next daemon will bring the devices back.
-            log.error("cannot remove the state file: %s", error)
+        self._drop_state()
         for process in self._repairs:
             process.wait()
         self._control.stop()
@@ -159,7 +155,16 @@ class Service:
             try:
                 write_state(self._run_dir, self.mapper.snapshot_state()["devices"])
             except OSError as error:
-                log.error("cannot write the state file: %s", error)
+                # An older one would bring back tables that lead to where other volumes lie by now.
+                log.error("cannot write the state file, so there is none: %s", error)
+                self._drop_state()
+
+    def _drop_state(self) -> None:
+        try:
+            drop_state(self._run_dir)
+        except OSError as error:
+            # The next daemon will bring the devices back.
+            log.error("cannot remove the state file: %s", error)
 
     def _abandoned(self, uuids: set[str]) -> None:
         """Devices that nobody is going to resume: have them brought to the metadata."""

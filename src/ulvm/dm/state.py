@@ -3,12 +3,15 @@
 `describe` gives plain values for JSON; `restore` makes the devices again in an empty mapper.
 Tables are kept with names and paths instead of numbers. Order of resumes: plain targets
 first, then snapshots, then origins, merges last, because a merge begins to copy at once and
-every other snapshot must be there by then.
+every other snapshot must be there by then. If a snapshot cannot be made, its COW being away,
+nothing is made that writes to its origin, or it would be wrong when it comes back: that
+device is there without a table, until a command brings the group to its metadata.
 
 A snapshot that was invalid stays invalid even if its header could not be written, and a
 transient snapshot comes back invalid: its exceptions lived in the process that died.
-Crash argument: the state is descriptive only; every store on disk is complete at any moment,
-so an older state than the last one costs at most devices, never data.
+Crash argument: every store on disk is complete at any moment, so what is not brought back
+costs devices, never data. An old state is another matter: its tables may lead to where other
+volumes lie by now, so one that cannot be replaced must go (daemon.service).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from ulvm.dm.targets.merge import MergeTarget
 from ulvm.dm.targets.origin import OriginTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.dm_ioctl import TableLine
-from ulvm.errors import FormatError, UlvmError
+from ulvm.errors import FormatError, RefusedError, UlvmError
 from ulvm.units import SECTOR
 
 if TYPE_CHECKING:
@@ -104,6 +107,23 @@ def _checked(entry: object) -> dict[str, Any]:
     return entry
 
 
+def _written_by(entry: dict[str, Any]) -> set[str]:
+    """The origins to which writes pass through this device."""
+    kinds = (OriginTarget.type_name, MergeTarget.type_name)
+    return {words.split()[0] for _, _, kind, words in entry.get("table", ()) if kind in kinds}
+
+
+def _read_by(entry: dict[str, Any]) -> set[str]:
+    """The origins of its snapshots, those that are invalid left out."""
+    kinds = (SnapshotTarget.type_name, MergeTarget.type_name)
+    lines = [(kind, words) for _, _, kind, words in entry.get("table", ()) if kind in kinds]
+    return {
+        words.split()[0]
+        for (kind, words), lost in zip(lines, entry.get("lost", ()), strict=False)
+        if kind == SnapshotTarget.type_name and lost != "invalid"
+    }
+
+
 def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
     """Make the devices of `state`; what cannot be made is said in the sentences returned and
     hinders nothing else."""
@@ -123,13 +143,17 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
             waiting.append(entry)
         except UlvmError as error:
             problems.append(f"{entry['name']}: {error}")
+    absent = {entry["name"]: entry for entry in entries}
     # A table may refer to a device of its own rank (linear over linear): try until nothing
     # moves any more.
     while waiting:
         failed: list[tuple[dict[str, Any], UlvmError]] = []
         for entry in waiting:
             try:
+                if _written_by(entry) & {o for e in absent.values() for o in _read_by(e)}:
+                    raise RefusedError("a snapshot of its origin could not be brought back")
                 _restore_table(mapper, entry)
+                del absent[entry["name"]]
             except UlvmError as error:
                 failed.append((entry, error))
         if len(failed) == len(waiting):
