@@ -6,7 +6,9 @@ offered. A disk is discarded with BLKDISCARD.
 
 Durability is fdatasync(2). After a failed one the kernel may have thrown the data away and
 forgets the error, so that the next call would succeed: the first failure is remembered here and
-every later flush fails with it, until the device is opened anew.
+every later flush fails with it, until the device is opened anew. It tells an error to one caller
+alone, too: so a flush or FUA write that went well waits for those that were under way beside it,
+and fails if one of them was told.
 
 The fast path is `readinto` and `write`: one comparison and one system call. The size is looked
 up only when a request seems to lie outside.
@@ -20,7 +22,9 @@ import fcntl
 import os
 import stat
 import struct
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
@@ -56,6 +60,8 @@ class FileDevice(BlockDevice):
         self.read_only = not writable
         self._fd = -1
         self._failed_flush: int | None = None
+        self._syncs: set[object] = set()
+        self._synced = threading.Condition()
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
         try:
             found = os.stat(path)
@@ -157,27 +163,48 @@ class FileDevice(BlockDevice):
         return self._error(error)
 
     def _write_through(self, offset: int, view: memoryview) -> None:
-        if self._failed_flush is not None:
-            self.flush()
-        try:
-            self._write_rest(offset, view, 0, os.RWF_DSYNC)
-        except DeviceError as error:
-            if error.errno == errno.EIO:  # the write, or what fdatasync would have said
-                self._failed_flush = errno.EIO
-            raise
+        with self._sync():
+            try:
+                self._write_rest(offset, view, 0, os.RWF_DSYNC)
+            except DeviceError as error:
+                if error.errno == errno.EIO:  # the write, or what fdatasync would have said
+                    self._failed_flush = errno.EIO
+                raise
 
     def flush(self) -> None:
+        with self._sync():
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    self._failed_flush = error.errno
+                raise self._error(error) from error
+
+    @contextmanager
+    def _sync(self) -> Iterator[None]:
+        """Around a system call that may be told of lost data; see the module's head."""
+        self._check_flushes()
+        mine = object()
+        with self._synced:
+            self._syncs.add(mine)
+        try:
+            yield
+        finally:
+            with self._synced:
+                self._syncs.discard(mine)
+                self._synced.notify_all()
+                others = set(self._syncs)
+        if others:
+            with self._synced:
+                self._synced.wait_for(lambda: others.isdisjoint(self._syncs))
+        self._check_flushes()
+
+    def _check_flushes(self) -> None:
         if self._failed_flush is not None:
             raise DeviceError(
                 f"{self.path}: an earlier flush failed, written data may be lost",
                 errno=self._failed_flush,
             )
-        try:
-            os.fdatasync(self._fd)
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                self._failed_flush = error.errno
-            raise self._error(error) from error
 
     def discard(self, offset: int, length: int) -> None:
         self._check_write(offset, length)

@@ -6,7 +6,9 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -305,4 +307,29 @@ def test_after_a_failed_flush_every_flush_fails(small_file_system: Path) -> None
             device.flush()
         with pytest.raises(DeviceError, match="an earlier flush failed"):
             device.write(0, b"x", fua=True)
+        device.close()
+
+
+@needs.root
+@needs.loop
+def test_of_flushes_at_once_none_hides_the_loss(small_file_system: Path) -> None:
+    """All wait for the same data, and the kernel tells one of them."""
+    path = small_file_system / "image"
+    with path.open("wb") as stream:
+        stream.truncate(8 * MIB)
+    with attach(path, direct_io=False) as loop:
+        device = FileDevice(loop.path)
+        device.write(0, b"x" * (4 * MIB))
+        together = threading.Barrier(8)
+
+        def flush(fua: bool) -> None:
+            together.wait()
+            if fua:
+                device.write(0, b"y" * 4096, fua=True)
+            else:
+                device.flush()
+
+        with ThreadPoolExecutor(8) as threads:
+            done = [threads.submit(flush, n % 2 == 1) for n in range(8)]
+            assert all(isinstance(one.exception(60), DeviceError) for one in done)
         device.close()
