@@ -113,6 +113,20 @@ def test_a_read_only_snapshot_cannot_be_written(vg: UlvmHost) -> None:
     assert len(vg.path("vg/snap").read_bytes()[:4096]) == 4096
 
 
+def test_volumes_beside_a_read_only_one_can_be_written(vg: UlvmHost) -> None:
+    """The first to open the image is a volume that only reads."""
+    vg.run("lvcreate -L 8M -n golden vg")
+    vg.run("vgchange -an vg")
+    vg.run("lvchange -pr vg/golden")
+    vg.run("lvchange -ay vg/golden")
+    vg.run("lvchange -ay vg/lv")
+    vg.path("vg/lv").write_bytes(b"x" * 4096)
+    vg.run("lvcreate -s -L 4M -n snap vg/lv")
+    assert vg.path("vg/snap").read_bytes()[:4096] == b"x" * 4096
+    with pytest.raises(OSError, match="Read-only file system"):
+        os.open(vg.path("vg/golden"), os.O_RDWR)
+
+
 def test_an_invalid_snapshot_gives_eio_at_once(vg: UlvmHost) -> None:
     vg.run("lvcreate -s -L 4M -n snap vg/lv")
     fd = os.open(vg.path("vg/snap"), os.O_RDONLY)

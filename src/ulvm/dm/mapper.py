@@ -108,7 +108,7 @@ class LocalMapper:
         try:
             return self.mapped(word)
         except NotFoundError:
-            file = self._files.by_number(word)
+            file = self._files.by_number(word, writable=writable)
             if file is None:
                 code = errno.ENXIO if ":" in word else errno.ENODEV
                 raise TableError(f"Device lookup failed: {word}", errno=code) from None

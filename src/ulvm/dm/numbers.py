@@ -7,6 +7,7 @@ file under two names is one device (an origin is recognised by the identity of i
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -14,9 +15,11 @@ from collections.abc import Callable
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm_ioctl import FILE_MAJOR
-from ulvm.errors import TableError
+from ulvm.errors import DeviceError, TableError
 
 __all__ = ["DeviceNumbers"]
+
+_READING_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _File:
@@ -54,21 +57,35 @@ class DeviceNumbers:
         return (0, found.st_dev, found.st_ino)
 
     def open(self, path: str, *, writable: bool) -> BlockDevice:
-        """The shared device behind a path; one opened for reading is opened again when a
-        table wants to write and nobody holds it."""
+        """The shared device behind a path. One that could be opened for reading only is opened
+        again for a table that writes, or refused (EACCES) while others hold it."""
         with self._lock:
-            identity = self._identity(path)
-            known = self._files.get(identity)
-            if known is not None and (known.writable or not writable or known.holders):
-                return known.device
-            if known is not None:
-                known.device.close()
-                del self._files[identity]
-            device = self._open_file(path, writable)
-            number = self._number(identity)
-            self._files[identity] = _File(device, number, path, writable=writable)
-            self._paths[number] = path
-            return device
+            return self._open(self._identity(path), path, writable)
+
+    def _open(self, identity: tuple[int, int, int], path: str, writable: bool) -> BlockDevice:
+        known = self._files.get(identity)
+        if known is not None and (known.writable or not writable):
+            return known.device
+        if known is not None and known.holders:
+            message = f"{path} could be opened for reading only and is in use"
+            raise TableError(message, errno=errno.EACCES)
+        if known is not None:
+            known.device.close()
+            del self._files[identity]
+        device, writable = self._open_shared(path, writable)
+        number = self._number(identity)
+        self._files[identity] = _File(device, number, path, writable=writable)
+        self._paths[number] = path
+        return device
+
+    def _open_shared(self, path: str, writable: bool) -> tuple[BlockDevice, bool]:
+        """The device and whether it can be written; it must be if `writable`."""
+        try:
+            return self._open_file(path, True), True
+        except DeviceError as error:
+            if writable or error.errno not in _READING_ONLY:
+                raise
+        return self._open_file(path, False), False
 
     def _number(self, identity: tuple[int, int, int]) -> str:
         if identity[0] == 1:
@@ -90,14 +107,14 @@ class DeviceNumbers:
         with self._lock:
             return self._paths.get(number)
 
-    def by_number(self, number: str) -> BlockDevice | None:
+    def by_number(self, number: str, *, writable: bool) -> BlockDevice | None:
         """The open device of this major:minor, or the file it was shown for before."""
         with self._lock:
-            for file in self._files.values():
+            for identity, file in self._files.items():
                 if file.number == number:
-                    return file.device
+                    return self._open(identity, file.path, writable)
             path = self._paths.get(number)
-        return None if path is None else self.open(path, writable=True)
+        return None if path is None else self.open(path, writable=writable)
 
     def hold(self, device: BlockDevice) -> None:
         with self._lock:
