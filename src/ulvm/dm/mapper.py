@@ -28,7 +28,7 @@ from ulvm.dm.table import Table, check_table
 from ulvm.dm.targets import TARGETS
 from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
-from ulvm.errors import BusyError, DeviceError, NotFoundError, TableError, UlvmError
+from ulvm.errors import BusyError, DeviceError, NotFoundError, TableError
 from ulvm.units import SECTOR
 
 __all__ = ["Freezer", "LocalMapper"]
@@ -71,7 +71,7 @@ class LocalMapper:
         self._lock = threading.RLock()
         self._devices: dict[str, MappedDevice] = {}
         self._origins = OriginTable()
-        self._files = DeviceNumbers(open_file)
+        self._files = DeviceNumbers(open_file, log)
 
     # -- looking up -------------------------------------------------------------------------
 
@@ -93,7 +93,8 @@ class LocalMapper:
             return self._devices.get(name)
 
     def resolve(self, word: str, *, writable: bool = True) -> BlockDevice:
-        """The device that a word of a table line means (see `dm_ioctl`)."""
+        """The device that a word of a table line means (see `dm_ioctl`). A file is held for the
+        caller (see `DeviceNumbers.open`)."""
         name = word
         if word.startswith("/dev/mapper/"):
             name = word.removeprefix("/dev/mapper/")
@@ -252,8 +253,12 @@ class LocalMapper:
         return found.info()
 
     def _build(self, device: MappedDevice, lines: Sequence[TableLine], *, read_only: bool) -> Table:
+        opened: list[BlockDevice] = []
+
         def resolve(word: str) -> BlockDevice:
             lower = self.resolve(word, writable=not read_only)
+            if not isinstance(lower, MappedDevice):
+                opened.append(lower)
             if lower is device:
                 raise TableError(f"device {device.name} cannot be mapped to itself")
             if isinstance(lower, MappedDevice) and not lower.ever_loaded:
@@ -275,19 +280,16 @@ class LocalMapper:
             if not device.ever_loaded:
                 table.check_sizes()
             self._hold(device, table)
-        except DeviceError as error:
-            self._drop(targets)
-            raise TableError(str(error), errno=error.errno) from error
-        except UlvmError:
-            self._drop(targets)
+            return table
+        except BaseException as error:
+            for target in targets:
+                target.destroy()
+            if isinstance(error, DeviceError):
+                raise TableError(str(error), errno=error.errno) from error
             raise
-        return table
-
-    def _drop(self, targets: list[Target]) -> None:
-        """Undo the constructors of a table that was refused."""
-        for target in targets:
-            target.destroy()
-        self._files.sweep()
+        finally:  # from now on the table holds them, or nobody
+            for lower in opened:
+                self._files.release(lower)
 
     def _hold(self, owner: MappedDevice, table: Table) -> None:
         """As the kernel, a device opens another once a mode, whichever table of it leads there."""
@@ -301,7 +303,7 @@ class LocalMapper:
                 else:
                     self._files.hold(lower)
                 held.append((lower, mode))
-        except DeviceError:
+        except BaseException:
             self._let_go(owner, held)
             raise
 
@@ -428,11 +430,12 @@ class LocalMapper:
         words = message.split()
         if not words:
             raise TableError("Invalid target message parameters")
-        if found.live is None:
+        live = found.live
+        if live is None:
             raise TableError(f"device {found.name} has no live table")
-        if not 0 <= sector * SECTOR < found.size:
+        if not 0 <= sector * SECTOR < live.size:
             raise TableError("Target message sector outside device")
-        return found.live.find(sector * SECTOR).message(words)
+        return live.find(sector * SECTOR).message(words)
 
     def wait(self, device: str, event_nr: int | None = None, timeout: float | None = None) -> int:
         found = self.mapped(device)

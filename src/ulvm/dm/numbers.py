@@ -12,6 +12,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm_ioctl import FILE_MAJOR
@@ -23,7 +24,7 @@ _READING_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _File:
-    """An open file or disk and how many tables hold it."""
+    """An open file or disk and how often it is held."""
 
     def __init__(self, device: BlockDevice, number: str, path: str, *, writable: bool) -> None:
         self.device = device
@@ -34,14 +35,20 @@ class _File:
 
 
 class DeviceNumbers:
-    """`open_file(path, writable)` gives the device; thread safe."""
+    """`open_file(path, writable)` gives the device; `log` hears what could not be closed. Thread
+    safe. A device that was not opened here has no number (TableError)."""
 
-    def __init__(self, open_file: Callable[[str, bool], BlockDevice]) -> None:
+    def __init__(
+        self, open_file: Callable[[str, bool], BlockDevice], log: Callable[[str], None]
+    ) -> None:
         self._open_file = open_file
+        self._log = log
         self._lock = threading.RLock()
         self._files: dict[tuple[int, int, int], _File] = {}
         self._minors: dict[tuple[int, int, int], int] = {}
         self._paths: dict[str, str] = {}
+        self._names: WeakKeyDictionary[BlockDevice, tuple[str, str]] = WeakKeyDictionary()
+        """(number, path) of every device that was opened here, also when it is closed."""
 
     @staticmethod
     def _identity(path: str) -> tuple[int, int, int]:
@@ -57,26 +64,24 @@ class DeviceNumbers:
         return (0, found.st_dev, found.st_ino)
 
     def open(self, path: str, *, writable: bool) -> BlockDevice:
-        """The shared device behind a path. One that could be opened for reading only is opened
-        again for a table that writes, or refused (EACCES) while others hold it."""
+        """The shared device behind a path, held for the caller: `release` it. One that could be
+        opened for reading only is refused (EACCES) for writing while others hold it."""
         with self._lock:
             return self._open(self._identity(path), path, writable)
 
     def _open(self, identity: tuple[int, int, int], path: str, writable: bool) -> BlockDevice:
-        known = self._files.get(identity)
-        if known is not None and (known.writable or not writable):
-            return known.device
-        if known is not None and known.holders:
+        file = self._files.get(identity)
+        if file is not None and writable and not file.writable:
             message = f"{path} could be opened for reading only and is in use"
             raise TableError(message, errno=errno.EACCES)
-        if known is not None:
-            known.device.close()
-            del self._files[identity]
-        device, writable = self._open_shared(path, writable)
-        number = self._number(identity)
-        self._files[identity] = _File(device, number, path, writable=writable)
-        self._paths[number] = path
-        return device
+        if file is None:
+            device, writable = self._open_shared(path, writable)
+            number = self._number(identity)
+            file = self._files[identity] = _File(device, number, path, writable=writable)
+            self._paths[number] = path
+            self._names[device] = (number, path)
+        file.holders += 1
+        return file.device
 
     def _open_shared(self, path: str, writable: bool) -> tuple[BlockDevice, bool]:
         """The device and whether it can be written; it must be if `writable`."""
@@ -93,22 +98,25 @@ class DeviceNumbers:
         minor = self._minors.setdefault(identity, len(self._minors))
         return f"{FILE_MAJOR}:{minor}"
 
-    def _entry(self, device: BlockDevice) -> _File:
-        with self._lock:
-            return next(f for f in self._files.values() if f.device is device)
-
     def number(self, device: BlockDevice) -> str:
-        return self._entry(device).number
+        return self._name(device)[0]
 
     def path_of(self, device: BlockDevice) -> str:
-        return self._entry(device).path
+        return self._name(device)[1]
+
+    def _name(self, device: BlockDevice) -> tuple[str, str]:
+        with self._lock:
+            name = self._names.get(device)
+        if name is None:
+            raise TableError("Device lookup failed", errno=errno.ENODEV)
+        return name
 
     def path(self, number: str) -> str | None:
         with self._lock:
             return self._paths.get(number)
 
     def by_number(self, number: str, *, writable: bool) -> BlockDevice | None:
-        """The open device of this major:minor, or the file it was shown for before."""
+        """As `open`: the file of this major:minor, or the one it was shown for before."""
         with self._lock:
             for identity, file in self._files.items():
                 if file.number == number:
@@ -117,29 +125,34 @@ class DeviceNumbers:
         return None if path is None else self.open(path, writable=writable)
 
     def hold(self, device: BlockDevice) -> None:
+        """Once more what somebody holds."""
         with self._lock:
-            self._entry(device).holders += 1
+            self._held(device)[1].holders += 1
 
     def release(self, device: BlockDevice) -> None:
         """Close the file with its last holder."""
         with self._lock:
-            entry = self._entry(device)
-            entry.holders -= 1
-            self._close_unused()
-
-    def _close_unused(self) -> None:
-        for identity, file in list(self._files.items()):
-            if file.holders <= 0:
-                file.device.close()
+            identity, file = self._held(device)
+            file.holders -= 1
+            if not file.holders:
                 del self._files[identity]
+                self._close(file)
 
-    def sweep(self) -> None:
-        """Close what was opened for a table that was then refused."""
-        with self._lock:
-            self._close_unused()
+    def _held(self, device: BlockDevice) -> tuple[tuple[int, int, int], _File]:
+        for identity, file in self._files.items():
+            if file.device is device:
+                return identity, file
+        raise TableError("Device lookup failed: it is closed", errno=errno.ENODEV)
+
+    def _close(self, file: _File) -> None:
+        """A failure comes too late to refuse anything: the device is gone all the same."""
+        try:
+            file.device.close()
+        except DeviceError as error:
+            self._log(str(error))
 
     def close(self) -> None:
         with self._lock:
             for file in self._files.values():
-                file.device.close()
+                self._close(file)
             self._files.clear()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,28 +13,49 @@ from tests.unit.dm.lab import SECTOR, Lab
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.numbers import DeviceNumbers
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, TableError
 
 
 class FileLab(Lab):
-    """Sees every file that is opened; `unwritable`: names that may be opened for reading only."""
+    """Sees every file that is opened and closed. `unwritable`: names that may be opened for
+    reading only; `before_open`: run before a file of this name is opened."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.unwritable: set[str] = set()
+        self.before_open: dict[str, Callable[[], object]] = {}
+        self.open_now: list[str] = []
+        self.close_error: DeviceError | None = None
         self.dm = LocalMapper(log=self.messages.append, open_file=self._open)
 
     def _open(self, path: str, writable: bool) -> BlockDevice:
-        if writable and Path(path).name in self.unwritable:  # root may write to any file
+        name = Path(path).name
+        self.before_open.pop(name, lambda: None)()
+        if writable and name in self.unwritable:  # root may write to any file
             raise DeviceError(f"{path}: Permission denied", errno=errno.EACCES)
-        return FileDevice(path, writable=writable)
+        device = SeenFile(self, path, writable)
+        self.open_now.append(name)
+        return device
 
     def reading(self, name: str, table: str) -> None:
         """A device with a read-only table."""
         self.dm.create(name)
         self.dm.load(name, parse_table(table), read_only=True)
         self.dm.resume(name)
+
+
+class SeenFile(FileDevice):
+    def __init__(self, lab: FileLab, path: str, writable: bool) -> None:
+        self.lab = lab
+        super().__init__(path, writable=writable)
+
+    def close(self) -> None:
+        self.lab.open_now.remove(Path(self.path).name)
+        super().close()
+        if self.lab.close_error is not None:
+            raise self.lab.close_error
 
 
 @pytest.fixture
@@ -92,3 +115,101 @@ def test_an_unwritable_file_is_there_for_read_only_tables_alone(files: FileLab) 
     files.reload("rw", f"0 8 linear {disk} 0")
     files.write("rw", 0, 1)
     files.dm.shutdown()
+
+
+# -- while tables of others come and go --------------------------------------------------------
+
+
+def refuse(lab: Lab, table: str) -> None:
+    with pytest.raises(TableError):
+        lab.device("refused", table)
+
+
+@pytest.mark.parametrize("other", ["refused load", "remove"])
+def test_what_a_load_has_opened_is_not_closed_by_another(files: FileLab, other: str) -> None:
+    """The other one comes between the first file of a table and its second."""
+    first, second, third = (files.file(name, 16) for name in ("first", "second", "third"))
+    data = files.fill_pattern(first, 16)
+    files.device("other", f"0 8 linear {third} 0")
+    files.before_open["second"] = {
+        "refused load": lambda: refuse(files, f"0 8 linear {third} 0 superfluous"),
+        "remove": lambda: files.dm.remove("other"),
+    }[other]
+    files.device("two", f"0 8 linear {first} 0\n8 8 linear {second} 0")
+    assert files.read("two", 0, 8) == data[: 8 * SECTOR]
+    assert files.table("two").startswith("240:1 0 ")
+    files.dm.remove("two")
+    assert files.open_now == ([] if other == "remove" else ["third"])
+    files.dm.shutdown()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda dm: dm.snapshot_state()["devices"][0]["table"][0][3].rsplit("/", 1)[1],
+        lambda dm: dm.table("gone")[0].params,
+        lambda dm: dm.status("gone")[0].params,
+        lambda dm: dm.deps("gone"),
+    ],
+    ids=["state", "table", "status", "deps"],
+)
+def test_a_table_can_be_told_to_its_end_when_its_device_goes(
+    files: FileLab, monkeypatch: pytest.MonkeyPatch, ask: Callable[[LocalMapper], Any]
+) -> None:
+    """Who saves the state or asks holds no lock that would hinder a removal."""
+    table = f"0 16 striped 2 8 {files.file('a', 16)} 0 {files.file('b', 16)} 8"
+    files.device("gone", table)
+    told = ask(files.dm)
+    number, path = DeviceNumbers.number, DeviceNumbers.path_of
+
+    def remove_first(method: Callable[..., str]) -> Callable[..., str]:
+        def call(numbers: DeviceNumbers, device: BlockDevice) -> str:
+            if files.dm.devices():
+                files.dm.remove("gone")
+            return method(numbers, device)
+
+        return call
+
+    monkeypatch.setattr(DeviceNumbers, "number", remove_first(number))
+    monkeypatch.setattr(DeviceNumbers, "path_of", remove_first(path))
+    assert ask(files.dm) == told
+    assert (files.dm.devices(), files.open_now) == ([], [])
+
+
+@pytest.mark.parametrize("error", [TableError("no"), DeviceError("no"), RuntimeError("bug")])
+def test_a_load_that_fails_leaves_nothing_behind(files: FileLab, error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    origin, cow, bad = (files.file(name, 64) for name in ("origin", "cow", "bad"))
+    files.device("org", f"0 64 snapshot-origin {origin}")
+    files.before_open["bad"] = fail
+    files.dm.create("snap")
+    snapshot = f"snapshot {origin} {cow} P 8"
+    with pytest.raises(RuntimeError if isinstance(error, RuntimeError) else TableError):
+        files.dm.load("snap", parse_table(f"0 8 {snapshot}\n8 8 linear {bad} 0"))
+    assert files.open_now == ["origin"]
+    assert files.dm.info("org").open_count == 0
+    files.reload("snap", f"0 64 {snapshot}")  # and not as the destination of a handover
+    assert files.status("snap") == "16/64 16"
+    files.dm.shutdown()
+
+
+def test_a_failed_close_is_told_and_hinders_nothing(files: FileLab) -> None:
+    disk, more = files.file("disk", 16), files.file("more", 16)
+    files.device("dev", f"0 8 linear {disk} 0\n8 8 linear {more} 0")
+    files.close_error = DeviceError("disk: close failed: Input/output error", errno=errno.EIO)
+    files.dm.remove("dev")
+    assert files.open_now == []
+    assert files.messages == ["disk: close failed: Input/output error"] * 2
+    files.close_error = None
+    files.device("dev", f"0 8 linear {disk} 0")
+    files.write("dev", 0, 8)
+    files.dm.shutdown()
+
+
+def test_a_device_that_was_never_opened_has_no_number(files: FileLab) -> None:
+    stranger = FileDevice(files.file("disk", 16))
+    with pytest.raises(TableError):
+        files.dm.number(stranger)
+    stranger.close()
