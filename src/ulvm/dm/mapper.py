@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
+from ulvm.dm.builder import TableBuilder
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.naming import check_minor, check_name, check_uuid
 from ulvm.dm.numbers import DeviceNumbers
-from ulvm.dm.origins import OriginTable
 from ulvm.dm.state import describe, restore
 from ulvm.dm.table import Table, check_table
 from ulvm.dm.targets import TARGETS
-from ulvm.dm.targets.base import Target, TargetContext
+from ulvm.dm.targets.base import Target
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
 from ulvm.errors import BusyError, DeviceError, NotFoundError, TableError
 from ulvm.units import SECTOR
@@ -70,8 +70,8 @@ class LocalMapper:
         self.on_change: list[Callable[[], None]] = []
         self._lock = threading.RLock()
         self._devices: dict[str, MappedDevice] = {}
-        self._origins = OriginTable()
         self._files = DeviceNumbers(open_file, log)
+        self._tables = TableBuilder(self.resolve, self._files, barriers=self._barriers, log=log)
 
     # -- looking up -------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class LocalMapper:
             found.wake_removed()
             for table in (old, spare):
                 if table is not None:
-                    self._destroy(found, table)
+                    self._tables.destroy(found, table)
             self._thaw(found)
         self._changed()
 
@@ -244,94 +244,22 @@ class LocalMapper:
         found = self.mapped(device)
         check_table(table)
         with found.control:
-            new = self._build(found, table, read_only=read_only)
+            new = self._tables.build(found, table, read_only=read_only)
             old, found.inactive = found.inactive, new
             found.ever_loaded = True
             if old is not None:
-                self._destroy(found, old)
+                self._tables.destroy(found, old)
         self._changed()
         return found.info()
-
-    def _build(self, device: MappedDevice, lines: Sequence[TableLine], *, read_only: bool) -> Table:
-        opened: list[BlockDevice] = []
-
-        def resolve(word: str) -> BlockDevice:
-            lower = self.resolve(word, writable=not read_only)
-            if not isinstance(lower, MappedDevice):
-                opened.append(lower)
-            if lower is device:
-                raise TableError(f"device {device.name} cannot be mapped to itself")
-            if isinstance(lower, MappedDevice) and not lower.ever_loaded:
-                raise TableError(f"device {lower.name} never had a table", errno=errno.ENXIO)
-            return lower
-
-        context = TargetContext(
-            device, resolve, self._origins, barriers=self._barriers, log=self._log_of(device)
-        )
-        targets: list[Target] = []
-        try:
-            for line in lines:
-                kind = TARGETS.get(line.target_type)
-                if kind is None:
-                    raise TableError(f"{line.target_type}: unknown target type")
-                begin, length = line.start * SECTOR, line.length * SECTOR
-                targets.append(kind(context, begin, length, line.params.split()))
-            table = Table(targets, read_only=read_only)
-            if not device.ever_loaded:
-                table.check_sizes()
-            self._hold(device, table)
-            return table
-        except BaseException as error:
-            for target in targets:
-                target.destroy()
-            if isinstance(error, DeviceError):
-                raise TableError(str(error), errno=error.errno) from error
-            raise
-        finally:  # from now on the table holds them, or nobody
-            for lower in opened:
-                self._files.release(lower)
-
-    def _hold(self, owner: MappedDevice, table: Table) -> None:
-        """As the kernel, a device opens another once a mode, whichever table of it leads there."""
-        held: list[tuple[BlockDevice, str]] = []
-        try:
-            for lower, mode in zip(table.devices, table.modes, strict=True):
-                if isinstance(lower, MappedDevice):
-                    if owner.uses[lower, mode] == 0:
-                        lower.hold()
-                    owner.uses[lower, mode] += 1
-                else:
-                    self._files.hold(lower)
-                held.append((lower, mode))
-        except BaseException:
-            self._let_go(owner, held)
-            raise
-
-    def _let_go(self, owner: MappedDevice, held: Iterable[tuple[BlockDevice, str]]) -> None:
-        for lower, mode in held:
-            if isinstance(lower, MappedDevice):
-                owner.uses[lower, mode] -= 1
-                if owner.uses[lower, mode] == 0:
-                    lower.release()
-            else:
-                self._files.release(lower)
-
-    def _destroy(self, owner: MappedDevice, table: Table) -> None:
-        for target in table.targets:
-            target.destroy()
-        self._let_go(owner, zip(table.devices, table.modes, strict=True))
 
     def clear(self, device: str) -> DeviceInfo:
         found = self.mapped(device)
         with found.control:
             old, found.inactive = found.inactive, None
             if old is not None:
-                self._destroy(found, old)
+                self._tables.destroy(found, old)
         self._changed()
         return found.info()
-
-    def _log_of(self, device: MappedDevice) -> Callable[[str], None]:
-        return lambda text: self._log(f"{device.name}: {text}")
 
     # -- suspend and resume -----------------------------------------------------------------
 
@@ -367,7 +295,7 @@ class LocalMapper:
                 try:
                     new.check_sizes()
                 except TableError:
-                    self._destroy(found, new)
+                    self._tables.destroy(found, new)
                     raise
                 old = found.live
                 found.set_live(new)
@@ -378,7 +306,7 @@ class LocalMapper:
                     self._resume(found)
             finally:
                 if old is not None:
-                    self._destroy(found, old)
+                    self._tables.destroy(found, old)
         self._changed()
         return found.info()
 
@@ -486,7 +414,7 @@ class LocalMapper:
                 self._devices.pop(device.name, None)
             for table in (device.live, device.inactive):
                 if table is not None:
-                    self._destroy(device, table)
+                    self._tables.destroy(device, table)
         self._files.close()
 
     def _changed(self) -> None:
