@@ -7,14 +7,16 @@ suspended), `resume` of every target, open the gate, thaw file systems, and only
 the old table: until then it is the source of a handover.
 
 Locks: `_lock` guards the dictionaries and is held for moments; `MappedDevice.control` excludes
-control operations on one device and may be held while a suspend waits for requests.
+control operations on one device and may be held while a suspend waits for requests. Who waited
+for it looks whether the device is still there: its name may be that of a new one by then.
 """
 
 from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ulvm.blockdev.base import BlockDevice
@@ -200,15 +202,24 @@ class LocalMapper:
         self._changed()
         return found.info()
 
-    def remove(self, device: str, *, force: bool = False, retry: bool = False) -> None:
+    @contextmanager
+    def _controlled(self, device: str) -> Iterator[MappedDevice]:
+        """The device, with its `control`; NotFoundError if it was removed while we waited."""
         found = self.mapped(device)
         with found.control:
+            if found.removed:
+                raise NotFoundError(f"Device {device} not found")
+            yield found
+
+    def remove(self, device: str, *, force: bool = False, retry: bool = False) -> None:
+        with self._controlled(device) as found:
             if force and found.live is not None:
                 self._replace_by_error(found)
             if not found.claim_removal():
                 raise BusyError(f"device {found.name} is in use")
             with self._lock:
-                self._devices.pop(found.name, None)
+                if self._devices.get(found.name) is found:  # a shutdown may have been first
+                    del self._devices[found.name]
             for table in (found.live, found.inactive):
                 if table is not None:
                     self._quiesce(found, table)
@@ -232,29 +243,30 @@ class LocalMapper:
 
     def _replace_by_error(self, device: MappedDevice) -> None:
         length = max(device.size // SECTOR, 1)
-        self.load(device.name, [TableLine(0, length, "error")])
-        self.suspend(device.name, lockfs=False)
-        self.resume(device.name)
+        self._load(device, [TableLine(0, length, "error")], read_only=False)
+        self._resume(device)
+        self._changed()
 
     # -- tables -----------------------------------------------------------------------------
 
     def load(
         self, device: str, table: Sequence[TableLine], *, read_only: bool = False
     ) -> DeviceInfo:
-        found = self.mapped(device)
         check_table(table)
-        with found.control:
-            new = self._tables.build(found, table, read_only=read_only)
-            old, found.inactive = found.inactive, new
-            found.ever_loaded = True
-            if old is not None:
-                self._tables.destroy(found, old)
+        with self._controlled(device) as found:
+            self._load(found, table, read_only=read_only)
         self._changed()
         return found.info()
 
+    def _load(self, device: MappedDevice, table: Sequence[TableLine], *, read_only: bool) -> None:
+        new = self._tables.build(device, table, read_only=read_only)
+        old, device.inactive = device.inactive, new
+        device.ever_loaded = True
+        if old is not None:
+            self._tables.destroy(device, old)
+
     def clear(self, device: str) -> DeviceInfo:
-        found = self.mapped(device)
-        with found.control:
+        with self._controlled(device) as found:
             old, found.inactive = found.inactive, None
             if old is not None:
                 self._tables.destroy(found, old)
@@ -264,8 +276,7 @@ class LocalMapper:
     # -- suspend and resume -----------------------------------------------------------------
 
     def suspend(self, device: str, *, lockfs: bool = True, flush: bool = True) -> DeviceInfo:
-        found = self.mapped(device)
-        with found.control:
+        with self._controlled(device) as found:
             if found.suspended:
                 return found.info()
             if lockfs and self.freezer is not None and found.live is not None:
@@ -285,32 +296,34 @@ class LocalMapper:
         device.suspended = True
 
     def resume(self, device: str) -> DeviceInfo:
-        found = self.mapped(device)
-        with found.control:
-            new, found.inactive = found.inactive, None
-            old: Table | None = None
-            if new is not None:
-                if not found.suspended:
-                    self._suspend(found)
-                try:
-                    new.check_sizes()
-                except TableError:
-                    self._tables.destroy(found, new)
-                    raise
-                old = found.live
-                found.set_live(new)
-            elif found.live is None and found.suspended:
-                raise TableError(f"device {found.name} has no table to resume")
-            try:
-                if found.suspended:
-                    self._resume(found)
-            finally:
-                if old is not None:
-                    self._tables.destroy(found, old)
+        with self._controlled(device) as found:
+            self._resume(found)
         self._changed()
         return found.info()
 
     def _resume(self, device: MappedDevice) -> None:
+        new, device.inactive = device.inactive, None
+        old: Table | None = None
+        if new is not None:
+            if not device.suspended:
+                self._suspend(device)
+            try:
+                new.check_sizes()
+            except BaseException:
+                self._tables.destroy(device, new)
+                raise
+            old = device.live
+            device.set_live(new)
+        elif device.live is None and device.suspended:
+            raise TableError(f"device {device.name} has no table to resume")
+        try:
+            if device.suspended:
+                self._start(device)
+        finally:
+            if old is not None:
+                self._tables.destroy(device, old)
+
+    def _start(self, device: MappedDevice) -> None:
         targets = device.live.targets if device.live else ()
         for target in targets:
             target.preresume()
