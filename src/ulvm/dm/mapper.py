@@ -204,12 +204,17 @@ class LocalMapper:
 
     @contextmanager
     def _controlled(self, device: str) -> Iterator[MappedDevice]:
-        """The device, with its `control`; NotFoundError if it was removed while we waited."""
+        """The device, with its `control`; NotFoundError if it was removed while we waited. Tells
+        of the change afterwards, of a refusal as well: one half-way leaves the device suspended or
+        with another table, and so it must come back after a kill."""
         found = self.mapped(device)
-        with found.control:
-            if found.removed:
-                raise NotFoundError(f"Device {device} not found")
-            yield found
+        try:
+            with found.control:
+                if found.removed:
+                    raise NotFoundError(f"Device {device} not found")
+                yield found
+        finally:
+            self._changed()
 
     def remove(self, device: str, *, force: bool = False, retry: bool = False) -> None:
         with self._controlled(device) as found:
@@ -232,7 +237,6 @@ class LocalMapper:
                 if table is not None:
                     self._tables.destroy(found, table)
             self._thaw(found)
-        self._changed()
 
     def _quiesce(self, device: MappedDevice, table: Table) -> None:
         if table is device.live and not device.suspended:
@@ -245,7 +249,6 @@ class LocalMapper:
         length = max(device.size // SECTOR, 1)
         self._load(device, [TableLine(0, length, "error")], read_only=False)
         self._resume(device)
-        self._changed()
 
     # -- tables -----------------------------------------------------------------------------
 
@@ -255,7 +258,6 @@ class LocalMapper:
         check_table(table)
         with self._controlled(device) as found:
             self._load(found, table, read_only=read_only)
-        self._changed()
         return found.info()
 
     def _load(self, device: MappedDevice, table: Sequence[TableLine], *, read_only: bool) -> None:
@@ -270,7 +272,6 @@ class LocalMapper:
             old, found.inactive = found.inactive, None
             if old is not None:
                 self._tables.destroy(found, old)
-        self._changed()
         return found.info()
 
     # -- suspend and resume -----------------------------------------------------------------
@@ -282,7 +283,6 @@ class LocalMapper:
             if lockfs and self.freezer is not None and found.live is not None:
                 found.frozen = self.freezer.freeze(found.name)
             self._suspend(found)
-        self._changed()
         return found.info()
 
     @staticmethod
@@ -298,7 +298,6 @@ class LocalMapper:
     def resume(self, device: str) -> DeviceInfo:
         with self._controlled(device) as found:
             self._resume(found)
-        self._changed()
         return found.info()
 
     def _resume(self, device: MappedDevice) -> None:

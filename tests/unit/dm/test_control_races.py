@@ -134,3 +134,44 @@ def test_many_removals_and_makers_of_one_name(lab: Lab) -> None:
         for fd in Path("/proc/self/fd").iterdir()
         if fd.is_symlink() and (name := os.readlink(fd)).startswith(str(lab.folder))
     ]
+
+
+# -- what is saved -----------------------------------------------------------------------------
+
+
+def refuse_size(lab: Lab) -> None:
+    """The file becomes too short for the table between load and resume."""
+    disk = lab.file("disk", 16)
+    lab.dm.load("x", parse_table(f"0 16 linear {disk} 0"))
+    os.truncate(disk, 8 * SECTOR)
+    with pytest.raises(TableError, match="too small"):
+        lab.dm.resume("x")
+
+
+def refuse_handover(lab: Lab) -> None:
+    """The source of a handover is not suspended."""
+    snapshot = f"0 16 snapshot {lab.file('origin', 16)} {lab.file('cow', 64)} P 8"
+    lab.device("source", snapshot)
+    lab.dm.load("x", parse_table(snapshot))
+    with pytest.raises(TableError, match="until source is suspended"):
+        lab.dm.resume("x")
+
+
+def refuse_removal(lab: Lab) -> None:
+    """A forced one of a device in use leaves it with a table of errors."""
+    handle = lab.dm.mapped("x").open(write=False)
+    with pytest.raises(BusyError):
+        lab.dm.remove("x", force=True)
+    handle.close()
+
+
+@pytest.mark.parametrize("refuse", [refuse_size, refuse_handover, refuse_removal])
+def test_a_refusal_half_way_tells_of_what_it_has_changed(
+    lab: Lab, refuse: Callable[[Lab], None]
+) -> None:
+    lab.device("x", "0 8 zero")
+    before = lab.dm.snapshot_state()
+    saved: list[dict[str, Any]] = []
+    lab.dm.on_change.append(lambda: saved.append(lab.dm.snapshot_state()))
+    refuse(lab)
+    assert saved[-1] == lab.dm.snapshot_state() != before
