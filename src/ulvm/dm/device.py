@@ -136,6 +136,13 @@ class MappedDevice(BlockDevice):
                 self._events.notify_all()
         return self.removed
 
+    def abandon(self) -> None:
+        """The end, with the gate closed: who waits there, or comes yet, is told."""
+        with self._events:
+            self.removed = True
+            self._events.notify_all()
+        self.wake_removed()
+
     def event(self) -> None:
         """dm_table_event: wake those who wait for the device."""
         with self._events:
@@ -181,13 +188,6 @@ class MappedDevice(BlockDevice):
         """Let requests that wait at the gate of a removed device fail."""
         with self._gate:
             self._gate.notify_all()
-
-    def end_requests(self) -> None:
-        """For good: those at the closed gate fail, and those that come when it is."""
-        with self._events:
-            self.removed = True
-            self._events.notify_all()
-        self.wake_removed()
 
     # -- requests: flat on purpose ----------------------------------------------------------
 
@@ -267,14 +267,18 @@ class MappedDevice(BlockDevice):
     def flush(self) -> None:
         self._enter()
         try:
-            self.flush_lower()
+            if self._honour_flush:
+                for device in self._table.flush_devices:
+                    device.flush()
         finally:
             self._leave()
 
-    def flush_lower(self) -> None:
-        """A flush that passes the gate by."""
-        if self._honour_flush:
-            for device in self._table.flush_devices:
+    def flush_at_the_end(self) -> None:
+        """As `flush`, past the gates of what is suspended here and below: no one opens them now."""
+        for device in self._table.flush_devices if self._honour_flush else ():
+            if isinstance(device, MappedDevice):
+                device.flush_at_the_end()
+            else:
                 device.flush()
 
     def discard(self, offset: int, length: int) -> None:

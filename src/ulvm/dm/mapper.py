@@ -400,15 +400,16 @@ class LocalMapper:
         failures = []
         devices = sorted(self.all_mapped(), key=lambda d: (d.open_count, -d.minor))
         for device in devices:
+            device.abandon()  # A merge over a suspended one, or a client, would wait for ever.
+        for device in devices:
             for target in device.live.targets if device.live is not None else ():
                 target.presuspend()
-            device.end_requests()
         for device in devices:
             if not device.pause(_DRAIN_SECONDS):
                 failures.append(f"{device.name}: requests are still under way")
                 break
             try:
-                device.flush_lower()
+                device.flush_at_the_end()
             except DeviceError as error:
                 failures.append(f"{device.name}: the last flush failed: {error}")
         else:

@@ -5,7 +5,9 @@ Tables are kept with names and paths instead of numbers. Order of resumes: plain
 first, then snapshots, then origins, merges last, because a merge begins to copy at once and
 every other snapshot must be there by then. If a snapshot cannot be made, its COW being away,
 nothing is made that writes to its origin, or it would be wrong when it comes back: that
-device is there without a table, until a command brings the group to its metadata.
+device is there without a table, until a command brings the group to its metadata. What was
+suspended is suspended again when all are there: a snapshot over a suspended COW device could
+not read its store.
 
 A snapshot that was invalid stays invalid even if its header could not be written, and a
 transient snapshot comes back invalid: its exceptions lived in the process that died.
@@ -160,7 +162,19 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
             problems += [f"{entry['name']}: {error}" for entry, error in failed]
             break
         waiting = [entry for entry, _ in failed]
+    _suspend(mapper, [entry["name"] for entry in entries if entry["suspended"]])
     return problems
+
+
+def _suspend(mapper: LocalMapper, names: list[str]) -> None:
+    """Users of a device before the device: it is asked to take their data, and could not."""
+    left = [d for d in mapper.all_mapped() if d.name in names and d.live is not None]
+    while left:
+        lower = {id(device) for d in left if d.live is not None for device in d.live.devices}
+        top = [d for d in left if id(d) not in lower]
+        for device in top:
+            mapper.suspend(device.name, lockfs=False)
+        left = [d for d in left if id(d) in lower]
 
 
 def _restore_table(mapper: LocalMapper, entry: dict[str, Any]) -> None:
@@ -171,8 +185,6 @@ def _restore_table(mapper: LocalMapper, entry: dict[str, Any]) -> None:
     mapper.load(name, lines, read_only=entry["table_read_only"])
     _mark_lost(mapper.mapped(name).inactive, entry["lost"])
     mapper.resume(name)
-    if entry["suspended"]:
-        mapper.suspend(name, lockfs=False)
 
 
 def _mark_lost(table: Table | None, lost: list[str]) -> None:
