@@ -27,6 +27,7 @@ from ulvm.daemon.state import STATE_FILE, read_state, write_state
 from ulvm.errors import UlvmError
 from ulvm.lvm import lv, snapshot
 from ulvm.lvm.restore import backups, restore
+from ulvm.metadata.text import vg_from_text, vg_to_text
 from ulvm.vgstore.archive import archived, backup_path, read_backup
 from ulvm.vgstore.scan import scan
 
@@ -74,7 +75,8 @@ def test_backups_of_metadata(lab: Lab, tmp_path: Path, active: bool) -> None:
                     assert lab.tables() == tables, "refused, and a table was changed"
                     continue
             restored += 1
-            wanted, _ = read_backup(file)
+            wanted, head = read_backup(file)
+            wanted = vg_from_text(vg_to_text(wanted, head))  # less what LVM2 would not write
             found = scan(lab.host).vg("vg")
             assert found.lvs == wanted.lvs, "it was not restored"
             assert found.seqno > seqno

@@ -429,6 +429,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     faultpoints.arm(os.environ.get("ULVM_DAEMON_FAULT_POINT", ""))
     if arguments.detached and os.fork():
         os._exit(0)
+    os.umask(0o077)  # what the run directory holds is nobody else's, were that open to others
     try:
         host = _host(arguments)
         host.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
