@@ -1,7 +1,8 @@
 """Random lives of a volume group under power cuts: metadata and data on the same disks.
 
-Volumes are made, written to, snapshotted, extended, renamed, merged and removed by the library
-calls of the commands. At moments between any two writes of the disks a machine is started on what
+Volumes are made, written to, snapshotted, extended, renamed, merged and removed, and a PV comes to
+the group and goes by vgextend, vgreduce, vgsplit and vgmerge, all by the library calls of the
+commands. At moments between any two writes of the disks a machine is started on what
 they may hold then. It must find the group as it was before the operation that was under way, or as
 it was after, whole; and in each volume what that state says: every flushed write, a snapshot its
 origin of when it was made.
@@ -20,11 +21,13 @@ import pytest
 
 from tests import effort
 from tests.crash.engine import Unsafe
-from tests.unit.lvm.lab import Lab
+from tests.unit.lvm.lab import MIB, SMALL_AREA, Kept, Lab
 from ulvm.activation.activate import Activator
 from ulvm.blockdev.faults import PowerCut
+from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import RefusedError, UlvmError
-from ulvm.lvm import lv, merge, snapshot
+from ulvm.lvm import lv, merge, regroup, snapshot
+from ulvm.lvm import vg as lvm_vg
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore import commit
 from ulvm.vgstore.host import Host
@@ -60,6 +63,8 @@ class Operation:
     end: int
     before: State
     after: State
+    members: tuple[frozenset[str], frozenset[str]]
+    """Paths of the group's PVs, before and after."""
 
 
 class Life:
@@ -70,6 +75,13 @@ class Life:
         self.choose = choose
         self.pvs = choose.choice([("a",), ("a", "b")])
         self.lab = Lab(folder, names=self.pvs)
+        self.members = frozenset(self.lab.devices)
+        self.pvs += ("spare",)
+        (folder / "spare").touch()
+        self.spare = str(folder / "spare")
+        self.split = False
+        """Whether the spare disk is a group of its own."""
+        self.lab.devices[self.spare] = Kept(MemoryDevice(2 * MIB))
         self.state: State = {}
         self.operations: list[Operation] = []
         self.tokens = iter(range(1, 1 << 30))
@@ -77,19 +89,22 @@ class Life:
         self.records: dict[str, PowerCut] = {p: d.record() for p, d in self.lab.devices.items()}
 
     def step(self) -> None:
-        begin, before = PowerCut.now(), self.state
+        begin, before, members = PowerCut.now(), self.state, self.members
         try:
             what, after = self._do()
         except RefusedError as error:  # no room, or no such thing while a merge goes on
             what, after = str(error), before
         self.state = after
-        self.operations.append(Operation(what, begin, PowerCut.now(), before, after))
+        now = (members, self.members)
+        self.operations.append(Operation(what, begin, PowerCut.now(), before, after, now))
 
     def _do(self) -> tuple[str, State]:
         choose, state, session = self.choose, self.state, self.lab.session
         plain = [n for n, v in state.items() if v.origin is None]
         snaps = [n for n, v in state.items() if v.origin is not None]
         what = choose.random()
+        if what < 0.06:
+            return self._regroup(), state
         if what < 0.15 or not plain:
             name, extents = f"v{next(self.names)}", choose.randrange(1, 4)
             lv.create(session, "vg", name, extents=extents)
@@ -141,6 +156,24 @@ class Life:
         lv.remove(session, "vg", name)
         return f"remove {name}", {n: v for n, v in state.items() if n != name}
 
+    def _regroup(self) -> str:
+        session, spare = self.lab.session, self.spare
+        if self.split:
+            regroup.merge(session, "vg", "other")
+            self.split, self.members = False, self.members | {spare}
+            return "vgmerge"
+        if spare not in self.members:
+            lvm_vg.extend(session, "vg", [spare], options=SMALL_AREA)
+            self.members |= {spare}
+            return "vgextend"
+        if self.choose.random() < 0.5:
+            if not lvm_vg.reduce(session, "vg", [spare]):
+                self.members -= {spare}
+            return "vgreduce"
+        regroup.split(session, "vg", "other", paths=[spare])
+        self.split, self.members = True, self.members - {spare}
+        return "vgsplit"
+
     # -- after the power cut ------------------------------------------------------------------
 
     def moments(self) -> list[int]:
@@ -151,13 +184,18 @@ class Life:
             path: record.image_at(record.events_until(moment), choose)
             for path, record in self.records.items()
         }
-        over = Operation("nothing", moment, moment, self.state, self.state)
+        members = (self.members, self.members)
+        over = Operation("nothing", moment, moment, self.state, self.state, members)
         operation = next((o for o in self.operations if moment <= o.end), over)
-        states = [operation.before]
+        states, groups = [operation.before], [operation.members[0]]
         if moment > operation.begin:
             states.append(operation.after)
+            groups.append(operation.members[1])
         lab = Lab(self.folder, names=self.pvs, images=images)
         try:
+            found = frozenset(pv.device for pv in lab.vg.pvs)
+            if found not in groups:
+                raise Unsafe(f"{operation.what}: the PVs are {sorted(found)}")
             self._compare(lab, operation, states)
         except UlvmError as error:
             raise Unsafe(f"{operation.what}: {error}") from error

@@ -329,7 +329,9 @@ def test_of_flushes_at_once_none_hides_the_loss(small_file_system: Path) -> None
             else:
                 device.flush()
 
-        with ThreadPoolExecutor(8) as threads:
-            done = [threads.submit(flush, n % 2 == 1) for n in range(8)]
-            assert all(isinstance(one.exception(60), DeviceError) for one in done)
-        device.close()
+        try:
+            with ThreadPoolExecutor(8) as threads:
+                done = [threads.submit(flush, n % 2 == 1) for n in range(8)]
+                assert all(isinstance(one.exception(60), DeviceError) for one in done)
+        finally:
+            device.close()
