@@ -2,7 +2,8 @@
 
 Only the owner of the daemon and root get an answer (SO_PEERCRED; the socket is 0600 as well).
 A malformed request ends its connection and nothing else. A connection that suspended devices with
-a lease and dies before it resumed them is reported to `abandoned`.
+a lease and dies before it resumed them is reported to `abandoned`. For want of descriptors a client
+waits in the backlog until there are some again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("3i")
 _BACKLOG = 64
+_PAUSE = 0.1
+"""Seconds before the next try when a connection could not be accepted."""
 
 
 class Connection:
@@ -105,9 +109,11 @@ class ControlServer:
             try:
                 sock, _ = listener.accept()
             except OSError as error:
-                if self._listener is listener:
-                    log.error("control socket: %s", error)
-                return
+                if self._listener is not listener:
+                    return
+                log.error("control socket: %s", error)
+                time.sleep(_PAUSE)  # out of descriptors, most likely
+                continue
             threading.Thread(
                 target=self._run, args=(sock,), name="control-client", daemon=True
             ).start()

@@ -1,0 +1,65 @@
+"""The control socket's server: what happens to it when the machine runs short, and at its end."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ulvm.daemon.control import Connection, ControlServer
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def client() -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    return sock
+
+
+def ask(sock: socket.socket, op: str) -> Any:
+    sock.sendall(json.dumps({"op": op, "args": {}}).encode() + b"\n")
+    return json.loads(sock.recv(4096))["result"]
+
+
+def pong(connection: Connection, args: Mapping[str, Any]) -> str:
+    return "pong"
+
+
+@pytest.fixture
+def path(short_tmp: Path) -> Path:
+    return short_tmp / "control.sock"
+
+
+@pytest.fixture
+def server(path: Path) -> Iterator[ControlServer]:
+    server = ControlServer(path, {"ping": pong}, abandoned=lambda held: None)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_it_serves_again_once_there_are_descriptors_again(
+    server: ControlServer, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with client() as sock:
+        # The lowest number that was free: below it there is none.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, hard))
+        try:
+            sock.connect(str(path))
+            until(lambda: "Too many open files" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert ask(sock, "ping") == "pong"
