@@ -228,6 +228,14 @@ def test_a_merge_ends_although_all_who_waited_for_it_were_killed(vg: UlvmHost) -
     assert vg.path("vg/lv").read_bytes() == bytes(16 * MIB)
 
 
+def test_a_merge_under_a_name_that_is_not_lvms_does_not_hinder_a_start(host: UlvmHost) -> None:
+    origin, cow = host.image("origin.img", "1M"), host.image("cow.img", "1M")
+    table = f"0 2048 snapshot-merge {origin} {cow} P 8"
+    host.run(f"dmsetup create nodash -u LVM-{'a' * 64} --table '{table}'")
+    os.kill(host.daemon_pid(), signal.SIGKILL)
+    assert "ACTIVE" in host.run("dmsetup info nodash").stdout
+
+
 def test_what_dmsetup_suspends_stays_so(vg: UlvmHost) -> None:
     vg.run("dmsetup suspend vg-lv")
     time.sleep(0.5)

@@ -5,6 +5,9 @@ each further 5 % is logged. With `activation/snapshot_autoextend_threshold` belo
 50), `ulvm lvextend --use-policies vg/lv` is started when a snapshot is fuller than that: a
 process of its own, since it needs the VG's lock and this thread must never wait for one.
 An invalid snapshot is said once; it is not removed.
+
+What goes wrong with one snapshot (a dm name that is not LVM's, a process that cannot be started) is
+logged, once while it stays the same, and tried again at the next look; the others are looked at.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Callable, Sequence
 from ulvm.activation.names import is_top_level, split_dm_name
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm.mapper import LocalMapper
-from ulvm.errors import FormatError, NotFoundError
+from ulvm.errors import NotFoundError
 
 __all__ = ["Monitor"]
 
@@ -43,6 +46,7 @@ class Monitor:
         self._warned: dict[str, int] = {}
         self._growing: dict[str, subprocess.Popen[bytes]] = {}
         self._seen: dict[str, tuple[float, int]] = {}
+        self._failed: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     def start(self) -> None:
@@ -63,21 +67,31 @@ class Monitor:
         for device in self._mapper.all_mapped():
             if device.live is None or not is_top_level(device.uuid):
                 continue
+            name = device.name
+            names.add(name)
             try:
-                lines = self._mapper.status(device.name)
-                status = parse_snapshot_status(lines[0]) if lines else None
-            except (NotFoundError, FormatError):
+                self._look_at(name)
+                self._failed.pop(name, None)
+            except NotFoundError:
                 continue  # removed a moment ago
-            if status is not None and not status.merging:
-                names.add(device.name)
-                self._judge(device.name, status)
-        for gone in set(self._warned) - names:
-            del self._warned[gone]
+            except Exception as error:  # the thread must not end of it: all growth would
+                if self._failed.get(name) != repr(error):
+                    self._failed[name] = repr(error)
+                    log.exception("cannot watch %s", name)
+        for about in (self._warned, self._seen, self._failed):
+            for gone in set(about) - names:
+                del about[gone]
         for name, process in list(self._growing.items()):
             if process.poll() is not None:
                 del self._growing[name]
                 if process.returncode:
                     log.error("extending %s failed, exit code %d", name, process.returncode)
+
+    def _look_at(self, name: str) -> None:
+        lines = self._mapper.status(name)
+        status = parse_snapshot_status(lines[0]) if lines else None
+        if status is not None and not status.merging:
+            self._judge(name, status)
 
     def _judge(self, name: str, status: SnapshotStatus) -> None:
         fraction = status.fraction

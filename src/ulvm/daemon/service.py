@@ -196,19 +196,28 @@ class Service:
             targets = device.live.targets if device.live is not None else ()
             merging = any(target.type_name == "snapshot-merge" for target in targets)
             if merging and is_top_level(device.uuid):
-                vg, lv, _ = split_dm_name(device.name)
+                try:
+                    vg, lv, _ = split_dm_name(device.name)
+                except FormatError as error:  # renamed by hand
+                    log.error("nobody waits for the end of a merge: %s", error)
+                    continue
                 self._spawn("lvpoll", f"{vg}/{lv}")
 
     def _spawn(self, *words: str) -> None:
-        """Run an ulvm command beside us; `stop` waits for its end."""
+        """Run an ulvm command beside us; `stop` waits for its end. That it cannot be started is
+        logged: what it would repair is no reason not to serve the rest."""
         self._repairs = [p for p in self._repairs if p.poll() is None]
-        process = subprocess.Popen(
-            self._host.command(*words),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                self._host.command(*words),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            log.error("cannot run ulvm %s: %s", " ".join(words), error)
+            return
         self._repairs.append(process)
 
     # -- requests ---------------------------------------------------------------------------

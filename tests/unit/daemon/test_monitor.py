@@ -1,0 +1,78 @@
+"""The watch over snapshots: what goes wrong with one of them does not end it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from ulvm.daemon import monitor
+from ulvm.daemon.monitor import Monitor
+from ulvm.dm.mapper import LocalMapper
+from ulvm.dm_ioctl import TableLine
+
+MIB = 1 << 20
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def full_snapshot(mapper: LocalMapper, folder: Path, name: str, letter: str) -> None:
+    """A snapshot of an LVM volume's UUID, fuller than 50 %."""
+    for part in ("origin", "cow"):
+        (folder / f"{name}.{part}").write_bytes(bytes(MIB))
+    mapper.create(name, "LVM-" + letter * 64)
+    params = f"{folder}/{name}.origin {folder}/{name}.cow P 8"
+    mapper.load(name, [TableLine(0, MIB // 512, "snapshot", params)])
+    mapper.resume(name)
+    mapper.mapped(name).write(0, b"x" * (700 << 10))
+
+
+def watch(mapper: LocalMapper, command: Callable[..., Sequence[str]], grown: Path) -> None:
+    """Until the command has made the file `grown`."""
+    watcher = Monitor(mapper, threshold=50, command=command)
+    watcher.start()
+    try:
+        until(grown.exists)
+    finally:
+        watcher.stop()
+        mapper.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "_SECONDS", 0.01)
+
+
+def test_a_name_that_is_not_lvms_leaves_the_others_watched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mapper = LocalMapper()
+    full_snapshot(mapper, tmp_path, "nodash", "a")
+    full_snapshot(mapper, tmp_path, "vg-snap", "b")
+
+    def command(*words: str) -> list[str]:
+        return ["touch", str(tmp_path / words[-1].replace("/", "."))]
+
+    watch(mapper, command, tmp_path / "vg.snap")
+    assert caplog.text.count("cannot watch nodash") == 1
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mapper = LocalMapper()
+    full_snapshot(mapper, tmp_path, "vg-snap", "a")
+    commands = iter([["/nonexistent"], ["/nonexistent"]])
+
+    def command(*words: str) -> list[str]:
+        return next(commands, ["touch", str(tmp_path / "grown")])
+
+    watch(mapper, command, tmp_path / "grown")
+    assert caplog.text.count("cannot watch vg-snap") == 1
