@@ -3,7 +3,7 @@
 Only the owner of the daemon and root get an answer (SO_PEERCRED; the socket is 0600 as well).
 A malformed request ends its connection and nothing else. A connection that suspended devices with
 a lease and dies before it resumed them is reported to `abandoned`. For want of descriptors a client
-waits in the backlog until there are some again.
+waits in the backlog until there are some again; for want of threads it is refused.
 """
 
 from __future__ import annotations
@@ -114,9 +114,13 @@ class ControlServer:
                 log.error("control socket: %s", error)
                 time.sleep(_PAUSE)  # out of descriptors, most likely
                 continue
-            threading.Thread(
-                target=self._run, args=(sock,), name="control-client", daemon=True
-            ).start()
+            try:
+                threading.Thread(
+                    target=self._run, args=(sock,), name="control-client", daemon=True
+                ).start()
+            except RuntimeError as error:  # no more threads: the client is told by the hang-up
+                log.error("control socket: a connection refused: %s", error)
+                sock.close()
 
     def _run(self, sock: socket.socket) -> None:
         connection = Connection(sock)

@@ -146,6 +146,8 @@ class FuseSession:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._idle = 0
+        self._short = False
+        """The last try to start a thread has failed."""
         self._agreed = threading.Event()
         """The first request, INIT, has been answered."""
 
@@ -204,20 +206,35 @@ class FuseSession:
         self._handle = handle
         self._session = self._library.fuse_get_session(handle)
         self._agreed.clear()
-        with self._lock:
-            self._add_thread()
+        try:
+            with self._lock:
+                self._add_thread()
+        except RuntimeError as error:
+            self.stop()
+            raise RefusedError(f"The volumes cannot be served by FUSE: {error}.") from error
         self._agreed.wait()
         if not self.mounted:
             self.stop()
             raise RefusedError(f"libfuse and the kernel do not agree on {self.mountpoint}.")
 
     def _add_thread(self) -> None:
-        """Caller holds `_lock`."""
+        """Caller holds `_lock`. RuntimeError if the system has no more threads."""
         number = len(self._threads)
         thread = threading.Thread(target=self._serve, name=f"ulvm-fuse-{number}", daemon=True)
+        thread.start()
         self._threads.append(thread)
         self._idle += 1
-        thread.start()
+
+    def _try_thread(self) -> None:
+        """Caller holds `_lock`. It is not the only thread: without another one it goes on, and so
+        the request that it has taken is answered."""
+        try:
+            self._add_thread()
+            self._short = False
+        except RuntimeError as error:
+            if not self._short:
+                log.error("FUSE has %d threads and gets no more: %s", len(self._threads), error)
+            self._short = True
 
     def _serve(self) -> None:
         """One thread: take a request, answer it, until the file system is unmounted."""
@@ -237,7 +254,7 @@ class FuseSession:
             with lock:
                 self._idle -= 1
                 if self._idle == 0 and len(self._threads) < MAX_THREADS:
-                    self._add_thread()
+                    self._try_thread()
             process(session, address)
             self._agreed.set()
             with lock:

@@ -2,7 +2,8 @@
 
 A connection's thread blocks on its own socket and its own device, so one that waits for a suspended
 device or a slow client holds up nobody else. Everything a client can do is bounded: the handshake
-in time and length, a request in length, connections in number.
+in time and length, a request in length, connections in number. When the machine has no more
+descriptors or threads, connections are refused or wait; the listeners go on.
 
 Who may connect: a Unix socket is mode 0600 from the moment it exists. TCP has no such guard: with
 TLS who has a certificate of the right authority (`nbd_tls`); without, only loopback addresses are
@@ -156,17 +157,23 @@ class NbdServer:
             self._start(_Client(sock, peer, tls))
 
     def _start(self, client: _Client) -> None:
+        refused = ""
         with self._lock:
-            full = self._stopping or len(self._clients) >= _MAX_CONNECTIONS
-            if not full:
+            if self._stopping or len(self._clients) >= _MAX_CONNECTIONS:
+                refused = f"{_MAX_CONNECTIONS} are served"
+            else:
                 self._number += 1
-                self._clients.add(client)
                 client.thread = threading.Thread(
                     target=self._run, args=(client,), name=f"nbd-{self._number}", daemon=True
                 )
-                client.thread.start()
-        if full:
-            log.warning("NBD: a connection refused, %d are served", _MAX_CONNECTIONS)
+                self._clients.add(client)
+                try:
+                    client.thread.start()
+                except RuntimeError as error:  # no more threads
+                    self._clients.discard(client)
+                    refused = str(error)
+        if refused:
+            log.warning("NBD: a connection refused, %s", refused)
             client.sock.close()
 
     # -- one connection ---------------------------------------------------------------------

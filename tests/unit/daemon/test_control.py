@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -62,4 +63,19 @@ def test_it_serves_again_once_there_are_descriptors_again(
             until(lambda: "Too many open files" in caplog.text)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert ask(sock, "ping") == "pong"
+
+
+def test_without_a_thread_for_it_a_client_is_refused_and_the_next_is_served(
+    server: ControlServer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as shortage, client() as sock:
+        shortage.setattr(threading.Thread, "start", refuse)
+        sock.connect(str(path))
+        assert sock.recv(1) == b""
+    with client() as sock:
+        sock.connect(str(path))
         assert ask(sock, "ping") == "pong"

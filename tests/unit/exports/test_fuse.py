@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests import needs
+from ulvm.blockdev.base import WritableBuffer
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.memory import MemoryDevice
+from ulvm.errors import RefusedError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.source import StaticSource
 
@@ -45,3 +49,69 @@ def test_a_synchronous_write_is_durable(
     finally:
         server.stop()
     assert ("durable" in events) == durable, events
+
+
+class Slow(MemoryDevice):
+    """Reads wait until `go`."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.go = threading.Event()
+        self.asked = threading.Event()
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        self.asked.set()
+        self.go.wait()
+        super().readinto(offset, buffer)
+
+
+def reader(path: Path) -> subprocess.Popen[bytes]:
+    argv = ["dd", f"if={path}", "of=/dev/null", "bs=4k", "count=1", "status=none"]
+    return subprocess.Popen(argv)
+
+
+def test_a_request_is_answered_when_there_are_no_more_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow, quick = Slow(1 << 20), MemoryDevice(1 << 20)
+    server = FuseServer(StaticSource({"vg/slow": slow, "vg/quick": quick}), tmp_path)
+    server.start()
+    children = []
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    try:
+        with monkeypatch.context() as shortage:
+            shortage.setattr(threading.Thread, "start", refuse)
+            children.append(reader(tmp_path / "vg/slow"))
+            assert slow.asked.wait(20)
+            # One thread is held there, and one is left: whatever it takes, none waits any more.
+            children.append(reader(tmp_path / "vg/quick"))
+            assert children[1].wait(20) == 0
+            assert "can't start new thread" in caplog.text
+        slow.go.set()
+        assert children[0].wait(20) == 0
+        assert reader(tmp_path / "vg/quick").wait(20) == 0
+    finally:
+        slow.go.set()
+        server.stop()
+        for child in children:
+            child.wait()
+
+
+def test_a_server_that_gets_no_thread_leaves_no_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    server = FuseServer(StaticSource({}), tmp_path)
+    with monkeypatch.context() as shortage:
+        shortage.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RefusedError, match="can't start new thread"):
+            server.start()
+    assert not tmp_path.is_mount()
+    server.start()
+    assert tmp_path.is_mount()
+    server.stop()

@@ -190,6 +190,24 @@ def test_a_client_killed_in_the_middle_leaves_the_export_usable(
     device.close()
 
 
+def test_without_a_thread_for_it_a_client_is_refused_and_the_next_is_served(
+    server: NbdServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path = str(folder / "s")
+    server.listen_unix(path)
+    with monkeypatch.context() as shortage, socket.socket(socket.AF_UNIX) as sock:
+        shortage.setattr(threading.Thread, "start", refuse)
+        sock.settimeout(20)
+        sock.connect(path)
+        assert sock.recv(1) == b""
+    device = NbdDevice(path, "vg/lv")
+    assert device.read(0, 1) == b"\0"
+    device.close()
+
+
 # -- mapped devices -----------------------------------------------------------------------------
 
 
