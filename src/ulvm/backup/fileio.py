@@ -1,13 +1,21 @@
-"""Whole reads, whole writes and barriers of files, with our errors."""
+"""Whole reads, whole writes and barriers of files, with our errors.
+
+What was written a moment ago is read from the page cache, whatever became of it on the disk. So
+who wants to know what the disk holds drops the cache first (`drop_cache`, `read_medium`). That
+goes as far as this kernel's cache of this file: what stands below (the file under a loop device,
+the server of a network file system, a disk's own memory) may answer in the medium's place. On
+tmpfs the cache is the medium.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from ulvm.errors import DeviceError, FormatError
 
-__all__ = ["read_whole", "sync", "sync_directory", "write_whole"]
+__all__ = ["drop_cache", "read_medium", "read_whole", "sync", "sync_directory", "write_whole"]
 
 
 def write_whole(fd: int, data: bytes, offset: int, what: str) -> None:
@@ -40,9 +48,11 @@ def sync(fd: int, what: str) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        raise DeviceError(
-            f"Cannot make {what} durable: {error.strerror}.", errno=error.errno
-        ) from error
+        raise _not_durable(what, error) from error
+
+
+def _not_durable(what: str, error: OSError) -> DeviceError:
+    return DeviceError(f"Cannot make {what} durable: {error.strerror}.", errno=error.errno)
 
 
 def sync_directory(path: Path) -> None:
@@ -52,3 +62,21 @@ def sync_directory(path: Path) -> None:
         sync(fd, str(path))
     finally:
         os.close(fd)
+
+
+def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
+    """Forget the clean pages of a range (`length` 0: to the end), so that the next read of them
+    reaches the disk. Dirty ones stay, so after a `sync` (posix_fadvise(2))."""
+    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def read_medium(fd: int, what: str) -> None:
+    """Have the next reads of a whole file reach the disk; DeviceError if its cached content
+    cannot be written there."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        # A file system that cannot be written (squashfs, iso9660) has nothing to sync.
+        if error.errno != errno.EINVAL:
+            raise _not_durable(what, error) from error
+    drop_cache(fd)

@@ -11,13 +11,12 @@ read, and its bytes were seen to come back from the file system, without a secon
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ulvm.backup.compare import is_zero, same
-from ulvm.backup.fileio import read_whole, sync, write_whole
+from ulvm.backup.fileio import drop_cache, read_whole, sync, write_whole
 from ulvm.backup.frames import (
     DEFAULT_FRAME_SIZE,
     Compressor,
@@ -230,7 +229,7 @@ class _Checker:
         start, frames = batch
         sync(self._fd, self._name)
         # Only clean pages can be dropped, so after the sync; then the reads below reach the disk.
-        os.posix_fadvise(self._fd, start, sum(map(len, frames)), os.POSIX_FADV_DONTNEED)
+        drop_cache(self._fd, start, sum(map(len, frames)))
         for frame in frames:
             if read_whole(self._fd, len(frame), start, self._name) != frame:
                 raise DeviceError(

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from ulvm.backup.fileio import read_whole
+from ulvm.backup.fileio import read_medium, read_whole
 from ulvm.backup.frames import Decompressor, Frame
 from ulvm.backup.manifest import (
     IMAGE_SUFFIX,
@@ -23,15 +23,16 @@ __all__ = ["Backup"]
 class Backup:
     """A backup opened for reading. Frames may be read from any thread.
 
-    `path` is the manifest or the image beside it. NotFoundError if one of the two is missing,
+    `path` is the manifest or the image beside it. With `from_medium` both are read from the disk
+    and not from the page cache (see `fileio`). NotFoundError if one of the two is missing,
     FormatError if the manifest is wrong or the image has another length than it says.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, from_medium: bool = False) -> None:
         manifest_path = _manifest_path(path)
-        self.manifest = _read_manifest(manifest_path)
+        self.manifest = _read_manifest(manifest_path, from_medium=from_medium)
         self.path = manifest_path.with_name(self.manifest.image.file)
-        self._fd = _open(self.path)
+        self._fd = _open(self.path, from_medium=from_medium)
         size = os.fstat(self._fd).st_size
         expected = self.manifest.image.compressed_size
         if size != expected:
@@ -74,7 +75,7 @@ def _manifest_path(path: Path) -> Path:
     return path
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, *, from_medium: bool) -> int:
     try:
         # A pipe that somebody put there must not make us wait for its other end.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -85,11 +86,17 @@ def _open(path: Path) -> int:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise FormatError(f"{path} is not a file.")
+    if from_medium:
+        try:
+            read_medium(fd, str(path))
+        except BaseException:
+            os.close(fd)
+            raise
     return fd
 
 
-def _read_manifest(path: Path) -> Manifest:
-    fd = _open(path)
+def _read_manifest(path: Path, *, from_medium: bool) -> Manifest:
+    fd = _open(path, from_medium=from_medium)
     try:
         size = os.fstat(fd).st_size
         if size > MAX_MANIFEST_SIZE:

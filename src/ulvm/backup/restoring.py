@@ -1,8 +1,15 @@
 """`ulvm restore` and `ulvm verify`: a backup becomes a volume again, and is proved to be whole.
 
+Verify reads manifest and image from the disk, not from the page cache (`fileio` says how far).
+
 Restore into a new volume:
 
     created (tagged `ulvm_restoring`) -> written, durable -> read back, SHA-256 -> tag removed
+
+Reading back goes through the daemon, as any use of the volume does, so it proves the mapping too.
+Before it the volume's extents on its PVs are dropped from this kernel's page cache, so the bytes
+come from the disks. The backup itself may come from the cache: its hashes are compared while it
+is written, and good bytes are good from wherever they come.
 
 A failure or a signal on the way removes the volume again. A kill -9 leaves it with the tag, so
 that it is not taken for whole: the next restore onto it needs no `force`.
@@ -20,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ulvm.backup.fileio import drop_cache
 from ulvm.backup.interrupts import deferred, interruptible
 from ulvm.backup.manifest import MANIFEST_SUFFIX
 from ulvm.backup.pipeline import Stage, no_stage
@@ -29,6 +37,7 @@ from ulvm.backup.verify import verify
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import (
     BusyError,
+    DeviceError,
     ExistsError,
     NotFoundError,
     RefusedError,
@@ -38,7 +47,7 @@ from ulvm.errors import (
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
-from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.model import StripedSegment, VolumeGroup
 from ulvm.units import SECTOR
 
 __all__ = ["RESTORING_TAG", "restore", "verify_backup"]
@@ -66,7 +75,11 @@ def verify_backup(
     session: Session, path: Path, *, stage: Stage = no_stage, threads: int = 0
 ) -> None:
     """Prove that a backup is whole; FormatError with the first place where it is not."""
-    with interruptible(), Backup(find_backup(path)) as backup, stage("Verifying") as progress:
+    with (
+        interruptible(),
+        Backup(find_backup(path), from_medium=True) as backup,
+        stage("Verifying") as progress,
+    ):
         verify(backup, threads=_threads(threads), progress=progress)
     manifest = backup.manifest
     volume = f"{manifest.volume.vg}/{manifest.volume.lv}"
@@ -99,6 +112,7 @@ def restore(
             count = _threads(threads)
             with stage("Restoring") as progress:
                 write_device(backup, open_device, threads=count, progress=progress)
+            _drop_cache(session, target)
             with stage("Reading back") as progress:
                 check_device(backup, open_device, threads=count, progress=progress)
         size = backup.manifest.image.size
@@ -111,6 +125,26 @@ def restore(
                 f"The volume is larger than the backup: its last "
                 f"{(target.size - size) / _MIB:.2f} MiB are as they were."
             )
+
+
+def _drop_cache(session: Session, target: _Target) -> None:
+    """Have what was written and flushed read from the disks: the daemon reads its PVs' files and
+    disks through the same page cache, so it need not be asked."""
+    vg = session.scan().vg(target.vg)
+    segments = lvm_lv.get(vg, target.lv).segments
+    for segment in (s for s in segments if isinstance(s, StripedSegment)):
+        for area in segment.areas:
+            pv, path = vg.pv(area.pv_uuid), session.last_scan.path_of(area.pv_uuid)
+            if pv is None or path is None:
+                continue  # missing: no byte of it is read at all
+            start = (pv.pe_start + area.pe * vg.extent_size) * SECTOR
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    drop_cache(file.fileno(), start, segment.area_len * vg.extent_size * SECTOR)
+            except OSError as error:
+                raise DeviceError(
+                    f"Cannot read {path}: {error.strerror}.", errno=error.errno
+                ) from error
 
 
 @dataclass(frozen=True, slots=True)
