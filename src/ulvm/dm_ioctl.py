@@ -54,6 +54,12 @@ class DeviceInfo:
     target_count: int
     size: int
     """Size of the live table in sectors; 0 without one."""
+    frozen: tuple[str, ...] = ()
+    """While suspended with `lockfs`: where the file systems that were frozen for it are mounted
+    (the kernel does not tell)."""
+    synced: tuple[str, ...] = ()
+    """And those that could not be frozen, only synced: their writers go on until they meet the
+    suspended device."""
 
 
 class DeviceMapper(Protocol):

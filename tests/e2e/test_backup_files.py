@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -34,6 +35,14 @@ def mounted(host: UlvmHost, tmp_path: Path) -> Iterator[tuple[UlvmHost, Path]]:
     host.run(f"mount vg/db {directory}")
     yield host, directory
     host.run(f"umount {directory}")
+
+
+def snapshot_of(target: Path) -> dict[str, object]:
+    """What the manifest in `target` says of the snapshot."""
+    (manifest,) = target.glob("*.json")
+    snapshot = json.loads(manifest.read_text())["snapshot"]
+    assert isinstance(snapshot, dict)
+    return snapshot
 
 
 @contextmanager
@@ -77,11 +86,39 @@ def test_a_database_under_load(mounted: tuple[UlvmHost, Path], tmp_path: Path) -
         said = host.run(f"backup vg/db --to {target}").stdout
         after = progress.read().transfers
     assert after > before
-    assert f"frozen: {directory}" in said
+    assert f"ms; frozen: {directory}.\n" in said
+    assert snapshot_of(target)["frozen"] == [str(directory)]
+    assert snapshot_of(target)["synced"] == []
     state = restored(host, target, tmp_path)
     assert state.right
     assert 2000 + before <= state.transfers <= 2000 + after
     assert ledger.inspect(directory / "bank.db").right
+
+
+@pytest.mark.parametrize("mount", [["fuse2fs"], ["mount", "-o", "ro,loop"]])
+@needs.program("fuse2fs")
+def test_a_file_system_that_cannot_be_frozen_is_not_said_to_be(
+    host: UlvmHost, tmp_path: Path, mount: list[str]
+) -> None:
+    """FUSE refuses FIFREEZE. One that is mounted read-only has nothing to be frozen for."""
+    host.run(f"pvcreate {host.image('pv', '128M')}")
+    host.run("vgcreate vg pv")
+    host.run("lvcreate -n db -L 32M vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/db")], check=True)
+    directory, target = tmp_path / "mnt", tmp_path / "backups"
+    directory.mkdir()
+    target.mkdir()
+    subprocess.run([*mount, host.path("vg/db"), directory], check=True)
+    synced = mount == ["fuse2fs"]
+    try:
+        said = host.run(f"backup vg/db --to {target}").stdout
+    finally:
+        host.run(f"umount {directory}")
+    assert "frozen: /" not in said.replace(f"could not be frozen: {directory}", "")
+    assert (f"synced, but could not be frozen: {directory}." in said) == synced
+    assert ("so none was frozen" in said) == (not synced)
+    assert snapshot_of(target)["frozen"] == []
+    assert snapshot_of(target)["synced"] == ([str(directory)] if synced else [])
 
 
 def tree(directory: Path) -> dict[str, bytes]:

@@ -61,9 +61,13 @@ class LvState:
 @dataclass
 class SwapReport:
     """`suspended_seconds`: how long writers of an origin or a volume waited at most.
+    `frozen`, `synced`: mount points of the file systems that stood still for it, and of those
+    that could not be frozen but were synced before.
     `left`: devices that should have gone but were in use; they now have an error table."""
 
     suspended_seconds: float = 0.0
+    frozen: list[str] = field(default_factory=list)
+    synced: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
 
@@ -301,7 +305,9 @@ class Activator:
             for device in self._to_suspend(by_rank, loaded, gone, present):
                 freeze = device.rank is Rank.ORIGIN and any(d.rank is Rank.SNAPSHOT for d in new)
                 suspended.append(device)
-                self._dm.suspend(device.uuid, lockfs=freeze)
+                info = self._dm.suspend(device.uuid, lockfs=freeze)
+                report.frozen += info.frozen
+                report.synced += info.synced
             commit()
         except BaseException:
             self._take_back(suspended, loaded, made)

@@ -263,6 +263,8 @@ def _manifest(
             watcher.peak,
             snapshot.waited_seconds * 1000,
             request.quiesce is not None,
+            snapshot.frozen,
+            snapshot.synced,
         ),
         verified=request.verify,
     )

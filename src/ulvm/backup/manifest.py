@@ -12,9 +12,14 @@
         "frames": [91023, 90211, {"zero": 200, "length": 151}, ...]
       },
       "snapshot": {"cow_size": 161061273, "cow_peak": 81920, "writers_waited_ms": 12.5,
-                   "quiesced": false},
+                   "quiesced": false, "frozen": ["/mnt"], "synced": []},
       "verified": true
     }
+
+`frozen` and `synced` are where the volume's file systems were mounted: those that stood still for
+the snapshot, and those that could not be frozen and were only synced before it. Both are missing
+in manifests of programs that did not tell them apart.
+
 
 `frames` lists the frames in order: a number is one frame of that many compressed bytes; an
 object is a run of frames of zeros, each `length` bytes. Offsets are the running sum. Sizes are
@@ -100,6 +105,10 @@ class SnapshotInfo:
     cow_peak: int
     writers_waited_ms: float
     quiesced: bool
+    frozen: tuple[str, ...] = ()
+    """Mount points of the file systems that stood still for the snapshot."""
+    synced: tuple[str, ...] = ()
+    """Of those that could not be frozen, only synced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,8 @@ class Manifest:
                 "cow_peak": self.snapshot.cow_peak,
                 "writers_waited_ms": round(self.snapshot.writers_waited_ms, 3),
                 "quiesced": self.snapshot.quiesced,
+                "frozen": list(self.snapshot.frozen),
+                "synced": list(self.snapshot.synced),
             }
         document["verified"] = self.verified
         frames = json.dumps(
@@ -192,6 +203,8 @@ def _snapshot(item: _Object) -> SnapshotInfo:
         cow_peak=item.number("cow_peak", 0, _MAX_SIZE),
         writers_waited_ms=item.real("writers_waited_ms"),
         quiesced=item.flag("quiesced"),
+        frozen=item.texts("frozen") if item.has("frozen") else (),
+        synced=item.texts("synced") if item.has("synced") else (),
     )
 
 
@@ -294,6 +307,12 @@ class _Object:
         if type(value) is not bool:
             raise self._wrong(key)
         return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.items(key)
+        if any(type(text) is not str for text in value):
+            raise self._wrong(key)
+        return tuple(value)
 
     def object(self, key: str) -> _Object:
         return _Object(self._get(key), self._where(key))

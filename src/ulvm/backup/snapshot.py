@@ -33,7 +33,6 @@ from ulvm.lvm.session import Session
 from ulvm.metadata.edit import cow_max_extents
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.names import NAME_LEN
-from ulvm.mounts import mounts_of
 from ulvm.units import SECTOR
 
 __all__ = ["BackupSnapshot", "SnapshotRequest"]
@@ -71,6 +70,10 @@ class BackupSnapshot:
         """When the snapshot was taken."""
         self.waited_seconds = 0.0
         """How long writers waited for it."""
+        self.frozen: tuple[str, ...] = ()
+        """Mount points of the file systems that were frozen for it: they are clean in it."""
+        self.synced: tuple[str, ...] = ()
+        """Of those that could only be synced: in it they are as after a power cut, at worst."""
         self.vg_uuid = self.origin_uuid = ""
         self.enough_bytes = 0
         """Size of the COW at which it cannot overflow."""
@@ -206,14 +209,17 @@ class BackupSnapshot:
         )
         self.time = datetime.now(UTC)
         self.waited_seconds = made.report.suspended_seconds
+        self.frozen, self.synced = tuple(made.report.frozen), tuple(made.report.synced)
 
     def _say_waited(self) -> None:
         """How long writers waited, and how clean the snapshot is."""
-        mounts = mounts_of(self._session.host.run_dir / "dev" / self.vg_name / self.origin_name)
-        if mounts:
-            state = "; frozen: " + ", ".join(m.mount_point for m in mounts)
-        else:
-            state = "; nothing mounted, so nothing was frozen"
+        state = ""
+        if self.frozen:
+            state += "; frozen: " + ", ".join(self.frozen)
+        if self.synced:
+            state += "; synced, but could not be frozen: " + ", ".join(self.synced)
+        if not state:
+            state = "; no file system is mounted here for writing, so none was frozen"
         self._session.say(f"Writers waited {self.waited_seconds * 1000:.1f} ms{state}.")
 
     def _remove(self) -> None:

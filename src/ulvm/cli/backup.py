@@ -101,8 +101,8 @@ def backup(
 ) -> None:
     """Back up a volume, consistent to one instant, while it is written.
 
-    A snapshot is taken (mounted file systems are frozen for it), copied into DIR as a compressed
-    image with a manifest, verified and removed.
+    A snapshot is taken (mounted file systems are frozen for it, or synced where they cannot be),
+    copied into DIR as a compressed image with a manifest, verified and removed.
 
     \b
     ulvm backup vg/db --to /backups

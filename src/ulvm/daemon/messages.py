@@ -33,10 +33,8 @@ __all__ = [
 MAX_MESSAGE = 16 << 20
 """Length of the longest line in bytes: a table of some 200,000 targets."""
 
-_INFO_FIELDS = {
-    field.name: {"str": str, "int": int, "bool": bool}[str(field.type)]
-    for field in fields(DeviceInfo)
-}
+_TYPES = {"str": str, "int": int, "bool": bool, "tuple[str, ...]": list}
+_INFO_FIELDS = {field.name: _TYPES[str(field.type)] for field in fields(DeviceInfo)}
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
@@ -108,4 +106,7 @@ def info_of(value: object) -> DeviceInfo:
     for name, kind in _INFO_FIELDS.items():
         if type(value[name]) is not kind:
             raise ProtocolError(f"{name} in device information is not of type {kind.__name__}")
-    return DeviceInfo(**value)
+        if kind is list and any(type(word) is not str for word in value[name]):
+            raise ProtocolError(f"{name} in device information is not a list of strings")
+    places = {"frozen": tuple(value["frozen"]), "synced": tuple(value["synced"])}
+    return DeviceInfo(**{**value, **places})

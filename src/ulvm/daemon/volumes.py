@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ulvm.activation.names import dm_name, is_top_level, split_dm_name
 from ulvm.blockdev.base import BlockDevice
-from ulvm.dm.device import MappedDevice
+from ulvm.dm.device import Frozen, MappedDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.errors import FormatError, NotFoundError
 from ulvm.exports.source import ExportInfo
@@ -110,12 +110,12 @@ class MountFreezer:
                 found.setdefault(mount.device, mount)
         return list(found.values())
 
-    def freeze(self, name: str) -> object:
+    def freeze(self, name: str) -> FrozenMounts | None:
         mounts = self.mounts(name)
         if not mounts:
             return None
         return FrozenMounts(mounts).__enter__()
 
-    def thaw(self, token: object) -> None:
+    def thaw(self, token: Frozen) -> None:
         assert isinstance(token, FrozenMounts)
         token.__exit__(None, None, None)

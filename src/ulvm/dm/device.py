@@ -16,6 +16,7 @@ import errno
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
 from ulvm.dm.table import Table
@@ -24,9 +25,20 @@ from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo
 from ulvm.errors import DeviceError, NotSupportedError
 from ulvm.units import SECTOR
 
-__all__ = ["DeviceHandle", "MappedDevice"]
+__all__ = ["DeviceHandle", "Frozen", "MappedDevice"]
 
 _NO_TABLE = Table((), read_only=False)
+
+
+class Frozen(Protocol):
+    """What a freezer gives for the file systems that it froze: where they are mounted, and where
+    those are that it could only sync."""
+
+    @property
+    def frozen_places(self) -> tuple[str, ...]: ...
+
+    @property
+    def synced_places(self) -> tuple[str, ...]: ...
 
 
 class MappedDevice(BlockDevice):
@@ -53,8 +65,8 @@ class MappedDevice(BlockDevice):
         """Whether it has had any table: without, it cannot be opened (dm_setup_md_queue)."""
         self.suspended = False
         self.removed = False
-        self.frozen: object = None
-        """What the freezer gave for the file systems it froze."""
+        self.frozen: Frozen | None = None
+        """What the freezer gave when it froze for a suspend."""
         self.event_nr = 0
         self.open_count = 0
         self.uses: Counter[tuple[MappedDevice, str]] = Counter()
@@ -106,6 +118,8 @@ class MappedDevice(BlockDevice):
             read_only=self.forced_read_only or bool(shown and shown.read_only),
             target_count=len(shown.targets) if shown else 0,
             size=self._table.size // SECTOR,
+            frozen=self.frozen.frozen_places if self.frozen else (),
+            synced=self.frozen.synced_places if self.frozen else (),
         )
 
     # -- opens and events -------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.builder import TableBuilder
-from ulvm.dm.device import MappedDevice
+from ulvm.dm.device import Frozen, MappedDevice
 from ulvm.dm.naming import check_minor, check_name, check_uuid
 from ulvm.dm.numbers import DeviceNumbers
 from ulvm.dm.state import describe, restore
@@ -41,9 +41,9 @@ _DRAIN_SECONDS = 10.0
 class Freezer(Protocol):
     """Freezes the file systems mounted on a device around a suspend with lockfs."""
 
-    def freeze(self, name: str) -> object: ...
+    def freeze(self, name: str) -> Frozen | None: ...
 
-    def thaw(self, token: object) -> None: ...
+    def thaw(self, token: Frozen) -> None: ...
 
 
 def _open_file(path: str, writable: bool) -> BlockDevice:

@@ -118,6 +118,16 @@ class FrozenMounts:
         self.synced: tuple[Mount, ...] = ()
         self.milliseconds = 0.0
 
+    @property
+    def frozen_places(self) -> tuple[str, ...]:
+        """Mount points of the frozen, printable."""
+        return _printable(self.frozen)
+
+    @property
+    def synced_places(self) -> tuple[str, ...]:
+        """And of the synced."""
+        return _printable(self.synced)
+
     def __enter__(self) -> FrozenMounts:
         writable = [mount for mount in self._mounts if not mount.read_only]
         for mount in writable:
@@ -171,6 +181,10 @@ class FrozenMounts:
             log.error("%s", failure)
         if failures and error is None:
             raise failures[0]
+
+
+def _printable(mounts: Iterable[Mount]) -> tuple[str, ...]:
+    return tuple(m.mount_point.encode(errors="backslashreplace").decode() for m in mounts)
 
 
 def _start_guard(mounts: list[Mount]) -> subprocess.Popen[bytes] | None:

@@ -36,7 +36,7 @@ def manifest() -> Manifest:
             "f" * 64,
             FrameIndex(4 * FRAME + 512, FRAME, runs),
         ),
-        snapshot=SnapshotInfo(1 << 24, 8192, 12.5, True),
+        snapshot=SnapshotInfo(1 << 24, 8192, 12.5, True, ("/mnt", "/a \\udcff"), ("/fuse",)),
         verified=True,
     )
 
@@ -49,6 +49,13 @@ def test_text_and_back_is_the_same() -> None:
     assert again.snapshot == manifest().snapshot
     assert list(again.image.index) == list(manifest().image.index)
     assert again.time == manifest().time
+
+
+def test_a_manifest_that_does_not_tell_what_was_frozen() -> None:
+    document = json.loads(manifest().to_json())
+    del document["snapshot"]["frozen"], document["snapshot"]["synced"]
+    snapshot = parse_manifest(json.dumps(document)).snapshot
+    assert snapshot == SnapshotInfo(1 << 24, 8192, 12.5, True, (), ())
 
 
 def test_frames_take_one_line() -> None:
@@ -119,6 +126,8 @@ def changed(path: str, value: Any) -> str:
         ("snapshot.writers_waited_ms", -1, "writers_waited_ms"),
         ("snapshot.writers_waited_ms", float("nan"), "writers_waited_ms"),
         ("snapshot.quiesced", "no", "quiesced"),
+        ("snapshot.frozen", "/mnt", "frozen"),
+        ("snapshot.synced", ["/mnt", 1], "synced"),
         ("snapshot", [], "snapshot"),
         ("verified", 1, "verified"),
     ],
@@ -179,6 +188,7 @@ MEMBERS = [
     "image.frames",
     "snapshot",
     "snapshot.cow_size",
+    "snapshot.frozen",
     "verified",
 ]
 
