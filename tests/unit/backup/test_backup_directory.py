@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,3 +105,95 @@ def test_litter_of_the_dead_is_removed_of_the_living_not(tmp_path: Path) -> None
     process.stdout.close()
     assert remove_litter(tmp_path) == [f".{NAME}.raw.zst.partial"]
     assert names(tmp_path) == [".other.partial"]
+
+
+Flock = Callable[[int, int], None]
+
+
+def before_the_first_lock(monkeypatch: pytest.MonkeyPatch, work: Callable[[Flock], None]) -> None:
+    """Do `work`, with the real flock, when a file has been created but is not locked yet."""
+    real, first = fcntl.flock, threading.Lock()
+
+    def flock(fd: int, operation: int) -> None:
+        if first.acquire(blocking=False):
+            work(real)
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_a_file_that_is_taken_for_litter_at_birth_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+    before_the_first_lock(monkeypatch, lambda _: removed.extend(remove_litter(tmp_path)))
+    with BackupFiles(tmp_path, NAME) as files:
+        assert removed == [f".{NAME}.raw.zst.partial"]
+        os.write(files.fd, b"image")
+        files.commit(manifest())
+    assert names(tmp_path) == [f"{NAME}.json", f"{NAME}.raw.zst"]
+    assert (tmp_path / f"{NAME}.raw.zst").read_bytes() == b"image"
+
+
+def test_a_file_that_is_looked_at_for_litter_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another backup holds the new file's lock for a moment and then removes it."""
+    partial = tmp_path / f".{NAME}.raw.zst.partial"
+    helpers: list[threading.Thread] = []
+
+    def look(flock: Flock) -> None:
+        fd = os.open(partial, os.O_RDONLY)
+        flock(fd, fcntl.LOCK_EX)
+
+        def go_on() -> None:
+            partial.unlink()
+            os.close(fd)
+
+        helpers.append(threading.Thread(target=go_on))
+        helpers[0].start()
+
+    before_the_first_lock(monkeypatch, look)
+    with BackupFiles(tmp_path, NAME) as files:
+        assert os.fstat(files.fd).st_ino == partial.stat().st_ino
+        files.commit(manifest())
+    helpers[0].join()
+    assert names(tmp_path) == [f"{NAME}.json", f"{NAME}.raw.zst"]
+
+
+def test_litter_that_another_backup_replaced_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look at it and our lock the file is removed and its name taken again."""
+    partial = tmp_path / f".{NAME}.raw.zst.partial"
+    partial.write_text("dead")
+    new: list[BackupFiles] = []
+
+    def replace(_: Flock) -> None:
+        partial.unlink()
+        new.append(BackupFiles(tmp_path, NAME))
+
+    before_the_first_lock(monkeypatch, replace)
+    assert remove_litter(tmp_path) == []
+    with new[0] as files:
+        files.commit(manifest())
+    assert names(tmp_path) == [f"{NAME}.json", f"{NAME}.raw.zst"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP])
+def test_a_directory_whose_files_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Nobody can tell there whether a backup lives: nothing is removed, and none is begun."""
+    partial = tmp_path / f".{NAME}.raw.zst.partial"
+    partial.write_text("somebody's")
+
+    def flock(_fd: int, _operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert remove_litter(tmp_path) == []
+    partial.unlink()
+    with pytest.raises(DeviceError, match="Cannot lock"):
+        BackupFiles(tmp_path, NAME)
+    assert names(tmp_path) == []

@@ -7,7 +7,10 @@ image without manifest, never a manifest without its whole image.
 
 A partial file is held with flock by the backup that writes it. The lock dies with the process,
 so a partial file that nobody holds is litter of one that was killed, and the next backup into
-the directory removes it.
+the directory removes it. Between its creation and its lock a living backup's file looks like
+litter too. So who has the lock, to write or to remove, looks whether the name is still that of
+the file it locked; if not, the writer creates it anew and the remover leaves it alone. A name
+that has been seen so stays, since only the holder of the lock removes it.
 """
 
 from __future__ import annotations
@@ -41,15 +44,17 @@ def remove_litter(directory: Path) -> list[str]:
         if not path.name.endswith((IMAGE_SUFFIX + _PARTIAL, MANIFEST_SUFFIX + _PARTIAL)):
             continue
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # For writing: NFS makes an exclusive flock a lock of fcntl, which asks for that.
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             continue  # gone meanwhile, or not ours to touch
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-            removed.append(path.name)
-        except (BlockingIOError, FileNotFoundError, PermissionError):
-            continue
+            if _is_named(fd, path):
+                path.unlink()
+                removed.append(path.name)
+        except OSError:
+            continue  # its backup lives; or that cannot be told (no locks there), or not removed
         finally:
             os.close(fd)
     return removed
@@ -119,8 +124,32 @@ def _create(path: Path) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise DeviceError(f"Cannot create {path}: {error.strerror}.", errno=error.errno) from error
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return fd
+    try:
+        # Nobody but a remover of litter has the lock of a file so new, and only for a moment.
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if _is_named(fd, path):
+            return fd
+    except BaseException as error:
+        with suppress(OSError):
+            if _is_named(fd, path):
+                path.unlink()
+        os.close(fd)
+        if isinstance(error, OSError):
+            raise DeviceError(
+                f"Cannot lock {path}: {error.strerror}.", errno=error.errno
+            ) from error
+        raise
+    os.close(fd)
+    return _create(path)
+
+
+def _is_named(fd: int, path: Path) -> bool:
+    """Whether an open file is still the one of this name."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), found)
 
 
 @contextmanager
