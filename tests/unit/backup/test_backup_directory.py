@@ -62,8 +62,35 @@ def test_a_commit_that_fails_takes_all_back(tmp_path: Path) -> None:
         (tmp_path / f"{NAME}.json").mkdir()
         with pytest.raises(DeviceError, match="Cannot complete"):
             files.commit(manifest())
-        (tmp_path / f"{NAME}.json").rmdir()
-    assert names(tmp_path) == []
+    assert names(tmp_path) == [f"{NAME}.json"]
+
+
+def test_a_manifest_is_taken_back_durably_before_its_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted behind the renaming of the manifest: what is there at every step back."""
+    steps: list[tuple[str, list[str]]] = []
+    unlink, fsync = os.unlink, os.fsync
+
+    def reach(point: str) -> None:
+        if point == "after the manifest was renamed":
+            monkeypatch.setattr(os, "unlink", noted_unlink)
+            monkeypatch.setattr(os, "fsync", noted_fsync)
+            raise KeyboardInterrupt
+
+    def noted_unlink(path: Path) -> None:
+        unlink(path)
+        steps.append(("unlink", names(tmp_path)))
+
+    def noted_fsync(fd: int) -> None:
+        fsync(fd)
+        steps.append(("sync", names(tmp_path)))
+
+    monkeypatch.setattr("ulvm.backup.sinks.directory.reach", reach)
+    with pytest.raises(KeyboardInterrupt), BackupFiles(tmp_path, NAME) as files:
+        files.commit(manifest())
+    image = [f"{NAME}.raw.zst"]
+    assert steps == [("unlink", image), ("sync", image), ("unlink", [])]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".raw.zst"])

@@ -2,8 +2,10 @@
 
 A backup is two files, `NAME.raw.zst` and `NAME.json`, NAME being `vg-lv-time`. Both are written
 under hidden names (`.NAME….partial`), made durable, and renamed: the image first, the manifest
-last, and then the directory is made durable. A crash at any point leaves hidden files, or an
-image without manifest, never a manifest without its whole image.
+last, and after each renaming the directory is made durable. What fails or is interrupted behind
+that is taken back the other way round: the manifest goes, the directory is made durable, then the
+image goes. A crash at any point leaves hidden files, or an image without manifest, never a
+manifest without its whole image.
 
 A partial file is held with flock by the backup that writes it. The lock dies with the process,
 so a partial file that nobody holds is litter of one that was killed, and the next backup into
@@ -23,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ulvm.backup.fileio import sync, sync_directory, write_whole
+from ulvm.backup.interrupts import deferred
 from ulvm.backup.manifest import IMAGE_SUFFIX, MANIFEST_SUFFIX, Manifest
 from ulvm.errors import DeviceError, ExistsError, NotFoundError
 from ulvm.faultpoints import reach
@@ -50,7 +53,7 @@ def remove_litter(directory: Path) -> list[str]:
             continue  # gone meanwhile, or not ours to touch
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_named(fd, path):
+            if _is_named(os.fstat(fd), path):
                 path.unlink()
                 removed.append(path.name)
         except OSError:
@@ -73,6 +76,8 @@ class BackupFiles:
         self._partial_image = _partial(self.image_path)
         self._partial_manifest = _partial(self.manifest_path)
         self._committed = False
+        self._manifest: os.stat_result | None = None
+        """The manifest's file, once there is one: what else has its name is not ours to remove."""
         if not directory.is_dir():
             raise NotFoundError(f"{directory} is not a directory.")
         for path in (self.image_path, self.manifest_path):
@@ -84,20 +89,33 @@ class BackupFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._committed:
-            for path in (
-                self._partial_image,
-                self._partial_manifest,
-                self.image_path,
-                self.manifest_path,
-            ):
-                with suppress(FileNotFoundError):
+        try:
+            with deferred():
+                if not self._committed:
+                    self._take_back()
+        finally:
+            os.close(self.fd)
+
+    def _take_back(self) -> None:
+        """Remove what there is. DeviceError if a manifest cannot be removed durably: its image
+        stays then."""
+        try:
+            self._partial_manifest.unlink(missing_ok=True)
+            if self._manifest is not None and _is_named(self._manifest, self.manifest_path):
+                self.manifest_path.unlink()
+                sync_directory(self._directory)
+            for path in (self.image_path, self._partial_image):
+                if _is_named(os.fstat(self.fd), path):
                     path.unlink()
-        os.close(self.fd)
+        except OSError as error:
+            raise DeviceError(
+                f"Cannot take {self.image_path} back: {error.strerror}.", errno=error.errno
+            ) from error
 
     def commit(self, manifest: Manifest) -> None:
         """Give both files their names. The image is durable already; DeviceError otherwise."""
         with _created(self._partial_manifest) as fd:
+            self._manifest = os.fstat(fd)
             write_whole(fd, manifest.to_json().encode(), 0, self.manifest_path.name)
             sync(fd, self.manifest_path.name)
             try:
@@ -127,11 +145,11 @@ def _create(path: Path) -> int:
     try:
         # Nobody but a remover of litter has the lock of a file so new, and only for a moment.
         fcntl.flock(fd, fcntl.LOCK_EX)
-        if _is_named(fd, path):
+        if _is_named(os.fstat(fd), path):
             return fd
     except BaseException as error:
         with suppress(OSError):
-            if _is_named(fd, path):
+            if _is_named(os.fstat(fd), path):
                 path.unlink()
         os.close(fd)
         if isinstance(error, OSError):
@@ -143,13 +161,13 @@ def _create(path: Path) -> int:
     return _create(path)
 
 
-def _is_named(fd: int, path: Path) -> bool:
-    """Whether an open file is still the one of this name."""
+def _is_named(file: os.stat_result, path: Path) -> bool:
+    """Whether a file is the one of this name."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return False
-    return os.path.samestat(os.fstat(fd), found)
+    return os.path.samestat(file, found)
 
 
 @contextmanager
