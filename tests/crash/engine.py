@@ -202,12 +202,17 @@ class Cursor:
 # -- the machine ----------------------------------------------------------------------------------
 
 
-def start_mapper(folder: Path, devices: dict[str, BlockDevice], durability: str) -> LocalMapper:
+def start_mapper(
+    folder: Path,
+    devices: dict[str, BlockDevice],
+    durability: str,
+    log: Callable[[str], None] = lambda text: None,
+) -> LocalMapper:
     """A mapper whose files are these devices; the paths only give them an identity."""
     for name in devices:
         (folder / name).touch()
     return LocalMapper(
-        open_file=lambda path, writable: devices[Path(path).name], durability=durability
+        open_file=lambda path, writable: devices[Path(path).name], durability=durability, log=log
     )
 
 
@@ -241,7 +246,9 @@ class Machine:
         for n in range(COWS):
             # As lvcreate leaves it: the first 4 KiB wiped, the rest an old snapshot's.
             self.disks[f"cow{n}"] = Disk(MemoryDevice(bytes(4096) + self._old_records()[4096:]))
-        self.mapper = start_mapper(self.folder, dict(self.disks), self.durability)
+        self.said: list[str] = []
+        """The mapper's log."""
+        self.mapper = start_mapper(self.folder, dict(self.disks), self.durability, self.said.append)
         self.records: dict[str, PowerCut] = {n: d.record() for n, d in self.disks.items()}
         activate(self.mapper, "org", self._origin_line())
 

@@ -51,8 +51,7 @@ class Played:
         self.origin: Tokens = self.machine.start.copy()
         self.snaps: dict[str, Tokens] = {}
         self.errors: list[tuple[str, int]] = []
-        self.log: list[str] = []
-        self.machine.mapper._log = self.log.append
+        self.log = self.machine.said
         self.made: list[Snap] = []
         self.known = True
         """Whether what the origin holds is known: a write to it that failed may be half done."""
