@@ -76,7 +76,7 @@ class MapperExports:
 
     @staticmethod
     def _info(name: str, device: MappedDevice) -> ExportInfo:
-        kinds = {target.type_name for target in device.live.targets} if device.live else set()
+        kinds = {target.type_name for target in device.targets}
         return ExportInfo(
             name,
             device.size,

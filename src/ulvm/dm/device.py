@@ -103,6 +103,11 @@ class MappedDevice(BlockDevice):
     def number(self) -> str:
         return f"{DM_MAJOR}:{self.minor}"
 
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Of the live table, as it is at this moment; none without one."""
+        return self._table.targets
+
     def info(self) -> DeviceInfo:
         shown = self.live
         return DeviceInfo(

@@ -287,7 +287,7 @@ class LocalMapper:
 
     @staticmethod
     def _suspend(device: MappedDevice) -> None:
-        targets = device.live.targets if device.live else ()
+        targets = device.targets
         for target in targets:
             target.presuspend()
         device.pause()
@@ -323,7 +323,7 @@ class LocalMapper:
                 self._tables.destroy(device, old)
 
     def _start(self, device: MappedDevice) -> None:
-        targets = device.live.targets if device.live else ()
+        targets = device.targets
         for target in targets:
             target.preresume()
         for target in targets:
@@ -402,7 +402,7 @@ class LocalMapper:
         for device in devices:
             device.abandon()  # A merge over a suspended one, or a client, would wait for ever.
         for device in devices:
-            for target in device.live.targets if device.live is not None else ():
+            for target in device.targets:
                 target.presuspend()
         for device in devices:
             if not device.pause(_DRAIN_SECONDS):
