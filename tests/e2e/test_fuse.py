@@ -6,13 +6,17 @@ import errno
 import mmap
 import os
 import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from ulvm.exports.fuse_session import MAX_THREADS
 
 MIB = 1 << 20
 
@@ -25,6 +29,13 @@ def vg(host: UlvmHost) -> UlvmHost:
     host.run(f"vgcreate vg {host.image('pv.img', '400M')}")
     host.run("lvcreate -L 64M -n lv vg")
     return host
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def allocated(path: Path) -> int:
@@ -230,3 +241,36 @@ def test_dd(vg: UlvmHost) -> None:
         ["dd", f"if={vg.path('vg/lv')}", "bs=1M", "count=3"], check=True, capture_output=True
     )
     assert out.stdout == data
+
+
+READERS = """
+import os, sys, threading
+fd = os.open(sys.argv[1], os.O_RDONLY)
+threads = [threading.Thread(target=os.pread, args=(fd, 4096, 0)) for _ in range(int(sys.argv[2]))]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_requests_to_a_suspended_volume_do_not_use_up_all_threads(vg: UlvmHost) -> None:
+    vg.run("lvcreate -L 4M -n other vg")
+    tasks = Path(f"/proc/{vg.daemon_pid()}/task")
+    before = len(list(tasks.iterdir()))
+    vg.run("dmsetup suspend vg-lv")
+    count = MAX_THREADS + 100
+    readers = subprocess.Popen([sys.executable, "-c", READERS, vg.path("vg/lv"), str(count)])
+    try:
+        # Each has one, but for the few that there were.
+        wait_until(lambda: len(list(tasks.iterdir())) >= before + count - 10)
+        subprocess.run(
+            ["dd", f"if={vg.path('vg/other')}", "of=/dev/null", "bs=4k", "count=1", "status=none"],
+            check=True,
+            timeout=30,
+        )
+        assert readers.poll() is None
+    finally:
+        vg.run("dmsetup resume vg-lv")
+        assert readers.wait(30) == 0
+    wait_until(lambda: len(list(tasks.iterdir())) <= before + MAX_THREADS)

@@ -10,14 +10,18 @@ answers; the threads are ours:
   `fuse_session_process_buf` (calls our operation and writes the reply). A thread of libfuse's own
   would need a new interpreter thread state for each request.
 * There is always one thread that waits in the kernel: the thread that takes a request while none
-  other waits starts one more, up to MAX_THREADS. The kernel holds back asynchronous requests
-  beyond MAX_BACKGROUND, so requests of a loop device that wait for a suspended volume never
-  use up all threads.
+  other waits starts one more, up to MAX_THREADS. That many serve best; but requests may wait long,
+  those to a suspended volume until it is resumed, and hold their threads. When all are held and
+  none has answered for a second, there may be up to MOST_THREADS until that is over; so a
+  volume holds up the others for such a moment, as long as fewer requests than MOST_THREADS wait.
+* Asynchronous requests (AIO, a loop device with direct I/O) beyond MAX_BACKGROUND are held back by
+  the kernel, for the whole tree: they never use up all threads, but so many of them that wait for
+  one volume hold up the asynchronous ones (no others) to all volumes.
 * Signals are blocked in these threads; they belong to the main thread.
 * The end comes from the kernel: unmounting (or aborting the connection) makes the read return
   ENODEV.
 
-Locking: `_lock` guards the thread list and the idle count; `stop` and `start` are for one caller.
+Locking: `_lock` guards the thread list and the counts; `stop` and `start` are for one caller.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from ulvm.errors import BusyError, NotSupportedError, RefusedError
 from ulvm.mounts.table import mount_at
 from ulvm.mounts.unmount import unmount
 
-__all__ = ["MAX_BACKGROUND", "MAX_IO", "MAX_THREADS", "FuseSession", "load_mfusepy"]
+__all__ = ["MAX_BACKGROUND", "MAX_IO", "MAX_THREADS", "MOST_THREADS", "FuseSession", "load_mfusepy"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,10 @@ MAX_IO = 1 << 20
 """Largest read or write request in bytes; the kernel allows 256 pages."""
 MAX_BACKGROUND = 32
 MAX_THREADS = 48
+MOST_THREADS = 512
+_STALL_SECONDS = 1.0
+_SPARE_THREADS = 4
+"""So many wait before one of those beyond MAX_THREADS ends."""
 
 # fuse_common.h: capabilities that libfuse would ask for by itself.
 _ATOMIC_O_TRUNC = 1 << 3
@@ -146,6 +154,10 @@ class FuseSession:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._idle = 0
+        self._allowed = MAX_THREADS
+        self._answered = 0
+        self._ending = threading.Event()
+        self._watcher = threading.Thread()
         self._short = False
         """The last try to start a thread has failed."""
         self._agreed = threading.Event()
@@ -206,7 +218,10 @@ class FuseSession:
         self._handle = handle
         self._session = self._library.fuse_get_session(handle)
         self._agreed.clear()
+        self._ending.clear()
+        self._watcher = threading.Thread(target=self._watch, name="ulvm-fuse-watch", daemon=True)
         try:
+            self._watcher.start()
             with self._lock:
                 self._add_thread()
         except RuntimeError as error:
@@ -253,13 +268,35 @@ class FuseSession:
                 break
             with lock:
                 self._idle -= 1
-                if self._idle == 0 and len(self._threads) < MAX_THREADS:
+                if self._idle == 0 and len(self._threads) < self._allowed:
                     self._try_thread()
             process(session, address)
             self._agreed.set()
             with lock:
+                self._answered += 1
+                if len(self._threads) > MAX_THREADS and self._idle >= _SPARE_THREADS:
+                    self._threads.remove(threading.current_thread())
+                    break
                 self._idle += 1
         ctypes.CDLL(None).free(c_void_p(buffer.mem))
+
+    def _watch(self) -> None:
+        """Against requests that hold all threads for long: let there be more of them."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        answered = -1
+        while not self._ending.wait(_STALL_SECONDS):
+            with self._lock:
+                held = self._idle == 0 and self._answered == answered
+                answered = self._answered
+                if len(self._threads) <= MAX_THREADS:
+                    self._allowed = MAX_THREADS
+                if held and len(self._threads) < MOST_THREADS:
+                    if len(self._threads) == MAX_THREADS:
+                        log.warning(
+                            "FUSE: %d requests wait; there may be more threads", MAX_THREADS
+                        )
+                        self._allowed = MOST_THREADS
+                    self._try_thread()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Unmount and end the threads. Idempotent.
@@ -271,10 +308,15 @@ class FuseSession:
         if self._handle is None or self._session is None:
             return
         self._unmount()
+        self._ending.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
         deadline = time.monotonic() + timeout
-        for thread in self._threads:
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        if any(thread.is_alive() for thread in self._threads):
+        if any(thread.is_alive() for thread in threads):
             log.error("FUSE requests on %s did not end in %g seconds", self.mountpoint, timeout)
         else:
             self._library.fuse_unmount(self._handle)
