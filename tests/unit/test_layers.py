@@ -36,7 +36,8 @@ LAYERS: dict[str, frozenset[str]] = {
         {"errors", "faultpoints", "dm_ioctl", "daemon.messages", "daemon.state"}
     ),
     "daemon.control": frozenset({"errors", "faultpoints", "daemon.messages"}),
-    "daemon.monitor": frozenset({"errors", "dm", "activation"}),
+    "daemon.commands": frozenset(),
+    "daemon.monitor": frozenset({"errors", "dm", "activation", "daemon.commands"}),
     "daemon.volumes": frozenset({"errors", "blockdev", "dm", "activation", "exports", "mounts"}),
     "daemon.service": frozenset(
         {

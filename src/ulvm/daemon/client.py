@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +184,16 @@ def connect(
     """The daemon of this run directory.
 
     `start`: start one if none runs; it needs `system_dir`. Without it None if none runs, except
-    that one which was killed with volumes active is started anew, and brings them back.
+    that one which was killed with volumes active is started anew, and brings them back. (One that
+    is about to stop looks like that until it has dropped its state.)
     """
+
+    def wanted() -> bool:
+        return start or read_state(run_dir) is not None
+
     sock = _try(run_dir)
-    if sock is None and system_dir is not None and (start or read_state(run_dir) is not None):
-        sock = _start(run_dir, system_dir, overrides)
+    if sock is None and system_dir is not None and wanted():
+        sock = _start(run_dir, system_dir, overrides, wanted)
     return None if sock is None else DaemonClient(sock, lease=lease)
 
 
@@ -208,11 +213,13 @@ def _try(run_dir: Path) -> socket.socket | None:
     return sock
 
 
-def _start(run_dir: Path, system_dir: Path, overrides: str) -> socket.socket:
+def _start(
+    run_dir: Path, system_dir: Path, overrides: str, wanted: Callable[[], bool]
+) -> socket.socket | None:
     """Start the daemon, detached, and wait until it serves. If another command started one at
-    the same moment, that one is taken."""
+    the same moment, that one is taken. None if it is not wanted any more."""
     deadline = time.monotonic() + _START_SECONDS
-    while True:
+    while wanted():
         said = _launch(run_dir, system_dir, overrides)
         sock = _try(run_dir)
         if sock is not None:
@@ -221,6 +228,7 @@ def _start(run_dir: Path, system_dir: Path, overrides: str) -> socket.socket:
             reason = said.strip() or f"see {run_dir / 'ulvmd.log'}"
             raise DeviceError(f"The daemon did not start: {reason}")
         time.sleep(0.05)
+    return None
 
 
 def _launch(run_dir: Path, system_dir: Path, overrides: str) -> str:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("3i")
 _BACKLOG = 64
+_PATIENCE = 10.0
 _PAUSE = 0.1
 """Seconds before the next try when a connection could not be accepted."""
 
@@ -74,7 +75,10 @@ class ControlServer:
         self._abandoned = abandoned
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
+        self._ended = threading.Condition(self._lock)
         self._listener: socket.socket | None = None
+        """None: it has been stopped, and no request begins any more."""
+        self._acceptor = threading.Thread()
 
     def start(self) -> None:
         """Listen. The caller holds the run directory's lock, so a socket there is a dead one's."""
@@ -90,19 +94,26 @@ class ControlServer:
                 f"Cannot listen on {self._path}: {error.strerror or error}."
             ) from error
         self._listener = listener
-        threading.Thread(target=self._accept, args=(listener,), name="control", daemon=True).start()
+        self._acceptor = threading.Thread(
+            target=self._accept, args=(listener,), name="control", daemon=True
+        )
+        self._acceptor.start()
 
-    def stop(self) -> None:
-        """Take no more connections and hang up on those there are."""
-        listener, self._listener = self._listener, None
+    def stop(self, patience: float = _PATIENCE) -> None:
+        """Take no more connections nor requests, hang up, and wait until the requests under way
+        are through; one that takes longer than `patience` seconds is left, and logged."""
+        with self._lock:
+            listener, self._listener = self._listener, None
+            for connection in self._connections:
+                _hang_up(connection.sock)
         if listener is not None:
             self._path.unlink(missing_ok=True)
             _hang_up(listener)
+            self._acceptor.join()
             listener.close()
-        with self._lock:
-            open_ones = list(self._connections)
-        for connection in open_ones:
-            _hang_up(connection.sock)
+        with self._ended:
+            if not self._ended.wait_for(lambda: not self._connections, patience):
+                log.error("control socket: %d requests do not end", len(self._connections))
 
     def _accept(self, listener: socket.socket) -> None:
         while self._listener is listener:
@@ -125,6 +136,9 @@ class ControlServer:
     def _run(self, sock: socket.socket) -> None:
         connection = Connection(sock)
         with self._lock:
+            if self._listener is None:
+                sock.close()
+                return
             self._connections.add(connection)
         try:
             _check_peer(sock)
@@ -134,15 +148,18 @@ class ControlServer:
         except OSError as error:
             log.debug("control client: %s", error)
         finally:
-            with self._lock:
-                self._connections.discard(connection)
             sock.close()
-            if connection.leased and self._listener is not None:
-                self._abandoned(connection.leased)
+            try:
+                if connection.leased and self._listener is not None:
+                    self._abandoned(connection.leased)
+            finally:
+                with self._ended:
+                    self._connections.discard(connection)
+                    self._ended.notify_all()
 
     def _serve(self, connection: Connection) -> None:
         pending = bytearray()
-        while True:
+        while self._listener is not None:
             end = pending.find(b"\n")
             if end >= 0:
                 line = bytes(pending[:end])

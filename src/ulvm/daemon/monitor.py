@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 from ulvm.activation.names import is_top_level, split_dm_name
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
+from ulvm.daemon.commands import end_commands, start_command
 from ulvm.dm.mapper import LocalMapper
 from ulvm.errors import NotFoundError
 
@@ -53,10 +54,10 @@ class Monitor:
         self._thread.start()
 
     def stop(self) -> None:
+        """The commands under way are ended as well: what they extend is taken down next."""
         self._stop.set()
         self._thread.join()
-        for process in self._growing.values():
-            process.wait()
+        end_commands(self._growing.values())
 
     def _run(self) -> None:
         while not self._stop.wait(_SECONDS):
@@ -132,10 +133,4 @@ class Monitor:
         vg, lv, _ = split_dm_name(name)
         argv = self._command("lvextend", "--use-policies", f"{vg}/{lv}")
         log.info("extending snapshot %s/%s", vg, lv)
-        self._growing[name] = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._growing[name] = start_command(argv)

@@ -8,7 +8,10 @@
     ulvmd.log     what happened
 
 Order of a start: lock, devices from the state file, NBD, FUSE, control socket, ready. Who can
-connect finds everything there. Order of a stop: control socket, doors, devices (flushed), state.
+connect finds everything there. Order of a stop: control socket (requests under way are waited for,
+so that nothing is loaded or resumed later), commands started by ourselves, doors, devices
+(flushed), state. A daemon killed in the midst of it is followed by one that brings back what there
+was; likewise if taking the devices down fails.
 
 What a command left suspended when it died, or a killed daemon found suspended in its state, is
 brought to the committed metadata by `ulvm vgchange --refresh`, started as a process of its own:
@@ -38,6 +41,7 @@ from ulvm import faultpoints
 from ulvm.activation.names import LVM_UUID_PREFIX, is_top_level, split_dm_name
 from ulvm.activation.status import parse_snapshot_status
 from ulvm.daemon.client import CONTROL_SOCKET, NBD_SOCKET
+from ulvm.daemon.commands import end_commands, start_command
 from ulvm.daemon.control import Connection, ControlServer
 from ulvm.daemon.messages import info_to_json, lines_of, lines_to_json
 from ulvm.daemon.monitor import Monitor
@@ -131,17 +135,29 @@ class Service:
             self._see_merges_through()
 
     def stop(self) -> None:
-        """Take everything down; what was not flushed is, and the state is dropped."""
-        self._monitor.stop()
-        self._nbd.stop()
-        self._fuse.stop()
+        """Take everything down; what was not flushed is, and the state is dropped. A step that
+        fails is logged and hinders none of the others."""
+        for step in (
+            self._control.stop,
+            self._monitor.stop,
+            self._end_repairs,
+            self._nbd.stop,
+            self._fuse.stop,
+            self._take_down,
+        ):
+            try:
+                step()
+            except Exception:
+                log.exception("while stopping")
+        log.info("stopped")
+
+    def _end_repairs(self) -> None:
+        end_commands(self._repairs)
+
+    def _take_down(self) -> None:
         self.mapper.on_change.clear()
         self.mapper.shutdown()
         self._drop_state()
-        for process in self._repairs:
-            process.wait()
-        self._control.stop()
-        log.info("stopped")
 
     def request_stop(self) -> None:
         """End `wait_for_stop`. A write to a pipe, so that a signal handler may call it."""
@@ -204,21 +220,13 @@ class Service:
                 self._spawn("lvpoll", f"{vg}/{lv}")
 
     def _spawn(self, *words: str) -> None:
-        """Run an ulvm command beside us; `stop` waits for its end. That it cannot be started is
+        """Run an ulvm command beside us; `stop` ends it. That it cannot be started is
         logged: what it would repair is no reason not to serve the rest."""
         self._repairs = [p for p in self._repairs if p.poll() is None]
         try:
-            process = subprocess.Popen(
-                self._host.command(*words),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            self._repairs.append(start_command(self._host.command(*words)))
         except OSError as error:
             log.error("cannot run ulvm %s: %s", " ".join(words), error)
-            return
-        self._repairs.append(process)
 
     # -- requests ---------------------------------------------------------------------------
 

@@ -79,3 +79,53 @@ def test_without_a_thread_for_it_a_client_is_refused_and_the_next_is_served(
     with client() as sock:
         sock.connect(str(path))
         assert ask(sock, "ping") == "pong"
+
+
+def test_stop_waits_for_the_request_under_way_and_no_other_begins(path: Path) -> None:
+    """Else a command could load or resume while the devices are taken down."""
+    begun, go = threading.Event(), threading.Event()
+    happened = []
+
+    def slow(connection: Connection, args: Mapping[str, Any]) -> None:
+        begun.set()
+        assert go.wait(20)
+        happened.append("slow")
+
+    def next_one(connection: Connection, args: Mapping[str, Any]) -> None:
+        happened.append("next")
+
+    server = ControlServer(path, {"slow": slow, "next": next_one}, abandoned=lambda held: None)
+    server.start()
+
+    def stop() -> None:
+        server.stop()
+        happened.append("stopped")
+
+    stopping = threading.Thread(target=stop)
+    with client() as sock:
+        sock.connect(str(path))
+        sock.sendall(b'{"op":"slow"}\n{"op":"next"}\n')
+        assert begun.wait(20)
+        stopping.start()
+        until(lambda: not path.exists())
+        go.set()
+        stopping.join()
+    assert happened == ["slow", "stopped"]
+
+
+def test_stop_does_not_wait_for_ever(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def endless(connection: Connection, args: Mapping[str, Any]) -> None:
+        begun.set()
+        go.wait()
+
+    server = ControlServer(path, {"endless": endless}, abandoned=lambda held: None)
+    server.start()
+    with client() as sock:
+        sock.connect(str(path))
+        sock.sendall(b'{"op":"endless"}\n')
+        assert begun.wait(20)
+        server.stop(patience=0.1)
+        go.set()
+    assert "1 requests do not end" in caplog.text

@@ -1,0 +1,52 @@
+"""Connecting while a daemon comes or goes."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from pathlib import Path
+
+import pytest
+
+from ulvm.daemon import client
+from ulvm.daemon.state import drop_state, write_state
+
+
+def running(folder: Path) -> list[str]:
+    """Daemons that run, or do not yet end, for a folder below `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes()
+        except OSError:  # ended since the directory was read
+            continue
+        if str(folder).encode() in words:
+            found.append(entry.name)
+    return found
+
+
+def test_no_daemon_is_started_after_one_that_was_stopping(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no socket any more, and its state still; a command that only looks waits for its
+    end, since a killed daemon would look the same."""
+    write_state(short_tmp, [{"name": "a", "uuid": "", "minor": 0}])
+    launch, said = client._launch, []
+
+    def launch_and_drop(run_dir: Path, system_dir: Path, overrides: str) -> str:
+        said.append(launch(run_dir, system_dir, overrides))
+        if len(said) == 2:
+            drop_state(short_tmp)
+        return said[-1]
+
+    monkeypatch.setattr(client, "_launch", launch_and_drop)
+    monkeypatch.setattr(client, "_START_SECONDS", 20.0)
+    with (short_tmp / "ulvmd.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert client.connect(short_tmp, start=False, system_dir=short_tmp) is None
+    assert len(said) == 2
+    assert all("already runs" in text for text in said)
+    end = time.monotonic() + 20
+    while running(short_tmp):
+        assert time.monotonic() < end
+        time.sleep(0.02)

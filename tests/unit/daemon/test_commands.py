@@ -1,0 +1,35 @@
+"""Commands that the daemon runs beside itself: their end is never waited for without a limit."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from ulvm.daemon.commands import end_commands, start_command
+
+STUBBORN = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1], "w").close()
+time.sleep(1000)
+"""
+
+
+def test_what_does_not_end_by_itself_is_killed(
+    short_tmp: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sign = short_tmp / "ready"
+    stubborn = start_command([sys.executable, "-c", STUBBORN, str(sign)])
+    while not sign.exists():
+        assert stubborn.poll() is None
+    obedient = start_command(["sleep", "1000"])
+    through = start_command(["true"])
+    through.wait()
+    end_commands([stubborn, obedient, through], patience=0.5)
+    assert stubborn.returncode == -signal.SIGKILL
+    assert obedient.returncode == -signal.SIGTERM
+    assert through.returncode == 0
+    assert f"process {stubborn.pid} does not end and is killed" in caplog.text
