@@ -1,4 +1,7 @@
-"""Units of size. A sector is 512 bytes everywhere, as in device-mapper and LVM2 metadata."""
+"""Units of size, and numbers as C reads them.
+
+A sector is 512 bytes everywhere, as in device-mapper and LVM2 metadata.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ __all__ = [
     "Extents",
     "Sectors",
     "display_size",
+    "parse_u64",
 ]
 
 SECTOR = 512
@@ -23,6 +27,15 @@ Chunks = NewType("Chunks", int)
 Extents = NewType("Extents", int)
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def parse_u64(text: str) -> int | None:
+    """The number of an unsigned decimal; None for anything else, or if 64 bits do not hold it."""
+    digits = text.lstrip("0") or text[:1]
+    if not (text.isascii() and text.isdecimal()) or len(digits) > 20:
+        return None
+    number = int(digits)
+    return number if number < 1 << 64 else None
 
 
 def display_size(sectors: int) -> str:

@@ -13,7 +13,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import parse_sectors
-from ulvm.units import display_size
+from ulvm.units import display_size, parse_u64
 
 __all__ = [
     "PERMISSION",
@@ -79,9 +79,10 @@ class Number(click.ParamType["int"]):
     ) -> int:
         if isinstance(value, int):
             return value
-        if not value.isascii() or not value.isdecimal() or int(value) > self.most:
+        number = parse_u64(value)
+        if number is None or number > self.most:
             raise _invalid(param, value)
-        return int(value)
+        return number
 
 
 YES_NO = OneOf("y", "n")

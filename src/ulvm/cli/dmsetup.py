@@ -23,6 +23,7 @@ from ulvm.daemon.client import DaemonClient, connect
 from ulvm.dm.table import parse_table
 from ulvm.dm_ioctl import DeviceInfo, TableLine
 from ulvm.errors import BusyError, FormatError, NotFoundError, TableError, UlvmError, UsageError
+from ulvm.units import parse_u64
 
 __all__ = ["dmsetup"]
 
@@ -311,9 +312,10 @@ def _rename(context: Context, options: _Options) -> None:
 
 
 def _message(context: Context, options: _Options) -> None:
-    if len(options.words) < 3 or not options.words[1].isdecimal():
+    sector = parse_u64(options.words[1]) if len(options.words) >= 3 else None
+    if sector is None:
         raise UsageError("Incorrect number of arguments")
-    name, sector = options.words[0], int(options.words[1])
+    name = options.words[0]
     client = _running(context)
 
     def send() -> None:
@@ -327,7 +329,7 @@ def _message(context: Context, options: _Options) -> None:
 def _wait(context: Context, options: _Options) -> None:
     name = _one(options)
     rest = options.words[1:]
-    event = int(rest[0]) if rest and rest[0].isdecimal() else None
+    event = parse_u64(rest[0]) if rest else None
     _running(context).wait(name, event)
 
 

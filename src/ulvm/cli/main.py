@@ -157,17 +157,22 @@ def _run(name: str, arguments: list[str]) -> int:
     except UlvmError as error:
         context.console.warn(error.message)
         return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone: that is its business. What is left must not be
+        # flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        # Of the environment: a name that is too long, a file system that is full.
+        where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
+        context.console.warn(f"{where}{error.strerror or error}")
+        return UlvmError.exit_code
     except MemoryError:
         context.console.warn("There is not enough memory for this.")
         return UlvmError.exit_code
     except (click.Abort, KeyboardInterrupt):
         context.console.warn("Interrupted...")
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone: that is its business. What is left must not be
-        # flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     finally:
         context.close()
 

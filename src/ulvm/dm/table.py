@@ -10,7 +10,7 @@ from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.targets.base import Target
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import TableError
-from ulvm.units import SECTOR
+from ulvm.units import SECTOR, parse_u64
 
 __all__ = ["Table", "check_table", "parse_table"]
 
@@ -24,10 +24,10 @@ def parse_table(text: str) -> list[TableLine]:
         if not line or line.startswith("#"):
             continue
         words = line.split(None, 3)
-        if len(words) < 3 or not (words[0].isdecimal() and words[1].isdecimal()):
+        start, length = (*map(parse_u64, words[:2]), None, None)[:2]
+        if len(words) < 3 or start is None or length is None:
             raise TableError(f"Invalid format on line {number} of table: {line[:80]!r}")
-        params = words[3] if len(words) > 3 else ""
-        lines.append(TableLine(int(words[0]), int(words[1]), words[2], params))
+        lines.append(TableLine(start, length, words[2], words[3] if len(words) > 3 else ""))
     return lines
 
 

@@ -16,8 +16,10 @@ from ulvm.units import SECTOR, display_size
 
 __all__ = ["SizeRequest", "parse_extents", "parse_sectors", "parse_size"]
 
-_SIZE = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)([bBsSkKmMgGtTpPeE]?)(?:i?[bB])?")
-_EXTENTS = re.compile(r"([+-]?)(\d+)(?:%([A-Za-z]+))?")
+_SIZE = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)([bBsSkKmMgGtTpPeE]?)(?:i?[bB])?", re.ASCII)
+_EXTENTS = re.compile(r"([+-]?)(\d+)(?:%([A-Za-z]+))?", re.ASCII)
+_LONGEST = 100
+"""Characters of a number: with its sign, leading zeros and all."""
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 _WHOLES = {
     **dict.fromkeys(("V", "VG"), "VG"),
@@ -119,7 +121,7 @@ def parse_size(
     """`-L`: [+|-]number[unit], where the command takes one of `signs`; `unit` if none is given."""
     _check_sign(text, option, "Size", signs)
     match = _SIZE.fullmatch(text)
-    if match is None:
+    if match is None or len(text) > _LONGEST:
         problem = "Can't parse size argument."
         if not re.match(r"[+-]?\.?\d", text):
             problem = "Size requires number argument."
@@ -151,7 +153,7 @@ def parse_extents(text: str, *, signs: str = "+-") -> SizeRequest:
     option = "--extents"
     _check_sign(text, option, "Extents", signs)
     match = _EXTENTS.fullmatch(text)
-    if match is None:
+    if match is None or len(text) > _LONGEST:
         raise _bad("Can't parse extents argument.", option, text)
     sign, number, whole = match.group(1), int(match.group(2)), match.group(3)
     if number == 0:

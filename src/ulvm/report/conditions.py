@@ -160,7 +160,10 @@ def _time(field: Field, operator: str, value: str) -> Callable[[Row], bool]:
         text = field.value(row)
         if not text:
             return False
-        found = datetime.datetime.strptime(str(text), "%Y-%m-%d %H:%M:%S %z").timestamp()
+        try:
+            found = datetime.datetime.strptime(str(text), "%Y-%m-%d %H:%M:%S %z").timestamp()
+        except ValueError:
+            return False  # a year that metadata can name and no calendar has
         within = first <= found <= last
         if operator in ("=", "!="):
             return within == (operator == "=")
@@ -184,8 +187,8 @@ def _span(field: Field, value: str) -> tuple[float, float]:
         rest = (year, month, calendar.monthrange(year, month)[1], 23, 59, 59)
         begin = datetime.datetime(*(*given, 1, 1)[: max(3, len(given))])  # type: ignore[arg-type]
         end = datetime.datetime(*(*given, *rest[len(given) :]))  # type: ignore[arg-type]
-    except ValueError:
+        return begin.timestamp(), end.timestamp()
+    except (ValueError, OverflowError):
         raise ValueError(
             f"Incorrect date format.\nFailed to parse time value for selection field {field.name}."
         ) from None
-    return begin.timestamp(), end.timestamp()

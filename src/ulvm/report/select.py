@@ -25,6 +25,9 @@ __all__ = ["Selection", "parse_selection"]
 
 Test = Callable[[Row], bool]
 
+_MAX_DEPTH = 64
+"""Of parentheses: a test of a row calls those within it."""
+
 _FIELD = re.compile(r"[A-Za-z0-9_]+")
 _OPERATOR = re.compile(r"=~|!~|!=|>=|<=|=|>|<|(?:since|after|until|before)(?=[\s\"'@0-9])")
 _AND = re.compile(r"&&|,")
@@ -50,6 +53,7 @@ class _Parser:
         self._text = text
         self._default = default
         self._at = 0
+        self._depth = 0
         self.fields: list[Field] = []
 
     # -- characters ---------------------------------------------------------------------------
@@ -117,7 +121,11 @@ class _Parser:
                     f"Syntax error: left parenthesis expected at '{self._text[self._at :]}'"
                 )
             return self._condition()
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise self._error("Too many parentheses within each other.", self._at)
         inner = self._either()
+        self._depth -= 1
         if not self._takes(")"):
             raise RefusedError(
                 f"Syntax error: right parenthesis expected at '{self._text[self._at :]}'"

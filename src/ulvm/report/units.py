@@ -76,7 +76,7 @@ def _hundredths(size: int, unit: int) -> int:
 
 def parse_units(text: str, *, suffix: bool = True, binary: bool = False) -> SizeFormat:
     """The value of --units; UsageError."""
-    match = re.fullmatch(r"(?:([1-9]\d*)(?=[bskmgtpe]))?([hrbskmgtpe])", text, re.IGNORECASE)
+    match = re.fullmatch(r"(?:([1-9]\d{0,18})(?=[bskmgtpe]))?([hrbskmgtpe])", text, re.I | re.A)
     if match is None:
         raise UsageError("Invalid units specification")
     return SizeFormat(match[2], suffix, int(match[1] or 0), binary)

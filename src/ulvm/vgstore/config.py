@@ -6,6 +6,7 @@ gives. A value of the wrong type is an error where it is read, never a silent de
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from ulvm.errors import FormatError, UsageError
 from ulvm.metadata.tree import Scalar, Section, Value, parse
 
 __all__ = ["Config"]
+
+
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Config:
         value = self.get(path)
         if value is None:
             return default
-        if isinstance(value, str) and value.lstrip("+-").isdecimal():
+        if isinstance(value, str) and _INTEGER.fullmatch(value):
             return int(value)
         if not isinstance(value, int):
             raise _wrong(path, value, "an integer")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
 from ulvm.dm.origins import OriginTable
 from ulvm.errors import NotSupportedError, TableError
+from ulvm.units import parse_u64
 
 if TYPE_CHECKING:
     from ulvm.dm.device import MappedDevice
@@ -41,9 +42,10 @@ class TargetContext:
 
 def parse_sector(word: str, message: str) -> int:
     """An unsigned decimal, or TableError(EINVAL) with the kernel's message."""
-    if not (word.isascii() and word.isdecimal()) or int(word) >= 1 << 64:
+    number = parse_u64(word)
+    if number is None:
         raise TableError(message)
-    return int(word)
+    return number
 
 
 class Target(ABC):

@@ -19,6 +19,7 @@ from ulvm.dm.exceptions.store import ExceptionStore
 from ulvm.dm.exceptions.transient import TransientStore
 from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.errors import DeviceError, NotSupportedError, TableError
+from ulvm.units import parse_u64
 
 __all__ = ["SnapshotTarget"]
 
@@ -31,9 +32,9 @@ def _build_store(
     """The store type and chunk size words (kernel: dm_exception_store_create)."""
     kind, size = args
     refused = "Couldn't create exception store"
-    if not (size.isascii() and size.isdecimal()) or int(size) >= 1 << 32:
+    chunk_size = parse_u64(size)
+    if chunk_size is None or chunk_size >= 1 << 32:
         raise TableError(f"{refused}: Invalid chunk size")
-    chunk_size = int(size)
     if chunk_size:
         reason = check_chunk_size(chunk_size, cow, origin)
         if reason is not None:
@@ -57,9 +58,9 @@ def _parse_features(words: list[str]) -> tuple[str, ...]:
     ones are ignored."""
     if not words:
         return ()
-    if not words[0].isdecimal() or int(words[0]) > len(_FEATURES):
+    count = parse_u64(words[0])
+    if count is None or count > len(_FEATURES):
         raise TableError("Invalid number of feature arguments")
-    count = int(words[0])
     given = {word.lower() for word in words[1 : 1 + count]}
     if len(words) - 1 < count or not given.issubset(_FEATURES):
         raise TableError("Unrecognised feature requested")
