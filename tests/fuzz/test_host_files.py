@@ -203,7 +203,7 @@ def test_the_daemon_starts_over_any_state(short_tmp: Path) -> None:
     try:
         host.run("vgchange -ay vg")
         good = json.loads(state_file.read_text())
-        for what, make in STATES.items():
+        for what, make in list(STATES.items())[:: effort.amount(2, 1)]:
             kill(host)
             state_file.write_text(make(good))
             host.run("vgchange -ay vg")

@@ -47,13 +47,11 @@ def host(short_base: Path) -> Iterator[UlvmHost]:
 @pytest.fixture(autouse=True)
 def unharmed(host: UlvmHost) -> Iterator[None]:
     """The daemon is the same, holds what it held, and serves."""
-    pid, before = host.daemon_pid(), held(host.daemon_pid())
+    pid = peer(host)
+    before = settled(pid)
     yield
-    assert host.daemon_pid() == pid, "another daemon"
-    end = time.monotonic() + IN_TIME
-    while held(pid) != before and time.monotonic() < end:
-        time.sleep(0.05)
-    assert held(pid) == before, "descriptors or threads are left behind"
+    assert peer(host) == pid, "another daemon"
+    assert settled(pid, before) == before, "descriptors or threads are left behind"
     assert "Traceback" not in host.log(), host.log()
     client = NbdDevice(str(host.run_dir / "nbd.sock"), "vg/lv")
     client.write(4096, b"the next client")
@@ -61,9 +59,30 @@ def unharmed(host: UlvmHost) -> Iterator[None]:
     client.close()
 
 
+def peer(host: UlvmHost) -> int:
+    """The daemon's process, as its socket has it."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(host.run_dir / "control.sock"))
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("3i", raw)[0])
+
+
 def held(pid: int) -> tuple[int, int]:
     """Descriptors and threads of a process."""
     return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+
+
+def settled(pid: int, wanted: tuple[int, int] | None = None) -> tuple[int, int]:
+    """`held`, when it is what is wanted, or when it has not changed for a moment."""
+    end = time.monotonic() + IN_TIME
+    last = held(pid)
+    while last != wanted and time.monotonic() < end:
+        time.sleep(0.02)
+        now = held(pid)
+        if wanted is None and now == last:
+            break
+        last = now
+    return last
 
 
 def talk(path: Path, data: bytes, descriptors: list[int] | None = None) -> bytes:
