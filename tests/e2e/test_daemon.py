@@ -154,7 +154,8 @@ import os, sys, time
 from pathlib import Path
 from ulvm.daemon.client import connect
 client = connect(Path(sys.argv[1]), start=False)
-client.suspend(sys.argv[2], lockfs=False)
+for device in sys.argv[2:]:
+    client.suspend(device, lockfs=False)
 print("suspended", flush=True)
 time.sleep(60)
 """
@@ -172,6 +173,27 @@ def test_a_client_that_dies_leaves_nothing_suspended(vg: UlvmHost, device: str) 
     dying.kill()
     dying.communicate()
     wait_until(lambda: "ACTIVE" in vg.run(f"dmsetup info {device}").stdout)
+
+
+def test_a_client_that_dies_leaves_nothing_suspended_that_cannot_be_found_or_resumed(
+    vg: UlvmHost,
+) -> None:
+    """One device that cannot be resumed, and one that has another name by now, before a volume."""
+    vg.run("dmsetup create bare --notable")
+    vg.run("dmsetup create own --table '0 8 zero'")
+    dying = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, str(vg.run_dir), "bare", "own", "vg-lv"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert dying.stdout is not None
+    assert dying.stdout.readline() == "suspended\n"
+    vg.run("dmsetup rename own other")
+    dying.kill()
+    dying.communicate()
+    for device in ("other", "vg-lv"):
+        wait_until(lambda device=device: "ACTIVE" in vg.run(f"dmsetup info {device}").stdout)
+    assert "bare is not resumed" in vg.log()
 
 
 def test_a_snapshot_half_made_by_a_dead_command_is_finished(vg: UlvmHost) -> None:

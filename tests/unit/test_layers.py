@@ -38,6 +38,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "daemon.control": frozenset({"errors", "faultpoints", "daemon.messages"}),
     "daemon.commands": frozenset(),
     "daemon.monitor": frozenset({"errors", "dm", "activation", "daemon.commands"}),
+    "daemon.repairs": frozenset({"errors", "dm", "activation", "daemon.commands"}),
     "daemon.volumes": frozenset({"errors", "blockdev", "dm", "activation", "exports", "mounts"}),
     "daemon.service": frozenset(
         {

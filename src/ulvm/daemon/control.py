@@ -35,11 +35,12 @@ _PAUSE = 0.1
 
 
 class Connection:
-    """One client, as the handlers see it. `leased`: the UUIDs or names it holds suspended."""
+    """One client, as the handlers see it. `leased`: the devices that it holds suspended, not their
+    names, which change."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.leased: set[str] = set()
+        self.leased: set[Any] = set()
         self.after_reply: Callable[[], None] | None = None
         """Run once the reply to this request is on its way."""
 
@@ -68,7 +69,7 @@ class ControlServer:
         path: Path,
         handlers: Mapping[str, Handler],
         *,
-        abandoned: Callable[[set[str]], None],
+        abandoned: Callable[[set[Any]], None],
     ) -> None:
         self._path = path
         self._handlers = handlers

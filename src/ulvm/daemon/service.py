@@ -12,10 +12,6 @@ connect finds everything there. Order of a stop: control socket (requests under 
 so that nothing is loaded or resumed later), commands started by ourselves, doors, devices
 (flushed), state. A daemon killed in the midst of it is followed by one that brings back what there
 was; likewise if taking the devices down fails.
-
-What a command left suspended when it died, or a killed daemon found suspended in its state, is
-brought to the committed metadata by `ulvm vgchange --refresh`, started as a process of its own:
-it takes the VG's lock and reads the metadata, which is not the daemon's business.
 """
 
 from __future__ import annotations
@@ -28,7 +24,6 @@ import fcntl
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -38,18 +33,18 @@ from pathlib import Path
 from typing import Any
 
 from ulvm import faultpoints
-from ulvm.activation.names import LVM_UUID_PREFIX, is_top_level, split_dm_name
+from ulvm.activation.names import LVM_UUID_PREFIX
 from ulvm.activation.status import parse_snapshot_status
 from ulvm.daemon.client import CONTROL_SOCKET, NBD_SOCKET
-from ulvm.daemon.commands import end_commands, start_command
 from ulvm.daemon.control import Connection, ControlServer
 from ulvm.daemon.messages import info_to_json, lines_of, lines_to_json
 from ulvm.daemon.monitor import Monitor
+from ulvm.daemon.repairs import Repairs
 from ulvm.daemon.state import drop_state, read_state, write_state
 from ulvm.daemon.volumes import DEV_DIR, MapperExports, MountFreezer, export_names, name_of_path
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
-from ulvm.errors import BusyError, FormatError, NotFoundError, UlvmError
+from ulvm.errors import BusyError, NotFoundError, UlvmError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.nbd_server import NbdServer
 from ulvm.exports.nbd_tls import server_context
@@ -88,8 +83,9 @@ class Service:
         self._fuse = FuseServer(exports, self._run_dir / DEV_DIR)
         self._fuse_problem: str | None = None
         self._tcp: list[str] = []
+        self._repairs = Repairs(self.mapper, host.command)
         self._control = ControlServer(
-            self._run_dir / CONTROL_SOCKET, self._handlers(), abandoned=self._abandoned
+            self._run_dir / CONTROL_SOCKET, self._handlers(), abandoned=self._repairs.abandoned
         )
         self._monitor = Monitor(
             self.mapper,
@@ -97,7 +93,6 @@ class Service:
             command=host.command,
         )
         self._state_lock = threading.Lock()
-        self._repairs: list[subprocess.Popen[bytes]] = []
         self._started = time.time()
         self._end, self._end_writer = os.pipe()
 
@@ -105,16 +100,16 @@ class Service:
 
     def start(self) -> None:
         state = read_state(self._run_dir, log.warning)
-        suspended: set[str] = set()
+        suspended: list[MappedDevice] = []
         if state is not None:
             log.warning("the last daemon was killed: bringing its devices back")
             for problem in self.mapper.restore_state(state):
                 log.error("not brought back: %s", problem)
-            suspended = {
-                d.uuid
+            suspended = [
+                d
                 for d in self.mapper.all_mapped()
                 if d.suspended and d.uuid.startswith(LVM_UUID_PREFIX)
-            }
+            ]
         self.mapper.on_change.append(self._save)
         self._nbd.listen_unix(str(self._run_dir / NBD_SOCKET))
         try:
@@ -129,10 +124,9 @@ class Service:
             log.error("no FUSE tree: %s", error)
         self._control.start()
         self._monitor.start()
-        if suspended:
-            self._abandoned(suspended)
         if state is not None:
-            self._see_merges_through()
+            self._repairs.abandoned(suspended)
+            self._repairs.see_merges_through()
 
     def stop(self) -> None:
         """Take everything down; what was not flushed is, and the state is dropped. A step that
@@ -140,7 +134,7 @@ class Service:
         for step in (
             self._control.stop,
             self._monitor.stop,
-            self._end_repairs,
+            self._repairs.stop,
             self._nbd.stop,
             self._fuse.stop,
             self._take_down,
@@ -150,9 +144,6 @@ class Service:
             except Exception:
                 log.exception("while stopping")
         log.info("stopped")
-
-    def _end_repairs(self) -> None:
-        end_commands(self._repairs)
 
     def _take_down(self) -> None:
         self.mapper.on_change.clear()
@@ -182,52 +173,6 @@ class Service:
             # The next daemon will bring the devices back.
             log.error("cannot remove the state file: %s", error)
 
-    def _abandoned(self, uuids: set[str]) -> None:
-        """Devices that nobody is going to resume: have them brought to the metadata."""
-        groups, others = set(), []
-        for uuid in uuids:
-            try:
-                device = self.mapper.mapped(uuid)
-            except NotFoundError:
-                continue
-            if not device.suspended:
-                continue
-            try:
-                if not device.uuid.startswith(LVM_UUID_PREFIX):
-                    raise FormatError("not an LVM device")
-                groups.add(split_dm_name(device.name)[0])
-            except FormatError:
-                others.append(device)
-        for device in others:
-            log.warning("%s was left suspended by a command that died; resuming it", device.name)
-            self.mapper.clear(device.name)
-            self.mapper.resume(device.name)
-        for vg in sorted(groups):
-            log.warning("volumes of %s were left suspended; bringing them to the metadata", vg)
-            self._spawn("vgchange", "--refresh", vg)
-
-    def _see_merges_through(self) -> None:
-        """Who waited for the end of a merge may have been killed with the last daemon."""
-        for device in self.mapper.all_mapped():
-            targets = device.live.targets if device.live is not None else ()
-            merging = any(target.type_name == "snapshot-merge" for target in targets)
-            if merging and is_top_level(device.uuid):
-                try:
-                    vg, lv, _ = split_dm_name(device.name)
-                except FormatError as error:  # renamed by hand
-                    log.error("nobody waits for the end of a merge: %s", error)
-                    continue
-                self._spawn("lvpoll", f"{vg}/{lv}")
-
-    def _spawn(self, *words: str) -> None:
-        """Run an ulvm command beside us; `stop` ends it. That it cannot be started is
-        logged: what it would repair is no reason not to serve the rest."""
-        self._repairs = [p for p in self._repairs if p.poll() is None]
-        try:
-            self._repairs.append(start_command(self._host.command(*words)))
-        except OSError as error:
-            log.error("cannot run ulvm %s: %s", " ".join(words), error)
-
     # -- requests ---------------------------------------------------------------------------
 
     def _handlers(self) -> dict[str, Any]:
@@ -255,18 +200,18 @@ class Service:
 
         def suspend(connection: Connection, args: Mapping[str, Any]) -> Any:
             device = mapper.mapped(str(args["device"]))
-            key = device.uuid or device.name
             if flag(args, "lease"):
-                connection.leased.add(key)
+                connection.leased.add(device)
             return info_to_json(
                 mapper.suspend(
-                    key, lockfs=flag(args, "lockfs", True), flush=flag(args, "flush", True)
+                    device.name, lockfs=flag(args, "lockfs", True), flush=flag(args, "flush", True)
                 )
             )
 
         def resume(connection: Connection, args: Mapping[str, Any]) -> Any:
-            info = mapper.resume(str(args["device"]))
-            connection.leased.discard(info.uuid or info.name)
+            device = mapper.mapped(str(args["device"]))
+            info = mapper.resume(device.name)
+            connection.leased.discard(device)
             return info_to_json(info)
 
         def wait(connection: Connection, args: Mapping[str, Any]) -> Any:

@@ -1,0 +1,86 @@
+"""What nobody sees to its end any more, because a command or the last daemon was killed.
+
+Volumes left suspended are brought to the committed metadata by `ulvm vgchange --refresh`, a merge
+is waited for by `ulvm lvpoll`: processes of their own, which take the VG's lock and read the
+metadata. A device that is no LVM volume's is resumed. What cannot be repaired is logged, and
+hinders no other repair.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from ulvm.activation.names import LVM_UUID_PREFIX, is_top_level, split_dm_name
+from ulvm.daemon.commands import end_commands, start_command
+from ulvm.dm.device import MappedDevice
+from ulvm.dm.mapper import LocalMapper
+from ulvm.errors import FormatError, UlvmError
+
+__all__ = ["Repairs"]
+
+log = logging.getLogger("ulvmd")
+
+
+class Repairs:
+    """`command(*words)` gives the argv of an ulvm command. Thread safe."""
+
+    def __init__(self, mapper: LocalMapper, command: Callable[..., Sequence[str]]) -> None:
+        self._mapper = mapper
+        self._command = command
+        self._lock = threading.Lock()
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def abandoned(self, devices: Iterable[MappedDevice]) -> None:
+        """Those of the devices that are suspended: nobody is going to resume them."""
+        groups = set()
+        for device in devices:
+            if device.removed or not device.suspended:
+                continue
+            try:
+                if not device.uuid.startswith(LVM_UUID_PREFIX):
+                    raise FormatError("not an LVM device")
+                groups.add(split_dm_name(device.name)[0])
+            except FormatError:
+                self._resume(device)
+        for vg in sorted(groups):
+            log.warning("volumes of %s were left suspended; bringing them to the metadata", vg)
+            self._start("vgchange", "--refresh", vg)
+
+    def _resume(self, device: MappedDevice) -> None:
+        log.warning("%s was left suspended by a command that died; resuming it", device.name)
+        try:
+            self._mapper.clear(device.name)
+            self._mapper.resume(device.name)
+        except UlvmError as error:
+            log.error("%s is not resumed: %s", device.name, error)
+
+    def see_merges_through(self) -> None:
+        """Who waited for the end of a merge may have been killed with the last daemon."""
+        for device in self._mapper.all_mapped():
+            targets = device.live.targets if device.live is not None else ()
+            merging = any(target.type_name == "snapshot-merge" for target in targets)
+            if merging and is_top_level(device.uuid):
+                try:
+                    vg, lv, _ = split_dm_name(device.name)
+                except FormatError as error:  # renamed by hand
+                    log.error("nobody waits for the end of a merge: %s", error)
+                    continue
+                self._start("lvpoll", f"{vg}/{lv}")
+
+    def _start(self, *words: str) -> None:
+        try:
+            process = start_command(self._command(*words))
+        except OSError as error:
+            log.error("cannot run ulvm %s: %s", " ".join(words), error)
+            return
+        with self._lock:
+            self._running = [p for p in self._running if p.poll() is None]
+            self._running.append(process)
+
+    def stop(self) -> None:
+        """End the commands that run."""
+        with self._lock:
+            end_commands(self._running)
