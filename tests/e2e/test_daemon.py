@@ -111,12 +111,29 @@ def test_a_second_daemon_on_the_same_pv_is_refused(vg: UlvmHost) -> None:
         second.close()
 
 
-def test_sigterm_is_a_clean_stop(vg: UlvmHost) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_these_signals_are_a_clean_stop(vg: UlvmHost, number: signal.Signals) -> None:
+    vg.run("daemon stop")
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # this run may be under nohup
+    try:
+        vg.run("vgchange -ay vg")
+    finally:
+        signal.signal(signal.SIGHUP, before)
     pid = vg.daemon_pid()
-    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, number)
     wait_until(lambda: gone(pid))
     assert not (vg.run_dir / "state.json").exists()
     assert vg.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-------"]
+
+
+def test_under_nohup_sighup_is_ignored(host: UlvmHost) -> None:
+    subprocess.run(
+        ["nohup", *host.argv("daemon start")], env=host.env, check=True, capture_output=True
+    )
+    pid = host.daemon_pid()
+    os.kill(pid, signal.SIGHUP)
+    assert host.daemon_pid() == pid
+    assert not gone(pid)
 
 
 def test_after_kill_9_the_next_command_brings_everything_back(vg: UlvmHost) -> None:

@@ -12,6 +12,10 @@ connect finds everything there. Order of a stop: control socket (requests under 
 so that nothing is loaded or resumed later), commands started by ourselves, doors, devices
 (flushed), state. A daemon killed in the midst of it is followed by one that brings back what there
 was; likewise if taking the devices down fails.
+
+SIGTERM, SIGINT and SIGHUP mean a stop, even with volumes in use. SIGHUP as for dmeventd: there are
+no settings to read anew, and who runs it in a terminal and closes that means its end, unless it was
+started by nohup. One that a command has started has no terminal.
 """
 
 from __future__ import annotations
@@ -60,6 +64,7 @@ _LOCK_FILE = "ulvmd.lock"
 _PR_SET_IO_FLUSHER = 57  # linux/prctl.h
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _WAIT_SLICE = 0.5
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OOM_SCORE = -500
 
 
@@ -354,7 +359,10 @@ def _prepare_process() -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="ulvmd", description="Serve the active volumes of a host. Commands start it."
+        prog="ulvmd",
+        description="Serve the active volumes of a host. Commands start it.",
+        epilog="SIGTERM, SIGINT and SIGHUP (unless under nohup) stop it in order, as `ulvm daemon "
+        "stop --force` does.",
     )
     parser.add_argument("--run-dir", type=Path, help="default: as for ulvm")
     parser.add_argument("--system-dir", type=Path, help="default: as for ulvm")
@@ -414,8 +422,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     faulthandler.register(signal.SIGUSR1, stacks)
     try:
         service = Service(host)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.request_stop())
+        for number in _STOP_SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda *_: service.request_stop())
         service.start()
     except Exception as error:
         log.exception("did not start")
