@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import socket
 import struct
 import threading
@@ -46,9 +45,6 @@ class Connection:
 
     def hung_up(self) -> bool:
         """Whether the client has gone away."""
-        ready, _, _ = select.select([self.sock], [], [], 0)
-        if not ready:
-            return False
         try:
             return self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
         except BlockingIOError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import resource
 import socket
@@ -129,3 +130,20 @@ def test_stop_does_not_wait_for_ever(path: Path, caplog: pytest.LogCaptureFixtur
         server.stop(patience=0.1)
         go.set()
     assert "1 requests do not end" in caplog.text
+
+
+def test_whether_a_client_has_gone_is_seen_with_many_descriptors_open() -> None:
+    """select(2) takes none above 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    ours, theirs = socket.socketpair()
+    try:
+        with socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 1024)) as high:
+            connection = Connection(high)
+            assert not connection.hung_up()
+            theirs.close()
+            assert connection.hung_up()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        ours.close()
+        theirs.close()
