@@ -19,13 +19,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import ulvm
 from ulvm.backup.image import ImageSummary, write_image
-from ulvm.backup.interrupts import interruptible
+from ulvm.backup.interrupts import Interrupted, deferred, interruptible
 from ulvm.backup.leftovers import left_behind, lock_path
 from ulvm.backup.manifest import ImageInfo, Manifest, SnapshotInfo, VolumeInfo
 from ulvm.backup.pipeline import Stage, no_stage
@@ -80,7 +80,8 @@ def backup(
     """Do the backup; the path of its manifest, None for a command. `stage` is begun when bytes
     are copied.
 
-    Raises Interrupted when a signal came; nothing is left then.
+    Raises Interrupted when a signal came; its `outcome` says what is left: nothing, unless the
+    backup was complete already or its snapshot could not be removed.
     """
     if (request.directory is None) == (request.command is None):
         raise UsageError("One of --to DIR and --exec COMMAND is needed, and only one.")
@@ -99,12 +100,28 @@ def backup(
         # Mounting may have to replay a journal, which writes.
         read_only="mount" not in words,
     )
-    with interruptible(), BackupSnapshot(session, wanted) as snapshot:
-        if request.directory is not None:
-            return _to_directory(session, request, request.directory, snapshot, stage)
-        assert request.command is not None
-        _to_command(session, request.command, words, snapshot)
-        return None
+    snapshot = BackupSnapshot(session, wanted)
+    files: list[BackupFiles] = []
+    try:
+        with interruptible(), closing(snapshot), snapshot:
+            if request.directory is not None:
+                return _to_directory(session, request, snapshot, stage, files)
+            assert request.command is not None
+            _to_command(session, request.command, words, snapshot)
+            return None
+    except Interrupted as stop:
+        stop.outcome = _outcome(snapshot, files)
+        raise
+
+
+def _outcome(snapshot: BackupSnapshot, files: list[BackupFiles]) -> str:
+    """What an interrupted backup leaves."""
+    if files and files[0].committed:
+        made = f"the backup {files[0].manifest_path} is complete"
+        return f"{made}, but its snapshot is left." if snapshot.left else f"{made}."
+    if snapshot.left:
+        return "no backup was made; its snapshot is left."
+    return "no backup was made, and nothing is left of it."
 
 
 def _warn_of_leftovers(session: Session, vg_name: str) -> None:
@@ -152,12 +169,17 @@ def _prepare_directory(session: Session, directory: Path) -> None:
 def _to_directory(
     session: Session,
     request: BackupRequest,
-    directory: Path,
     snapshot: BackupSnapshot,
     stage: Stage,
+    made: list[BackupFiles],
 ) -> Path:
+    """The path of the manifest. The files are put into `made` when there are any."""
+    assert request.directory is not None
     name = backup_name(snapshot.vg_name, snapshot.origin_name, snapshot.time)
-    with BackupFiles(directory, name) as files:
+    with ExitStack() as stack:
+        with deferred():  # between their making and their removal's standing by nothing may come
+            files = stack.enter_context(BackupFiles(request.directory, name))
+            made.append(files)
         begun = time.monotonic()
         with _watched(session, snapshot) as watcher, stage("Copying") as progress:
 

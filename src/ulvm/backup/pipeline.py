@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, TypeVar
 
+from ulvm.backup.interrupts import deferred
 from ulvm.blockdev.base import BlockDevice
 
 __all__ = [
@@ -61,7 +62,8 @@ def in_order(
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        with deferred():  # what the threads use is closed next
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 class SerialWorker(Generic[T]):
@@ -156,5 +158,6 @@ class DevicePool:
 
     def close(self) -> None:
         """Close all handles."""
-        for device in self._devices:
-            device.close()
+        with deferred():
+            for device in self._devices:
+                device.close()

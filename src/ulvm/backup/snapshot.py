@@ -3,9 +3,10 @@
     locked -> quiesced -> created (tagged; writers waited) -> resumed -> ... -> removed -> unlocked
 
 Every step that changes metadata runs with signals deferred, so Ctrl-C and SIGTERM find either
-no snapshot or one whose removal is on the stack. The removal looks for the snapshot in the
-metadata first, so a creation that failed half-way is taken back as well. A kill -9 leaves a
-tagged snapshot whose lock is free: see `leftovers`.
+no snapshot or one whose removal is on the stack; and so does all of `close`, which takes back
+what is on it. The removal looks for the snapshot in the metadata first, so a creation that failed
+half-way is taken back as well. A kill -9 leaves a tagged snapshot whose lock is free: see
+`leftovers`.
 
 A volume that is not active is activated for the time of the backup.
 """
@@ -13,6 +14,7 @@ A volume that is not active is activated for the time of the backup.
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +28,7 @@ from ulvm.backup.quiesce.commands import quiesced
 from ulvm.backup.size import choose_cow_extents
 from ulvm.backup.watch import CowStatus, parse_cow_status
 from ulvm.blockdev.base import BlockDevice
-from ulvm.errors import NotSupportedError, RefusedError, UlvmError
+from ulvm.errors import BusyError, NotSupportedError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.session import Session
@@ -40,6 +42,8 @@ __all__ = ["BackupSnapshot", "SnapshotRequest"]
 _MIB = 1 << 20
 _DEFAULT_CHUNK = 8
 """Sectors, as lvcreate's."""
+_RELEASE_SECONDS = 3.0
+"""How long a snapshot may still be open when the backup is done with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class SnapshotRequest:
 
 class BackupSnapshot:
     """A context: the snapshot exists inside it. Used from the main thread, but `status` and
-    `extend` from the watcher's."""
+    `extend` from the watcher's. To be put into `closing` as well: see `interrupts`."""
 
     def __init__(self, session: Session, request: SnapshotRequest) -> None:
         self._session = session
@@ -78,6 +82,9 @@ class BackupSnapshot:
         self.enough_bytes = 0
         """Size of the COW at which it cannot overflow."""
         self._extent_size = 0
+        self._devices: list[BlockDevice] = []
+        self.left = False
+        """Whether it could not be removed."""
 
     @property
     def name_of_origin(self) -> str:
@@ -102,10 +109,11 @@ class BackupSnapshot:
 
     def __enter__(self) -> BackupSnapshot:
         session, request = self._session, self._request
-        with ExitStack() as stack:
-            stack.enter_context(hold(session.host, self.vg_name, self.name))
+        try:
+            with deferred():
+                self._stack.enter_context(hold(session.host, self.vg_name, self.name))
             vg, origin = self._check()
-            self._activate(vg, stack)
+            self._activate(vg)
             extents, words = self._cow_extents(vg, origin)
             with quiesced(
                 request.quiesce,
@@ -113,12 +121,14 @@ class BackupSnapshot:
                 environment=self.environment,
                 warn=session.warn,
             ):
-                stack.callback(self._remove)
+                self._stack.callback(self._remove)
                 with deferred():
                     self._create(extents)
             session.say(words)
             self._say_waited()
-            self._stack = stack.pop_all()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -127,8 +137,15 @@ class BackupSnapshot:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._watching.close()
-        self._stack.__exit__(kind, error, trace)
+        self.close()
+
+    def close(self) -> None:
+        """Take back what was begun, with signals deferred. Idempotent."""
+        with deferred():
+            for device in self._devices:
+                device.close()
+            self._watching.close()
+            self._stack.close()
 
     def _check(self) -> tuple[VolumeGroup, LogicalVolume]:
         """The origin; RefusedError if it cannot have a snapshot."""
@@ -146,20 +163,19 @@ class BackupSnapshot:
         self._extent_size = vg.extent_size
         return vg, origin
 
-    def _activate(self, vg: VolumeGroup, stack: ExitStack) -> None:
+    def _activate(self, vg: VolumeGroup) -> None:
         """An inactive origin gets devices for the time of the backup."""
         session = self._session
         if session.activator.is_active(vg, self.origin_name):
             return
-        stack.callback(self._deactivate)
+        self._stack.callback(self._deactivate)
         with deferred():
             lvm_lv.activate(session, self.vg_name, self.origin_name)
         session.say(f"{self.name_of_origin} is inactive: activated for the backup.")
 
     def _deactivate(self) -> None:
         try:
-            with deferred():
-                lvm_lv.deactivate(self._session, self.vg_name, self.origin_name)
+            lvm_lv.deactivate(self._session, self.vg_name, self.origin_name)
         except UlvmError as error:
             self._session.warn(f"{self.name_of_origin} stays active: {error.message}")
 
@@ -227,20 +243,36 @@ class BackupSnapshot:
         what is left behind is found by the next command."""
         session = self._session
         try:
-            with deferred():
-                if session.scan().vg(self.vg_name).lv(self.name) is not None:
-                    lvm_lv.remove(session, self.vg_name, self.name)
+            if session.scan().vg(self.vg_name).lv(self.name) is not None:
+                self._remove_when_free()
         except UlvmError as error:
+            self.left = True
             session.warn(
                 f"Snapshot {self.vg_name}/{self.name} is left behind: {error.message}\n"
                 f'  "ulvm backup --clean {self.vg_name}" removes it.'
             )
 
+    def _remove_when_free(self) -> None:
+        """The daemon notices a little later that our connections to the snapshot are closed."""
+        deadline = time.monotonic() + _RELEASE_SECONDS
+        while True:
+            try:
+                lvm_lv.remove(self._session, self.vg_name, self.name)
+                return
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
     # -- while it is there --------------------------------------------------------------------
 
     def open_device(self) -> BlockDevice:
-        """One connection to the snapshot, for reading."""
-        return self._session.device_for(self.vg_name, self.name, write=False)
+        """One connection to the snapshot, for reading. `close` closes it at the latest: as long
+        as one is open the snapshot cannot be removed."""
+        with deferred():
+            device = self._session.device_for(self.vg_name, self.name, write=False)
+            self._devices.append(device)
+        return device
 
     def device_path(self) -> Path:
         """The file that is the snapshot. NotSupportedError without FUSE."""

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ulvm.backup.interrupts import deferred
 from ulvm.errors import UlvmError
 from ulvm.units import SECTOR
 
@@ -90,8 +91,9 @@ class CowWatcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        with deferred():  # what the thread uses is closed next
+            self._stop.set()
+            self._thread.join()
 
     def check(self) -> None:
         """Raise what ended the watching."""

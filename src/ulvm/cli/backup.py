@@ -61,11 +61,12 @@ def _stage(name: str) -> Iterator[Progress]:
 
 @contextmanager
 def _interrupts(what: str) -> Iterator[None]:
-    """A signal ends the command as a shell expects it, with a sentence."""
+    """A signal ends the command as a shell expects it, with a sentence: the exception's own, or
+    `what`."""
     try:
         yield
     except Interrupted as stop:
-        click.echo(f"  Interrupted ({stop}): {what}", err=True)
+        click.echo(f"  Interrupted ({stop}): {stop.outcome or what}", err=True)
         sys.exit(stop.exit_code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -56,6 +57,59 @@ def test_an_ignored_signal_stays_ignored() -> None:
                 signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@interruptible()
+def undo(done: list[str]) -> None:
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.raise_signal(signal.SIGINT)
+        with deferred():
+            signal.raise_signal(signal.SIGINT)
+        done.append("undone")
+
+
+def test_a_second_signal_does_not_disturb_what_is_being_undone() -> None:
+    done: list[str] = []
+    with pytest.raises(Interrupted) as caught:
+        undo(done)
+    assert caught.value.signum == signal.SIGTERM
+    assert done == ["undone"]
+
+
+@interruptible()
+def lose_one(done: list[str]) -> None:
+    with suppress(Interrupted):
+        signal.raise_signal(signal.SIGINT)
+    done.append("lost")
+    signal.raise_signal(signal.SIGTERM)
+    done.append("never")
+
+
+def test_an_interrupt_that_got_lost_does_not_make_deaf() -> None:
+    """As what is raised in a finalizer is printed and dropped."""
+    done: list[str] = []
+    with pytest.raises(Interrupted) as caught:
+        lose_one(done)
+    assert caught.value.signum == signal.SIGTERM
+    assert done == ["lost"]
+
+
+@interruptible()
+def defer_twice(done: list[str]) -> None:
+    with deferred():
+        with deferred():
+            signal.raise_signal(signal.SIGTERM)
+        done.append("outer")
+    done.append("never")
+
+
+def test_blocks_in_blocks_end_with_the_outermost() -> None:
+    done: list[str] = []
+    with pytest.raises(Interrupted):
+        defer_twice(done)
+    assert done == ["outer"]
 
 
 def test_other_threads_are_left_alone() -> None:

@@ -75,7 +75,8 @@ class BackupFiles:
         self._directory = directory
         self._partial_image = _partial(self.image_path)
         self._partial_manifest = _partial(self.manifest_path)
-        self._committed = False
+        self.committed = False
+        """Whether both files have their names, durably."""
         self._manifest: os.stat_result | None = None
         """The manifest's file, once there is one: what else has its name is not ours to remove."""
         if not directory.is_dir():
@@ -91,7 +92,7 @@ class BackupFiles:
     def __exit__(self, *_: object) -> None:
         try:
             with deferred():
-                if not self._committed:
+                if not self.committed:
                     self._take_back()
         finally:
             os.close(self.fd)
@@ -130,7 +131,7 @@ class BackupFiles:
                 raise DeviceError(
                     f"Cannot complete {self.image_path}: {error.strerror}.", errno=error.errno
                 ) from error
-            self._committed = True
+            self.committed = True
 
 
 def _partial(path: Path) -> Path:

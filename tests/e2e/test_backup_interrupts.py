@@ -1,0 +1,183 @@
+"""Signals at chosen moments of a backup, to the function call: what is left is what is said.
+
+The backup runs in this process, on a real daemon. A profile function sees every call of Python
+code in the main thread, which is where Python looks for signals.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import pytest
+
+from tests import needs
+from tests.e2e.host import UlvmHost
+from tests.effort import amount, rng, tally
+from ulvm.backup.interrupts import Interrupted
+from ulvm.backup.job import BackupRequest, backup
+from ulvm.backup.pipeline import Progress
+from ulvm.backup.restoring import verify_backup
+from ulvm.errors import RefusedError
+from ulvm.lvm.session import Session
+from ulvm.vgstore.host import Host
+
+pytestmark = needs.fuse
+
+
+class Heard:
+    """Messages, warnings kept."""
+
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+
+    def say(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+    def ask(self, question: str) -> bool:
+        return False
+
+
+@pytest.fixture
+def vg(host: UlvmHost) -> UlvmHost:
+    host.run(f"pvcreate {host.image('pv', '64M')}")
+    host.run("vgcreate vg pv")
+    host.run("lvcreate -n a -L 16M vg")
+    with host.path("vg/a").open("r+b", buffering=0) as file:
+        file.write(rng("interrupts").randbytes(8 << 20))
+    (host.base / "out").mkdir()
+    return host
+
+
+@contextmanager
+def at_calls(due: Callable[[], bool]) -> Iterator[None]:
+    """SIGINT at each call of Python code for which `due()` is true, while the program handles the
+    signal itself."""
+    outside = signal.getsignal(signal.SIGINT)
+
+    def profile(frame: FrameType, event: str, _argument: object) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        if event != "call" or handler is outside or frame.f_code is handler.__code__:
+            return
+        if due():
+            signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def run(host: UlvmHost, progress: Progress) -> tuple[BaseException | None, Heard]:
+    """A backup of vg/a into out; what it ended with."""
+    heard = Heard()
+    session = Session(Host.from_environment(host.env), heard)
+
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        yield progress
+
+    try:
+        backup(session, BackupRequest("vg/a", directory=host.base / "out"), stage=stage)
+    except (Interrupted, RefusedError) as error:
+        return error, heard
+    finally:
+        session.close()
+    return None, heard
+
+
+def nothing(_done: int, _total: int) -> None:
+    """A progress that nobody watches."""
+
+
+def check(host: UlvmHost, error: BaseException | None, heard: Heard) -> None:
+    """No snapshot is left; no files, or a whole backup, and the interrupt says which."""
+    assert heard.warned == []
+    session = Session(Host.from_environment(host.env), Heard())
+    assert [lv.name for lv in session.find_vg("vg").lvs] == ["a"]
+    assert len(session.dm.devices()) == 1
+    assert list((host.run_dir / "lock").glob("B_*")) == []
+    session.close()
+    files = sorted((host.base / "out").iterdir())
+    if not files:
+        assert isinstance(error, RefusedError) or (
+            isinstance(error, Interrupted)
+            and error.outcome == "no backup was made, and nothing is left of it."
+        )
+        return
+    assert len(files) == 2
+    if error is not None:
+        assert isinstance(error, Interrupted)
+        assert error.outcome == f"the backup {files[0]} is complete."
+    session = Session(Host.from_environment(host.env), Heard())
+    verify_backup(session, files[0])
+    session.close()
+    for file in files:
+        file.unlink()
+
+
+def test_a_storm_of_signals_does_not_disturb_the_cleaning_up(vg: UlvmHost) -> None:
+    """One interrupts the copying, and then there is one at every single call."""
+    storm = []
+
+    def progress(_done: int, _total: int) -> None:
+        storm.append(True)
+        signal.raise_signal(signal.SIGINT)
+
+    with at_calls(lambda: bool(storm)):
+        error, heard = run(vg, progress)
+    assert isinstance(error, Interrupted)
+    check(vg, error, heard)
+    assert list((vg.base / "out").iterdir()) == []
+
+
+def calls_of(host: UlvmHost, progress: Progress, begun: list[bool]) -> int:
+    """How many calls there are from the time on that something stands in `begun`."""
+    count = 0
+
+    def due() -> bool:
+        nonlocal count
+        count += bool(begun)
+        return False
+
+    with at_calls(due):
+        check(host, *run(host, progress))
+    return count
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_signal_at_any_call(vg: UlvmHost, failing: bool) -> None:
+    """In a backup that goes well, and in the cleaning up of one that fails."""
+    begun: list[bool] = []
+
+    def fail(_done: int, _total: int) -> None:
+        begun.append(True)
+        raise RefusedError("enough")
+
+    progress = fail if failing else nothing
+    if not failing:
+        begun.append(True)
+    total = calls_of(vg, progress, begun)
+    choose = rng("a signal at any call", failing)
+    images = amount(8, 400)
+    for _ in range(images):
+        left = choose.randrange(total)
+        if failing:
+            begun.clear()
+
+        def due() -> bool:
+            nonlocal left
+            left -= bool(begun)
+            return left == -1
+
+        with at_calls(due):
+            error, heard = run(vg, progress)
+        check(vg, error, heard)
+    tally("signals at a call of a backup", images)
