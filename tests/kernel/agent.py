@@ -24,7 +24,7 @@ SPEC = struct.Struct("=QQiI16s")
 CREATE, REMOVE, RENAME, SUSPEND, DEV_STATUS = 3, 4, 5, 6, 7
 LOAD, CLEAR, DEPS, STATUS, MESSAGE = 9, 10, 11, 12, 14
 READONLY, SUSPENDED, TABLE, ACTIVE, INACTIVE = 1, 2, 16, 32, 64
-SKIP_LOCKFS = 1 << 10
+SKIP_LOCKFS, QUERY_INACTIVE = 1 << 10, 1 << 12
 BLKDISCARD, BLKZEROOUT = 0x1277, 0x127F
 SIZE = 64 << 10
 
@@ -124,7 +124,15 @@ class Runner:
             )
             if device.flags & bit
         ]
-        return [" ".join(flags), device.open_count, self.lines(name, TABLE), self.lines(name, 0)]
+        return [
+            " ".join(flags),
+            device.open_count,
+            self.lines(name, TABLE),
+            self.lines(name, TABLE | QUERY_INACTIVE),
+            [self.deps(name), self.deps(name, QUERY_INACTIVE)],
+            device.event,
+            self.lines(name, 0),
+        ]
 
     def lines(self, name, flag):
         fields, data = self.control.call(STATUS, name, flag)
@@ -189,8 +197,8 @@ class Runner:
         data = struct.pack("=Q", sector) + text.encode() + b"\0"
         self.control.call(MESSAGE, name, data=data)
 
-    def deps(self, name):
-        _, data = self.control.call(DEPS, name)
+    def deps(self, name, flag=0):
+        _, data = self.control.call(DEPS, name, flag)
         count = struct.unpack_from("=I", data)[0] if data else 0
         found = []
         for (dev,) in struct.iter_unpack("=Q", data[8 : 8 + 8 * count]):

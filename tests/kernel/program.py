@@ -119,6 +119,9 @@ class Local:
             words,
             info.open_count,
             [self._named(str(line)) for line in self.dm.table(name)],
+            [self._named(str(line)) for line in self.dm.table(name, inactive=True)],
+            [self.deps(name), self.deps(name, inactive=True)],
+            info.event_nr,
             [self._named(str(line)) for line in self.dm.status(name)],
         ]
 
@@ -173,8 +176,9 @@ class Local:
     def message(self, name: str, sector: int, text: str) -> None:
         self.dm.message(name, sector, text)
 
-    def deps(self, name: str) -> list[str]:
-        return [self._named(f"{major}:{minor}") for major, minor in self.dm.deps(name)]
+    def deps(self, name: str, *, inactive: bool = False) -> list[str]:
+        found = self.dm.deps(name, inactive=inactive)
+        return [self._named(f"{major}:{minor}") for major, minor in found]
 
     def write(self, name: str, sector: int, count: int, token: int) -> None:
         self.dm.mapped(name).write(sector * SECTOR, content(token, count))

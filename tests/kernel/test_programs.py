@@ -27,7 +27,8 @@ PROGRAMS, STEPS = effort.amount(24, 320), effort.amount(50, 100)
 _PER_BOOT = 40
 
 LEFT_OUT = {
-    "status lines while a merge is under way": "how far it got is a matter of time; its end counts",
+    "status lines and events while a merge is under way": "how far it got is a matter of time; its "
+    "end counts",
     "the COW device of an invalid snapshot": "whether copies under way were still recorded is a "
     "matter of time in the kernel; nothing reads it any more",
     "a snapshot added without suspending its origin": "the kernel splits writes by the chunk sizes "
@@ -221,13 +222,13 @@ class Compare:
             ours, theirs = (state.get(name) for state in self.states)
             self._note_invalid(theirs)
             if under_way and ours is not None and theirs is not None:
-                ours, theirs = ours[:3], theirs[:3]
+                ours, theirs = ours[:-2], theirs[:-2]
             if ours != theirs:
                 return f"{name}: ulvm {ours}, kernel {theirs}"
         return ""
 
     def _note_invalid(self, device: Any) -> None:
-        for table, status in zip(*device[2:], strict=True) if device else ():
+        for table, status in zip(device[2], device[-1], strict=True) if device else ():
             if status.endswith(" Invalid"):
                 self.invalid.add(table.split()[4])
 
