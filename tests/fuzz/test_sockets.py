@@ -181,6 +181,20 @@ def test_lengths_that_lie(host: UlvmHost, said: bytes) -> None:
     effort.tally("NBD lengths that lie")
 
 
+@pytest.mark.parametrize("length", [(64 << 10) + 1, 1 << 20, 0xFFFFFFFF])
+def test_options_that_are_too_long_are_not_waited_for(host: UlvmHost, length: int) -> None:
+    """Nor kept: the server hangs up at the header."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(IN_TIME)
+        sock.connect(str(host.run_dir / "nbd.sock"))
+        sock.sendall(u32(3) + b"IHAVEOPT" + u32(7, length))
+        answer = b""
+        while more := sock.recv(1 << 16):
+            answer += more
+    ((asked, kind),) = replies_of(answer[18:])
+    assert (asked, kind) == (7, (1 << 31) + 9)  # NBD_REP_ERR_TOO_BIG
+
+
 # -- the control socket ---------------------------------------------------------------------------
 
 

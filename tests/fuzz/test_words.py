@@ -276,6 +276,21 @@ def test_every_hostile_word_where_words_are_parsed(ground: Ground) -> None:
         ground.prepare()
 
 
+TAKE_A_FILE = [
+    "verify NAME", "restore NAME vg/new", "pvcreate NAME", "vgcreate new NAME", "pvs NAME",
+    "devices add NAME", "vgcfgrestore -f NAME vg", "backup vg/lv --to NAME", "lvs NAME",
+    "daemon listen --tls-certificates NAME", "lvcreate -n n -L 1m vg NAME",
+]  # fmt: skip
+
+
+def test_names_that_no_file_can_have(ground: Ground) -> None:
+    ground.prepare()
+    for line in TAKE_A_FILE:
+        for name in ("x" * 5000, "x/" * 3000, "disk1/x", "\udcff"):
+            words = [name if word == "NAME" else word for word in line.split()]
+            assert attempt(ground, words, whole=False) in (3, 5), words
+
+
 def test_as_whole_programs(ground: Ground) -> None:
     ground.prepare()
     choose = effort.rng("words of programs")
