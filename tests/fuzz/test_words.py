@@ -294,7 +294,25 @@ def test_names_that_no_file_can_have(ground: Ground) -> None:
 def test_as_whole_programs(ground: Ground) -> None:
     ground.prepare()
     choose = effort.rng("words of programs")
-    for _ in range(effort.amount(12, 2000)):
+    for _ in range(effort.amount(8, 2000)):
         words = words_of(choose)
         attempt(ground, [w for w in words if "\0" not in w], whole=True)
         effort.tally("hostile programs")
+
+
+@pytest.mark.parametrize("line", ["help", "version", "lvs --help", "daemon status"])
+def test_nowhere_to_write_to(ground: Ground, line: str) -> None:
+    """What a command says goes to a file system that is full."""
+    if line == "daemon status":
+        ground.prepare()
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            ground.host.argv(line),
+            env=ground.host.env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (5, "  No space left on device\n")

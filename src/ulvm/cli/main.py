@@ -111,6 +111,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files and words of metadata need not be UTF-8: they leave as they came.
         sys.stdout.reconfigure(errors="surrogateescape")
+    try:
+        status = _main(words)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader of our output has gone: that is its business. What is left must not be
+        # flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        # Of the environment: a name that is too long, a file system that is full.
+        where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
+        click.echo(f"  {where}{error.strerror or error}", err=True)
+        return UlvmError.exit_code
+    except MemoryError:
+        click.echo("  There is not enough memory for this.", err=True)
+        return UlvmError.exit_code
+
+
+def _main(words: list[str]) -> int:
     program = PurePath(sys.argv[0]).name
     if program in COMMANDS:
         words.insert(0, program)
@@ -136,7 +156,6 @@ def _run(name: str, arguments: list[str]) -> int:
         status = _load(name).main(
             args=arguments, prog_name=name, standalone_mode=False, obj=context
         )
-        sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -157,19 +176,6 @@ def _run(name: str, arguments: list[str]) -> int:
     except UlvmError as error:
         context.console.warn(error.message)
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output has gone: that is its business. What is left must not be
-        # flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        # Of the environment: a name that is too long, a file system that is full.
-        where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
-        context.console.warn(f"{where}{error.strerror or error}")
-        return UlvmError.exit_code
-    except MemoryError:
-        context.console.warn("There is not enough memory for this.")
-        return UlvmError.exit_code
     except (click.Abort, KeyboardInterrupt):
         context.console.warn("Interrupted...")
         return 130
