@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -25,7 +25,7 @@ from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo
 from ulvm.errors import DeviceError, NotSupportedError
 from ulvm.units import SECTOR
 
-__all__ = ["DeviceHandle", "Frozen", "MappedDevice"]
+__all__ = ["DeviceHandle", "Frozen", "MappedDevice", "users_first"]
 
 _NO_TABLE = Table((), read_only=False)
 
@@ -156,11 +156,11 @@ class MappedDevice(BlockDevice):
         return self.removed
 
     def abandon(self) -> None:
-        """The end, with the gate closed: who waits there, or comes yet, is told."""
+        """The end: who comes to the gate when it is closed is told, and who waits there with the
+        next `wake_removed`."""
         with self._events:
             self.removed = True
             self._events.notify_all()
-        self.wake_removed()
 
     def event(self) -> None:
         """dm_table_event: wake those who wait for the device."""
@@ -339,6 +339,25 @@ class MappedDevice(BlockDevice):
             return None if runs is None else iter(list(runs))
         finally:
             self._leave()
+
+
+def users_first(devices: Iterable[MappedDevice]) -> list[MappedDevice]:
+    """In the order in which gates may close: each device before those that its requests reach."""
+    order: list[MappedDevice] = []
+    left = list(devices)
+    while left:
+        reached = {
+            id(lower)
+            for device in left
+            for table in (device.live, device.inactive)
+            for target in (table.targets if table is not None else ())
+            for lower in target.reaches()
+        }
+        # A device over itself does not exist (dm.builder); should it, it must not keep us here.
+        top = [device for device in left if id(device) not in reached] or left
+        order += top
+        left = [device for device in left if device not in top]
+    return order
 
 
 class DeviceHandle(BlockDevice):

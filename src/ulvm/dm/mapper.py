@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.builder import TableBuilder
-from ulvm.dm.device import Frozen, MappedDevice
+from ulvm.dm.device import Frozen, MappedDevice, users_first
 from ulvm.dm.naming import check_minor, check_name, check_uuid
 from ulvm.dm.numbers import DeviceNumbers
 from ulvm.dm.state import describe, restore
@@ -396,11 +396,15 @@ class LocalMapper:
 
         Nothing is taken down as long as a request may be under way: a snapshot that is gone gets
         no copies. So first merges stop, then the gates close, users of a device before the device;
-        if requests do not end, all stays as it is, for the process to end with."""
+        if requests do not end, all stays as it is, for the process to end with. That all is
+        abandoned is known before the first one feels it: a write to an origin whose copy fails
+        for that does not go on."""
         failures = []
-        devices = sorted(self.all_mapped(), key=lambda d: (d.open_count, -d.minor))
+        devices = users_first(self.all_mapped())
         for device in devices:
-            device.abandon()  # A merge over a suspended one, or a client, would wait for ever.
+            device.abandon()
+        for device in devices:
+            device.wake_removed()  # A merge over a suspended one, or a client, would wait for ever.
         for device in devices:
             for target in device.targets:
                 target.presuspend()

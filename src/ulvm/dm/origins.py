@@ -22,11 +22,13 @@ meanwhile (dm.commit). Readers take no lock: they look at the state, read, and l
 
 from __future__ import annotations
 
+import errno
 import threading
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ulvm.blockdev.base import BlockDevice
+from ulvm.errors import DeviceError
 
 if TYPE_CHECKING:
     from ulvm.dm.cow import CowSnapshot
@@ -61,6 +63,11 @@ class Origin:
                 self.snapshots.remove(snapshot)
             self.update()
 
+    def cows(self) -> list[BlockDevice]:
+        """Where writes to the origin are copied to."""
+        with self.lock:
+            return [snapshot.cow for snapshot in self.snapshots]
+
     def update(self) -> None:
         """Call after anything that decides who is guarded has changed."""
         with self.lock:
@@ -90,7 +97,9 @@ class Origin:
     def protect(self, offset: int, length: int) -> None:
         """Return when every guarded snapshot has its own copy of [offset, offset+length).
 
-        Never fails: a snapshot that cannot be given its copy turns invalid instead."""
+        A snapshot that cannot be given its copy turns invalid instead. DeviceError(ENXIO) when the
+        origin was abandoned meanwhile (mapper.shutdown): then copies fail because devices go, and
+        whoever is about to change the origin must not."""
         end = offset + length
         for snapshot in self.guarded:
             if offset < snapshot.length:
@@ -111,6 +120,9 @@ class Origin:
                         waits.append(snapshot)
         for snapshot in waits:
             snapshot.commit_pending()
+        writer = self.writer
+        if writer is not None and writer.removed:
+            raise DeviceError(f"device {writer.name} is gone", errno=errno.ENXIO)
 
 
 class OriginTable:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.cow import CowSnapshot
-from ulvm.dm.device import MappedDevice
+from ulvm.dm.device import MappedDevice, users_first
 from ulvm.dm.exceptions.transient import TransientStore
 from ulvm.dm.table import Table
 from ulvm.dm.targets.base import Target
@@ -168,13 +168,9 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
 
 def _suspend(mapper: LocalMapper, names: list[str]) -> None:
     """Users of a device before the device: it is asked to take their data, and could not."""
-    left = [d for d in mapper.all_mapped() if d.name in names and d.live is not None]
-    while left:
-        lower = {id(device) for d in left if d.live is not None for device in d.live.devices}
-        top = [d for d in left if id(d) not in lower]
-        for device in top:
+    for device in users_first(mapper.all_mapped()):
+        if device.name in names and device.live is not None:
             mapper.suspend(device.name, lockfs=False)
-        left = [d for d in left if id(d) in lower]
 
 
 def _restore_table(mapper: LocalMapper, entry: dict[str, Any]) -> None:

@@ -166,14 +166,18 @@ class SlowFlush(FileDevice):
         super().flush()
 
 
-def test_a_shutdown_under_load_spoils_no_snapshot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cow_is_suspended", [False, True])
+def test_a_shutdown_under_load_spoils_no_snapshot(tmp_path: Path, cow_is_suspended: bool) -> None:
     """Writes that come while it takes the devices down are copied out first, or refused."""
     lab = Lab(tmp_path)
     lab.dm = LocalMapper(open_file=lambda path, _: SlowFlush(path))
     origin, cow = lab.file("origin", 4096), lab.file("cow", 16384)
     before = lab.fill_pattern(origin, 4096)
-    lab.device("snap", f"0 4096 snapshot {origin} {cow} P 8")
-    lab.device("org", f"0 4096 snapshot-origin {origin}")
+    lab.device("org", "0 4096 error")  # the lowest numbers, as the volume was there first
+    lab.device("real", f"0 4096 linear {origin} 0")
+    lab.device("store", f"0 16384 linear {cow} 0")
+    lab.device("snap", "0 4096 snapshot real store P 8")
+    lab.reload("org", "0 4096 snapshot-origin real")
     lab.device("idle", f"0 4096 linear {lab.file('other', 4096)} 0")
     lab.dm.suspend("idle")
     handle = lab.dm.mapped("org").open(write=True)
@@ -189,6 +193,9 @@ def test_a_shutdown_under_load_spoils_no_snapshot(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         writer, waiter = threads.submit(write_all), threads.submit(waiting.read, 0, 512)
         assert written.wait(30)
+        if cow_is_suspended:
+            lab.dm.suspend("store")
+            time.sleep(0.1)
         assert lab.dm.shutdown() == []
         for one in (writer, waiter):
             with pytest.raises(DeviceError) as refused:

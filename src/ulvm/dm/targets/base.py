@@ -66,6 +66,10 @@ class Target(ABC):
     def can_discard(self) -> bool:
         return False
 
+    def reaches(self) -> Iterable[BlockDevice]:
+        """The devices to which a request may lead, beside those it maps to those it copies to."""
+        return self.devices
+
     def areas(self) -> Iterable[tuple[BlockDevice, int, int]]:
         """(device, offset, length) of what it uses of which device, if it must lie within."""
         return ()

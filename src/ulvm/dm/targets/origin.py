@@ -27,6 +27,9 @@ class OriginTarget(Target):
         self._origin = context.origins.get(self._device)
         self.devices = self.flush_devices = (self._device,)
 
+    def reaches(self) -> Iterable[BlockDevice]:
+        return (self._device, *self._origin.cows())
+
     def areas(self) -> Iterable[tuple[BlockDevice, int, int]]:
         return [(self._device, 0, self.length)]
 

@@ -129,6 +129,9 @@ class SnapshotTarget(Target):
                         self._log(warning)
             self.origin.add(self.snapshot)
 
+    def reaches(self) -> Iterable[BlockDevice]:
+        return (*self.devices, *self.origin.cows()) if self.merging else self.devices
+
     def areas(self) -> Iterable[tuple[BlockDevice, int, int]]:
         return [(self._origin_device, 0, self.length)]
 
