@@ -189,6 +189,9 @@ class ControlServer:
             return {"error": error_to_json(ProtocolError(f"bad arguments of {op}: {error!r}"))}
         except UlvmError as error:
             return {"error": error_to_json(error)}
+        except Exception as error:  # a defect, or something that the system refused
+            log.exception("request %s failed", op)
+            return {"error": error_to_json(UlvmError(f"The daemon failed in {op}: {error}"))}
 
 
 def _check_peer(sock: socket.socket) -> None:

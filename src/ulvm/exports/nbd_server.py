@@ -139,9 +139,15 @@ class NbdServer:
         thread = threading.Thread(
             target=self._accept, args=(sock, where, tls), name=f"nbd-listen {where}", daemon=True
         )
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads: nobody would ever accept
+            if path:
+                _remove_own(path)
+            sock.close()
+            raise DeviceError(f"Cannot listen on {where}: {error}.", errno=errno.EAGAIN) from error
         with self._lock:
             self._listeners.append((sock, thread, path))
-        thread.start()
 
     def _accept(self, listener: socket.socket, where: str, tls: ssl.SSLContext | None) -> None:
         while True:

@@ -132,6 +132,23 @@ def test_stop_does_not_wait_for_ever(path: Path, caplog: pytest.LogCaptureFixtur
     assert "1 requests do not end" in caplog.text
 
 
+def test_a_handler_that_fails_is_answered_for_and_logged(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(connection: Connection, args: Mapping[str, Any]) -> None:
+        raise OSError("no such luck")
+
+    server = ControlServer(path, {"fail": fail, "ping": pong}, abandoned=lambda held: None)
+    server.start()
+    with client() as sock:
+        sock.connect(str(path))
+        sock.sendall(b'{"op":"fail"}\n')
+        assert "no such luck" in json.loads(sock.recv(4096))["error"]["message"]
+        assert ask(sock, "ping") == "pong"
+    server.stop()
+    assert "request fail failed" in caplog.text
+
+
 def test_whether_a_client_has_gone_is_seen_with_many_descriptors_open() -> None:
     """select(2) takes none above 1023."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -84,6 +84,21 @@ def test_what_is_no_socket_is_left_alone(server: NbdServer, folder: Path) -> Non
     assert (folder / "file").read_text() == "precious"
 
 
+def test_without_a_thread_to_accept_it_does_not_listen(
+    server: NbdServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as shortage:
+        shortage.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(DeviceError, match="can't start new thread"):
+            server.listen_unix(str(folder / "s"))
+    assert not (folder / "s").exists()
+    server.listen_unix(str(folder / "s"))
+    NbdDevice(str(folder / "s"), "vg/lv").close()
+
+
 def test_a_path_that_cannot_be_bound(server: NbdServer, folder: Path) -> None:
     with pytest.raises(DeviceError):
         server.listen_unix(str(folder / "none" / "nbd.sock"))
