@@ -166,7 +166,7 @@ def test_a_signal_at_any_call(vg: UlvmHost, failing: bool) -> None:
         begun.append(True)
     total = calls_of(vg, progress, begun)
     choose = rng("a signal at any call", failing)
-    images = amount(8, 400)
+    images = amount(8, 150)
     for _ in range(images):
         left = choose.randrange(total)
         if failing:

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ulvm.backup.interrupts import deferred
-from ulvm.errors import UlvmError
 from ulvm.units import SECTOR
 
 __all__ = ["CowStatus", "CowWatcher", "parse_cow_status"]
@@ -52,8 +51,8 @@ class CowWatcher:
 
     `limit` is the size in bytes at which the store cannot overflow any more. `status` returns
     the fill; `extend(bytes)` asks for that much more and returns the new size
-    in bytes, or the old one if the volume group has no more room. Errors of both end the
-    watching; `check` raises them.
+    in bytes, or the old one if the volume group has no more room. Errors of both, of any kind, end
+    the watching; `check` raises them.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class CowWatcher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ulvm-cow-watch", daemon=True)
         self._room = True
-        self._error: UlvmError | None = None
+        self._error: BaseException | None = None
         self.peak = 0
         """Most bytes that were seen in use."""
         self.last = CowStatus(0, 0, True)
@@ -95,6 +94,10 @@ class CowWatcher:
             self._stop.set()
             self._thread.join()
 
+    @property
+    def watching(self) -> bool:
+        return self._thread.is_alive()
+
     def check(self) -> None:
         """Raise what ended the watching."""
         if self._error is not None:
@@ -110,7 +113,7 @@ class CowWatcher:
                 before, then = status.used, now
                 if status.valid and self._room and self._is_close(status, rate):
                     self._grow(status)
-        except UlvmError as error:
+        except BaseException as error:  # for the thread that calls check: nobody else hears of it
             self._error = error
 
     def look(self) -> CowStatus:
