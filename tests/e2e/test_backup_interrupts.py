@@ -20,7 +20,7 @@ from tests.effort import amount, rng, tally
 from ulvm.backup.interrupts import Interrupted
 from ulvm.backup.job import BackupRequest, backup
 from ulvm.backup.pipeline import Progress
-from ulvm.backup.restoring import verify_backup
+from ulvm.backup.restoring import RESTORING_TAG, restore, verify_backup
 from ulvm.errors import RefusedError
 from ulvm.lvm.session import Session
 from ulvm.vgstore.host import Host
@@ -121,6 +121,37 @@ def check(host: UlvmHost, error: BaseException | None, heard: Heard) -> None:
     session.close()
     for file in files:
         file.unlink()
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_an_interrupted_restore_leaves_the_tag_once_it_has_written(
+    vg: UlvmHost, written: bool
+) -> None:
+    """The next one needs --force just as long as the old content is there."""
+    vg.run("backup vg/a --to out")
+    vg.run("lvcreate -n b -L 16M vg")
+    old, new = rng("old").randbytes(16 << 20), vg.path("vg/a").read_bytes()
+    vg.path("vg/b").open("r+b", buffering=0).write(old)
+    session = Session(Host.from_environment(vg.env), Heard())
+
+    def stop(_done: int, _total: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        if not written:
+            signal.raise_signal(signal.SIGINT)
+        yield stop
+
+    with pytest.raises(Interrupted):
+        restore(session, vg.base / "out", "vg/b", force=True, stage=stage)
+    session.close()
+    tags = vg.run("lvs --noheadings -o tags vg/b").stdout.split()
+    assert tags == ([RESTORING_TAG] if written else [])
+    assert (vg.path("vg/b").read_bytes() == old) == (not written)
+    vg.run("restore out vg/b", rc=0 if written else 5)
+    assert vg.path("vg/b").read_bytes() == (new if written else old)
+    assert vg.run("lvs --noheadings -o tags vg/b").stdout.split() == []
 
 
 def test_a_storm_of_signals_does_not_disturb_the_cleaning_up(vg: UlvmHost) -> None:

@@ -26,16 +26,19 @@ def write_device(
     open_device: Callable[[], BlockDevice],
     *,
     threads: int = 2,
+    before_write: Callable[[], None] = lambda: None,
     progress: Progress = lambda _done, _total: None,
 ) -> None:
     """Make a device hold what the backup holds, durably. It must be at least as large.
 
-    FormatError if the backup is damaged: the device then holds part of it.
+    FormatError if the backup is damaged: the device then holds part of it, or is as it was if
+    `before_write`, which comes before every write, in any thread, was never called.
     """
     devices = DevicePool(open_device, threads + 1)
 
     def write(frame: Frame, raw: memoryview | None) -> None:
         with devices.borrow() as device:
+            before_write()
             if raw is None:
                 device.write_zeroes(frame.raw_offset, frame.raw_length)
                 return

@@ -16,15 +16,22 @@ that it is not taken for whole: the next restore onto it needs no `force`.
 
 An existing volume is overwritten with `force` alone, and never while somebody has it open (a
 mounted file system does), while a snapshot is merged into it, or if it is too small. It carries
-the tag as long as its content is neither the old nor the new; a failure leaves the tag.
+the tag as long as its content is neither the old nor the new:
+
+    tagged -> first write -> ... -> written, durable -> read back, SHA-256 -> tag removed
+
+A failure or a signal leaves the tag, but before the first write takes it off again: the content
+is the old one then, and the next restore needs `force` to destroy it. After a kill -9 there it
+does not, since the tag must be durable before the first byte; for this content `force` was given.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ulvm.backup.fileio import drop_cache
@@ -111,7 +118,13 @@ def restore(
 
             count = _threads(threads)
             with stage("Restoring") as progress:
-                write_device(backup, open_device, threads=count, progress=progress)
+                write_device(
+                    backup,
+                    open_device,
+                    threads=count,
+                    before_write=target.touched.set,
+                    progress=progress,
+                )
             _drop_cache(session, target)
             with stage("Reading back") as progress:
                 check_device(backup, open_device, threads=count, progress=progress)
@@ -149,11 +162,12 @@ def _drop_cache(session: Session, target: _Target) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The volume that is written; `size` in bytes."""
+    """The volume that is written; `size` in bytes. `touched` is set before the first write."""
 
     vg: str
     lv: str
     size: int
+    touched: threading.Event = field(default_factory=threading.Event)
 
 
 def _threads(wanted: int) -> int:
@@ -207,6 +221,16 @@ def _remove(session: Session, vg_name: str, lv_name: str) -> None:
         session.warn(f"{vg_name}/{lv_name} is left behind, incomplete: {error.message}")
 
 
+def _take_tag_off(session: Session, vg_name: str, lv_name: str) -> None:
+    """The content is as it was before a restore that failed; that failure is what counts."""
+    try:
+        lv = session.scan().vg(vg_name).lv(lv_name)
+        if lv is not None and RESTORING_TAG in lv.tags:
+            lvm_lv.change_tags(session, vg_name, lv_name, remove=(RESTORING_TAG,))
+    except UlvmError as error:
+        session.warn(f"{vg_name}/{lv_name} keeps the tag {RESTORING_TAG}: {error.message}")
+
+
 @contextmanager
 def _overwritten(
     session: Session, vg: VolumeGroup, lv_name: str, size: int, *, force: bool
@@ -229,9 +253,16 @@ def _overwritten(
     state = lvm_lv.states(session, vg).get(lv_name)
     if state is not None and state.open_count:
         raise BusyError(f"{name} is in use: unmount or close it first.")
-    with deferred():
-        lvm_lv.activate(session, vg.name, lv_name)  # also one that is active, but half-way
-        lvm_lv.change_tags(session, vg.name, lv_name, add=(RESTORING_TAG,))
-    yield _Target(vg.name, lv_name, room)
+    target = _Target(vg.name, lv_name, room)
+    try:
+        with deferred():
+            lvm_lv.activate(session, vg.name, lv_name)  # also one that is active, but half-way
+            lvm_lv.change_tags(session, vg.name, lv_name, add=(RESTORING_TAG,))
+        yield target
+    except BaseException:
+        if RESTORING_TAG not in lv.tags and not target.touched.is_set():
+            with deferred():
+                _take_tag_off(session, vg.name, lv_name)
+        raise
     with deferred():
         lvm_lv.change_tags(session, vg.name, lv_name, remove=(RESTORING_TAG,))
