@@ -93,6 +93,13 @@ def interruptible() -> Iterator[None]:
             if handler is not signal.SIG_IGN:
                 signal.signal(signum, _handle)
         yield
+    except RuntimeError:
+        # Raised between the lines of threading.Condition, an Interrupted leaves its lock released,
+        # and the second release fails in its place.
+        stop = None if _State.under_way is None else _State.under_way()
+        if stop is None:
+            raise
+        raise stop from None
     finally:
         with deferred():
             for signum, handler in previous.items():

@@ -97,6 +97,24 @@ def test_an_interrupt_that_got_lost_does_not_make_deaf() -> None:
 
 
 @interruptible()
+def release_twice(*, interrupted: bool) -> None:
+    lock = threading.Lock()
+    with lock:
+        try:
+            if interrupted:
+                signal.raise_signal(signal.SIGINT)
+        finally:
+            lock.release()
+
+
+def test_an_interrupt_that_broke_a_lock_comes_out() -> None:
+    with pytest.raises(Interrupted):
+        release_twice(interrupted=True)
+    with pytest.raises(RuntimeError, match="release unlocked lock"):
+        release_twice(interrupted=False)
+
+
+@interruptible()
 def defer_twice(done: list[str]) -> None:
     with deferred():
         with deferred():
