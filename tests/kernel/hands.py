@@ -45,7 +45,7 @@ _PE_START = 64 << 10
 _EXTENT = 256 << 10
 _DRIVES = [f"/dev/vd{letter}" for letter in "abcd"]
 _RING = 4096 + 40
-"""Where the first metadata area's header tells the place of the text in its ring."""
+"""Where the first metadata area's header tells offset and size of the text in its ring."""
 
 
 Shown = dict[str, dict[str, list[str]]]
@@ -56,8 +56,8 @@ class Seen(NamedTuple):
     """What came of a turn."""
 
     shown: Shown
-    ring: list[int]
-    """Where the metadata text of @0 lay after each command."""
+    ring: list[tuple[int, int]]
+    """Offset and size of @0's metadata text in its ring, after each command."""
     left: int | None
     """Exceptions that were not merged yet at the cut."""
 
@@ -108,7 +108,7 @@ def _config_text(text: str) -> list[str]:
 
 
 def _numbered(table: str, listed: str) -> list[str]:
-    """Lines of `dmsetup table`, devices by name, disks in the order in which they appear."""
+    """Lines of `dmsetup table` or `status`, devices by name, disks by order of appearance."""
     names = {number: name for name, number in re.findall(r"(\S+)\s+\((\d+:\d+)\)", listed)}
     disks = 0
     for line in sorted(table.splitlines()):
@@ -203,7 +203,7 @@ class Ulvm:
                 assert not silent or done.stdout + done.stderr == "", (command, done)
                 with self.images[0].open("rb") as file:
                     file.seek(_RING)
-                    seen.ring.append(int.from_bytes(file.read(8), "little"))
+                    seen.ring.append(struct.unpack("<QQ", file.read(16)))
                 effort.tally("commands on groups that changed hands")
             case Write(volume):
                 with self.host.path(volume).open("r+b", buffering=0) as file:
@@ -219,7 +219,7 @@ class Ulvm:
                     "dmsetup table": _numbered(
                         self.host.run("dmsetup table").stdout, self.host.run("dmsetup ls").stdout
                     ),
-                    "dmsetup status": sorted(self.host.run("dmsetup status").stdout.splitlines()),
+                    "dmsetup status": _numbered(self.host.run("dmsetup status").stdout, ""),
                 }
             case Cold(key, groups):
                 seen.shown[key] = self._reports(_cold(groups)) | {
@@ -331,14 +331,15 @@ class Kernel:
             check()
         left = None
         if cut is not None:
-            left = _exceptions(drives, self._alike(self._outcome(self.ranges).stdout))
-        return Seen(self.shown, [int(n) for n in self._outcome(ring).stdout.split()], left)
+            left = _exceptions(drives, self._alike(self._outcome(self.ranges).stdout, set()))
+        places = [int(word) for word in self._outcome(ring).stdout.split()]
+        return Seen(self.shown, list(zip(places[::2], places[1::2], strict=True)), left)
 
     def _named(self, command: str) -> str:
         return re.sub(r"@(\d)", lambda match: _DRIVES[int(match[1])], command)
 
-    def _alike(self, text: str) -> str:
-        return _alike(text, _DRIVES, [str(image) for image in self.images], self.gone)
+    def _alike(self, text: str, gone: set[int]) -> str:
+        return _alike(text, _DRIVES, [str(image) for image in self.images], gone)
 
     def _lvm(self, command: str) -> str:
         name, _, rest = self._named(command).partition(" ")
@@ -400,7 +401,7 @@ class Kernel:
         self._command(
             f"ring after {command}",
             "dd if=/dev/vda bs=512 skip=8 count=1 iflag=direct 2>/dev/null | "
-            "od -An -tu8 -j40 -N8 >>/tmp/ring",
+            "od -An -tu8 -j40 -N16 >>/tmp/ring",
         )
 
         def check() -> None:
@@ -427,13 +428,16 @@ class Kernel:
             for group in texts
         }
 
+        gone = self.gone
+
         def check() -> None:
             shown = self.shown.setdefault(key, {})
             for report, place in keys.items():
                 done = self._outcome(place, None)
-                shown[report] = _said(self._alike(done.stdout), self._alike(done.stderr), done.rc)
+                said = self._alike(done.stdout, gone), self._alike(done.stderr, gone)
+                shown[report] = _said(*said, done.rc)
             for group, place in backups.items():
-                text = self._alike(self._outcome(place).stdout)
+                text = self._alike(self._outcome(place).stdout, gone)
                 shown[f"vgcfgbackup {group}"] = _config_text(text)
 
         self.checks.append(check)
@@ -441,7 +445,7 @@ class Kernel:
     def _devices(self, key: str, words: dict[str, str]) -> None:
         said = {word: self._outcome(place).stdout for word, place in words.items()}
         self.shown[key]["dmsetup table"] = _numbered(said["table"], said["ls"])
-        self.shown[key]["dmsetup status"] = sorted(said["status"].splitlines())
+        self.shown[key]["dmsetup status"] = _numbered(said["status"], "")
 
     def _cut(self, cut: Cut) -> None:
         """The machine is powered off in the midst of a merge that copies as slowly as can be."""

@@ -48,7 +48,7 @@ EXTENT = 64
 DATA = random.Random(7).randbytes(2048 * BLOCK)
 """What is written, from a block of it on."""
 
-HAND_OVERS = ("half a merge", "restored", "exported", "removed", "plain")
+HAND_OVERS = ("half a merge", "restored", "exported", "plain", "removed")
 """How a turn ends.
 
 half a merge    the host dies while a merge is under way: kill -9 of the daemon, power off
@@ -203,7 +203,7 @@ class Volume:
 class Life:
     """A group of groups, from `Life.birth` on, turn by turn."""
 
-    def __init__(self, name: str, choose: random.Random, first_hand_over: int) -> None:
+    def __init__(self, name: str, choose: random.Random, hand_overs: Iterable[str]) -> None:
         self.name = name
         self.choose = choose
         self.group = name
@@ -226,8 +226,8 @@ class Life:
         self.done: dict[str, int] = {}
         """How many episodes of each kind there were."""
         self.steps: list[Step] = []
-        self.hand_overs = deque(HAND_OVERS)
-        self.hand_overs.rotate(-first_hand_over)
+        self.hand_overs = deque(hand_overs)
+        """How the next turns end; then from the first again."""
         self.deck: deque[Callable[[], bool]] = deque()
 
     # -- a turn -----------------------------------------------------------------------------
@@ -300,6 +300,11 @@ class Life:
         else:
             self.steps.append(Run(f"vgchange -ay {self.group}", rc=5))
             # What LVM allows with a disk missing; it then notes in the metadata that it is.
+            self.lvm(f"vgchange --addtag {self.new_name('t')} {self.group}")
+            if not self.third:
+                self.third_disk()
+            for volume in self.volumes:
+                self.lvm(f"lvchange --addtag {self.new_name('t')} {volume.path}")
             self.remove(next(v for v in self.plain() if v not in lost and not self.snaps(v)))
         for volume in self.valid():
             if volume not in lost:

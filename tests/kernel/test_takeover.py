@@ -37,8 +37,8 @@ LIVES = effort.amount(2, 50)
 TURNS = effort.amount(5, 8)
 EPISODES = effort.amount(6, 9)
 
-_ENOUGH_COMMITS = 60
-"""After so many the ring has wrapped for sure: 60 KiB, a text takes 1.5 KiB and more."""
+RING = 60 << 10
+"""Bytes of a metadata area of @0."""
 
 
 def live(number: int, base: Path) -> dict[str, int]:
@@ -46,11 +46,11 @@ def live(number: int, base: Path) -> dict[str, int]:
     host = UlvmHost(base)
     host.env["TZ"] = "UTC"  # As in the machine.
     images = [host.image(f"{n}.img", "32M") for n in range(4)]
-    life = Life(f"g{number}x", effort.rng("takeover", number), number)
+    life = Life(f"g{number}x", effort.rng("takeover", number), hand_overs(number))
     sides: tuple[Ulvm | Kernel, ...] = Ulvm(host, images), Kernel(images)
     shown: Shown = {}
     found: list[str] = []
-    ring: list[int] = []
+    ring: list[tuple[int, int]] = []
     try:
         for turn in range(TURNS):
             # Lives with an odd number begin with LVM2.
@@ -72,15 +72,30 @@ def live(number: int, base: Path) -> dict[str, int]:
             shown = seen.shown
             ring += seen.ring
             effort.tally("turns of volume groups")
-        if len(set(ring)) > _ENOUGH_COMMITS:
-            assert any(b < a for a, b in itertools.pairwise(ring)), "it never wrapped"
     finally:
         host.close()
     assert not found, f"ULVM_SEED={effort.SEED}, life {number}:\n" + "\n".join(found)
-    wraps = sum(b < a for a, b in itertools.pairwise(ring))
-    effort.tally("wraps of a ring of metadata", wraps)
+    effort.tally("times around a ring of metadata", times_around(ring))
     effort.tally("lives of volume groups")
     return life.done
+
+
+def hand_overs(number: int) -> list[str]:
+    """Of lives that begin with ulvm and with LVM2 by turns, so that each kind goes both ways."""
+    order = list(HAND_OVERS)
+    if number % 2:
+        order[1], order[4] = order[4], order[1]
+    first = number // 2 % len(order)
+    return order[first:] + order[:first]
+
+
+def times_around(ring: list[tuple[int, int]]) -> int:
+    """How often the texts came round to the beginning; not less than what they take up tells."""
+    commits = [ring[0], *(b for a, b in itertools.pairwise(ring) if a != b)]
+    written = sum(-(-size // 512) * 512 for _, size in commits)
+    found = sum(b < a for (a, _), (b, _) in itertools.pairwise(commits))
+    assert found >= written // RING - 1, f"{written} bytes of metadata, {found} times around"
+    return found
 
 
 def differences(before: Shown, found: Shown) -> Iterator[str]:

@@ -228,7 +228,11 @@ def vgchange(
         if refresh:
             lvm_vg.refresh(session, name)
         if addtag or deltag or alloc or resizeable:
-            session.change_vg(name, lambda vg: _changed(vg, addtag, deltag, alloc, resizeable))
+            session.change_vg(
+                name,
+                lambda vg: _changed(vg, addtag, deltag, alloc, resizeable),
+                allow_missing=not (alloc or resizeable),
+            )
             session.say(f'Volume group "{name}" successfully changed')
 
     return each(session, groups, change)
@@ -316,5 +320,6 @@ def vgcfgbackup(context: Context, names: tuple[str, ...], path: str | None) -> N
         raise UsageError("With more than one volume group the file's name needs a %s.")
     for vg in groups:
         target = None if path is None else Path(path.replace("%s", vg.name)).absolute()
-        backup_vg(session.host, vg, session.command_line, path=target, force=True)
+        found = session.last_scan.as_found(vg)
+        backup_vg(session.host, found, session.command_line, path=target, force=True)
         session.say(f'Volume group "{vg.name}" successfully backed up.')

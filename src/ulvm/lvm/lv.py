@@ -290,7 +290,7 @@ def change_tags(
         kept = [tag for tag in lv.tags if tag not in remove]
         return vg.with_lv(replace(lv, tags=tuple(dict.fromkeys([*kept, *add]))))
 
-    return session.change_vg(vg_name, change)
+    return session.change_vg(vg_name, change, allow_missing=True)
 
 
 def set_writable(session: Session, vg_name: str, lv_name: str, writable: bool) -> Change:
@@ -306,7 +306,7 @@ def set_writable(session: Session, vg_name: str, lv_name: str, writable: bool) -
         status = lv.status | {"WRITE"} if writable else lv.status - {"WRITE"}
         return vg.with_lv(replace(lv, status=status))
 
-    return session.change_vg(vg_name, change)
+    return session.change_vg(vg_name, change, allow_missing=True)
 
 
 def size_words(vg: VolumeGroup, extents: int) -> str:

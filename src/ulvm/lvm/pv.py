@@ -33,7 +33,7 @@ def create(
         _check_free(session, scan, path, force)
         if uuid is not None:
             uuid = format_uuid(parse_uuid(uuid))
-            if any(pv.uuid == uuid and pv.path != path for pv in scan.pvs):
+            if any(p.uuid == uuid and p.path != path for p in (*scan.pvs, *scan.outdated)):
                 raise RefusedError(f"uuid {uuid} already in use on another device.")
         _wipe_signatures(session, path, force)
         return create_pv(
@@ -43,7 +43,7 @@ def create(
 
 def _check_free(session: Session, scan: Scan, path: str, force: int) -> None:
     """Whether the device may be overwritten."""
-    known = next((pv for pv in scan.pvs if pv.path == path), None)
+    known = next((pv for pv in (*scan.pvs, *scan.outdated) if pv.path == path), None)
     refused = f"{path}: physical volume not initialized."
     if known is not None and known.vg_name is not None:
         if force < 2:
@@ -86,7 +86,8 @@ def remove(session: Session, path: str, *, force: int = 0) -> None:
     """Wipe the label. RefusedError for a PV that a VG uses, unless forced twice."""
     path = device_path(path)
     with session.lock_global():
-        pv = session.scan([path]).pv(path)
+        scan = session.scan([path])
+        pv = next((pv for pv in scan.outdated if pv.path == path), None) or scan.pv(path)
         if pv.vg_name is not None or pv.in_use:
             owner = pv.vg_name or "a VG whose metadata is missing"
             if force < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,6 +25,8 @@ def _find(session: Session, path: str) -> PvDevice:
     try:
         return session.scan().pv(device_path(path))
     except NotFoundError:
+        if os.path.exists(path):
+            raise
         raise NotFoundError(f"Cannot use {path}: device not found") from None
 
 

@@ -12,7 +12,7 @@ from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader
 from ulvm.vgstore.archive import archived, backup_path, read_backup
-from ulvm.vgstore.commit import prepare
+from ulvm.vgstore.commit import free_outdated, prepare
 
 __all__ = ["backups", "check", "restore", "rewrite"]
 
@@ -141,11 +141,18 @@ def check(session: Session, vg_name: str) -> None:
     vg = session.find_vg(vg_name)
     if "EXPORTED" in vg.status:
         raise RefusedError(f"Volume group {vg_name} is exported")
-    missing = len(vg.missing_uuids | {pv.uuid for pv in vg.pvs if pv.missing})
+    missing = len(vg.all_missing)
     if missing:
         raise RefusedError(f"The volume group is missing {missing} physical volumes.")
 
 
 def rewrite(session: Session, vg_name: str) -> None:
-    """Write the newest metadata to all areas (vgck --updatemetadata)."""
-    session.change_vg(vg_name, lambda vg: vg)
+    """Write the newest metadata to all areas, and free the PVs that the VG has gone on without
+    (vgck --updatemetadata)."""
+    with session.lock_global():
+        session.change_vg(vg_name, lambda vg: vg, allow_missing=True)
+        for pv in session.last_scan.outdated:
+            if pv.vg_name == vg_name:
+                session.warn(f"WARNING: wiping mda on outdated PV {pv.path}")
+                session.warn(f"WARNING: wiping header on outdated PV {pv.path}")
+                free_outdated(session.host, pv)

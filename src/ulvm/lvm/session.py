@@ -23,7 +23,7 @@ from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm.names import split_volume
 from ulvm.metadata.model import VolumeGroup
-from ulvm.vgstore.commit import prepare
+from ulvm.vgstore.commit import check_complete, prepare
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.locks import global_lock, vg_lock
 from ulvm.vgstore.scan import Scan, scan
@@ -86,8 +86,10 @@ class Session:
         """Look at all devices afresh. Each warning is given once in a session."""
         found = scan(self.host, extra_paths)
         for text in found.warnings:
-            if text not in self._said:
-                self._said.add(text)
+            # Where a missing PV was is not known any more after a change.
+            what = text.partition(" (last written to")[0]
+            if what not in self._said:
+                self._said.add(what)
                 self.warn(text)
         self._scan = found
         return found
@@ -225,6 +227,8 @@ class Session:
         """
         with self.lock(vg_name):
             old = self.vg_for_change(vg_name, exported=exported)
+            if not allow_missing:
+                check_complete(old)
             new = edit(old)
             before_commit(new)
             found = self.last_scan

@@ -98,7 +98,7 @@ def _orphans(
     if twice is not None:
         raise RefusedError(f"Device {twice} is named twice.")
     scan = session.scan(absolute)
-    known = {pv.path: pv for pv in scan.pvs}
+    known = {pv.path: pv for pv in (*scan.pvs, *scan.outdated)}
     for path in absolute:
         scan.check_used(path)
         pv = known.get(path)
@@ -143,7 +143,7 @@ def extend(
                 vg = edit.add_pv(vg, as_member(pv, vg.extent_size))
             return vg
 
-        return session.change_vg(name, add)
+        return session.change_vg(name, add, allow_missing=True)
 
 
 def reduce(session: Session, name: str, paths: Sequence[str], *, unused: bool = False) -> int:

@@ -264,12 +264,17 @@ class VolumeGroup:
         return any(isinstance(s, UnknownSegment) for lv in self.lvs for s in lv.segments)
 
     @property
+    def all_missing(self) -> frozenset[str]:
+        """UUIDs of PVs that are not there, or are back with content that does not count."""
+        return self.missing_uuids | {pv.uuid for pv in self.pvs if pv.missing}
+
+    @property
     def partial(self) -> bool:
-        return bool(self.missing_uuids) or any(p.missing for p in self.pvs)
+        return bool(self.all_missing)
 
     def is_partial(self, lv: LogicalVolume) -> bool:
         """Whether any of its extents is on a missing PV."""
-        missing = self.missing_uuids | {pv.uuid for pv in self.pvs if pv.missing}
+        missing = self.all_missing
         return any(
             area.pv_uuid in missing
             for segment in lv.segments

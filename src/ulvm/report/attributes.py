@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from ulvm.activation.activate import LvState
 from ulvm.activation.status import SnapshotStatus
 from ulvm.metadata.model import (
@@ -12,6 +14,8 @@ from ulvm.metadata.model import (
 )
 
 __all__ = ["lv_attr", "percent", "pv_attr", "vg_attr"]
+
+_FLOAT = struct.Struct("f")
 
 _POLICY = {"contiguous": "c", "cling": "l", "normal": "n", "anywhere": "a", "inherit": "i"}
 
@@ -85,7 +89,10 @@ def percent(status: SnapshotStatus) -> str | None:
         return None
     if fraction in (0.0, 1.0):
         return f"{fraction * 100:.2f}"
-    return f"{min(max(round(fraction * 100, 2), 0.01), 99.99):.2f}"
+    # Millionths of a percent, cut off, then a float in C: it decides how a tie is rounded.
+    (shown,) = _FLOAT.unpack(_FLOAT.pack(int(fraction * 100_000_000)))
+    (shown,) = _FLOAT.unpack(_FLOAT.pack(shown / 1_000_000))
+    return f"{min(max(shown, 0.01), 99.99):.2f}"
 
 
 def vg_attr(vg: VolumeGroup) -> str:

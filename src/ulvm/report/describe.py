@@ -12,10 +12,10 @@ from ulvm.activation.activate import LvState
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.metadata.text_words import local_time
 from ulvm.report.attributes import percent
-from ulvm.report.lv_fields import READ_AHEAD
+from ulvm.report.lv_fields import read_ahead
 from ulvm.report.rows import Row
 from ulvm.units import SECTOR, display_size
-from ulvm.vgstore.scan import Scan
+from ulvm.vgstore.scan import PvDevice, Scan
 
 __all__ = [
     "lv_colon",
@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 States = Mapping[str, LvState]
+
+_MISSING = 1 << 23
+"""LVM2's bit for a PV that is not there, as pvdisplay -c shows it."""
 
 
 def _lv(label: str, value: object) -> str:
@@ -79,10 +82,10 @@ def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str
         yield _lv("Snapshot chunk size", display_size(snap.chunk_size))
     yield _lv("Segments", len(lv.segments))
     yield _lv("Allocation", lv.allocation_policy)
-    read_ahead = "auto" if lv.read_ahead is None else max(lv.read_ahead, 0)
-    yield _lv("Read ahead sectors", read_ahead)
+    wanted = "auto" if lv.read_ahead is None else max(lv.read_ahead, 0)
+    yield _lv("Read ahead sectors", wanted)
     if state is not None:
-        yield _lv("- currently set to", READ_AHEAD)
+        yield _lv("- currently set to", read_ahead(lv))
         yield _lv("Block device", f"{state.info.major}:{state.info.minor}")
     yield " "
 
@@ -157,7 +160,7 @@ def vg_lines(scan: Scan, vg: VolumeGroup, states: States) -> Iterator[str]:
     yield _vg("Open LV", sum(1 for s in states.values() if s.open_count))
     yield _vg("Max PV", vg.max_pv)
     yield _vg("Cur PV", len(vg.pvs))
-    yield _vg("Act PV", len(vg.pvs) - len(vg.missing_uuids))
+    yield _vg("Act PV", len(vg.pvs) - len(vg.all_missing))
     yield _vg("VG Size", display_size(vg.extent_count * vg.extent_size))
     yield _vg("PE Size", display_size(vg.extent_size))
     yield _vg("Total PE", vg.extent_count)
@@ -196,7 +199,7 @@ def vg_colon(vg: VolumeGroup, states: States) -> str:
     used = vg.extent_count - vg.free_count
     return (
         f"{vg.name}:{access}:{flags}:-1:{vg.max_lv}:{len(vg.visible_lvs())}:{opened}:-1:"
-        f"{vg.max_pv}:{len(vg.pvs)}:{len(vg.pvs) - len(vg.missing_uuids)}:{size_kib}:"
+        f"{vg.max_pv}:{len(vg.pvs)}:{len(vg.pvs) - len(vg.all_missing)}:{size_kib}:"
         f"{vg.extent_size // 2}:{vg.extent_count}:{used}:{vg.free_count}:{vg.uuid}"
     )
 
@@ -204,17 +207,21 @@ def vg_colon(vg: VolumeGroup, states: States) -> str:
 # -- physical volumes -----------------------------------------------------------------------------
 
 
+def _new_pv(device: PvDevice) -> str:
+    size = display_size(device.size // SECTOR)
+    return f'"{device.path}" is a new physical volume of "{size}"'
+
+
 def pv_lines(row: Row) -> Iterator[str]:
     path = row.device.path if row.device else "[unknown]"
     vg, pv = row.vg, row.pv
     if vg is None or pv is None:
         assert row.device is not None
-        size = display_size(row.device.size // SECTOR)
-        yield f'"{path}" is a new physical volume of "{size}"'
+        yield _new_pv(row.device)
         yield "--- NEW Physical volume ---"
         yield _vg("PV Name", path)
         yield _vg("VG Name", "")
-        yield _vg("PV Size", size)
+        yield _vg("PV Size", display_size(row.device.size // SECTOR))
         yield _vg("Allocatable", "NO")
         yield _vg("PE Size", display_size(0))
         yield _vg("Total PE", 0)
@@ -223,7 +230,9 @@ def pv_lines(row: Row) -> Iterator[str]:
         yield _vg("PV UUID", row.device.uuid)
         yield " "
         return
-    lost = display_size(pv.dev_size - pv.pe_count * vg.extent_size)
+    rest = pv.dev_size - pv.pe_count * vg.extent_size
+    # LVM2 counts what lies before the extents only when something behind them is lost.
+    lost = display_size(rest if rest > pv.pe_start else 0)
     used = vg.allocated(pv.uuid)
     full = " (but full)" if used == pv.pe_count else " "
     yield "--- Physical volume ---"
@@ -297,15 +306,18 @@ def pv_map(rows: list[Row]) -> Iterator[str]:
     yield " "
 
 
-def pv_colon(row: Row) -> str:
+def pv_colon(row: Row) -> Iterator[str]:
     """pvdisplay -c."""
     path = row.device.path if row.device else "[unknown]"
     vg, pv = row.vg, row.pv
     if vg is None or pv is None:
         assert row.device is not None
-        return f"{path}::{row.device.size // SECTOR}:-1:0:0:-1:0:0:0:0:{row.device.uuid}"
+        yield _new_pv(row.device)
+        yield f"{path}::{row.device.size // SECTOR}:-1:0:0:-1:0:0:0:0:{row.device.uuid}"
+        return
     used = vg.allocated(pv.uuid)
-    return (
-        f"{path}:{vg.name}:{pv.dev_size}:-1:8:8:-1:{vg.extent_size // 2}:{pv.pe_count}:"
+    status = 8 | (_MISSING if pv.missing or pv.uuid in vg.missing_uuids else 0)
+    yield (
+        f"{path}:{vg.name}:{pv.dev_size}:-1:{status}:8:-1:{vg.extent_size // 2}:{pv.pe_count}:"
         f"{pv.pe_count - used}:{used}:{pv.uuid}"
     )

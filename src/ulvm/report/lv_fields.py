@@ -11,9 +11,9 @@ from ulvm.report.attributes import lv_attr, percent
 from ulvm.report.rows import Row
 from ulvm.report.table import Table, Value
 
-__all__ = ["LV_FIELDS", "READ_AHEAD", "SEGMENT_FIELDS"]
+__all__ = ["LV_FIELDS", "SEGMENT_FIELDS", "read_ahead"]
 
-READ_AHEAD = 256
+_READ_AHEAD = 256
 """Sectors: what the kernel gives a device of its own accord."""
 
 # -- logical volumes ------------------------------------------------------------------------------
@@ -134,20 +134,30 @@ def _permissions(row: Row) -> Value:
         return None
     if not row.lv.writable:
         return "read-only"
-    override = row.state is not None and row.state.info.read_only
-    return "read-only-override" if override else "writeable"
+    if row.state is None:
+        return "unknown"
+    return "read-only-override" if row.state.info.read_only else "writeable"
 
 
 def _descendants(vg: VolumeGroup, lv: LogicalVolume) -> str:
-    return ",".join(sorted(s.cow for s in vg.snapshots_of_origin(lv.name)))
+    return ",".join(s.cow for s in vg.snapshots_of_origin(lv.name))
 
 
 def _modules(vg: VolumeGroup, lv: LogicalVolume) -> str:
     return "snapshot" if vg.is_cow(lv.name) or vg.is_origin(lv.name) else ""
 
 
+def read_ahead(lv: LogicalVolume) -> int:
+    """Sectors that are read ahead when the volume is active: LVM2 wants two stripes of each disk,
+    and no less than the kernel itself."""
+    first = lv.segments[0]
+    if isinstance(first, StripedSegment) and len(first.areas) > 1:
+        return max(_READ_AHEAD, 2 * len(first.areas) * first.stripe_size)
+    return _READ_AHEAD
+
+
 def _kernel_read_ahead(row: Row) -> Value:
-    return READ_AHEAD if row.state else -1
+    return -1 if row.state is None or row.lv is None else read_ahead(row.lv)
 
 
 LV_FIELDS: Table = (
@@ -163,10 +173,11 @@ LV_FIELDS: Table = (
     ("lv_role", "Role", "list", 0, _lv(_role)),
     ("lv_tags", "LV Tags", "list", 0, _lv(lambda _, lv: ",".join(sorted(lv.tags)))),
     ("lv_active", "Active", "str", 0, lambda row: "active" if row.state else ""),
-    ("lv_active_locally", "ActLocal", "bin", 10, _state_word("active locally", lambda _: True)),
-    ("lv_active_remotely", "ActRemote", "bin", 10, _state_word("active remotely", lambda _: False)),
+    ("lv_active_locally", "ActLocal", "bin", 10,
+     lambda row: "active locally" if row.state else ""),
+    ("lv_active_remotely", "ActRemote", "bin", 10, lambda _: ""),
     ("lv_active_exclusively", "ActExcl", "bin", 10,
-     _state_word("active exclusively", lambda _: True)),
+     lambda row: "active exclusively" if row.state else ""),
     ("lv_ancestors", "Ancestors", "list", 0, _lv(_origin)),
     ("lv_full_ancestors", "FAncestors", "list", 0, _lv(_origin)),
     ("lv_descendants", "Descendants", "list", 0, _lv(_descendants)),
@@ -234,14 +245,19 @@ def _devices(row: Row) -> Value:
     )
 
 
-def _pe_ranges(row: Row) -> Value:
-    if not isinstance(row.segment, StripedSegment):
-        return ""
-    length = row.segment.area_len
-    return " ".join(
-        f"{row.scan.path_of(a.pv_uuid) or '[unknown]'}:{a.pe}-{a.pe + length - 1}"
-        for a in row.segment.areas
-    )
+def _ranges(separator: str) -> Callable[[Row], Value]:
+    """Extents of the disks that the segment lies on."""
+
+    def value(row: Row) -> Value:
+        if not isinstance(row.segment, StripedSegment):
+            return ""
+        length = row.segment.area_len
+        return separator.join(
+            f"{row.scan.path_of(a.pv_uuid) or '[unknown]'}:{a.pe}-{a.pe + length - 1}"
+            for a in row.segment.areas
+        )
+
+    return value
 
 
 def _stripes(row: Row) -> Value:
@@ -291,7 +307,7 @@ SEGMENT_FIELDS: Table = (
     ("seg_size", "SSize", "size", 0, _in_segment(lambda _, count: count, True)),
     ("seg_size_pe", "SSize", "num", 0, _in_segment(lambda _, count: count, False)),
     ("seg_tags", "Seg Tags", "list", 0, lambda r: ",".join(r.segment.tags) if r.segment else ""),
-    ("seg_le_ranges", "LE Ranges", "list", 14, _pe_ranges),
-    ("seg_pe_ranges", "PE Ranges", "list", 0, _pe_ranges),
+    ("seg_le_ranges", "LE Ranges", "list", 14, _ranges(",")),
+    ("seg_pe_ranges", "PE Ranges", "list", 0, _ranges(" ")),
     ("devices", "Devices", "list", 0, _devices),
 )  # fmt: skip

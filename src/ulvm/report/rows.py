@@ -87,7 +87,8 @@ def pv_rows(scan: Scan, *, by_segment: bool = False) -> Iterator[Row]:
     for vg in scan.vgs:
         for pv in vg.pvs:
             if pv.uuid in vg.missing_uuids:
-                yield Row(scan, vg, pv=pv)
+                row = Row(scan, vg, pv=pv)
+                yield from _pv_segments(row) if by_segment else (row,)
 
 
 def _pv_segments(row: Row) -> Iterator[Row]:

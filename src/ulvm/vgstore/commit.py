@@ -41,7 +41,14 @@ from ulvm.vgstore.archive import archive_vg, backup_vg, remove_backup
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.scan import MdaCopy, PvDevice, Scan
 
-__all__ = ["Pending", "prepare", "remove_vg", "write_label"]
+__all__ = [
+    "Pending",
+    "check_complete",
+    "free_outdated",
+    "prepare",
+    "remove_vg",
+    "write_label",
+]
 
 
 @dataclass
@@ -233,18 +240,29 @@ def write_label(host: Host, pv: PvDevice, *, in_use: bool) -> None:
     _write(host, pv.path, [(label.sector * SECTOR, label.pack())])
 
 
+def free_outdated(host: Host, pv: PvDevice) -> None:
+    """Make a PV that its VG has gone on without an orphan."""
+    _make_orphan(host, pv)
+
+
+def check_complete(vg: VolumeGroup) -> None:
+    """RefusedError, with LVM's words, if PVs are missing."""
+    if vg.partial:
+        raise RefusedError(
+            f"Cannot change VG {vg.name} while PVs are missing.\n"
+            "See vgreduce --removemissing and vgextend --restoremissing.\n"
+            f"Cannot process volume group {vg.name}"
+        )
+
+
 def _check(scan: Scan, old: VolumeGroup, vg: VolumeGroup, allow_missing: bool) -> None:
     if vg.has_unknown_segments:
         raise RefusedError(
             f"Cannot change VG {vg.name} with unknown segments in it!\n"
             f"Cannot process volume group {vg.name}"
         )
-    if vg.partial and not allow_missing:
-        raise RefusedError(
-            f"Cannot change VG {vg.name} while PVs are missing.\n"
-            "See vgreduce --removemissing and vgextend --restoremissing.\n"
-            f"Cannot process volume group {vg.name}"
-        )
+    if not allow_missing:
+        check_complete(vg)
     twice = [pv for pv in vg.pvs if pv.uuid in scan.duplicates]
     if twice:
         raise RefusedError(f"Cannot update volume group {vg.name} with duplicate PV devices.")
@@ -266,15 +284,8 @@ def _check_members(scan: Scan, vg: VolumeGroup) -> None:
 
 
 def _stamped(scan: Scan, vg: VolumeGroup) -> VolumeGroup:
-    """The next seqno, today's paths, and the mark on PVs that are missing."""
-    pvs = []
-    for pv in vg.pvs:
-        path = scan.path_of(pv.uuid)
-        if path is None:
-            pvs.append(replace(pv, flags=pv.flags | {"MISSING"}, device="[unknown]"))
-        else:
-            pvs.append(replace(pv, device=path))
-    return replace(vg, seqno=vg.seqno + 1, pvs=tuple(pvs))
+    """As it will be on the disks: the next seqno, and what was found of its PVs."""
+    return replace(scan.as_found(vg), seqno=vg.seqno + 1)
 
 
 def _of_vg(scan: Scan, vg: VolumeGroup) -> list[PvDevice]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ulvm.blockdev.base import BlockDevice
@@ -86,6 +86,9 @@ class Scan:
     """UUIDs of PVs that lie on two devices."""
     unused: frozenset[str] = frozenset()
     """Paths that were passed over: the other device of a duplicate PV, another name of a file."""
+    outdated: tuple[PvDevice, ...] = ()
+    """PVs that hold old metadata of the VG `vg_name`, which has gone on without them. They are
+    neither free nor in the VG (vgck --updatemetadata frees them)."""
 
     def vg(self, name: str) -> VolumeGroup:
         """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood,
@@ -120,6 +123,17 @@ class Scan:
         """The device that holds a PV; None for a missing one."""
         pv = self.by_uuid(pv_uuid)
         return pv.path if pv else None
+
+    def as_found(self, vg: VolumeGroup) -> VolumeGroup:
+        """The VG with today's paths, and the mark on PVs that are missing: what LVM2 writes."""
+        pvs = []
+        for pv in vg.pvs:
+            path = self.path_of(pv.uuid)
+            if path is None:
+                pvs.append(replace(pv, flags=pv.flags | {"MISSING"}, device="[unknown]"))
+            else:
+                pvs.append(replace(pv, device=path))
+        return replace(vg, pvs=tuple(pvs))
 
 
 def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
@@ -159,11 +173,22 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     expected = {e.path: e.pv_uuid for e in entries}
     pvs, duplicates = _without_duplicates(found, expected, warnings)
     unused.update({pv.path for pv in found}.difference(pv.path for pv in pvs))
-    vgs, broken = _assemble(pvs, warnings)
+    vgs, broken, outdated = _assemble(pvs, warnings)
     owner = {p.uuid: vg.name for vg in vgs for p in vg.pvs}
-    named = tuple(replace(pv, vg_name=owner.get(pv.uuid, _broken_owner(pv, broken))) for pv in pvs)
+    named = tuple(
+        replace(pv, vg_name=owner.get(pv.uuid, _broken_owner(pv, broken)))
+        for pv in pvs
+        if pv.uuid not in outdated
+    )
     return Scan(
-        named, tuple(vgs), tuple(warnings), broken, unreadable, duplicates, frozenset(unused)
+        named,
+        tuple(vgs),
+        tuple(warnings),
+        broken,
+        unreadable,
+        duplicates,
+        frozenset(unused),
+        tuple(replace(pv, vg_name=outdated[pv.uuid]) for pv in pvs if pv.uuid in outdated),
     )
 
 
@@ -291,13 +316,16 @@ def _copies(pvs: Iterable[PvDevice]) -> Iterator[tuple[PvDevice, MdaCopy, Volume
 
 def _assemble(
     pvs: Sequence[PvDevice], warnings: list[str]
-) -> tuple[list[VolumeGroup], dict[str, str]]:
+) -> tuple[list[VolumeGroup], dict[str, str], dict[str, str]]:
+    """VGs, names of those that cannot be understood with the reason, UUIDs of outdated PVs with
+    their VG's name."""
     newest: dict[str, tuple[VolumeGroup, PvDevice]] = {}
     for pv, _, vg in _copies(pvs):
         known = newest.get(vg.uuid)
         if known is None or vg.seqno > known[0].seqno:
             newest[vg.uuid] = (vg, pv)
-    _warn_about_old_copies(pvs, newest, warnings)
+    outdated = _outdated(pvs, newest, warnings)
+    _warn_about_old_copies(pvs, newest, outdated, warnings)
     present = {pv.uuid: pv for pv in pvs}
     vgs: list[VolumeGroup] = []
     names: dict[str, str] = {}
@@ -316,18 +344,39 @@ def _assemble(
             name = mda.vg_name
             if mda.vg is None and mda.problem is not None and name and name not in names:
                 broken[name] = mda.problem
-    return vgs, broken
+    return vgs, broken, outdated
+
+
+def _outdated(
+    pvs: Sequence[PvDevice],
+    newest: dict[str, tuple[VolumeGroup, PvDevice]],
+    warnings: list[str],
+) -> dict[str, str]:
+    members = {pv.uuid for vg, _ in newest.values() for pv in vg.pvs}
+    found = {}
+    for pv, _, vg in _copies(pvs):
+        best, _ = newest[vg.uuid]
+        if pv.uuid not in members and pv.uuid not in found and vg.seqno < best.seqno:
+            found[pv.uuid] = best.name
+            warnings.append(
+                f"WARNING: outdated PV {pv.path} seqno {vg.seqno} has been removed in current VG "
+                f"{best.name} seqno {best.seqno}."
+            )
+            warnings.append("See vgck --updatemetadata to clear outdated metadata.")
+    return found
 
 
 def _warn_about_old_copies(
     pvs: Sequence[PvDevice],
     newest: dict[str, tuple[VolumeGroup, PvDevice]],
+    outdated: Container[str],
     warnings: list[str],
 ) -> None:
     inconsistent = set()
     for pv, _, vg in _copies(pvs):
         best, where = newest[vg.uuid]
-        if vg.seqno < best.seqno and best.pv(pv.uuid) is not None:
+        known = best.pv(pv.uuid) is not None or pv.uuid in outdated
+        if vg.seqno < best.seqno and known:
             warnings.append(
                 f"WARNING: ignoring metadata seqno {vg.seqno} on {pv.path} for seqno "
                 f"{best.seqno} on {where.path} for VG {best.name}."
@@ -347,11 +396,18 @@ def _with_missing(
     for pv in missing:
         last = pv.device or "unknown device"
         warnings.append(f"WARNING: VG {vg.name} is missing PV {pv.uuid} (last written to {last}).")
+    back = [(p, present[p.uuid]) for p in vg.pvs if p.missing and p.uuid in present]
+    for pv, device in back:
+        warnings.append(f"WARNING: VG {vg.name} was missing PV {device.path} {pv.uuid}.")
+    for _, device in back:
+        warnings.append(
+            f"WARNING: VG {vg.name} was previously updated while PV {device.path} was missing."
+        )
     for pv in vg.pvs:
-        device = present.get(pv.uuid)
-        if device is not None and device.size < pv.dev_size * SECTOR:
+        found = present.get(pv.uuid)
+        if found is not None and found.size < pv.dev_size * SECTOR:
             warnings.append(
-                f"WARNING: Device {device.path} has size of {device.size // SECTOR} sectors which "
+                f"WARNING: Device {found.path} has size of {found.size // SECTOR} sectors which "
                 f"is smaller than corresponding PV size of {pv.dev_size} sectors. "
                 "Was device resized?"
             )

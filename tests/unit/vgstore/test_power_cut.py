@@ -190,9 +190,9 @@ def test_a_pv_that_leaves_is_never_named_and_free(tmp_path: Path) -> None:
     def check(found: Scan) -> None:
         vg = found.vg("vg")
         assert not vg.partial
-        pv = found.by_uuid(gone)
-        assert pv is not None
-        if vg.pv(gone) is not None:
+        outdated = {pv.uuid: pv for pv in found.outdated}
+        pv = found.by_uuid(gone) or outdated[gone]
+        if vg.pv(gone) is not None or gone in outdated:
             assert pv.in_use
 
     machine.every_instant(act, check)
