@@ -239,8 +239,6 @@ def test_striped_error_and_zero_volumes(both: Both) -> None:
 
 _SHOWN = """
         pvs
-        pvs -a
-        pvs --segments
         vgs
         lvs -o+devices
         pvs -o+pv_missing,pv_in_use,pv_ext_vsn,pv_mda_count
@@ -248,7 +246,6 @@ _SHOWN = """
         vgdisplay va
         pvdisplay
         pvscan
-        vgscan
 """
 
 
@@ -324,7 +321,8 @@ def test_physical_volumes_are_displayed_group_by_group(both: Both) -> None:
     both.typed("""
         pvcreate @0
         vgcreate -s 1m vz @1 @3
-        vgcreate va @2 @4 @5
+        vgcreate va @2 @4
+        vgcreate vm @5
         lvcreate -an -Zn -Wn -l 5 -n lost va @4
         pvdisplay
         pvdisplay -s

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,8 @@ def live(number: int, base: Path) -> dict[str, int]:
             effort.tally("turns of volume groups")
     finally:
         host.close()
+        for image in images:
+            image.unlink(missing_ok=True)
     assert not found, f"ULVM_SEED={effort.SEED}, life {number}:\n" + "\n".join(found)
     effort.tally("times around a ring of metadata", times_around(ring))
     effort.tally("lives of volume groups")
@@ -130,11 +132,21 @@ def test_groups_change_hands(short_base: Path) -> None:
         folder.mkdir()
     try:
         with ThreadPoolExecutor(2) as pool:
-            done = Counter[str]()
-            for life in pool.map(live, range(LIVES), bases):
-                done.update(life)
+            lives = [pool.submit(live, number, base) for number, base in enumerate(bases)]
+            try:
+                wait(lives)
+            except KeyboardInterrupt:
+                # Lives that have begun come to their end.
+                pool.shutdown(cancel_futures=True)
+                raise
     finally:
         shutil.rmtree(base)
+    failures = [failure for life in lives if (failure := life.exception())]
+    if failures:
+        raise BaseExceptionGroup(f"{len(failures)} of {LIVES} lives failed", failures)
+    done = Counter[str]()
+    for life in lives:
+        done.update(life.result())
     missing = [kind for kind in HAND_OVERS if not done[f"handed over: {kind}"]]
     assert not missing, f"never handed over so: {missing}"
     for kind, times in sorted(done.items()):

@@ -13,7 +13,7 @@ from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import vg_name
 from ulvm.report import describe
-from ulvm.report.rows import Row, pv_rows
+from ulvm.report.rows import pv_rows
 from ulvm.units import SECTOR, display_size
 
 __all__ = ["lvdisplay", "pvdisplay", "vgdisplay"]
@@ -21,14 +21,6 @@ __all__ = ["lvdisplay", "pvdisplay", "vgdisplay"]
 
 def _not_together(option: str, other: str) -> UsageError:
     return UsageError(f"Option {option} is not allowed with option {other}")
-
-
-def _by_group(row: Row) -> tuple[bool, str, int, str]:
-    """PVs group by group, as the group has them, then those in none."""
-    path = row.device.path if row.device else ""
-    if row.vg is None or row.pv is None:
-        return True, "", 0, path
-    return False, row.vg.name, row.vg.pvs.index(row.pv), path
 
 
 def _show(lines: Iterable[str]) -> None:
@@ -128,7 +120,7 @@ def pvdisplay(
     scan = session.scan(paths)
     segments = list(pv_rows(scan, by_segment=True))
     shown = set()
-    for row in sorted(pv_rows(scan), key=_by_group):
+    for row in pv_rows(scan):
         path = row.device.path if row.device else "[unknown]"
         if names and path not in paths:
             continue

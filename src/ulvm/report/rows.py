@@ -77,18 +77,17 @@ def vg_lv_rows(
 
 
 def pv_rows(scan: Scan, *, by_segment: bool = False) -> Iterator[Row]:
-    """Every PV: those with a device, and those that are missing."""
-    groups = {vg.name: vg for vg in scan.vgs}
-    for device in scan.pvs:
-        vg = groups.get(device.vg_name or "")
-        member = vg.pv(device.uuid) if vg is not None else None
-        row = Row(scan, vg if member else None, pv=member, device=device)
-        yield from _pv_segments(row) if by_segment else (row,)
-    for vg in scan.vgs:
+    """Every PV, also missing ones: group by group, as the group has them, then those in none.
+    LVM2 begins with the group that it found last."""
+    devices = {device.uuid: device for device in scan.pvs}
+    members = {pv.uuid for vg in scan.vgs for pv in vg.pvs}
+    for vg in reversed(scan.vgs):
         for pv in vg.pvs:
-            if pv.uuid in vg.missing_uuids:
-                row = Row(scan, vg, pv=pv)
-                yield from _pv_segments(row) if by_segment else (row,)
+            row = Row(scan, vg, pv=pv, device=devices.get(pv.uuid))
+            yield from _pv_segments(row) if by_segment else (row,)
+    for device in scan.pvs:
+        if device.uuid not in members:
+            yield Row(scan, device=device)
 
 
 def _pv_segments(row: Row) -> Iterator[Row]:
