@@ -236,6 +236,7 @@ class Life:
         """The first steps of the side that comes first."""
         copies = self.choose.choice([1, 2]), self.choose.choice([0, 1])
         self.steps = []
+        self.count(f"@1 with {copies[1]} metadata areas")
         self.lvm(f"{PVCREATE} --pvmetadatacopies {copies[0]} @0")
         self.lvm(f"{PVCREATE} --pvmetadatacopies {copies[1]} @1")
         self.lvm(f"{PVCREATE} @2 @3")
@@ -269,7 +270,6 @@ class Life:
             self.lvm(f"vgextend --restoremissing {self.group} @2")
         elif self.back == "removed":
             self.lvm(f"vgck --updatemetadata {self.group}")
-            self.lvm(f"{PVCREATE} -ff -y @2")
             self.lvm(f"vgextend {self.group} @2")
         self.back = ""
         if self.away:

@@ -71,14 +71,14 @@ def live(number: int, base: Path) -> dict[str, int]:
                 raise
             shown = seen.shown
             ring += seen.ring
-            effort.tally("turns of volume groups")
+            effort.tally("turns of VG lives")
     finally:
         host.close()
         for image in images:
             image.unlink(missing_ok=True)
     assert not found, f"ULVM_SEED={effort.SEED}, life {number}:\n" + "\n".join(found)
     effort.tally("times around a ring of metadata", times_around(ring))
-    effort.tally("lives of volume groups")
+    effort.tally("VG lives")
     return life.done
 
 
@@ -150,4 +150,4 @@ def test_groups_change_hands(short_base: Path) -> None:
     missing = [kind for kind in HAND_OVERS if not done[f"handed over: {kind}"]]
     assert not missing, f"never handed over so: {missing}"
     for kind, times in sorted(done.items()):
-        effort.tally(kind, times)
+        effort.tally(f"in VG lives: {kind}", times)

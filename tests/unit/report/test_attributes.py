@@ -18,6 +18,7 @@ from ulvm.report.attributes import lv_attr, percent, vg_attr
         (SnapshotStatus(16, 16384, 16), "0.00"),
         (SnapshotStatus(24, 16384, 16), "0.15"),
         (SnapshotStatus(8040, 16384, 40), "49.07"),
+        (SnapshotStatus(510, 1600, 16), "31.88"),
         (SnapshotStatus(24, 1 << 30, 16), "0.01"),
         (SnapshotStatus(16383, 16384, 80), "99.99"),
         (SnapshotStatus(16384, 16384, 80), "100.00"),
