@@ -9,6 +9,7 @@ of both sides are the same.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import shutil
@@ -133,17 +134,17 @@ def test_groups_change_hands(short_base: Path) -> None:
     try:
         with ThreadPoolExecutor(2) as pool:
             lives = [pool.submit(live, number, base) for number, base in enumerate(bases)]
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 wait(lives)
-            except KeyboardInterrupt:
-                # Lives that have begun come to their end.
-                pool.shutdown(cancel_futures=True)
-                raise
+            # After an interrupt those that have begun come to their end.
+            pool.shutdown(cancel_futures=True)
     finally:
         shutil.rmtree(base)
-    failures = [failure for life in lives if (failure := life.exception())]
+    lived = [life for life in lives if not life.cancelled()]
+    failures = [failure for life in lived if (failure := life.exception())]
     if failures:
-        raise BaseExceptionGroup(f"{len(failures)} of {LIVES} lives failed", failures)
+        raise BaseExceptionGroup(f"{len(failures)} of {len(lived)} lives failed", failures)
+    assert len(lived) == LIVES, f"interrupted after {len(lived)} lives, none of which failed"
     done = Counter[str]()
     for life in lives:
         done.update(life.result())
