@@ -112,7 +112,8 @@ def _checked(entry: object) -> dict[str, Any]:
 def _written_by(entry: dict[str, Any]) -> set[str]:
     """The origins to which writes pass through this device."""
     kinds = (OriginTarget.type_name, MergeTarget.type_name)
-    return {words.split()[0] for _, _, kind, words in entry.get("table", ()) if kind in kinds}
+    lines = [words for _, _, kind, words in entry.get("table", ()) if kind in kinds]
+    return {origin for words in lines for origin in words.split()[:1]}
 
 
 def _read_by(entry: dict[str, Any]) -> set[str]:
@@ -120,8 +121,9 @@ def _read_by(entry: dict[str, Any]) -> set[str]:
     kinds = (SnapshotTarget.type_name, MergeTarget.type_name)
     lines = [(kind, words) for _, _, kind, words in entry.get("table", ()) if kind in kinds]
     return {
-        words.split()[0]
+        origin
         for (kind, words), lost in zip(lines, entry.get("lost", ()), strict=False)
+        for origin in words.split()[:1]
         if kind == SnapshotTarget.type_name and lost != "invalid"
     }
 
@@ -146,6 +148,7 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
         except UlvmError as error:
             problems.append(f"{entry['name']}: {error}")
     absent = {entry["name"]: entry for entry in entries}
+    unknown = len(entries) < len(state["devices"])
     # A table may refer to a device of its own rank (linear over linear): try until nothing
     # moves any more.
     while waiting:
@@ -154,6 +157,8 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
             try:
                 if _written_by(entry) & {o for e in absent.values() for o in _read_by(e)}:
                     raise RefusedError("a snapshot of its origin could not be brought back")
+                if _written_by(entry) and unknown:
+                    raise RefusedError("what cannot be understood may be a snapshot of its origin")
                 _restore_table(mapper, entry)
                 del absent[entry["name"]]
             except UlvmError as error:

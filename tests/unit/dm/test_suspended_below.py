@@ -98,3 +98,17 @@ def test_a_merge_goes_down_over_it(tmp_path: Path) -> None:
         device.wait_event(device.event_nr, 0.01)
     assert device.read(0, 65536) == bytes(65536)
     again.shutdown()
+
+
+def test_no_origin_comes_back_beside_what_cannot_be_understood(tmp_path: Path) -> None:
+    """It may have been a snapshot, which writes to the origin would leave behind."""
+    killed = stack(tmp_path)
+    state = killed.snapshot_state()
+    killed.shutdown()
+    (snap,) = [d for d in state["devices"] if d["name"] == "snap"]
+    del snap["minor"]
+    mapper = LocalMapper()
+    problems = mapper.restore_state(state)
+    assert len(problems) == 2, problems
+    assert {d.name for d in mapper.all_mapped() if d.live} == {"real", "cow"}
+    mapper.shutdown()
