@@ -481,7 +481,7 @@ class Machine:
     def fill(self) -> None:
         """Small writes until a COW of small chunks is full: areas fill, the next are zeroed."""
         with self.watched():
-            self.snapshot(self.choose.choice(["P", "PO"]), 1, 200)
+            self.snapshot(self.choose.choice(["P", "PO"]), 1, 120)
         for sector in range(0, SECTORS - 8, 5):
             with self.watched():
                 self.write("origin", sector, self.choose.randrange(1, 6))
