@@ -6,11 +6,13 @@ code in the main thread, which is where Python looks for signals.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
 
 import pytest
 
@@ -75,8 +77,17 @@ def at_calls(due: Callable[[], bool]) -> Iterator[None]:
         sys.setprofile(None)
 
 
-def run(host: UlvmHost, progress: Progress) -> tuple[BaseException | None, Heard]:
-    """A backup of vg/a into out; what it ended with."""
+class Ended(NamedTuple):
+    """How a backup ended: the error's kind and what it says of the outcome. The error itself would
+    keep alive what it interrupted."""
+
+    kind: type[BaseException] | None
+    outcome: str | None
+    heard: Heard
+
+
+def run(host: UlvmHost, progress: Progress) -> Ended:
+    """A backup of vg/a into out."""
     heard = Heard()
     session = Session(Host.from_environment(host.env), heard)
 
@@ -84,22 +95,27 @@ def run(host: UlvmHost, progress: Progress) -> tuple[BaseException | None, Heard
     def stage(_name: str) -> Iterator[Progress]:
         yield progress
 
+    outside = signal.getsignal(signal.SIGINT)
+    ended = Ended(None, None, heard)
     try:
         backup(session, BackupRequest("vg/a", directory=host.base / "out"), stage=stage)
-    except (Interrupted, RefusedError) as error:
-        return error, heard
-    finally:
-        session.close()
-    return None, heard
+    except Interrupted as error:
+        ended = Ended(Interrupted, error.outcome, heard)
+    except RefusedError:
+        ended = Ended(RefusedError, None, heard)
+    session.close()
+    gc.collect()
+    assert signal.getsignal(signal.SIGINT) is outside
+    return ended
 
 
 def nothing(_done: int, _total: int) -> None:
     """A progress that nobody watches."""
 
 
-def check(host: UlvmHost, error: BaseException | None, heard: Heard) -> None:
+def check(host: UlvmHost, ended: Ended) -> None:
     """No snapshot is left; no files, or a whole backup, and the interrupt says which."""
-    assert heard.warned == []
+    assert ended.heard.warned == []
     session = Session(Host.from_environment(host.env), Heard())
     assert [lv.name for lv in session.find_vg("vg").lvs] == ["a"]
     assert len(session.dm.devices()) == 1
@@ -107,15 +123,16 @@ def check(host: UlvmHost, error: BaseException | None, heard: Heard) -> None:
     session.close()
     files = sorted((host.base / "out").iterdir())
     if not files:
-        assert isinstance(error, RefusedError) or (
-            isinstance(error, Interrupted)
-            and error.outcome == "no backup was made, and nothing is left of it."
+        assert ended[:2] in (
+            (RefusedError, None),
+            (Interrupted, "no backup was made, and nothing is left of it."),
         )
         return
     assert len(files) == 2
-    if error is not None:
-        assert isinstance(error, Interrupted)
-        assert error.outcome == f"the backup {files[0]} is complete."
+    assert ended[:2] in (
+        (None, None),
+        (Interrupted, f"the backup {files[0]} is complete."),
+    )
     session = Session(Host.from_environment(host.env), Heard())
     verify_backup(session, files[0])
     session.close()
@@ -163,9 +180,9 @@ def test_a_storm_of_signals_does_not_disturb_the_cleaning_up(vg: UlvmHost) -> No
         signal.raise_signal(signal.SIGINT)
 
     with at_calls(lambda: bool(storm)):
-        error, heard = run(vg, progress)
-    assert isinstance(error, Interrupted)
-    check(vg, error, heard)
+        ended = run(vg, progress)
+    assert ended.kind is Interrupted
+    check(vg, ended)
     assert list((vg.base / "out").iterdir()) == []
 
 
@@ -179,7 +196,8 @@ def calls_of(host: UlvmHost, progress: Progress, begun: list[bool]) -> int:
         return False
 
     with at_calls(due):
-        check(host, *run(host, progress))
+        ended = run(host, progress)
+    check(host, ended)
     return count
 
 
@@ -209,6 +227,6 @@ def test_a_signal_at_any_call(vg: UlvmHost, failing: bool) -> None:
             return left == -1
 
         with at_calls(due):
-            error, heard = run(vg, progress)
-        check(vg, error, heard)
+            ended = run(vg, progress)
+        check(vg, ended)
     tally("signals at a call of a backup", images)

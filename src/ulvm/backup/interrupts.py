@@ -101,9 +101,10 @@ def interruptible() -> Iterator[None]:
             raise
         raise stop from None
     finally:
-        with deferred():
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
+        _State.held += 1  # as deferred() does, at whose call a signal might strike
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+        _State.held -= 1
 
 
 @contextmanager
