@@ -18,6 +18,8 @@ def test_a_striped_volume(host: UlvmHost) -> None:
     # Two stripes of each disk, and no less than what the kernel reads ahead by itself.
     assert fields(host, "vg/wide", "lv_kernel_read_ahead") == ["512"]
     assert fields(host, "vg/narrow", "lv_kernel_read_ahead") == ["256"]
+    host.run("lvcreate -s -L 512k -n snap vg/wide")
+    assert fields(host, "vg/snap", "lv_kernel_read_ahead") == ["512"]
     ranges = fields(host, "vg/wide", "seg_pe_ranges,seg_le_ranges")
     assert ranges == [f"{a}:0-3 {b}:0-3", f"{a}:0-3,{b}:0-3"]
 

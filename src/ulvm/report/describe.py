@@ -85,7 +85,7 @@ def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str
     wanted = "auto" if lv.read_ahead is None else max(lv.read_ahead, 0)
     yield _lv("Read ahead sectors", wanted)
     if state is not None:
-        yield _lv("- currently set to", read_ahead(lv))
+        yield _lv("- currently set to", read_ahead(vg, lv))
         yield _lv("Block device", f"{state.info.major}:{state.info.minor}")
     yield " "
 

@@ -147,17 +147,24 @@ def _modules(vg: VolumeGroup, lv: LogicalVolume) -> str:
     return "snapshot" if vg.is_cow(lv.name) or vg.is_origin(lv.name) else ""
 
 
-def read_ahead(lv: LogicalVolume) -> int:
-    """Sectors that are read ahead when the volume is active: LVM2 wants two stripes of each disk,
-    and no less than the kernel itself."""
-    first = lv.segments[0]
-    if isinstance(first, StripedSegment) and len(first.areas) > 1:
-        return max(_READ_AHEAD, 2 * len(first.areas) * first.stripe_size)
-    return _READ_AHEAD
+def read_ahead(vg: VolumeGroup, lv: LogicalVolume) -> int:
+    """Sectors that are read ahead when the volume is active: two stripes of each disk, also of a
+    snapshot's origin, and no less than for any device (block/blk-settings.c, io_opt)."""
+    below = [lv, vg.lv(_origin(vg, lv))]
+    stripes = [
+        2 * len(segment.areas) * segment.stripe_size
+        for each in below
+        if each is not None
+        for segment in each.segments
+        if isinstance(segment, StripedSegment) and len(segment.areas) > 1
+    ]
+    return max([_READ_AHEAD, *stripes])
 
 
 def _kernel_read_ahead(row: Row) -> Value:
-    return -1 if row.state is None or row.lv is None else read_ahead(row.lv)
+    if row.state is None or row.vg is None or row.lv is None:
+        return -1
+    return read_ahead(row.vg, row.lv)
 
 
 LV_FIELDS: Table = (
