@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import effort, needs
 
 _TOKEN_NAME = "ULVM_TEST_RUN"
 _TOKEN = str(uuid.uuid4())
 """In the environment of all that this run starts: what is ours among what runs on the machine."""
+
+# No test is timed: a busy machine is slow.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -288,6 +288,12 @@ def stale_records_behind_a_sector() -> None:
         raise Unsafe(f"{len(found)} exceptions")
 
 
+def test_they_are_wiped_before_the_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTATIONS["commit: no flush before the records"](monkeypatch)
+    with pytest.raises(Unsafe):
+        stale_records_behind_a_sector()
+
+
 @pytest.mark.parametrize("case", [stale_records, stale_records_behind_a_sector])
 def test_stale_records_stay_dead(case: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     case()

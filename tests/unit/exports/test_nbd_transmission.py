@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ulvm.blockdev.base import BlockDevice, Changed, WritableBuffer
@@ -420,7 +420,6 @@ REQUESTS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(REQUESTS | st.binary(max_size=60), max_size=6), st.booleans())
 def test_nonsense_harms_neither_the_server_nor_the_device(
     packets: list[bytes], structured: bool

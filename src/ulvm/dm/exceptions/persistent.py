@@ -15,8 +15,8 @@ Commit order and why a power cut at any point is safe:
    origin change. A cut between 2 and 3 leaves any subset of the new records, by sectors:
    each of them tells the truth (its data are durable, the origin is still unchanged), and
    records behind a missing one are not reached. They must never come back to life: the first
-   commit after a `load` that found such wipes them, and flushes, before anything else. In one
-   write with the new records they could stay while a sector before them fills up.
+   commit after a `load` that found such wipes them before the flush of step 2. In one write
+   with the new records they could stay while a sector before them fills up.
 
 Merging clears records only after the origin is flushed (`commit_merge` itself flushes before
 and after the area write), so a cut replays at most copies that were made already.
@@ -273,10 +273,10 @@ class PersistentStore(ExceptionStore):
         self._barrier()
 
     def _wipe_tail(self) -> None:
-        """What `load` found behind the end; what comes before stays as it is on disk."""
+        """What `load` found behind the end; what comes before stays as it is on disk. The flush
+        before the records covers it."""
         if self._disk_dirty_tail:
             self.cow.write(self._area_offset(self._area_index), self._area[:])
-            self._barrier()
             self._disk_dirty_tail = False
 
     def _fill(self, slot: int, old: int, new: int, count: int) -> None:
