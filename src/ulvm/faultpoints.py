@@ -5,6 +5,7 @@ between two calls of `reach`. Nothing happens there unless the program's entry p
 by ULVM_FAULT_POINT, of the daemon by ULVM_DAEMON_FAULT_POINT:
 
     12            the process kills itself at the 12th point that it reaches
+    at=NAME       at the first point of this name
     list=FILE     the names of the points that are reached are added to FILE
 
 None lies on the way of data. Threads share the count.
@@ -19,14 +20,17 @@ from pathlib import Path
 __all__ = ["arm", "reach"]
 
 _left = 0
+_at = ""
 _list: Path | None = None
 
 
 def arm(setting: str) -> None:
     """Take a setting as above; nothing for an empty one. ValueError for nonsense."""
-    global _left, _list  # noqa: PLW0603
+    global _left, _at, _list  # noqa: PLW0603
     if setting.startswith("list="):
         _list = Path(setting.removeprefix("list="))
+    elif setting.startswith("at="):
+        _at = setting.removeprefix("at=")
     elif setting:
         _left = int(setting)
 
@@ -38,6 +42,8 @@ def reach(name: str) -> None:
         _left -= 1
         if not _left:
             os.kill(os.getpid(), signal.SIGKILL)
+    elif _at == name:
+        os.kill(os.getpid(), signal.SIGKILL)
     elif _list is not None:
         with _list.open("a") as file:
             file.write(f"{name}\n")

@@ -22,7 +22,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "faultpoints": frozenset(),
     "dm_ioctl": frozenset(),
     "blockdev": frozenset({"errors", "units"}),
-    "dm": frozenset({"errors", "units", "dm_ioctl", "blockdev"}),
+    "dm": frozenset({"errors", "units", "dm_ioctl", "blockdev", "faultpoints"}),
     # Of blockdev only the type of a buffer: metadata do no I/O.
     "metadata": frozenset({"errors", "units", "blockdev.base"}),
     "vgstore": frozenset({"errors", "units", "faultpoints", "blockdev", "metadata"}),

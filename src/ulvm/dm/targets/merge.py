@@ -33,6 +33,7 @@ from ulvm.dm.exceptions.store import Run
 from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.errors import DeviceError, TableError
+from ulvm.faultpoints import reach
 
 __all__ = ["MergeTarget"]
 
@@ -89,6 +90,7 @@ class MergeTarget(SnapshotTarget):
                 with self._step_lock:
                     if not self._step():
                         return
+                reach("after a batch was merged")
                 self._let_writers_through()
         except (DeviceError, TableError) as error:
             self.snapshot.merge_failed = True
