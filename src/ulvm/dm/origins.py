@@ -64,9 +64,9 @@ class Origin:
             self.update()
 
     def cows(self) -> list[BlockDevice]:
-        """Where writes to the origin are copied to."""
-        with self.lock:
-            return [snapshot.cow for snapshot in self.snapshots]
+        """Where writes to the origin are copied to. Without the lock: who holds it may wait at a
+        suspended COW for what the caller is about to do."""
+        return [snapshot.cow for snapshot in list(self.snapshots)]
 
     def update(self) -> None:
         """Call after anything that decides who is guarded has changed."""
