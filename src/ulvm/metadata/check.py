@@ -98,6 +98,8 @@ def _check_snapshots(vg: VolumeGroup) -> None:
                 raise FormatError(f"Unknown logical volume {name!r} as {role} in VG {vg.name}.")
             if lv.snapshot_segment is not None:
                 raise FormatError(f"Hidden {name!r} is the {role} of a snapshot in VG {vg.name}.")
+        if segment.extent_count > names[segment.origin].extent_count:
+            raise FormatError(f"Snapshot {vg.name}/{segment.cow} is longer than its origin.")
         if segment.origin in cows:
             raise FormatError(f"Snapshot {vg.name}/{segment.origin} is the origin of a snapshot.")
         if cows[segment.cow] > 1:

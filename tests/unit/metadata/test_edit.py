@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ulvm.errors import ExistsError, NotFoundError, RefusedError, UlvmError, UsageError
+from ulvm.errors import ExistsError, FormatError, NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.metadata import edit
 from ulvm.metadata.check import check_vg
 from ulvm.metadata.model import (
@@ -97,6 +97,16 @@ def test_a_snapshot_is_two_volumes() -> None:
     assert tie.snapshot_segment == SnapshotSegment(0, 8, 8, "base", "s1")
     assert [lv.name for lv in vg.visible_lvs()] == ["base", "s1"]
     check_vg(vg)
+
+
+def test_a_snapshot_is_not_longer_than_its_origin() -> None:
+    """Its table would be refused when the metadata are committed already."""
+    vg = based()
+    tie = vg.lv("snapshot0")
+    assert tie is not None
+    longer = replace(tie, segments=(SnapshotSegment(0, 9, 8, "base", "s1"),))
+    with pytest.raises(FormatError, match="longer than its origin"):
+        check_vg(vg.with_lv(longer))
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,14 @@ PENDING -> DONE, of the store's commit lock) changes anything.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+
+from ulvm.errors import TableError
 
 __all__ = ["DONE", "NONE", "PENDING", "ExceptionMap"]
 
@@ -34,8 +37,13 @@ _U32_LIMIT = 1 << 32
 
 
 def _anonymous(size: int) -> mmap.mmap:
+    """TableError (ENOMEM) for more than there are addresses."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-    return mmap.mmap(-1, max(size, 8), flags=flags)
+    try:
+        return mmap.mmap(-1, max(size, 8), flags=flags)
+    except (OSError, OverflowError, ValueError) as error:
+        message = f"Unable to allocate exception tables of {size} bytes"
+        raise TableError(message, errno=errno.ENOMEM) from error
 
 
 class ExceptionMap:
