@@ -147,7 +147,7 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
             waiting.append(entry)
         except UlvmError as error:
             problems.append(f"{entry['name']}: {error}")
-    absent = {entry["name"]: entry for entry in entries}
+    absent = list(entries)
     unknown = len(entries) < len(state["devices"])
     # A table may refer to a device of its own rank (linear over linear): try until nothing
     # moves any more.
@@ -155,12 +155,13 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
         failed: list[tuple[dict[str, Any], UlvmError]] = []
         for entry in waiting:
             try:
-                if _written_by(entry) & {o for e in absent.values() for o in _read_by(e)}:
+                origins = _written_by(entry)
+                if origins and any(origins & _read_by(other) for other in absent):
                     raise RefusedError("a snapshot of its origin could not be brought back")
-                if _written_by(entry) and unknown:
+                if origins and unknown:
                     raise RefusedError("what cannot be understood may be a snapshot of its origin")
                 _restore_table(mapper, entry)
-                del absent[entry["name"]]
+                absent.remove(entry)
             except UlvmError as error:
                 failed.append((entry, error))
         if len(failed) == len(waiting):
