@@ -8,7 +8,7 @@ by ULVM_FAULT_POINT, of the daemon by ULVM_DAEMON_FAULT_POINT:
     at=NAME       at the first point of this name
     list=FILE     the names of the points that are reached are added to FILE
 
-None lies on the way of data. Threads share the count.
+None lies on the way of a client's data. Threads share the count.
 """
 
 from __future__ import annotations

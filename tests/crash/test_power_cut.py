@@ -11,12 +11,11 @@ both is built that a disk with a volatile cache could hold then, another mapper 
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.faults import FaultDevice, PowerCut
 from ulvm.blockdev.memory import MemoryDevice
@@ -157,13 +156,6 @@ def merged(mapper: LocalMapper) -> bool:
     return used == metadata
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 @pytest.mark.parametrize("chunk", [1, 8])
 def test_a_merge_goes_on_after_a_power_cut(tmp_path: Path, chunk: int) -> None:
     load = Load(tmp_path, chunk, 5)
@@ -179,7 +171,7 @@ def test_a_merge_goes_on_after_a_power_cut(tmp_path: Path, chunk: int) -> None:
     line = f"0 {SECTORS} snapshot-merge {tmp_path}/origin {tmp_path}/cow P {chunk}"
     mapper.load("org", parse_table(line))
     mapper.resume("org")
-    until(lambda: merged(mapper))
+    until(lambda: merged(mapper), seconds=60)
     mapper.shutdown()
     choose = random.Random(1)
     moments = [t for t in load.times() if t >= start]
@@ -188,6 +180,6 @@ def test_a_merge_goes_on_after_a_power_cut(tmp_path: Path, chunk: int) -> None:
         again = mapper_over(tmp_path, load.images(moment, choose))
         activate(again, "org", line)
         assert again.mapped("org").read(0, SIZE) == wanted
-        until(lambda again=again: merged(again))  # type: ignore[misc]
+        until(lambda again=again: merged(again), seconds=60)  # type: ignore[misc]
         assert again.mapped("org").read(0, SIZE) == wanted
         again.shutdown()

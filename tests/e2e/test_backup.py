@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from tests.waiting import until
 
 MIB = 1 << 20
 
@@ -271,18 +271,11 @@ def test_the_status_of_the_program_is_the_commands(vg: UlvmHost) -> None:
 # -- interrupts ---------------------------------------------------------------------------------
 
 
-def wait_until(condition: Callable[[], bool], every: float = 0.05) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(every)
-
-
 def started(host: UlvmHost, tmp_path: Path) -> subprocess.Popen[str]:
     """A backup in the middle of its program."""
     ready = tmp_path / "ready"
     process = host.start(f"backup vg/db --exec 'touch {ready}; sleep 60; : {{nbd}}'")
-    wait_until(ready.exists)
+    until(ready.exists)
     return process
 
 
@@ -300,7 +293,7 @@ def test_a_signal_leaves_no_snapshot(vg: UlvmHost, tmp_path: Path, signum: signa
 def test_a_signal_while_copying_leaves_no_file(vg: UlvmHost, target: Path, tmp_path: Path) -> None:
     fill(vg, "vg/db", tmp_path)
     process = vg.start(f"backup vg/db --level 19 --to {target}")
-    wait_until(lambda: names(target) != [])
+    until(lambda: names(target) != [])
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
@@ -312,7 +305,7 @@ def test_after_kill_9_the_next_command_says_so_and_cleans(
     vg: UlvmHost, target: Path, tmp_path: Path
 ) -> None:
     process = vg.start(f"backup vg/db --level 19 --to {target}")
-    wait_until(lambda: names(target) != [])
+    until(lambda: names(target) != [])
     process.kill()
     process.communicate()
     (left,) = [name for name in lvs(vg) if name != "db"]
@@ -335,7 +328,7 @@ def test_after_kill_9_the_next_command_says_so_and_cleans(
 
 def test_the_next_backup_cleans_when_told_to(vg: UlvmHost, target: Path) -> None:
     process = vg.start(f"backup vg/db --level 19 --to {target}")
-    wait_until(lambda: names(target) != [])
+    until(lambda: names(target) != [])
     process.kill()
     process.communicate()
     vg.run(f"backup vg/db --yes --to {target}")
@@ -431,7 +424,7 @@ def test_a_restore_that_was_killed_is_not_taken_for_whole(
     metadata = vg.system_dir / "backup" / "vg"
     for _ in range(10):
         process = vg.start(f"restore {target} vg/again")
-        wait_until(lambda: "ulvm_restoring" in metadata.read_text(), every=0.002)
+        until(lambda: "ulvm_restoring" in metadata.read_text(), every=0.002)
         process.kill()
         process.communicate()
         if process.returncode != 0:

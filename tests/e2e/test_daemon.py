@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.host import UlvmHost
+from tests.waiting import until
 from ulvm.daemon.client import connect
 from ulvm.errors import BusyError
 from ulvm.metadata import edit
@@ -36,13 +36,6 @@ def vg(host: UlvmHost) -> UlvmHost:
     host.run(f"vgcreate vg {host.image('pv.img', '128M')}")
     host.run("lvcreate -L 16M -n lv vg")
     return host
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:
@@ -121,7 +114,7 @@ def test_these_signals_are_a_clean_stop(vg: UlvmHost, number: signal.Signals) ->
         signal.signal(signal.SIGHUP, before)
     pid = vg.daemon_pid()
     os.kill(pid, number)
-    wait_until(lambda: gone(pid))
+    until(lambda: gone(pid))
     assert not (vg.run_dir / "state.json").exists()
     assert vg.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-------"]
 
@@ -189,7 +182,7 @@ def test_a_client_that_dies_leaves_nothing_suspended(vg: UlvmHost, device: str) 
     assert "SUSPENDED" in vg.run(f"dmsetup info {device}").stdout
     dying.kill()
     dying.communicate()
-    wait_until(lambda: "ACTIVE" in vg.run(f"dmsetup info {device}").stdout)
+    until(lambda: "ACTIVE" in vg.run(f"dmsetup info {device}").stdout)
 
 
 def test_a_client_that_dies_leaves_nothing_suspended_that_cannot_be_found_or_resumed(
@@ -209,7 +202,7 @@ def test_a_client_that_dies_leaves_nothing_suspended_that_cannot_be_found_or_res
     dying.kill()
     dying.communicate()
     for device in ("other", "vg-lv"):
-        wait_until(lambda device=device: "ACTIVE" in vg.run(f"dmsetup info {device}").stdout)
+        until(lambda device=device: "ACTIVE" in vg.run(f"dmsetup info {device}").stdout)
     assert "bare is not resumed" in vg.log()
 
 
@@ -241,8 +234,8 @@ def test_a_snapshot_half_made_by_a_dead_command_is_finished(vg: UlvmHost) -> Non
     prepare(here, found, old, new, command="dies").commit()
     dying.kill()
     dying.communicate()
-    wait_until(lambda: "vg-snap:" in vg.run("dmsetup table").stdout)
-    wait_until(lambda: "suspended" not in vg.run("lvs --noheadings -o lv_suspended vg").stdout)
+    until(lambda: "vg-snap:" in vg.run("dmsetup table").stdout)
+    until(lambda: "suspended" not in vg.run("lvs --noheadings -o lv_suspended vg").stdout)
     with open(vg.path("vg/lv"), "r+b", buffering=0) as stream:
         stream.write(b"new" * 1000)
     assert vg.path("vg/snap").read_bytes()[:3000] == b"old" * 1000
@@ -259,7 +252,7 @@ def test_a_merge_ends_although_all_who_waited_for_it_were_killed(vg: UlvmHost) -
     command.kill()
     command.communicate()
     os.kill(vg.daemon_pid(), signal.SIGKILL)
-    wait_until(
+    until(
         lambda: (
             vg.run("lvs --noheadings -o lv_name,lv_attr vg").stdout.split() == ["lv", "-wi-a-----"]
         )
@@ -339,7 +332,7 @@ def test_growth_by_the_monitor(vg: UlvmHost) -> None:
     with open(vg.path("vg/lv"), "r+b", buffering=0) as stream:
         for _ in range(6):
             stream.write(os.urandom(MIB))
-    wait_until(lambda: "12.00m" in vg.run("lvs --noheadings -o lv_size vg/snap").stdout)
+    until(lambda: "12.00m" in vg.run("lvs --noheadings -o lv_size vg/snap").stdout)
     assert vg.run("lvs --noheadings -o lv_attr vg/snap").stdout.split() == ["swi-a-s---"]
 
 
@@ -415,5 +408,5 @@ def test_an_origin_does_not_come_back_without_its_snapshot(host: UlvmHost) -> No
 def test_sigusr1_writes_the_stacks_to_the_log_and_ends_nothing(vg: UlvmHost) -> None:
     pid = vg.daemon_pid()
     os.kill(pid, signal.SIGUSR1)
-    wait_until(lambda: "wait_for_stop" in vg.log())
+    until(lambda: "wait_for_stop" in vg.log())
     assert vg.daemon_pid() == pid

@@ -8,14 +8,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from tests.waiting import until
 from ulvm.exports.fuse_session import MAX_THREADS
 
 MIB = 1 << 20
@@ -29,13 +28,6 @@ def vg(host: UlvmHost) -> UlvmHost:
     host.run(f"vgcreate vg {host.image('pv.img', '400M')}")
     host.run("lvcreate -L 64M -n lv vg")
     return host
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def allocated(path: Path) -> int:
@@ -263,7 +255,7 @@ def test_requests_to_a_suspended_volume_do_not_use_up_all_threads(vg: UlvmHost) 
     readers = subprocess.Popen([sys.executable, "-c", READERS, vg.path("vg/lv"), str(count)])
     try:
         # Each has one, but for the few that there were.
-        wait_until(lambda: len(list(tasks.iterdir())) >= before + count - 10)
+        until(lambda: len(list(tasks.iterdir())) >= before + count - 10)
         subprocess.run(
             ["dd", f"if={vg.path('vg/other')}", "of=/dev/null", "bs=4k", "count=1", "status=none"],
             check=True,
@@ -273,4 +265,4 @@ def test_requests_to_a_suspended_volume_do_not_use_up_all_threads(vg: UlvmHost) 
     finally:
         vg.run("dmsetup resume vg-lv")
         assert readers.wait(30) == 0
-    wait_until(lambda: len(list(tasks.iterdir())) <= before + MAX_THREADS)
+    until(lambda: len(list(tasks.iterdir())) <= before + MAX_THREADS)

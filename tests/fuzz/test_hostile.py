@@ -352,6 +352,18 @@ def test_a_store_that_claims_very_much(tmp_path: Path) -> None:
 # -- sockets --------------------------------------------------------------------------------------
 
 
+def pour(path: str, data: bytes) -> None:
+    """Send all to a Unix socket, and read until the other end hangs up."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(path)
+        with suppress(ConnectionError):
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(1 << 16):
+                pass
+
+
 def u32(*numbers: int) -> bytes:
     return struct.pack(f">{len(numbers)}I", *numbers)
 
@@ -382,16 +394,7 @@ def test_nbd_servers(short_tmp: Path) -> None:
         u32(3) + option(7, u32(9) + b"/../vg/lv" + b"\0\0"), u32(3) + option(5, b""),
     ]  # fmt: skip
 
-    def target(data: bytes) -> None:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
-            sock.connect(path)
-            with suppress(ConnectionError):
-                sock.sendall(data)
-                sock.shutdown(socket.SHUT_WR)
-                while sock.recv(1 << 16):
-                    pass
-
+    target = partial(pour, path)
     died: list[object] = []
     before, threading.excepthook = threading.excepthook, died.append
     try:
@@ -467,16 +470,7 @@ def test_control_messages(short_tmp: Path) -> None:
         b'{"op": "info", "args": {"device": 1' + b"0" * 5000 + b"}}\n",
     ]
 
-    def target(data: bytes) -> None:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
-            sock.connect(str(path))
-            with suppress(ConnectionError):
-                sock.sendall(data)
-                sock.shutdown(socket.SHUT_WR)
-                while sock.recv(1 << 16):
-                    pass
-
+    target = partial(pour, str(path))
     died: list[object] = []
     before, threading.excepthook = threading.excepthook, died.append
     try:

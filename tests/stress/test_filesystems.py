@@ -14,8 +14,7 @@ import os
 import random
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +23,7 @@ import pytest
 
 from tests import effort, needs
 from tests.e2e.host import UlvmHost
+from tests.waiting import until
 
 pytestmark = [
     needs.root,
@@ -158,13 +158,6 @@ def mounted(host: UlvmHost, where: Path, *, seen: bool) -> Iterator[Path]:
     finally:
         keeper.kill()
         keeper.wait()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

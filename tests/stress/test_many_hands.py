@@ -29,6 +29,7 @@ import pytest
 from tests import effort, needs
 from tests.e2e.host import UlvmHost
 from tests.stress.model import BLOCK, ZEROS, Token, Volume, block, token_of
+from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.nbd import NbdDevice
@@ -262,18 +263,11 @@ class Conductor:
     def closed(self, volume: Volume) -> None:
         """Nobody has it open any more. A file's close comes to its end after close(2)."""
         volume.close(PATIENCE)
-        self.until(lambda: self.dm_open(volume) == "0")
+        until(lambda: self.dm_open(volume) == "0", seconds=PATIENCE)
 
     def dm_open(self, volume: Volume) -> str:
         device = f"vg-{volume.name}"
         return self.host.run(f"dmsetup info -c --noheadings -o open {device}").stdout.strip()
-
-    @staticmethod
-    def until(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.05)
 
     def rename(self) -> None:
         if self.group.snapshots:
@@ -301,7 +295,7 @@ class Conductor:
     def overflow(self) -> None:
         """Readers get what it was, or errors; and it is seen to be invalid."""
         volume = self.snapshot("-L 4M", may_fail=True)
-        self.until(lambda: self.is_invalid(volume) or self.group.stop.is_set())
+        until(lambda: self.is_invalid(volume) or self.group.stop.is_set(), seconds=PATIENCE)
         self.overflowed += 1
         self.drop(volume)
 
@@ -332,7 +326,10 @@ class Conductor:
     def wait_for_merge(self) -> None:
         if self.merging is not None:
             name = self.merging
-            self.until(lambda: name not in self.host.run("lvs -a --noheadings -o name vg").stdout)
+            until(
+                lambda: name not in self.host.run("lvs -a --noheadings -o name vg").stdout,
+                seconds=PATIENCE,
+            )
             self.merging = None
 
     # -- tables -----------------------------------------------------------------------------
@@ -367,7 +364,7 @@ class Conductor:
         self.host.run(f"restore {out} vg/restored")
         restored = Volume(0, "restored", [])
         watch.check_instant("backup", self.content(restored), PER_CLIENT)
-        self.until(lambda: self.dm_open(restored) == "0")
+        until(lambda: self.dm_open(restored) == "0", seconds=PATIENCE)
         self.host.run("lvremove -y vg/restored")
 
     # -- the end of a turn -----------------------------------------------------------------
@@ -389,7 +386,7 @@ class Conductor:
     def all_removed(self) -> None:
         for volume in list(self.group.snapshots):
             self.drop(volume)
-        self.until(lambda: self.dm_open(self.group.origin) == "0")
+        until(lambda: self.dm_open(self.group.origin) == "0", seconds=PATIENCE)
 
 
 class Usage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import click
 import ulvm
 from ulvm.activation.names import split_dm_name
 from ulvm.cli.context import Context, common_options
+from ulvm.cli.dminfo import column_lines, info_lines
 from ulvm.cli.dmtree import tree_lines
 from ulvm.daemon.client import DaemonClient, connect
 from ulvm.dm.table import parse_table
@@ -30,30 +31,6 @@ __all__ = ["dmsetup"]
 _FAILED = 1
 _RETRIES, _RETRY_SECONDS = 25, 0.2
 """Of `remove --retry`, as libdevmapper."""
-_DEFAULT_COLUMNS = "name,major,minor,attr,open,segments,events,uuid"
-
-
-def _attributes(info: DeviceInfo) -> str:
-    live = "L" if info.live_table else "-"
-    inactive = "I" if info.inactive_table else "-"
-    state = "s" if info.suspended else "-"
-    return f"{live}{inactive}{state}{'r' if info.read_only else 'w'}"
-
-
-_COLUMNS: dict[str, tuple[str, bool, Callable[[DeviceInfo], str]]] = {
-    "name": ("Name", False, lambda i: i.name),
-    "major": ("Maj", True, lambda i: str(i.major)),
-    "minor": ("Min", True, lambda i: str(i.minor)),
-    "attr": ("Stat", False, _attributes),
-    "open": ("Open", True, lambda i: str(i.open_count)),
-    "segments": ("Targ", True, lambda i: str(i.target_count)),
-    "events": ("Event", True, lambda i: str(i.event_nr)),
-    "uuid": ("UUID", False, lambda i: i.uuid),
-    "suspended": ("Suspended", False, lambda i: "Suspended" if i.suspended else "Active"),
-    "readonly": ("Read-only", False, lambda i: "Read-only" if i.read_only else "Writeable"),
-    "devno": ("DevNo", False, lambda i: f"{i.major}:{i.minor}"),
-    "size": ("Size", True, lambda i: str(i.size)),
-}
 
 
 @dataclass(frozen=True)
@@ -364,45 +341,17 @@ def _info(context: Context, options: _Options) -> None:
         click.echo("No devices found")
         return
     if options.columns:
-        _info_columns(devices, options)
+        for line in column_lines(
+            devices,
+            options.options,
+            headings=not options.noheadings,
+            separator=options.separator,
+        ):
+            click.echo(line)
         return
     for info in devices:
-        tables = [w for w, there in (("LIVE", info.live_table),
-                                     ("INACTIVE", info.inactive_table)) if there]  # fmt: skip
-        read_only = " (READ-ONLY)" if info.read_only else ""
-        click.echo(f"Name:              {info.name}")
-        state = "SUSPENDED" if info.suspended else "ACTIVE"
-        click.echo(f"State:             {state}{read_only}")
-        click.echo("Read Ahead:        256")
-        click.echo(f"Tables present:    {' & '.join(tables) or 'None'}")
-        click.echo(f"Open count:        {info.open_count}")
-        click.echo(f"Event number:      {info.event_nr}")
-        click.echo(f"Major, minor:      {info.major}, {info.minor}")
-        click.echo(f"Number of targets: {info.target_count}")
-        if info.uuid:
-            click.echo(f"UUID: {info.uuid}")
-        click.echo()
-
-
-def _info_columns(devices: Sequence[DeviceInfo], options: _Options) -> None:
-    names = (options.options or _DEFAULT_COLUMNS).split(",")
-    unknown = [name for name in names if name not in _COLUMNS]
-    if unknown:
-        raise UsageError(f"Unrecognised field: {unknown[0]}")
-    columns = [_COLUMNS[name] for name in names]
-    table = [[of(info) for _, _, of in columns] for info in devices]
-    headings = [heading for heading, _, _ in columns]
-    if options.separator is not None:
-        for row in ([] if options.noheadings else [headings]) + table:
-            click.echo(options.separator.join(row))
-        return
-    heads = [0 if options.noheadings else len(h) for h in headings]
-    widths = [max([len(row[i]) for row in table] + [heads[i]]) for i in range(len(columns))]
-    if not options.noheadings:
-        click.echo(" ".join(h.ljust(w) for h, w in zip(headings, widths, strict=True)))
-    for row in table:
-        cells = zip(row, widths, columns, strict=True)
-        click.echo(" ".join(t.rjust(w) if right else t.ljust(w) for t, w, (_, right, _) in cells))
+        for line in info_lines(info):
+            click.echo(line)
 
 
 def _ls(context: Context, options: _Options) -> None:

@@ -60,8 +60,7 @@ class Repairs:
     def see_merges_through(self) -> None:
         """Who waited for the end of a merge may have been killed with the last daemon."""
         for device in self._mapper.all_mapped():
-            targets = device.live.targets if device.live is not None else ()
-            merging = any(target.type_name == "snapshot-merge" for target in targets)
+            merging = any(target.type_name == "snapshot-merge" for target in device.targets)
             if merging and is_top_level(device.uuid):
                 try:
                     vg, lv, _ = split_dm_name(device.name)

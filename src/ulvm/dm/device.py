@@ -353,7 +353,7 @@ def users_first(devices: Iterable[MappedDevice]) -> list[MappedDevice]:
             for target in (table.targets if table is not None else ())
             for lower in target.reaches()
         }
-        # A device over itself does not exist (dm.builder); should it, it must not keep us here.
+        # Devices over each other in a circle have no order, and must not keep us here.
         top = [device for device in left if id(device) not in reached] or left
         order += top
         left = [device for device in left if device not in top]

@@ -7,21 +7,14 @@ import json
 import resource
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from ulvm.daemon.control import Connection, ControlServer
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def client() -> socket.socket:
@@ -61,7 +54,7 @@ def test_it_serves_again_once_there_are_descriptors_again(
         resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, hard))
         try:
             sock.connect(str(path))
-            until(lambda: "Too many open files" in caplog.text)
+            until(lambda: "Too many open files" in caplog.text, seconds=20)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert ask(sock, "ping") == "pong"
@@ -108,7 +101,7 @@ def test_stop_waits_for_the_request_under_way_and_no_other_begins(path: Path) ->
         sock.sendall(b'{"op":"slow"}\n{"op":"next"}\n')
         assert begun.wait(20)
         stopping.start()
-        until(lambda: not path.exists())
+        until(lambda: not path.exists(), seconds=20)
         go.set()
         stopping.join()
     assert happened == ["slow", "stopped"]

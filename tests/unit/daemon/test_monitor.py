@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from ulvm.daemon import monitor
 from ulvm.daemon.monitor import Monitor
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm_ioctl import TableLine
 
 MIB = 1 << 20
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def full_snapshot(mapper: LocalMapper, folder: Path, name: str, letter: str) -> None:
@@ -39,7 +32,7 @@ def watch(mapper: LocalMapper, command: Callable[..., Sequence[str]], grown: Pat
     watcher = Monitor(mapper, threshold=50, command=command)
     watcher.start()
     try:
-        until(grown.exists)
+        until(grown.exists, seconds=20)
     finally:
         watcher.stop()
         mapper.shutdown()

@@ -1,11 +1,10 @@
-"""What the random lives of tests/crash found, in few steps."""
+"""What the random lives of tests/crash, and reading with cuts in mind, found; in few steps."""
 
 from __future__ import annotations
 
 import errno
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.dm.lab import Lab
+from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.mapper import LocalMapper
@@ -102,10 +102,10 @@ def test_a_merge_that_cannot_read_an_area_finds_it_again(tmp_path: Path) -> None
     lab.dm.load("org", parse_table(f"0 256 snapshot-merge {path} {cow_path} P 1"))
     OnceUnreadable.fails = True
     lab.dm.resume("org")
-    wait(lambda: lab.status("org") == "Merge failed")
+    until(lambda: lab.status("org") == "Merge failed")
     lab.dm.suspend("org")
     lab.dm.resume("org")
-    wait(lambda: Path(path).read_bytes() == want)
+    until(lambda: Path(path).read_bytes() == want)
     assert lab.read("org", 0, 256) == want
 
 
@@ -149,13 +149,6 @@ def test_who_finds_a_commit_failed_waits_until_the_snapshot_is_invalid_on_disk(
         second.result(30)
     assert lab.status("snap") == "Invalid"
     assert cow_path.read_bytes()[4] == 0
-
-
-def wait(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 class SlowFlush(FileDevice):

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.blockdev.nbd import NbdDevice
@@ -39,13 +39,6 @@ def server() -> Iterator[NbdServer]:
     server = NbdServer(StaticSource({"vg/lv": MemoryDevice(SIZE), "vg/b": MemoryDevice(SIZE)}))
     yield server
     server.stop()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # -- listening ---------------------------------------------------------------------------------
@@ -131,9 +124,12 @@ def test_connections_are_shown_while_they_last(server: NbdServer, folder: Path) 
     assert server.connections() == []
     device = NbdDevice(str(folder / "s"), "vg/lv")
     # The server notes the export a moment after it has answered the client.
-    until(lambda: [(c.export, c.read_only) for c in server.connections()] == [("vg/lv", False)])
+    until(
+        lambda: [(c.export, c.read_only) for c in server.connections()] == [("vg/lv", False)],
+        seconds=20,
+    )
     device.close()
-    until(lambda: server.connections() == [])
+    until(lambda: server.connections() == [], seconds=20)
 
 
 def test_half_a_handshake_and_strangers_disturb_nobody(server: NbdServer, folder: Path) -> None:
@@ -158,7 +154,7 @@ def test_disconnect_ends_the_connections_of_one_export(server: NbdServer, folder
     server.listen_unix(str(folder / "s"))
     first, second = NbdDevice(str(folder / "s"), "vg/lv"), NbdDevice(str(folder / "s"), "vg/b")
     server.disconnect("vg/lv")
-    until(lambda: [c.export for c in server.connections()] == ["vg/b"])
+    until(lambda: [c.export for c in server.connections()] == ["vg/b"], seconds=20)
     with pytest.raises(DeviceError):
         first.read(0, 1)
     second.read(0, 1)
@@ -198,7 +194,7 @@ def test_a_client_killed_in_the_middle_leaves_the_export_usable(
         assert child.stdout is not None
         assert child.stdout.readline() == b"on\n"
         child.kill()
-    until(lambda: server.connections() == [])
+    until(lambda: server.connections() == [], seconds=20)
     device = NbdDevice(path, "vg/lv")
     device.write(0, b"mine")
     assert device.read(0, 4) == b"mine"
@@ -296,7 +292,7 @@ def test_a_connection_counts_as_an_open(mapper: LocalMapper, folder: Path) -> No
     with pytest.raises(BusyError):
         mapper.remove("one")
     device.close()
-    until(lambda: mapper.info("one").open_count == 0)
+    until(lambda: mapper.info("one").open_count == 0, seconds=20)
     mapper.remove("one")
     with pytest.raises(NotFoundError):
         NbdDevice(str(folder / "s"), "one")
