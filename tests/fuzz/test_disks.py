@@ -178,7 +178,7 @@ def test_texts_with_the_right_checksum(disks: Disks) -> None:
             changed[name] = with_text(image, new[:30000])
         return changed
 
-    run(disks, "texts", 120, 20_000, change)
+    run(disks, "texts", 120, 2_400, change)
 
 
 def test_pv_headers_with_the_right_checksum(disks: Disks) -> None:
@@ -195,7 +195,7 @@ def test_pv_headers_with_the_right_checksum(disks: Disks) -> None:
         new = image[:512] + with_crc(bytes(sector), 16, 20) + image[1024:]
         return {**disks.good, "a": new}
 
-    run(disks, "PV headers", 60, 10_000, change)
+    run(disks, "PV headers", 60, 1_200, change)
 
 
 def test_area_headers_with_the_right_checksum(disks: Disks) -> None:
@@ -220,7 +220,7 @@ def test_area_headers_with_the_right_checksum(disks: Disks) -> None:
         packed = MdaHeader(AREA, size, *slots).pack()
         return {**disks.good, "a": image[:AREA] + packed + image[AREA + len(packed) :]}
 
-    run(disks, "area headers", 60, 10_000, change)
+    run(disks, "area headers", 60, 1_200, change)
 
 
 def test_what_is_activated_from_a_hostile_text(lab: Lab, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_what_is_activated_from_a_hostile_text(lab: Lab, tmp_path: Path) -> None
     text = text_of(good["a"])
     choose = effort.rng("disks", "activation")
     active = 0
-    for number in range(effort.amount(80, 10_000)):
+    for number in range(effort.amount(80, 1_600)):
         new = mutate_values(choose, text)
         folder = tmp_path / f"{number}"
         folder.mkdir()

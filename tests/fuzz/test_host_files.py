@@ -62,7 +62,7 @@ def test_backups_of_metadata(lab: Lab, tmp_path: Path, active: bool) -> None:
     good = lab.contents()
     tables, seqno = lab.tables(), lab.vg.seqno
     restored = 0
-    for number in range(effort.amount(60, 20_000)):
+    for number in range(effort.amount(60, 1_200)):
         text = choose.choice(goods)
         text = mutate_values(choose, text) if choose.random() < 0.85 else mutate(choose, text)
         file.write_bytes(text)
@@ -135,7 +135,7 @@ def test_states_in_a_mapper(lab: Lab, tmp_path: Path) -> None:
     spread = json.dumps(json.loads(good), indent=1).encode()
     choose = effort.rng("state")
     came = said = 0
-    for number in range(effort.amount(200, 40_000)):
+    for number in range(effort.amount(200, 6_000)):
         if choose.random() < 0.3:
             text = json.dumps(_twisted(choose, json.loads(good))).encode()
         else:

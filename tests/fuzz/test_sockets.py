@@ -231,7 +231,7 @@ def test_mutated_requests(host: UlvmHost) -> None:
     table = host.run("dmsetup table vg-lv").stdout
     answered = 0
     with open("/dev/null") as null, socket.socket(socket.AF_UNIX) as other:
-        for number in range(effort.amount(150, 20_000)):
+        for number in range(effort.amount(150, 3_000)):
             lines = choose.sample(goods, choose.choice([1, 3, 8]))
             spot = choose.randrange(len(lines))
             change = mutate_values if choose.random() < 0.6 else mutate

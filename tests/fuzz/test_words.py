@@ -246,7 +246,7 @@ def test_the_lines_are_good(ground: Ground) -> None:
 def test_hostile_words(ground: Ground) -> None:
     choose = effort.rng("words of commands")
     ends: Counter[int] = Counter()
-    for number in range(effort.amount(350, 60_000)):
+    for number in range(effort.amount(350, 10_000)):
         if number % 20 == 0:
             ground.prepare()
         ends[attempt(ground, words_of(choose), whole=False)] += 1
@@ -294,7 +294,7 @@ def test_names_that_no_file_can_have(ground: Ground) -> None:
 def test_as_whole_programs(ground: Ground) -> None:
     ground.prepare()
     choose = effort.rng("words of programs")
-    for _ in range(effort.amount(8, 2000)):
+    for _ in range(effort.amount(8, 200)):
         words = words_of(choose)
         attempt(ground, [w for w in words if "\0" not in w], whole=True)
         effort.tally("hostile programs")

@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.timeout(effort.amount(600, 0)),
 ]
 
-LIVES = effort.amount(2, 50)
+LIVES = effort.amount(2, 12)
 TURNS = effort.amount(5, 8)
 EPISODES = effort.amount(6, 9)
 
