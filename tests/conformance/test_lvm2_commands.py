@@ -330,3 +330,35 @@ def test_physical_volumes_are_displayed_group_by_group(both: Both) -> None:
     """)
     both.hide(4)
     both.typed("pvdisplay\npvdisplay -s\npvdisplay -c\npvscan")
+
+
+def test_extents_are_taken_where_the_command_line_says(both: Both) -> None:
+    both.add_devices(128, 128, 128)
+    both.typed("""
+        vgcreate vg @0 @1 @2
+        lvcreate -an -Zn -Wn -l 4 -n c vg @0:1-5:3-7
+        lvcreate -an -Zn -Wn -l 4 -n c vg @0:7-8 @0:1-2
+        lvcreate -an -Zn -Wn -l 4 -n c2 vg @1:1-5 @1
+        lvcreate -an -Zn -Wn -l 1 -n c4 vg @0:3-
+        lvcreate -an -Zn -Wn -l 1 -n c5 vg @0:-9
+        lvcreate -an -Zn -Wn -l 1 -n c6 vg @0:12+
+        lvcreate -an -Zn -Wn -l 1 -n c8 vg @0:99999999999
+        lvcreate -an -Zn -Wn -l 1 -n c9 vg @0:15,16
+        lvcreate -an -Zn -Wn -l 1 -n c9 vg @0:x
+        lvcreate -an -Zn -Wn -l 1 -n c9 vg @0:
+        lvcreate -an -Zn -Wn -l 1 -n c9 vg @0:9-5
+        lvcreate -an -Zn -Wn -l 1 -n c9 vg @0:28-31
+        lvcreate -an -Zn -Wn -l 8 -n c11 vg @0:15-20
+        lvcreate -an -Zn -Wn -l 50%PVS -n c12 vg @0:14-19
+        pvchange --addtag fast @2
+        lvcreate -an -Zn -Wn -l 8 -n c13 vg @fast
+        lvcreate -an -Zn -Wn -l 8 -n c14 vg @nope
+        lvcreate -an -Zn -Wn -l 2 -n c15 vg @fast:3-9
+        pvchange -xn @2
+        lvcreate -an -Zn -Wn -l 2 -n c15 vg @fast
+        lvcreate -an -Zn -Wn -l 8 -i 2 -n st vg @0:20-22 @1:20-22
+        lvcreate -an -Zn -Wn -l 6 -i 2 -n st vg @0:20-22 @1:20-22
+        lvextend -l+1 vg/st @0:23
+        lvextend -i1 -l+1 vg/st @0:23
+        lvs --segments -o+seg_pe_ranges
+    """)

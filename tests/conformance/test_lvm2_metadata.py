@@ -20,6 +20,7 @@ from ulvm.metadata import edit
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.mda import MdaHeader, RawLocn
 from ulvm.metadata.model import SnapshotSegment, StripedSegment, VolumeGroup
+from ulvm.metadata.segments import PvExtents
 from ulvm.metadata.text import TextHeader, vg_to_text
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.commit import prepare
@@ -383,7 +384,7 @@ class Random:
     ) -> tuple[tuple[str, ...], Callable[[VolumeGroup], VolumeGroup]]:
         choose, names = self.choose, [lv.name for lv in self.vg.lvs]
         pvs = choose.sample(self.vg.pvs, choose.choice([1, 2])) if choose.random() < 0.25 else []
-        uuids = [pv.uuid for pv in pvs] or None
+        where = [PvExtents(pv.uuid) for pv in pvs] or None
         paths = [pv.device for pv in pvs]
         what = choose.choice(["create", "create", "extend", "extend", "remove", "reduce"])
         if what == "create" or not names:
@@ -396,7 +397,7 @@ class Random:
             return (
                 ("lvcreate", "-an", "-Zn", "-y", "--alloc", policy, "-l", str(extents), "-n", name,
                  "vg", *paths),
-                linear(name, extents, pv_uuids=uuids, policy=policy),
+                linear(name, extents, places=where, policy=policy),
             )  # fmt: skip
         name = choose.choice(names)
         lv = self.vg.lv(name)
@@ -405,7 +406,7 @@ class Random:
             extents = lv.extent_count + choose.randrange(1, 20)
             return (
                 ("lvextend", "-l", str(extents), f"vg/{name}", *paths),
-                lambda vg: edit.extend_lv(vg, name, extents, pv_uuids=uuids),
+                lambda vg: edit.extend_lv(vg, name, extents, places=where),
             )
         if what == "remove":
             return ("lvremove", "-y", f"vg/{name}"), lambda vg: edit.remove_lv(vg, name)

@@ -21,6 +21,7 @@ from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.names import split_volume
+from ulvm.lvm.places import free_in, places_of
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
 from ulvm.metadata.allocate import most_striped
@@ -221,7 +222,7 @@ def _count(
 
     def count(vg: VolumeGroup) -> int:
         if request.percent is not None:
-            pv_free = lvm_lv.free_on(session, vg, pv_paths)
+            pv_free = free_in(vg, places_of(session, vg, pv_paths))
             found = request.for_new(vg, origin=origin, chunk_size=chunk_size, pv_free=pv_free)
             free = vg.free_count if pv_free is None else pv_free
             if origin is None and found > free > 0:
@@ -263,15 +264,15 @@ def _whole_stripes(
                 f"Reducing requested stripe size {display_size(shape.size)} to maximum, "
                 f"physical extent size {display_size(vg.extent_size)}."
             )
-        uuids = lvm_lv.pv_uuids_of(session, vg, pv_paths)
-        pvs = len(vg.pvs) if uuids is None else len(uuids)
+        places = places_of(session, vg, pv_paths)
+        pvs = len(vg.pvs) if places is None else len(places)
         if stripes > pvs:
             raise RefusedError(
                 f"Number of stripes ({stripes}) must not exceed number of physical volumes ({pvs})"
             )
         extents = count(vg)
         if request.percent is not None:
-            return min(extents, most_striped(vg, stripes, uuids)) // stripes * stripes
+            return min(extents, most_striped(vg, stripes, places)) // stripes * stripes
         rounded = -(-extents // stripes) * stripes
         if rounded != extents:
             session.say(

@@ -10,6 +10,7 @@ from ulvm.cli.lvcreate import reduced
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
+from ulvm.lvm.places import free_in, places_of
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_size
 from ulvm.metadata.edit import cow_max_extents
@@ -140,7 +141,7 @@ def _wanted(
     more than was said; per cent of what is free are cut to what is there."""
     have = lv.extent_count
     if request.percent is not None:
-        pv_free = lvm_lv.free_on(session, vg, pv_paths)
+        pv_free = free_in(vg, places_of(session, vg, pv_paths))
         found = request.for_resize(vg, lv, pv_free=pv_free)
         if request.sign != "-":
             room = vg.free_count if pv_free is None else pv_free

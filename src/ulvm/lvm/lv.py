@@ -15,6 +15,7 @@ from dataclasses import replace
 from ulvm.activation.activate import LvState
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.extents import ZEROED, wipe_new
+from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
 from ulvm.metadata import edit
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
@@ -28,9 +29,7 @@ __all__ = [
     "create_virtual",
     "deactivate",
     "extend",
-    "free_on",
     "get",
-    "pv_uuids_of",
     "reduce",
     "remove",
     "rename",
@@ -52,33 +51,6 @@ def states(session: Session, vg: VolumeGroup) -> dict[str, LvState]:
     """The active volumes of a VG by name; none if no daemon runs."""
     activator = session.activator_if_running
     return {} if activator is None else activator.states(vg)
-
-
-def pv_uuids_of(session: Session, vg: VolumeGroup, paths: Sequence[str]) -> list[str] | None:
-    """UUIDs of the PVs named on a command line; None if none was."""
-    if not paths:
-        return None
-    uuids = []
-    for path in paths:
-        try:
-            pv = session.last_scan.pv(os.path.abspath(path))
-            member = vg.pv(pv.uuid)
-        except NotFoundError:
-            member = None
-        if member is None:
-            raise RefusedError(f'Physical Volume "{path}" not found in Volume Group "{vg.name}".')
-        if not member.allocatable:
-            session.warn(f"WARNING: Physical volume {path} not allocatable.")
-        uuids.append(pv.uuid)
-    return uuids
-
-
-def free_on(session: Session, vg: VolumeGroup, paths: Sequence[str]) -> int | None:
-    """Free extents of the PVs named on a command line; None if none was."""
-    uuids = pv_uuids_of(session, vg, paths)
-    if uuids is None:
-        return None
-    return sum(pv.pe_count - vg.allocated(pv.uuid) for pv in vg.pvs if pv.uuid in uuids)
 
 
 def create(
@@ -114,7 +86,7 @@ def create(
                 uuid=new_uuid(),
                 now=int(time.time()),
                 host=os.uname().nodename,
-                pv_uuids=pv_uuids_of(session, vg, pv_paths),
+                places=places_of(session, vg, pv_paths),
                 read_only=read_only,
                 tags=tags,
                 policy=policy,
@@ -220,7 +192,7 @@ def extend(
             vg,
             lv_name,
             extents,
-            pv_uuids=pv_uuids_of(session, vg, pv_paths),
+            places=places_of(session, vg, pv_paths),
             stripes=stripes,
             stripe_size=stripe_size,
         )

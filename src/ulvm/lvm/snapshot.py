@@ -25,7 +25,8 @@ from typing import NamedTuple
 from ulvm.activation.activate import SwapReport
 from ulvm.errors import NotFoundError
 from ulvm.lvm.extents import wipe_new
-from ulvm.lvm.lv import get, pv_uuids_of
+from ulvm.lvm.lv import get
+from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
 from ulvm.metadata.model import VolumeGroup
@@ -86,7 +87,7 @@ def create(
             snapshot_uuid=new_uuid(),
             now=int(time.time()),
             host=os.uname().nodename,
-            pv_uuids=pv_uuids_of(session, vg, pv_paths),
+            places=places_of(session, vg, pv_paths),
             read_only=read_only,
             tags=tags,
             policy=policy,

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
-from ulvm.metadata.segments import PvRun, pv_runs
+from ulvm.metadata.segments import PvExtents, PvRun, pv_runs
 
 __all__ = [
     "POLICIES",
@@ -65,9 +65,9 @@ def free_areas(vg: VolumeGroup, pv: PhysicalVolume) -> list[FreeArea]:
     return areas
 
 
-def allocatable_extents(vg: VolumeGroup, pv_uuids: Sequence[str] | None = None) -> int:
-    """The free extents that a volume may get, on these PVs only if they are given."""
-    return _Space(vg, pv_uuids).free
+def allocatable_extents(vg: VolumeGroup, places: Sequence[PvExtents] | None = None) -> int:
+    """The free extents that a volume may get, in these places only if they are given."""
+    return _Space(vg, places).free
 
 
 def effective_policy(vg: VolumeGroup, policy: str | None) -> str:
@@ -82,18 +82,18 @@ def allocate(
     *,
     name: str,
     policy: str = "normal",
-    pv_uuids: Sequence[str] | None = None,
+    places: Sequence[PvExtents] | None = None,
     existing: Sequence[PvRun] = (),
 ) -> tuple[PvRun, ...]:
     """Runs of physical extents for `extents` logical ones, in logical order.
 
-    `pv_uuids`: only these PVs, in this order. `existing`: the runs that a volume which is extended
+    `places`: only there, in this order. `existing`: the runs that a volume which is extended
     has. RefusedError with LVM's sentence if they are not to be had; `name` is the volume's, for it.
     """
     if extents <= 0:
         raise RefusedError("Unable to allocate less than one extent.")
-    search = _Search(_Space(vg, pv_uuids), extents, may_split=policy != "contiguous")
-    if pv_uuids is not None and not search.space.areas:
+    search = _Search(_Space(vg, places), extents, may_split=policy != "contiguous")
+    if places is not None and not search.space.areas:
         raise RefusedError("No specified PVs have space available.")
     for level in POLICIES[: POLICIES.index(policy) + 1]:
         free = search.space.free
@@ -126,14 +126,14 @@ def allocate_striped(
     *,
     name: str,
     policy: str = "normal",
-    pv_uuids: Sequence[str] | None = None,
+    places: Sequence[PvExtents] | None = None,
     existing: Sequence[Sequence[PvRun]] = (),
 ) -> tuple[tuple[PvRun, ...], ...]:
     """Sets of `stripes` runs of one length on different PVs, in logical order; `extents` in all,
     a multiple of `stripes`. `existing`: the sets that a volume which is extended has.
     RefusedError as `allocate`."""
-    search = _StripeSearch(_Space(vg, pv_uuids), extents // stripes, stripes)
-    if pv_uuids is not None and not search.space.areas:
+    search = _StripeSearch(_Space(vg, places), extents // stripes, stripes)
+    if places is not None and not search.space.areas:
         raise RefusedError("No specified PVs have space available.")
     if extents > search.space.free:
         raise RefusedError(
@@ -159,9 +159,9 @@ def allocate_striped(
     )
 
 
-def most_striped(vg: VolumeGroup, stripes: int, pv_uuids: Sequence[str] | None = None) -> int:
+def most_striped(vg: VolumeGroup, stripes: int, places: Sequence[PvExtents] | None = None) -> int:
     """Extents of the largest volume with so many stripes."""
-    search = _StripeSearch(_Space(vg, pv_uuids), vg.extent_count, stripes)
+    search = _StripeSearch(_Space(vg, places), vg.extent_count, stripes)
     while search.take_best(may_split=True):
         pass
     return (vg.extent_count - search.needed) * stripes
@@ -170,16 +170,18 @@ def most_striped(vg: VolumeGroup, stripes: int, pv_uuids: Sequence[str] | None =
 class _Space:
     """The free areas of each PV that may be used, the largest first, shrinking as they go."""
 
-    def __init__(self, vg: VolumeGroup, pv_uuids: Sequence[str] | None) -> None:
-        wanted = [pv.uuid for pv in vg.pvs] if pv_uuids is None else list(pv_uuids)
+    def __init__(self, vg: VolumeGroup, places: Sequence[PvExtents] | None) -> None:
+        wanted = [PvExtents(pv.uuid) for pv in vg.pvs] if places is None else places
         self.areas: dict[str, list[FreeArea]] = {}
-        for uuid in wanted:
+        for place in wanted:
+            uuid = place.pv_uuid
             pv = vg.pv(uuid)
             if pv is None or not pv.allocatable or pv.missing or uuid in vg.missing_uuids:
                 continue
-            free = free_areas(vg, pv)
+            free = [FreeArea(*run) for run in place.within(free_areas(vg, pv))]
             if free:
-                self.areas[uuid] = sorted(free, key=lambda a: (-a.length, a.pe))
+                # Of one size, in the order of the ranges that were given.
+                self.areas[uuid] = sorted(free, key=lambda a: -a.length)
 
     @property
     def free(self) -> int:

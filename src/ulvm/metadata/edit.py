@@ -33,7 +33,7 @@ from ulvm.metadata.names import (
     next_lv_name,
     next_snapshot_name,
 )
-from ulvm.metadata.segments import PvRun, cut_segments, merge_adjacent, pv_runs
+from ulvm.metadata.segments import PvExtents, PvRun, cut_segments, merge_adjacent, pv_runs
 
 __all__ = [
     "MAX_CHUNK",
@@ -225,7 +225,7 @@ def add_linear(
     uuid: str,
     now: int,
     host: str,
-    pv_uuids: Sequence[str] | None = None,
+    places: Sequence[PvExtents] | None = None,
     read_only: bool = False,
     tags: Sequence[str] = (),
     policy: str | None = None,
@@ -235,7 +235,7 @@ def add_linear(
     """A new linear volume, or a striped one: `stripe_size` in sectors, `extents` a multiple of
     `stripes`. `now` in seconds since the epoch; `policy` None inherits the VG's."""
     _check_new(vg, name)
-    anywhere = pv_uuids is None or allocatable_extents(vg, pv_uuids) > 0
+    anywhere = places is None or allocatable_extents(vg, places) > 0
     if extents > vg.free_count and anywhere:
         raise RefusedError(
             f'Volume group "{vg.name}" has insufficient free space '
@@ -243,12 +243,10 @@ def add_linear(
         )
     allowed = effective_policy(vg, policy)
     if stripes > 1:
-        sets = allocate_striped(vg, extents, stripes, name=name, policy=allowed, pv_uuids=pv_uuids)
+        sets = allocate_striped(vg, extents, stripes, name=name, policy=allowed, places=places)
         segments = _striped_segments(sets, stripe_size)
     else:
-        segments = _linear_segments(
-            allocate(vg, extents, name=name, policy=allowed, pv_uuids=pv_uuids)
-        )
+        segments = _linear_segments(allocate(vg, extents, name=name, policy=allowed, places=places))
     lv = LogicalVolume(
         name,
         uuid,
@@ -267,7 +265,7 @@ def extend_lv(
     name: str,
     extents: int,
     *,
-    pv_uuids: Sequence[str] | None = None,
+    places: Sequence[PvExtents] | None = None,
     stripes: int | None = None,
     stripe_size: int | None = None,
 ) -> VolumeGroup:
@@ -293,7 +291,7 @@ def extend_lv(
             number,
             name=name,
             policy=policy,
-            pv_uuids=pv_uuids,
+            places=places,
             existing=[[PvRun(a.pv_uuid, a.pe, last.area_len) for a in last.areas]] if like else (),
         )
         segments = _striped_segments(sets, stripe_size or last.stripe_size, lv.extent_count)
@@ -304,7 +302,7 @@ def extend_lv(
             more,
             name=name,
             policy=policy,
-            pv_uuids=pv_uuids,
+            places=places,
             existing=list(pv_runs(lv)) if linear else (),
         )
         segments = _linear_segments(runs, lv.extent_count)
@@ -402,7 +400,7 @@ def add_snapshot(
     snapshot_uuid: str,
     now: int,
     host: str,
-    pv_uuids: Sequence[str] | None = None,
+    places: Sequence[PvExtents] | None = None,
     read_only: bool = False,
     tags: Sequence[str] = (),
     policy: str | None = None,
@@ -431,7 +429,7 @@ def add_snapshot(
         uuid=uuid,
         now=now,
         host=host,
-        pv_uuids=pv_uuids,
+        places=places,
         read_only=read_only,
         tags=tags,
         policy=policy,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from ulvm.metadata.model import Area, LogicalVolume, Segment, SimpleSegment, StripedSegment
 
-__all__ = ["PvRun", "cut_segments", "merge_adjacent", "pv_runs"]
+__all__ = ["PvExtents", "PvRun", "cut_segments", "merge_adjacent", "pv_runs"]
 
 
 class PvRun(NamedTuple):
@@ -17,6 +17,25 @@ class PvRun(NamedTuple):
     pv_uuid: str
     pe: int
     length: int
+
+
+class PvExtents(NamedTuple):
+    """A PV that extents may be taken from; `runs`: only these of it, all without."""
+
+    pv_uuid: str
+    runs: tuple[tuple[int, int], ...] = ()
+    """(first extent, number of extents)"""
+
+    def within(self, areas: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """What of the areas (first extent, number) may be taken, run by run."""
+        if not self.runs:
+            return list(areas)
+        return [
+            (max(pe, first), min(pe + length, first + count) - max(pe, first))
+            for first, count in self.runs
+            for pe, length in areas
+            if first < pe + length and first + count > pe
+        ]
 
 
 def pv_runs(lv: LogicalVolume) -> Iterator[PvRun]:

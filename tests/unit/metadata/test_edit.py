@@ -9,6 +9,7 @@ import pytest
 
 from ulvm.errors import ExistsError, FormatError, NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.metadata import edit
+from ulvm.metadata.allocate import allocatable_extents, free_areas
 from ulvm.metadata.check import check_vg
 from ulvm.metadata.model import (
     PhysicalVolume,
@@ -17,6 +18,7 @@ from ulvm.metadata.model import (
     UnknownSegment,
     VolumeGroup,
 )
+from ulvm.metadata.segments import PvExtents
 from ulvm.metadata.uuid import new_uuid
 
 MIB = 2048
@@ -210,8 +212,18 @@ def test_which_area_of_one_pv(free: tuple[int, ...], wanted: int, pe: int) -> No
 
 def test_only_the_given_pvs_in_the_given_order() -> None:
     vg = group(10, 10, 10)
-    order = [vg.pvs[2].uuid, vg.pvs[0].uuid]
-    assert places(add(vg, "x", 4, pv_uuids=order), "x") == [("/dev/2", 0, 4)]
+    order = [PvExtents(vg.pvs[2].uuid), PvExtents(vg.pvs[0].uuid)]
+    assert places(add(vg, "x", 4, places=order), "x") == [("/dev/2", 0, 4)]
+
+
+def test_only_the_given_extents_that_are_free() -> None:
+    vg = holes(5, 3, 8)
+    (pv,) = vg.pvs
+    free = free_areas(vg, pv)
+    inside = [PvExtents(pv.uuid, ((free[0].pe + 1, 3), (free[2].pe, 100)))]
+    assert allocatable_extents(vg, inside) == 3 + 8
+    made = places(add(vg, "x", 3, places=inside), "x")
+    assert made == [("/dev/0", free[0].pe + 1, 3)]
 
 
 def test_pvs_that_are_missing_or_not_allocatable_get_nothing() -> None:
@@ -254,7 +266,7 @@ def merging() -> VolumeGroup:
             "Insufficient suitable allocatable extents for logical volume x: 1 more required",
         ),
         (
-            lambda: add(group(), "x", 1, pv_uuids=[]),
+            lambda: add(group(), "x", 1, places=[]),
             RefusedError,
             "No specified PVs have space available.",
         ),
