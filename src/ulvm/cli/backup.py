@@ -15,7 +15,7 @@ from ulvm.backup.job import backup as run_backup
 from ulvm.backup.pipeline import Progress
 from ulvm.backup.restoring import restore as run_restore
 from ulvm.backup.restoring import verify_backup
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, own_options
 from ulvm.errors import UsageError
 from ulvm.lvm.names import vg_name
 from ulvm.lvm.sizes import parse_sectors
@@ -84,7 +84,7 @@ def _interrupts(what: str) -> Iterator[None]:
 @_THREADS
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
 @click.option("--clean", "cleaning", is_flag=True, help="Remove what killed backups left behind.")
-@common_options
+@own_options
 @click.pass_obj
 def backup(
     context: Context,
@@ -139,7 +139,7 @@ def backup(
 @click.argument("volume", metavar="VG/LV")
 @click.option("-f", "--force", is_flag=True, help="Overwrite an existing volume.")
 @_THREADS
-@common_options
+@own_options
 @click.pass_obj
 def restore(context: Context, path: Path, volume: str, force: bool, threads: int) -> None:
     """Restore BACKUP to VG/LV, which is created, and read it back.
@@ -154,7 +154,7 @@ def restore(context: Context, path: Path, volume: str, force: bool, threads: int
 @click.command()
 @click.argument("path", metavar="BACKUP", type=click.Path(path_type=Path))
 @_THREADS
-@common_options
+@own_options
 @click.pass_obj
 def verify(context: Context, path: Path, threads: int) -> None:
     """Prove that BACKUP is whole: every byte is read and compared with its SHA-256."""

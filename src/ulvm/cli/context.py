@@ -5,20 +5,43 @@ The only module, with the daemon's entry point, that looks at the environment.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ulvm.cli.console import Console
+from ulvm.cli.words import YES_NO
 
 if TYPE_CHECKING:
     from ulvm.lvm.session import Session
     from ulvm.vgstore.host import Host
 
-__all__ = ["Context", "common_options"]
+__all__ = ["Context", "Settings", "common_options", "own_options", "read_only_option"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_TEST_MODE = "TEST MODE: Metadata will NOT be updated and volumes will not be (de)activated."
+_NO_ACTIVATION = "WARNING: Activation disabled. No device-mapper interaction will be attempted."
+
+
+@dataclass
+class Settings:
+    """What the options say that all commands of LVM have."""
+
+    config: str = ""
+    verbose: int = 0
+    debug: int = 0
+    test: bool = False
+    autobackup: bool = True
+    driver_loaded: bool = True
+    read_only: bool = False
+    locking: bool = True
+    profile: str = ""
+    devices: tuple[str, ...] = ()
+    devices_file: str | None = None
 
 
 class Context:
@@ -27,19 +50,38 @@ class Context:
     def __init__(self, environ: Mapping[str, str], argv: Sequence[str]) -> None:
         self.environ = environ
         self.command_line = " ".join(argv)
-        self.overrides = ""
-        self.verbose = 0
+        self.settings = Settings()
         self.console = Console()
         self._host: Host | None = None
         self._session: Session | None = None
 
     @property
+    def verbose(self) -> int:
+        return self.settings.verbose
+
+    @property
     def host(self) -> Host:
         if self._host is None:
-            from ulvm.vgstore.host import Host
-
-            self._host = Host.from_environment(self.environ, overrides=self.overrides)
+            self._host = self._made_host()
         return self._host
+
+    def _made_host(self) -> Host:
+        from ulvm.vgstore.host import Host
+
+        asked = self.settings
+        overrides = asked.config
+        if not asked.autobackup:
+            overrides += " backup { backup = 0 archive = 0 }"
+        if asked.devices_file is not None:
+            overrides += f' devices {{ use_devicesfile = 1 devicesfile = "{asked.devices_file}" }}'
+        host = Host.from_environment(self.environ, overrides=overrides)
+        host = replace(
+            host,
+            activation=asked.driver_loaded and not asked.read_only,
+            locking=asked.locking and not asked.read_only,
+            only_devices=tuple(os.path.abspath(path) for path in asked.devices),
+        )
+        return host.on_trial() if asked.test else host
 
     def session(self, command_line: str = "") -> Session:
         """The command's session; the same one each time."""
@@ -48,6 +90,10 @@ class Context:
 
             line = command_line or self.command_line
             self._session = Session(self.host, self.console, command_line=line)
+            if self.settings.test:
+                self.console.warn(_TEST_MODE)
+            if not self.settings.driver_loaded:
+                self.console.warn(_NO_ACTIVATION)
         return self._session
 
     def close(self) -> None:
@@ -55,43 +101,112 @@ class Context:
             self._session.close()
 
 
-def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def store(context: click.Context, _: click.Parameter, value: Any) -> None:
+def _option(
+    *names: str, change: Callable[[Context, Any], None] = lambda context, value: None, **words: Any
+) -> Callable[[_F], _F]:
+    """An option that is not the command's own; `change` is called when it is given."""
+
+    def given(context: click.Context, _: click.Parameter, value: Any) -> None:
         found = context.obj
-        assert isinstance(found, Context)
-        if name == "yes":
-            found.console.yes = found.console.yes or bool(value)
-        elif name == "quiet":
-            found.console.quiet = found.console.quiet or bool(value)
-        elif name == "verbose":
-            found.verbose += int(value)
-        elif name == "config" and value is not None:
-            found.overrides = str(value)
+        if isinstance(found, Context) and value not in (None, False, 0, ()):
+            change(found, value)
 
-    return store
+    return click.option(*names, expose_value=False, callback=given, **words)
 
 
-def _ignored(*names: str, value: bool = False) -> Callable[[_F], _F]:
-    """An option of LVM's that has no meaning here, or is always so."""
-    return click.option(*names, is_flag=not value, expose_value=False, hidden=True)
+def _says_yes(context: Context, _: Any) -> None:
+    context.console.yes = True
+
+
+def _is_quiet(context: Context, _: Any) -> None:
+    context.console.quiet = True
+
+
+def _setting(name: str) -> Callable[[Context, Any], None]:
+    def change(context: Context, value: Any) -> None:
+        setattr(context.settings, name, value)
+
+    return change
+
+
+def _flag(name: str, wanted: bool) -> Callable[[Context, Any], None]:
+    """For a value of y or n, or an option that is there or not."""
+
+    def change(context: Context, value: Any) -> None:
+        setattr(context.settings, name, wanted if value is True else value == "y")
+
+    return change
+
+
+def _devices(context: Context, values: Sequence[str]) -> None:
+    context.settings.devices = tuple(path for value in values for path in value.split(","))
+
+
+_OWN = (
+    _option("-y", "--yes", is_flag=True, change=_says_yes, help="Answer every question with yes."),
+    _option("-q", "--quiet", count=True, change=_is_quiet, help="Print no results."),
+    _option("-v", "--verbose", count=True, change=_setting("verbose"), help="Show more."),
+    _option(
+        "--config",
+        metavar="STRING",
+        change=_setting("config"),
+        help="Settings on top of ulvm.conf, in its grammar.",
+    ),
+)
+
+_LVM = (
+    _option("-t", "--test", is_flag=True, change=_flag("test", True), help="Change nothing."),
+    _option("-d", "--debug", count=True, change=_setting("debug"), hidden=True),
+    _option("--commandprofile", metavar="NAME", change=_setting("profile"), hidden=True),
+    _option("--profile", metavar="NAME", change=_setting("profile"), hidden=True),
+    _option(
+        "--devices",
+        multiple=True,
+        metavar="PATH,...",
+        change=_devices,
+        help="Look at these devices alone.",
+    ),
+    _option(
+        "--devicesfile",
+        metavar="NAME",
+        change=_setting("devices_file"),
+        help="Another devices file.",
+    ),
+    _option("--nolocking", is_flag=True, change=_flag("locking", False), hidden=True),
+    _option("--driverloaded", type=YES_NO, change=_flag("driver_loaded", True), hidden=True),
+    # What has no meaning here, or is always so.
+    _option("--lockopt", hidden=True),
+    _option("--journal", hidden=True),
+    _option("--nohints", is_flag=True, hidden=True),
+    _option("--noudevsync", is_flag=True, hidden=True),
+)
+
+_AUTO_BACKUP = _option(
+    "-A",
+    "--autobackup",
+    type=YES_NO,
+    change=_flag("autobackup", True),
+    help="n: no backup of the metadata.",
+)
+
+read_only_option = _option(
+    "--readonly",
+    is_flag=True,
+    change=_flag("read_only", True),
+    help="Neither lock nor ask what is active.",
+)
+"""Of commands that show: look at metadata alone."""
+
+
+def own_options(function: _F) -> _F:
+    """The options of commands that LVM does not have."""
+    for option in reversed(_OWN):
+        function = option(function)
+    return function
 
 
 def common_options(function: _F) -> _F:
-    """The options that every command of LVM takes."""
-    options = [
-        click.option("-y", "--yes", is_flag=True, expose_value=False, callback=_store("yes"),
-                     help="Answer every question with yes."),
-        click.option("-q", "--quiet", count=True, expose_value=False, callback=_store("quiet"),
-                     help="Print no results."),
-        click.option("-v", "--verbose", count=True, expose_value=False, callback=_store("verbose"),
-                     help="Show more."),
-        click.option("--config", metavar="STRING", expose_value=False, callback=_store("config"),
-                     help="Settings on top of ulvm.conf, in its grammar."),
-        _ignored("--noudevsync"),
-        _ignored("--nohints"),
-        _ignored("--driverloaded", value=True),
-        _ignored("-A", "--autobackup", value=True),
-    ]  # fmt: skip
-    for option in reversed(options):
+    """The options that every command of LVM takes (lvm(8))."""
+    for option in (_AUTO_BACKUP, *reversed(_LVM)):
         function = option(function)
-    return function
+    return own_options(function)

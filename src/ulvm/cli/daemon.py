@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, own_options
 from ulvm.daemon.client import DaemonClient, connect
 from ulvm.errors import NotFoundError
 from ulvm.units import SECTOR, display_size
@@ -27,7 +27,7 @@ def _running(context: Context) -> DaemonClient | None:
 
 
 @daemon.command()
-@common_options
+@own_options
 @click.pass_obj
 def start(context: Context) -> None:
     """Start the daemon if it does not run."""
@@ -39,7 +39,7 @@ def start(context: Context) -> None:
 
 @daemon.command()
 @click.option("-f", "--force", is_flag=True, help="Also while volumes are in use.")
-@common_options
+@own_options
 @click.pass_obj
 def stop(context: Context, force: bool) -> None:
     """Deactivate all volumes and stop the daemon. Refused while volumes are in use."""
@@ -53,7 +53,7 @@ def stop(context: Context, force: bool) -> None:
 
 @daemon.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@common_options
+@own_options
 @click.pass_obj
 def status(context: Context, as_json: bool) -> None:
     """Show the process, its sockets and what is active."""
@@ -101,7 +101,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     "certificate of that authority are served, by TLS.",
 )
 @click.option("--force", is_flag=True, help="Also without TLS on an address others can reach.")
-@common_options
+@own_options
 @click.pass_obj
 def listen(
     context: Context, port: int, address: str, tls_certificates: str | None, force: bool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, own_options
 from ulvm.lvm import pv as lvm_pv
 from ulvm.vgstore.devices import read_devices
 
@@ -21,7 +21,7 @@ def devices() -> None:
 
 
 @devices.command("list")
-@common_options
+@own_options
 @click.pass_obj
 def list_devices(context: Context) -> None:
     """List the devices file."""
@@ -31,7 +31,7 @@ def list_devices(context: Context) -> None:
 
 @devices.command("add")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@common_options
+@own_options
 @click.pass_obj
 def add_devices(context: Context, paths: tuple[str, ...]) -> None:
     """Add devices that hold physical volumes."""
@@ -43,7 +43,7 @@ def add_devices(context: Context, paths: tuple[str, ...]) -> None:
 
 @devices.command("remove")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@common_options
+@own_options
 @click.pass_obj
 def remove_devices(context: Context, paths: tuple[str, ...]) -> None:
     """Forget devices; what is on them stays."""

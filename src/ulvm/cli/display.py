@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import click
 
-from ulvm.cli.arguments import volumes_of
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.choose import choose_lvs
+from ulvm.cli.context import Context, common_options, read_only_option
 from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import vg_name
@@ -33,6 +33,7 @@ def _show(lines: Iterable[str]) -> None:
 @click.option("-c", "--colon", is_flag=True, help="One line a volume, for programs.")
 @click.option("-m", "--maps", is_flag=True, help="Also where the extents are.")
 @click.option("-a", "--all", "hidden", is_flag=True, hidden=True)
+@read_only_option
 @common_options
 @click.pass_obj
 def lvdisplay(
@@ -43,7 +44,7 @@ def lvdisplay(
         raise _not_together("-c", "-m")
     session = context.session()
     scan = session.scan()
-    volumes, failures = volumes_of(session, names or [vg.name for vg in scan.vgs])
+    volumes, failures = choose_lvs(session, names)
     wanted = set(volumes)
     for vg in scan.vgs:
         if "EXPORTED" in vg.status:
@@ -69,6 +70,7 @@ def lvdisplay(
 @click.argument("names", nargs=-1, metavar="[VG...]")
 @click.option("-c", "--colon", is_flag=True, help="One line a VG, for programs.")
 @click.option("-s", "--short", is_flag=True, help="One line a VG, for people.")
+@read_only_option
 @common_options
 @click.pass_obj
 def vgdisplay(context: Context, names: tuple[str, ...], colon: bool, short: bool) -> int:
@@ -107,6 +109,7 @@ def vgdisplay(context: Context, names: tuple[str, ...], colon: bool, short: bool
 @click.option("-c", "--colon", is_flag=True, help="One line a PV, for programs.")
 @click.option("-m", "--maps", is_flag=True, help="Also which volumes have the extents.")
 @click.option("-s", "--short", is_flag=True, help="Only the free space.")
+@read_only_option
 @common_options
 @click.pass_obj
 def pvdisplay(

@@ -17,7 +17,7 @@ import click
 
 import ulvm
 from ulvm.activation.names import split_dm_name
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, own_options
 from ulvm.cli.dminfo import column_lines, info_lines
 from ulvm.cli.dmtree import tree_lines
 from ulvm.daemon.client import DaemonClient, connect
@@ -84,7 +84,7 @@ class _Options:
 @click.option("--noudevrules", is_flag=True, hidden=True)
 @click.option("--verifyudev", is_flag=True, hidden=True)
 @click.option("--noopencount", is_flag=True, hidden=True)
-@common_options
+@own_options
 @click.pass_obj
 def dmsetup(context: Context, /, command: str, words: tuple[str, ...], **values: object) -> int:
     """Work with mapped devices directly.

@@ -13,10 +13,11 @@ from ulvm.cli.arguments import (
     OneOf,
     each,
     no_such_syntax,
-    volumes_of,
+    select_option,
     wants_active,
 )
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.choose import choose_lvs
+from ulvm.cli.context import Context, common_options, read_only_option
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
@@ -36,14 +37,15 @@ __all__ = ["lvchange", "lvconvert", "lvpoll", "lvremove", "lvrename", "lvscan", 
 @click.command()
 @click.argument("names", nargs=-1, metavar="VG|LV...")
 @click.option("-f", "--force", count=True, help="Do not ask; remove snapshots with an origin.")
+@select_option
 @common_options
 @click.pass_obj
-def lvremove(context: Context, names: tuple[str, ...], force: int) -> int:
+def lvremove(context: Context, names: tuple[str, ...], force: int, select: str | None) -> int:
     """Remove logical volumes, or all of a VG's. Asks about what is active."""
-    if not names:
+    if not names and select is None:
         raise no_such_syntax("lvremove")
     session = context.session()
-    volumes, failures = volumes_of(session, names)
+    volumes, failures = choose_lvs(session, names, select)
     status = each(session, volumes, lambda name: remove_one(session, name, force=force > 0))
     for sentence in failures:
         session.warn(sentence)
@@ -96,6 +98,7 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
 )
 @click.option("-P", "--partial", is_flag=True, help="The same as --activationmode partial.")
 @click.option("-K", "--ignoreactivationskip", is_flag=True, hidden=True)
+@select_option
 @common_options
 @click.pass_obj
 def lvchange(
@@ -110,13 +113,14 @@ def lvchange(
     activationmode: str,
     partial: bool,
     ignoreactivationskip: bool,
+    select: str | None,
 ) -> int:
     """Change logical volumes: activate and deactivate, permissions, tags."""
-    if not names or not (activate or permission or refresh or addtag or deltag or poll):
+    if not (names or select) or not (activate or permission or refresh or addtag or deltag or poll):
         raise no_such_syntax("lvchange")
     session = context.session()
     wanted = None if activate is None else wants_active(activate)
-    volumes, failures = volumes_of(session, names)
+    volumes, failures = choose_lvs(session, names, select)
     as_partial = partial or activationmode == "partial"
     if as_partial:
         session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
@@ -286,6 +290,7 @@ def lvpoll(context: Context, name: str) -> None:
 
 @click.command()
 @click.option("-a", "--all", is_flag=True, expose_value=False, hidden=True)
+@read_only_option
 @common_options
 @click.pass_obj
 def lvscan(context: Context) -> None:

@@ -19,6 +19,7 @@ import click
 
 import ulvm
 from ulvm import faultpoints
+from ulvm.cli.abbreviations import HELP_OPTIONS, AmbiguousOption, expanded
 from ulvm.cli.context import Context
 from ulvm.cli.syntax import no_such_syntax
 from ulvm.errors import UlvmError, UsageError
@@ -153,12 +154,20 @@ def _main(words: list[str]) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     context = Context(os.environ, [name, *arguments])
     try:
-        status = _load(name).main(
-            args=arguments, prog_name=name, standalone_mode=False, obj=context
+        command = _load(name)
+        status = command.main(
+            args=expanded(arguments, command),
+            prog_name=name,
+            standalone_mode=False,
+            obj=context,
+            help_option_names=list(HELP_OPTIONS),
         )
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
+    except AmbiguousOption as error:
+        click.echo(f"{name}: {error.message}", err=True)
+        return _bad_line("", parsing=True)
     except (click.NoSuchOption, click.BadOptionUsage) as error:
         click.echo(f"{name}: {_option_problem(error)}", err=True)
         return _bad_line("", parsing=True)
@@ -187,7 +196,9 @@ def _option_problem(error: click.NoSuchOption | click.BadOptionUsage) -> str:
     """As getopt_long(3) says it."""
     option = error.option_name
     if isinstance(error, click.NoSuchOption):
-        return f"unrecognized option '{option}'"
+        if option.startswith("--"):
+            return f"unrecognized option '{option}'"
+        return f"invalid option -- '{option[1:]}'"
     if "requires an argument" not in error.message:
         return f"option '{option}' doesn't allow an argument"
     if option.startswith("--"):

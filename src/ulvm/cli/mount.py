@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, own_options
 from ulvm.errors import NotFoundError, NotSupportedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.mounts import mount_volume, unmount_volume
@@ -19,7 +19,7 @@ __all__ = ["mount", "umount"]
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("-o", "--options", "words", default="", help="Mount options, as for mount(8).")
 @click.option("-r", "--read-only", is_flag=True, help="The same as -o ro.")
-@common_options
+@own_options
 @click.pass_obj
 def mount(
     context: Context,
@@ -60,7 +60,7 @@ def mount(
 
 @click.command()
 @click.argument("target", metavar="DIRECTORY|VG/LV", type=str)
-@common_options
+@own_options
 @click.pass_obj
 def umount(context: Context, target: str) -> None:
     """Unmount a volume, named by its directory or its name. Nothing stays behind."""

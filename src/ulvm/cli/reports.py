@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ulvm.cli.arguments import OneOf
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, common_options, read_only_option
 from ulvm.errors import NotFoundError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume, vg_name
@@ -47,7 +47,7 @@ def _report_options(function: _F) -> _F:
         click.option("--unquoted", is_flag=True, help="With --nameprefixes: no quotes."),
         click.option("--reportformat", type=OneOf("basic", "json"), help="basic or json."),
         click.option("-P", "--partial", is_flag=True, hidden=True),
-        click.option("--readonly", is_flag=True, hidden=True),
+        read_only_option,
         click.option("--ignorelockingfailure", is_flag=True, hidden=True),
     ]  # fmt: skip
     for option in reversed(options):

@@ -17,9 +17,12 @@ __all__ = ["new_vg_name", "split_volume", "vg_name"]
 _MAPPER = "mapper"
 
 
-def split_volume(text: str, run_dir: Path) -> tuple[str, str | None]:
-    """(VG, LV) of what a user typed; LV None if only a VG was named. UsageError (exit code 3)."""
+def split_volume(text: str, run_dir: Path, default_vg: str = "") -> tuple[str, str | None]:
+    """(VG, LV) of what a user typed; LV None if only a VG was named, which a lone word is unless
+    there is a `default_vg` for it. UsageError (exit code 3)."""
     words = _strip(text, run_dir).rstrip("/").split("/")
+    if default_vg and len(words) == 1 and text == words[0]:
+        words.insert(0, default_vg)
     if len(words) == 2 and words[0] == _MAPPER:
         try:
             vg, lv, layer = split_dm_name(words[1])

@@ -22,6 +22,7 @@ from ulvm.blockdev.nbd import NbdDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm.names import split_volume
+from ulvm.lvm.still import StillActivator
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.commit import check_complete, prepare
 from ulvm.vgstore.host import Host
@@ -109,7 +110,7 @@ class Session:
 
     def resolve_lv(self, text: str) -> tuple[str, str]:
         """(VG, LV) of an existing volume; see `lvm.names`. NotFoundError."""
-        vg_name, lv_name = split_volume(text, self.host.run_dir)
+        vg_name, lv_name = split_volume(text, self.host.run_dir, self.host.default_vg)
         if lv_name is None:
             raise UsageError("Please specify a logical volume path.")
         vg = self.find_vg(vg_name)
@@ -136,6 +137,8 @@ class Session:
     @property
     def dm_if_running(self) -> DaemonClient | None:
         """The daemon, or None if nothing is active; one that was killed is started anew."""
+        if not self.host.activation:
+            return None
         if self._dm is None:
             self._dm = connect(
                 self.host.run_dir,
@@ -147,12 +150,16 @@ class Session:
 
     @property
     def activator(self) -> Activator:
+        if self.host.trial or not self.host.activation:
+            return StillActivator(self.dm_if_running, self._path_of)
         return Activator(self.dm, self._path_of)
 
     @property
     def activator_if_running(self) -> Activator | None:
         dm = self.dm_if_running
-        return None if dm is None else Activator(dm, self._path_of)
+        if dm is None:
+            return None
+        return (StillActivator if self.host.trial else Activator)(dm, self._path_of)
 
     def _path_of(self, pv_uuid: str) -> str | None:
         return self.last_scan.path_of(pv_uuid)

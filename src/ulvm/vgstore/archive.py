@@ -27,7 +27,7 @@ _MAX_FILE = 64 << 20
 
 def archive_vg(host: Host, vg: VolumeGroup, command: str) -> Path | None:
     """Keep the VG as it is before a command changes it; the new file, None if turned off."""
-    if not host.config.get_bool("backup/archive", True):
+    if host.trial or not host.config.get_bool("backup/archive", True):
         return None
     folder = host.archive_dir
     numbers = [n for n, _ in _archived(folder, vg.name)]
@@ -50,12 +50,16 @@ def backup_vg(
     if not force and not host.config.get_bool("backup/backup", True):
         return None
     target = path or backup_path(host, vg.name)
+    if host.trial:
+        return target
     _write(target, vg, f"Created *after* executing '{command}'")
     return target
 
 
 def remove_backup(host: Host, vg_name: str) -> None:
     """The VG is gone, or has another name; its archive stays."""
+    if host.trial:
+        return
     path = backup_path(host, vg_name)
     try:
         path.unlink(missing_ok=True)

@@ -77,6 +77,8 @@ def remove_devices(host: Host, paths: Iterable[str]) -> None:
 
 def _lines(host: Host) -> list[str]:
     path = host.devices_file
+    if path in host.memory:
+        return host.memory[path].splitlines()
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except FileNotFoundError:
@@ -87,6 +89,9 @@ def _lines(host: Host) -> list[str]:
 
 def _write(host: Host, lines: list[str]) -> None:
     text = "".join(f"{line}\n" for line in lines)
+    if host.trial:
+        host.memory[host.devices_file] = text
+        return
     write_atomically(host.devices_file, text.encode("utf-8", errors="surrogateescape"))
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
+from ulvm.blockdev.overlay import OverlayDevice, Written
 from ulvm.vgstore.config import Config
 
-__all__ = ["CONFIG_FILE", "DeviceOpener", "Host", "open_shared"]
+__all__ = ["CONFIG_FILE", "DeviceOpener", "Host", "open_shared", "trial_opener"]
 
 CONFIG_FILE = "ulvm.conf"
 
@@ -30,6 +31,16 @@ def open_shared(path: str, writable: bool) -> BlockDevice:
     return FileDevice(path, writable=writable, claim=False)
 
 
+def trial_opener() -> DeviceOpener:
+    """Devices whose writes are seen by all that this opener opens, and are kept nowhere."""
+    written: dict[str, Written] = {}
+
+    def opened(path: str, writable: bool) -> BlockDevice:
+        return OverlayDevice(open_shared(path, False), written.setdefault(path, []))
+
+    return opened
+
+
 @dataclass(frozen=True)
 class Host:
     """Where this host keeps its things. `opener` is how PVs are opened for metadata."""
@@ -40,6 +51,18 @@ class Host:
     opener: DeviceOpener = open_shared
     overrides: str = ""
     """The text of --config, for a daemon that this command starts."""
+    trial: bool = False
+    """-t: nothing is written, to no disk and no file, and no volume changes."""
+    memory: dict[Path, str] = field(default_factory=dict)
+    """Files as a command on trial would have left them."""
+    activation: bool = True
+    """Whether device-mapper may be talked to: not with `--driverloaded n`, nor with --readonly."""
+    locking: bool = True
+    """Whether commands wait for each other: not with --nolocking."""
+    only_devices: tuple[str, ...] = ()
+    """--devices: absolute paths to look at instead of the devices file's."""
+    default_vg: str = ""
+    """LVM_VG_NAME: the VG of a volume that is named without one."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, overrides: str = "") -> Host:
@@ -66,7 +89,12 @@ class Host:
         config = Config.load(system_dir / CONFIG_FILE)
         if overrides:
             config = config.with_overrides(overrides)
-        return cls(system_dir, run_dir, config, overrides=overrides)
+        vg = environ.get("LVM_VG_NAME", "").removeprefix("/dev/")
+        return cls(system_dir, run_dir, config, overrides=overrides, default_vg=vg)
+
+    def on_trial(self) -> Host:
+        """This host for a command with -t."""
+        return replace(self, trial=True, opener=trial_opener(), memory={})
 
     @property
     def backup_dir(self) -> Path:

@@ -145,7 +145,8 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     found: list[PvDevice] = []
     seen: set[tuple[int, int, int]] = set()
     unused: set[str] = set()
-    for path in dict.fromkeys([*(e.path for e in entries), *extra_paths]):
+    wanted = host.only_devices or [e.path for e in entries]
+    for path in dict.fromkeys([*wanted, *extra_paths]):
         try:
             identity = _identity(path)
             if identity in seen:

@@ -1,0 +1,177 @@
+"""What a command works on: names, @tags and --select, as LVM2's commands go through them.
+
+A name that is not there is a sentence and exit code 5 in the end; the rest is done. A tag that
+nothing has, and a selection that chooses nothing, is no failure. What is chosen comes in the order
+of the metadata, whatever that of the command line. No name at all means everything, which the
+caller rules out where a command needs a name or a selection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from ulvm.errors import NotFoundError, UlvmError, UsageError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm.names import split_volume
+from ulvm.lvm.names import vg_name as vg_name_of
+from ulvm.lvm.session import Session
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.names import check_tag
+from ulvm.report.columns import DEFAULTS, rows_of
+from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
+from ulvm.report.select import parse_selection
+from ulvm.vgstore.scan import PvDevice, Scan
+
+__all__ = ["Chosen", "choose_lvs", "choose_pvs", "choose_vgs"]
+
+
+class Chosen(NamedTuple):
+    """`names`: VG/LV, VG, or the path of a PV. `failures`: sentences about what was not found."""
+
+    names: list[str]
+    failures: list[str]
+
+
+# -- logical volumes ------------------------------------------------------------------------------
+
+
+def choose_lvs(session: Session, words: Sequence[str], select: str | None = None) -> Chosen:
+    """Visible volumes of the VGs named, and any volume that is named itself."""
+    scan = session.scan()
+    chosen: dict[str, set[str]] = {}
+    failures: list[str] = []
+    for word in words:
+        try:
+            if word.startswith("@"):
+                _add_tagged(scan, check_tag(word[1:]), chosen)
+            else:
+                _add_named(session, scan, word, chosen)
+        except UsageError as error:
+            failures.append(error.message)
+        except NotFoundError as error:
+            failures += error.message.splitlines()
+    if not words:
+        chosen = {vg.name: {lv.name for lv in vg.visible_lvs()} for vg in scan.vgs}
+    groups = [scan.vg(name) for name in sorted(chosen)]
+    pairs = [(vg, lv.name) for vg in groups for lv in vg.lvs if lv.name in chosen[vg.name]]
+    if select is not None:
+        selected = _selected_lvs(session, scan, groups, select)
+        pairs = [(vg, lv) for vg, lv in pairs if (vg.name, lv) in selected]
+    return Chosen([f"{vg.name}/{lv}" for vg, lv in pairs], list(dict.fromkeys(failures)))
+
+
+def _add_tagged(scan: Scan, tag: str, chosen: dict[str, set[str]]) -> None:
+    for vg in scan.vgs:
+        found = {lv.name for lv in vg.lvs if tag in lv.tags}
+        if tag in vg.tags:
+            found |= {lv.name for lv in vg.visible_lvs()}
+        if found:
+            chosen.setdefault(vg.name, set()).update(found)
+
+
+def _add_named(session: Session, scan: Scan, word: str, chosen: dict[str, set[str]]) -> None:
+    vg_name, lv_name = split_volume(word, session.host.run_dir, session.host.default_vg)
+    vg = _group(scan, vg_name)
+    if lv_name is None:
+        wanted = {lv.name for lv in vg.visible_lvs()}
+    else:
+        wanted = {lvm_lv.get(vg, lv_name).name}
+    chosen.setdefault(vg_name, set()).update(wanted)
+
+
+def _group(scan: Scan, name: str) -> VolumeGroup:
+    try:
+        return scan.vg(name)
+    except NotFoundError as error:
+        sentence = f"{error.message}\nCannot process volume group {name}"
+        raise NotFoundError(sentence) from None
+
+
+def _selected_lvs(
+    session: Session, scan: Scan, groups: Sequence[VolumeGroup], select: str
+) -> set[tuple[str, str]]:
+    states = {vg.name: lvm_lv.states(session, vg) for vg in groups}
+
+    def rows(kind: str) -> Iterable[Row]:
+        return lv_rows(scan, groups, states, hidden=True, by_segment=kind == "seg")
+
+    found = _selected(session, "lv", select, rows)
+    return {(row.vg.name, row.lv.name) for row in found if row.vg and row.lv}
+
+
+def _selected(
+    session: Session, kind_name: str, select: str, rows: Callable[[str], Iterable[Row]]
+) -> list[Row]:
+    kind = DEFAULTS[kind_name].with_settings(session.host.config.get_str)
+    selection = parse_selection(select, kind.prefix)
+    return [row for row in rows(rows_of(kind, selection.fields)) if selection(row)]
+
+
+# -- volume groups --------------------------------------------------------------------------------
+
+
+def choose_vgs(session: Session, words: Sequence[str], select: str | None = None) -> Chosen:
+    """The VGs; all for no words, those that cannot be read among the failures."""
+    scan = session.scan()
+    names: list[str] = []
+    failures: list[str] = []
+    for word in words or [*(vg.name for vg in scan.vgs), *scan.broken]:
+        try:
+            if word.startswith("@"):
+                tag = check_tag(word[1:])
+                names += [vg.name for vg in scan.vgs if tag in vg.tags]
+            else:
+                names.append(_group(scan, vg_name_of(word, session.host.run_dir)).name)
+        except UlvmError as error:
+            failures += error.message.splitlines()
+    if select is not None:
+        selected = _selected_vgs(session, scan, select)
+        names = [name for name in names if name in selected]
+    return Chosen(list(dict.fromkeys(names)), list(dict.fromkeys(failures)))
+
+
+def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:
+    def rows(kind: str) -> Iterable[Row]:
+        if kind in ("lv", "seg"):
+            states = {vg.name: lvm_lv.states(session, vg) for vg in scan.vgs}
+            return vg_lv_rows(scan, scan.vgs, states, by_segment=kind == "seg")
+        if kind in ("pv", "pvseg"):
+            return pv_rows(scan, by_segment=kind == "pvseg")
+        return vg_rows(scan, scan.vgs)
+
+    return {row.vg.name for row in _selected(session, "vg", select, rows) if row.vg}
+
+
+# -- physical volumes -----------------------------------------------------------------------------
+
+
+def choose_pvs(session: Session, words: Sequence[str], select: str | None = None) -> Chosen:
+    """Paths of PVs that are there; `@tag`: of PVs with the tag, and of VGs with it."""
+    paths = {os.path.abspath(word): word for word in words if not word.startswith("@")}
+    scan = session.scan(paths)
+    tags = {check_tag(word[1:]) for word in words if word.startswith("@")}
+    chosen = [pv.path for pv in scan.pvs if not words or pv.path in paths or _has(scan, pv, tags)]
+    failures = [
+        f'Failed to find physical volume "{word}".'
+        if os.path.exists(path)
+        else f"Cannot use {word}: device not found"
+        for path, word in paths.items()
+        if path not in chosen
+    ]
+    if select is not None:
+        found = _selected(
+            session, "pv", select, lambda kind: pv_rows(scan, by_segment=kind != "pv")
+        )
+        selected = {row.device.path for row in found if row.device is not None}
+        chosen = [path for path in chosen if path in selected]
+    return Chosen(chosen, failures)
+
+
+def _has(scan: Scan, device: PvDevice, tags: set[str]) -> bool:
+    if device.vg_name is None:
+        return False
+    vg = next((vg for vg in scan.vgs if vg.name == device.vg_name), None)
+    member = vg.pv(device.uuid) if vg is not None else None
+    return vg is not None and member is not None and bool(tags & {*member.tags, *vg.tags})
