@@ -1,0 +1,96 @@
+"""What differs from LVM2 on purpose: the one table of it, with the reasons.
+
+`ours` and `theirs` are regular expressions that match whole lines of what is printed, or of the
+metadata as `plain` shows them; lines that match are left out on their side. `command` says which
+steps it is about. `python -m tests.kernel.commands.differences` prints docs/differences.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tests.kernel.commands.plain import Outcome
+
+__all__ = ["DIFFERENCES", "Difference", "apply", "document"]
+
+
+class Difference(NamedTuple):
+    """One thing that ulvm does otherwise."""
+
+    what: str
+    why: str
+    command: str = ""
+    """A regular expression found in the lines of the script that it is about."""
+    ours: str = ""
+    theirs: str = ""
+    rc: tuple[int, int] | None = None
+    """Exit codes, ours and theirs."""
+
+
+DIFFERENCES: tuple[Difference, ...] = (
+    Difference(
+        "A snapshot is made by one commit of the metadata.",
+        "LVM2 commits a plain volume first, wipes it, and converts it by a second commit: what "
+        "is cut short between the two leaves a volume that nobody asked for.",
+        command=r"^lvcreate.* (-s|--snapshot|--type snapshot)\b",
+        ours=r"seqno \+1",
+        theirs=r"seqno \+2",
+    ),
+    Difference(
+        "A merge that ends at once is committed twice.",
+        "LVM2 commits three times; the third changes nothing that lasts.",
+        command=r"^lvconvert.* --merge",
+        ours=r"seqno \+2",
+        theirs=r"seqno \+3",
+    ),
+)
+
+
+def apply(line: str, ours: Outcome, theirs: Outcome, used: set[Difference]) -> bool:
+    """Whether the outcomes of a step are alike but for what the table allows; what of it was
+    needed is added to `used`."""
+    if ours == theirs:
+        return True
+    for difference in DIFFERENCES:
+        if not re.search(difference.command, line):
+            continue
+        new = _without(ours, difference.ours), _without(theirs, difference.theirs)
+        if difference.rc == (ours.rc, theirs.rc):
+            new = new[0]._replace(rc=theirs.rc), new[1]
+        if new != (ours, theirs):
+            used.add(difference)
+            ours, theirs = new
+    return ours == theirs
+
+
+def _without(outcome: Outcome, pattern: str) -> Outcome:
+    if not pattern:
+        return outcome
+    compiled = re.compile(pattern)
+
+    def kept(lines: Iterable[str]) -> list[str]:
+        return [line for line in lines if not compiled.fullmatch(line)]
+
+    return Outcome(outcome.rc, kept(outcome.out), kept(outcome.err), kept(outcome.disks))
+
+
+_HEAD = """\
+# Where ulvm differs from LVM2
+
+Commands are judged side by side with LVM2 2.03: the same scripts, step by step, with what is
+printed, the exit codes and the metadata (`make judge`, tests/kernel/commands). What differs on
+purpose is here, made from the table that the judge uses.
+
+"""
+
+
+def document() -> str:
+    """The text of docs/differences.md."""
+    lines = [f"- **{item.what}** {item.why}\n" for item in DIFFERENCES]
+    return _HEAD + "".join(lines)
+
+
+if __name__ == "__main__":
+    print(document(), end="")
