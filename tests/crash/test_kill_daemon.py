@@ -101,7 +101,7 @@ class Writer(threading.Thread):
 
 
 @needs.fuse
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(effort.amount(900, 0))
 def test_nothing_flushed_is_lost(host: UlvmHost) -> None:
     dice = effort.rng("kill the daemon")
     host.run(f"vgcreate vg {host.image('pv.img', '64M')}")

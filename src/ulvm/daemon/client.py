@@ -52,6 +52,7 @@ class DaemonClient:
         self._sock = sock
         self._lease = lease
         self._pending = bytearray()
+        self._calls = 0
 
     def close(self) -> None:
         self._sock.close()
@@ -59,9 +60,12 @@ class DaemonClient:
     def _call(self, op: str, args: Mapping[str, Any] | None = None) -> Any:
         if op in _CHANGES:
             reach(f"before {op}")
+        self._calls += 1
         try:
-            self._sock.sendall(encode({"op": op, "args": dict(args or {})}))
-            reply = decode(self._line())
+            self._send({"id": self._calls, "op": op, "args": dict(args or {})})
+            # What comes first may be for a caller that was interrupted before its reply came.
+            while (reply := decode(self._line())).get("id") != self._calls:
+                pass
         except OSError as error:
             raise DeviceError(f"The daemon does not answer: {error}.") from error
         if op in _CHANGES:
@@ -69,6 +73,15 @@ class DaemonClient:
         if "error" in reply:
             raise error_of(reply["error"])
         return reply.get("result")
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        sent = False
+        try:
+            self._sock.sendall(encode(request))
+            sent = True
+        finally:
+            if not sent:
+                self._sock.close()  # Half a request may have gone.
 
     def _line(self) -> bytes:
         while (end := self._pending.find(b"\n")) < 0:

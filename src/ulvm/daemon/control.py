@@ -161,7 +161,9 @@ class ControlServer:
             if end >= 0:
                 line = bytes(pending[:end])
                 del pending[: end + 1]
-                connection.sock.sendall(encode(self._answer(connection, line)))
+                request = decode(line)
+                reply = self._answer(connection, request)
+                connection.sock.sendall(encode({"id": request.get("id"), **reply}))
                 if connection.after_reply is not None:
                     connection.after_reply()
                 continue
@@ -172,8 +174,7 @@ class ControlServer:
                 return
             pending += more
 
-    def _answer(self, connection: Connection, line: bytes) -> dict[str, Any]:
-        request = decode(line)
+    def _answer(self, connection: Connection, request: Mapping[str, Any]) -> dict[str, Any]:
         op, args = request.get("op"), request.get("args", {})
         handler = self._handlers.get(op) if isinstance(op, str) else None
         if handler is None or not isinstance(args, dict):

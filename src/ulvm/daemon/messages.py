@@ -1,9 +1,11 @@
 """What passes over the control socket: JSON objects, one a line, UTF-8, at most MAX_MESSAGE bytes.
 
-    request  {"op": "suspend", "args": {"device": "vg-base", "lockfs": true}}
-    reply    {"result": ...}  or  {"error": {"type": "BusyError", "message": "...", "errno": 16}}
+    request  {"id": 7, "op": "suspend", "args": {"device": "vg-base", "lockfs": true}}
+    reply    {"id": 7, "result": ...}
+             {"id": 7, "error": {"type": "BusyError", "message": "...", "errno": 16}}
 
-A connection carries one request at a time. Pure functions; a message that is not what it should
+A connection carries one request at a time; the id tells a late reply from the one that is waited
+for. Pure functions; a message that is not what it should
 be raises ProtocolError and nothing else, whatever its bytes.
 """
 

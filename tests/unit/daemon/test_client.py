@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ulvm.daemon import client
+from ulvm.daemon.control import Connection, ControlServer
 from ulvm.daemon.state import drop_state, write_state
 
 
@@ -50,3 +54,37 @@ def test_no_daemon_is_started_after_one_that_was_stopping(
     while running(short_tmp):
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+class Interrupted(BaseException):
+    """What Ctrl-C is to a command."""
+
+
+def interrupted(asking: client.DaemonClient) -> bytes:
+    raise Interrupted
+
+
+def test_a_reply_that_comes_late_is_not_taken_for_the_next(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def message(connection: Connection, args: Mapping[str, Any]) -> str:
+        return "253:7"
+
+    def table(connection: Connection, args: Mapping[str, Any]) -> list[Any]:
+        return []
+
+    path = short_tmp / client.CONTROL_SOCKET
+    handlers = {"message": message, "table": table}
+    server = ControlServer(path, handlers, abandoned=lambda held: None)
+    server.start()
+    try:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(path))
+        asking = client.DaemonClient(sock)
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            patch.setattr(client.DaemonClient, "_line", interrupted)
+            asking.message("x", 0, "help")
+        assert asking.table("x") == []
+        asking.close()
+    finally:
+        server.stop()
