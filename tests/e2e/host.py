@@ -33,6 +33,10 @@ class UlvmHost:
         self.system_dir = base / "etc"
         self.run_dir = base / "run"
         self.system_dir.mkdir()
+        # Tests fill snapshots; those of the monitor say what it is to do.
+        (self.system_dir / "ulvm.conf").write_text(
+            "activation { snapshot_autoextend_threshold = 100 }\n"
+        )
         self.env = {
             **os.environ,
             "ULVM_SYSTEM_DIR": str(self.system_dir),

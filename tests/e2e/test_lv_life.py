@@ -254,9 +254,9 @@ def test_policy_leaves_alone_what_has_room(tree: Machine) -> None:
     assert tree.disk() == before
 
 
-def test_policy_is_off_by_default(tree: Machine) -> None:
+def test_policy_is_off_with_a_threshold_of_100(tree: Machine) -> None:
     tree.write("vg/o", 0, bytes(3 * MIB + MIB // 2))
-    assert tree.ok("lvextend --use-policies vg/s") == ""
+    assert tree.ok(f"lvextend --use-policies vg/s {policy(100, 50)}") == ""
     assert cow_size(tree) == "4.00m"
 
 

@@ -37,7 +37,11 @@ LAYERS: dict[str, frozenset[str]] = {
     ),
     "daemon.control": frozenset({"errors", "faultpoints", "daemon.messages"}),
     "daemon.commands": frozenset(),
-    "daemon.monitor": frozenset({"errors", "dm", "activation", "daemon.commands"}),
+    "daemon.history": frozenset(),
+    "daemon.monitor": frozenset(
+        {"errors", "units", "dm", "activation", "daemon.commands", "daemon.history"}
+        | {"vgstore.policy"}
+    ),
     "daemon.repairs": frozenset({"errors", "dm", "activation", "daemon.commands"}),
     "daemon.volumes": frozenset({"errors", "blockdev", "dm", "activation", "exports", "mounts"}),
     "daemon.service": frozenset(

@@ -17,6 +17,7 @@ from ulvm.metadata.edit import cow_max_extents
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.report.attributes import percent
 from ulvm.units import display_size
+from ulvm.vgstore.policy import SnapshotPolicy
 
 __all__ = ["lvextend", "lvreduce", "lvresize"]
 
@@ -282,10 +283,8 @@ def _say_changed(session: Session, vg: VolumeGroup, name: str, before: int, afte
 
 
 def _by_policy(session: Session, vg_name: str, lv_name: str) -> None:
-    """activation/snapshot_autoextend_threshold and _percent, as dmeventd's plugin asks for."""
-    config = session.host.config
-    threshold = max(config.get_int("activation/snapshot_autoextend_threshold", 100), 50)
-    step = config.get_int("activation/snapshot_autoextend_percent", 20)
+    """As dmeventd's plugin asks for; see `vgstore.policy`."""
+    policy = SnapshotPolicy.of(session.host.config)
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
         lv = lvm_lv.get(vg, lv_name)
@@ -293,14 +292,13 @@ def _by_policy(session: Session, vg_name: str, lv_name: str) -> None:
         if state is None or state.status is None:
             raise RefusedError(f"Can't read state of locally inactive LV {vg_name}/{lv_name}.")
         full = percent(state.status)
-        if threshold >= 100 or full is None or float(full) <= threshold:
+        if full is None or not policy.wants(float(full)):
             return
-        if step <= 0:
+        if policy.percent <= 0:
             raise RefusedError(
                 f"Can't extend {vg_name}/{lv_name} with snapshot autoextend percent set to 0%."
             )
-        # Back to the threshold at least, in one step.
-        needed = -(-lv.extent_count * int(float(full) * 100) // (threshold * 100))
-        wanted = max(lv.extent_count + -(-lv.extent_count * step // 100), needed)
-        most = lv.extent_count + vg.free_count
-        _grow(session, vg, lv, min(wanted, most), (), Stripes(None, None))
+        wanted = policy.wanted(lv.extent_count, float(full))
+        # What room there is, rather than nothing; without any the refusal names the full wish.
+        room = vg.free_count and lv.extent_count + vg.free_count
+        _grow(session, vg, lv, min(wanted, room or wanted), (), Stripes(None, None))

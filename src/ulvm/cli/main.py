@@ -64,6 +64,7 @@ COMMANDS = {
     "lvdisplay": "ulvm.cli.display:lvdisplay",
     "dmsetup": "ulvm.cli.dmsetup:dmsetup",
     "daemon": "ulvm.cli.daemon:daemon",
+    "monitor": "ulvm.cli.monitor:monitor",
     "devices": "ulvm.cli.devices:devices",
     "mount": "ulvm.cli.mount:mount",
     "umount": "ulvm.cli.mount:umount",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import click
 from ulvm.cli.context import Context, own_options
 from ulvm.errors import NotFoundError, NotSupportedError
 from ulvm.lvm import lv as lvm_lv
-from ulvm.mounts import mount_volume, unmount_volume
+from ulvm.mounts import mount_volume, unmount, unmount_volume
 
 __all__ = ["mount", "umount"]
 
@@ -60,11 +61,17 @@ def mount(
 
 @click.command()
 @click.argument("target", metavar="DIRECTORY|VG/LV", type=str)
+@click.option("-l", "--lazy", is_flag=True, help="Now, though in use; it ends with its last user.")
+@click.option("-f", "--force", is_flag=True, help="Also let fail what its users ask for by FUSE.")
 @own_options
 @click.pass_obj
-def umount(context: Context, target: str) -> None:
+def umount(context: Context, target: str, lazy: bool, force: bool) -> None:
     """Unmount a volume, named by its directory or its name. Nothing stays behind."""
     session = context.session()
+    if lazy or force:
+        # Nothing of it is looked at: it may stand on a volume that fails, or hang.
+        unmount(os.path.abspath(target), lazy=lazy, force=force)
+        return
     if not Path(target).is_dir():
         vg_name, lv_name = session.resolve_lv(target)
         target = str(session.host.run_dir / "dev" / vg_name / lv_name)

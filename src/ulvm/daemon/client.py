@@ -165,6 +165,14 @@ class DaemonClient:
         """Process, sockets, and what is open; see `daemon.service`."""
         return dict(self._call("daemon_status"))
 
+    def monitor_report(self) -> list[dict[str, Any]]:
+        """See `daemon.monitor.Monitor.report`."""
+        return [dict(value) for value in self._call("monitor_report")]
+
+    def monitor(self, device: str, on: bool) -> None:
+        """Watch a snapshot, or leave it alone, as long as it is active."""
+        self._call("monitor", {"device": device, "on": on})
+
     def listen(
         self, host: str, port: int, *, tls_certificates: str | None = None, force: bool = False
     ) -> int:

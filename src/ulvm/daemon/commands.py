@@ -7,6 +7,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Collection, Sequence
+from typing import IO
 
 __all__ = ["end_commands", "start_command"]
 
@@ -15,13 +16,15 @@ log = logging.getLogger(__name__)
 _PATIENCE = 10.0
 
 
-def start_command(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    """OSError if it cannot be started."""
+def start_command(
+    argv: Sequence[str], *, stderr: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """`stderr`: the file for what it says there. OSError if it cannot be started."""
     return subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if stderr is None else stderr,
         start_new_session=True,
     )
 

@@ -1,10 +1,20 @@
 """Watches how full snapshots are: the part that dmeventd's snapshot plugin plays for LVM2.
 
-Every few seconds the status of each snapshot is looked at, in process, without I/O. From 80 % on
-each further 5 % is logged. With `activation/snapshot_autoextend_threshold` below 100 (at least
-50), `ulvm lvextend --use-policies vg/lv` is started when a snapshot is fuller than that: a
-process of its own, since it needs the VG's lock and this thread must never wait for one.
-An invalid snapshot is said once; it is not removed.
+Looking is reading a status in process, without I/O: every two seconds, and sooner when a snapshot
+will pass the threshold of its extension before that. For each snapshot:
+
+    from 80 %             each further 5 % is logged, with the time at which it will be full
+    above the threshold   `ulvm lvextend --use-policies vg/lv` is started (vgstore.policy); what it
+                          says when it fails is logged, once while it stays the same, and it is
+                          tried again later
+    invalid, overflow     said once; what is mounted on it is unmounted by `ulvm umount --lazy
+                          --force`, since its reads fail and its users should learn that now
+    size of all chunks    no longer watched: it cannot overflow
+
+The commands are processes of their own, since they need the VG's lock or wait for a file system,
+and this thread must never wait for either. Nothing is decided here that the command does not decide
+again under the lock, so a look at an old status does no harm. Settings are read anew when ulvm.conf
+changes.
 
 What goes wrong with one snapshot (a dm name that is not LVM's, a process that cannot be started) is
 logged, once while it stays the same, and tried again at the next look; the others are looked at.
@@ -13,41 +23,109 @@ logged, once while it stays the same, and tried again at the next look; the othe
 from __future__ import annotations
 
 import logging
-import subprocess
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
 
 from ulvm.activation.names import is_top_level, split_dm_name
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.daemon.commands import end_commands, start_command
+from ulvm.daemon.history import FillHistory
+from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.errors import NotFoundError
+from ulvm.units import SECTOR, display_size
+from ulvm.vgstore.policy import SnapshotPolicy
 
 __all__ = ["Monitor"]
 
 log = logging.getLogger(__name__)
 
 _SECONDS = 2.0
+_SOON = 0.1
 _WARN_FROM = 80
 _STEP = 5
-_MIN_THRESHOLD = 50
+_RETRY_SECONDS = 60.0
+_LONGEST_REASON = 4096
+
+
+@dataclass
+class _Command:
+    """A process at work, and what it says on standard error."""
+
+    argv: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self._said: IO[bytes] = os.fdopen(os.memfd_create("stderr"), "w+b")
+        try:
+            self.process = start_command(self.argv, stderr=self._said)
+        except BaseException:
+            self._said.close()
+            raise
+
+    def problem(self) -> str | None:
+        """None while it runs; "" when it has ended well; else why it has not."""
+        status = self.process.poll()
+        if status is None:
+            return None
+        with self._said:
+            self._said.seek(0)
+            said = self._said.read(_LONGEST_REASON).decode(errors="replace")
+        if not status:
+            return ""
+        return " ".join(said.split()) or f"exit code {status}"
+
+
+@dataclass
+class _Watched:
+    """What is known of one snapshot."""
+
+    history: FillHistory = field(default_factory=FillHistory)
+    status: SnapshotStatus | None = None
+    warned: int = 0
+    dead: bool = False
+    growing: _Command | None = None
+    unmounting: list[_Command] = field(default_factory=list)
+    retry_at: float = 0.0
+    """Not extended before that time: the last attempt was of no use."""
+    problem: str = ""
+    """Why it cannot be extended."""
+    failed: str = ""
+
+    def commands(self) -> list[_Command]:
+        return [*self.unmounting, *([self.growing] if self.growing else [])]
 
 
 class Monitor:
-    """`command(*words)` gives the argv of an ulvm command; `threshold` in per cent."""
+    """`command(*words)` gives the argv of an ulvm command, `policy()` the settings as they are now,
+    `mount_points(name)` where the file systems of a dm device are mounted. `monitoring`: whether
+    any snapshot is watched at all (activation/monitoring).
+
+    `_lock` is over `_watched` and `_off`, for `report` and `set_monitored`, which other threads
+    call."""
 
     def __init__(
-        self, mapper: LocalMapper, *, threshold: int, command: Callable[..., Sequence[str]]
+        self,
+        mapper: LocalMapper,
+        *,
+        policy: Callable[[], SnapshotPolicy],
+        command: Callable[..., Sequence[str]],
+        mount_points: Callable[[str], Collection[str]] = lambda name: (),
+        monitoring: bool = True,
     ) -> None:
         self._mapper = mapper
-        self._threshold = max(threshold, _MIN_THRESHOLD)
+        self._policy = policy
         self._command = command
+        self._mount_points = mount_points
+        self._monitoring = monitoring
         self._stop = threading.Event()
-        self._warned: dict[str, int] = {}
-        self._growing: dict[str, subprocess.Popen[bytes]] = {}
-        self._seen: dict[str, tuple[float, int]] = {}
-        self._failed: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._watched: dict[MappedDevice, _Watched] = {}
+        self._turned: dict[MappedDevice, bool] = {}
+        """Devices for which monitoring was turned on or off by hand."""
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     def start(self) -> None:
@@ -57,80 +135,197 @@ class Monitor:
         """The commands under way are ended as well: what they extend is taken down next."""
         self._stop.set()
         self._thread.join()
-        end_commands(self._growing.values())
+        end_commands([c.process for w in self._watched.values() for c in w.commands()])
 
     def _run(self) -> None:
-        while not self._stop.wait(_SECONDS):
-            self._look()
+        pause = _SECONDS
+        while not self._stop.wait(pause):
+            pause = self._look()
 
-    def _look(self) -> None:
-        names = set()
-        for device in self._mapper.all_mapped():
-            if device.live is None or not is_top_level(device.uuid):
+    # -- asked by others --------------------------------------------------------------------
+
+    def is_monitored(self, device: MappedDevice) -> bool:
+        return self._turned.get(device, self._monitoring)
+
+    def set_monitored(self, device: MappedDevice, on: bool) -> None:
+        """lvchange --monitor y|n; as long as the device is active."""
+        with self._lock:
+            self._turned[device] = on
+
+    def report(self) -> list[dict[str, Any]]:
+        """One object for each active snapshot: sizes in sectors, times in seconds from now."""
+        policy = self._policy()
+        found = []
+        for device in self._snapshots():
+            status = _status_of(self._mapper, device)
+            if status is None or status.merging:
                 continue
-            name = device.name
-            names.add(name)
+            with self._lock:
+                watched = self._watched.get(device, _Watched())
+                history, problem = watched.history, watched.problem
+                rate, seconds = history.rate, history.seconds_until(status.total)
+            vg, lv, _ = split_dm_name(device.name)
+            dead = status.invalid or status.overflow
+            found.append(
+                {
+                    "vg": vg,
+                    "lv": lv,
+                    "monitored": self.is_monitored(device),
+                    "state": "invalid" if dead else "active",
+                    "allocated": status.allocated,
+                    "total": status.total,
+                    "full": status.fraction,
+                    "rate": None if dead else rate,
+                    "seconds": None if dead else seconds,
+                    "threshold": policy.threshold if policy.extends else None,
+                    "percent": policy.percent,
+                    "problem": problem,
+                }
+            )
+        return found
+
+    # -- looking ----------------------------------------------------------------------------
+
+    def _snapshots(self) -> list[MappedDevice]:
+        return [
+            device
+            for device in self._mapper.all_mapped()
+            if device.live is not None
+            and is_top_level(device.uuid)
+            and any(target.type_name == "snapshot" for target in device.targets)
+        ]
+
+    def _look(self) -> float:
+        """At all of them; seconds until the next look."""
+        pause = _SECONDS
+        devices = self._snapshots()
+        for device in devices:
+            if not self.is_monitored(device):
+                continue
+            with self._lock:
+                watched = self._watched.setdefault(device, _Watched())
             try:
-                self._look_at(name)
-                self._failed.pop(name, None)
+                pause = min(pause, self._look_at(device, watched))
+                watched.failed = ""
             except NotFoundError:
                 continue  # removed a moment ago
             except Exception as error:  # the thread must not end of it: all growth would
-                if self._failed.get(name) != repr(error):
-                    self._failed[name] = repr(error)
-                    log.exception("cannot watch %s", name)
-        for about in (self._warned, self._seen, self._failed):
-            for gone in set(about) - names:
-                del about[gone]
-        for name, process in list(self._growing.items()):
-            if process.poll() is not None:
-                del self._growing[name]
-                if process.returncode:
-                    log.error("extending %s failed, exit code %d", name, process.returncode)
+                if watched.failed != repr(error):
+                    watched.failed = repr(error)
+                    log.exception("cannot watch %s", device.name)
+        with self._lock:
+            for gone in set(self._watched) - set(devices):
+                if not self._watched[gone].commands():
+                    del self._watched[gone]
+            for gone in set(self._turned) - set(self._mapper.all_mapped()):
+                del self._turned[gone]
+        for device, watched in list(self._watched.items()):
+            self._see_to_commands(device.name, watched)
+        return pause
 
-    def _look_at(self, name: str) -> None:
-        lines = self._mapper.status(name)
-        status = parse_snapshot_status(lines[0]) if lines else None
-        if status is not None and not status.merging:
-            self._judge(name, status)
-
-    def _judge(self, name: str, status: SnapshotStatus) -> None:
+    def _look_at(self, device: MappedDevice, watched: _Watched) -> float:
+        status = _status_of(self._mapper, device)
+        if status is None or status.merging:
+            return _SECONDS
         fraction = status.fraction
         if fraction is None:
-            return
-        percent = int(fraction * 100)
+            return _SECONDS
         if status.invalid or status.overflow:
-            if self._warned.get(name) != 101:
-                self._warned[name] = 101
-                kind = "Invalid" if status.invalid else "Overflow"
-                log.warning(
-                    "WARNING: Snapshot %s changed state to: %s and should be removed.", name, kind
-                )
-            return
-        level = percent // _STEP * _STEP
-        if level >= _WARN_FROM and level > self._warned.get(name, 0):
-            log.warning(
-                "WARNING: Snapshot %s is now %.2f%% full%s.",
-                name,
-                fraction * 100,
-                self._forecast(name, status),
+            self._bury(device, watched, "Invalid" if status.invalid else "Overflow")
+            return _SECONDS
+        before, watched.status = watched.status, status
+        now = time.monotonic()
+        with self._lock:
+            watched.history.add(now, status.allocated)
+        if before is not None and status.total > before.total:
+            watched.retry_at, watched.problem = 0.0, ""
+            log.info(
+                "Snapshot %s was extended from %s to %s.",
+                device.name,
+                display_size(before.total),
+                display_size(status.total),
             )
-        self._warned[name] = level
-        self._seen[name] = (time.monotonic(), status.allocated)
-        if self._threshold < 100 and percent > self._threshold and name not in self._growing:
-            self._extend(name)
+        self._warn(device.name, watched, fraction)
+        return self._extend_in_time(device, watched, status, now)
 
-    def _forecast(self, name: str, status: SnapshotStatus) -> str:
-        """When it will be full if it goes on as since the last look."""
-        before = self._seen.get(name)
-        if before is None or status.allocated <= before[1]:
-            return ""
-        rate = (status.allocated - before[1]) / max(time.monotonic() - before[0], 1e-3)
-        seconds = (status.total - status.allocated) / rate
-        return f", and full in {seconds:.0f} s at the present rate"
+    def _warn(self, name: str, watched: _Watched, fraction: float) -> None:
+        level = int(fraction * 100) // _STEP * _STEP
+        if level > watched.warned:
+            watched.retry_at = 0.0
+            if level >= _WARN_FROM:
+                log.warning(
+                    "WARNING: Snapshot %s is now %.2f%% full%s.",
+                    name,
+                    fraction * 100,
+                    _forecast(watched),
+                )
+        watched.warned = level
 
-    def _extend(self, name: str) -> None:
-        vg, lv, _ = split_dm_name(name)
-        argv = self._command("lvextend", "--use-policies", f"{vg}/{lv}")
-        log.info("extending snapshot %s/%s", vg, lv)
-        self._growing[name] = start_command(argv)
+    def _extend_in_time(
+        self, device: MappedDevice, watched: _Watched, status: SnapshotStatus, now: float
+    ) -> float:
+        """Seconds until the next look at it."""
+        policy = self._policy()
+        if not policy.extends:
+            return _SECONDS
+        if not policy.wants(100 * status.allocated / status.total):
+            with self._lock:
+                soon = watched.history.seconds_until(status.total * policy.threshold // 100)
+            return _SECONDS if soon is None else min(max(soon, _SOON), _SECONDS)
+        if _is_whole(self._mapper, device, status):
+            return _SECONDS
+        if watched.growing is None and now >= watched.retry_at:
+            vg, lv, _ = split_dm_name(device.name)
+            watched.growing = _Command(self._command("lvextend", "--use-policies", f"{vg}/{lv}"))
+            watched.retry_at = now + _RETRY_SECONDS
+        return _SOON if watched.growing is not None else _SECONDS
+
+    def _bury(self, device: MappedDevice, watched: _Watched, kind: str) -> None:
+        if watched.dead:
+            return
+        watched.dead = True
+        name = device.name
+        log.warning("WARNING: Snapshot %s changed state to: %s and should be removed.", name, kind)
+        for where in self._mount_points(name):
+            log.warning("Unmounting invalid snapshot %s from %s.", name, where)
+            command = self._command("umount", "--lazy", "--force", where)
+            watched.unmounting.append(_Command(command))
+
+    def _see_to_commands(self, name: str, watched: _Watched) -> None:
+        """What has ended, and how."""
+        if watched.growing is not None:
+            problem = watched.growing.problem()
+            if problem is not None:
+                watched.growing = None
+                if problem and problem != watched.problem:
+                    log.error("WARNING: Snapshot %s cannot be extended: %s", name, problem)
+                watched.problem = problem
+        for command in list(watched.unmounting):
+            problem = command.problem()
+            if problem is not None:
+                watched.unmounting.remove(command)
+                if problem:
+                    where = command.argv[-1]
+                    log.error("Failed to umount snapshot %s from %s: %s", name, where, problem)
+
+
+def _status_of(mapper: LocalMapper, device: MappedDevice) -> SnapshotStatus | None:
+    try:
+        lines = mapper.status(device.name)
+    except NotFoundError:
+        return None
+    return parse_snapshot_status(lines[0]) if lines else None
+
+
+def _is_whole(mapper: LocalMapper, device: MappedDevice, status: SnapshotStatus) -> bool:
+    """Whether the COW has room for every chunk (as `metadata.edit.cow_max_extents`)."""
+    chunk = int(mapper.table(device.name)[0].params.split()[3])
+    chunks = -(-device.size // SECTOR // chunk)
+    metadata = chunks // (chunk * 32) + 1
+    return status.total >= (1 + chunks + metadata) * chunk
+
+
+def _forecast(watched: _Watched) -> str:
+    status = watched.status
+    seconds = watched.history.seconds_until(status.total) if status else None
+    return "" if seconds is None else f", and full in {seconds:.0f} s at the present rate"

@@ -54,6 +54,7 @@ from ulvm.exports.nbd_server import NbdServer
 from ulvm.exports.nbd_tls import server_context
 from ulvm.vgstore.config import Config
 from ulvm.vgstore.host import CONFIG_FILE, Host
+from ulvm.vgstore.policy import PolicyFile
 
 __all__ = ["Service", "main"]
 
@@ -94,8 +95,10 @@ class Service:
         )
         self._monitor = Monitor(
             self.mapper,
-            threshold=host.config.get_int("activation/snapshot_autoextend_threshold", 100),
+            policy=PolicyFile(host).policy,
             command=host.command,
+            mount_points=lambda name: [m.mount_point for m in freezer.mounts(name, every=True)],
+            monitoring=host.config.get_bool("activation/monitoring", True),
         )
         self._state_lock = threading.Lock()
         self._started = time.time()
@@ -252,6 +255,10 @@ class Service:
             "devices": lambda _, a: [info_to_json(info) for info in mapper.devices()],
             "targets": lambda _, a: mapper.targets(),
             "device_name": lambda _, a: mapper.device_name(int(a["major"]), int(a["minor"])),
+            "monitor_report": lambda _, a: self._monitor.report(),
+            "monitor": lambda _, a: self._monitor.set_monitored(
+                mapper.mapped(str(a["device"])), flag(a, "on", True)
+            ),
             "daemon_status": lambda _, a: self._status(),
             "listen": lambda _, a: self._listen(a),
             "stop": self._stop_request,

@@ -14,7 +14,7 @@ from ulvm.dm.device import Frozen, MappedDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.errors import FormatError, NotFoundError
 from ulvm.exports.source import ExportInfo
-from ulvm.mounts import FrozenMounts, Mount, mounts_of
+from ulvm.mounts import FrozenMounts, Mount, mount_table, mounts_of
 
 __all__ = ["DEV_DIR", "MapperExports", "MountFreezer", "export_names", "name_of_path"]
 
@@ -100,14 +100,17 @@ class MountFreezer:
     def attach(self, mapper: LocalMapper) -> None:
         self._mapper = mapper
 
-    def mounts(self, name: str) -> list[Mount]:
-        """What is mounted on the dm device of this name."""
+    def mounts(self, name: str, *, every: bool = False) -> list[Mount]:
+        """What is mounted on the dm device of this name; `every`: each place where it is, the last
+        mounted first."""
         assert self._mapper is not None
         device = self._mapper.mapped(name)
         found: dict[tuple[int, int], Mount] = {}
         for export in export_names(device):
             for mount in mounts_of(self._root / export):
                 found.setdefault(mount.device, mount)
+        if every:
+            return [mount for mount in reversed(mount_table()) if mount.device in found]
         return list(found.values())
 
     def freeze(self, name: str) -> FrozenMounts | None:

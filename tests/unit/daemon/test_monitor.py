@@ -12,6 +12,7 @@ from ulvm.daemon import monitor
 from ulvm.daemon.monitor import Monitor
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm_ioctl import TableLine
+from ulvm.vgstore.policy import SnapshotPolicy
 
 MIB = 1 << 20
 
@@ -29,7 +30,7 @@ def full_snapshot(mapper: LocalMapper, folder: Path, name: str, letter: str) -> 
 
 def watch(mapper: LocalMapper, command: Callable[..., Sequence[str]], grown: Path) -> None:
     """Until the command has made the file `grown`."""
-    watcher = Monitor(mapper, threshold=50, command=command)
+    watcher = Monitor(mapper, policy=lambda: SnapshotPolicy(50, 20), command=command)
     watcher.start()
     try:
         until(grown.exists, seconds=20)
