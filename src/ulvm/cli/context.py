@@ -14,6 +14,7 @@ import click
 
 from ulvm.cli.console import Console
 from ulvm.cli.words import YES_NO
+from ulvm.errors import RefusedError
 
 if TYPE_CHECKING:
     from ulvm.lvm.session import Session
@@ -74,7 +75,8 @@ class Context:
             overrides += " backup { backup = 0 archive = 0 }"
         if asked.devices_file is not None:
             overrides += f' devices {{ use_devicesfile = 1 devicesfile = "{asked.devices_file}" }}'
-        host = Host.from_environment(self.environ, overrides=overrides)
+        host = Host.from_environment(self.environ, overrides=overrides, profile=asked.profile)
+        self._check(host)
         host = replace(
             host,
             activation=asked.driver_loaded and not asked.read_only,
@@ -82,6 +84,24 @@ class Context:
             only_devices=tuple(os.path.abspath(path) for path in asked.devices),
         )
         return host.on_trial() if asked.test else host
+
+    def _check(self, host: Host) -> None:
+        """Tell of settings that are unknown or wrong (config/checks)."""
+        config = host.config
+        if not config.tree or not config.get_bool("config/checks", True):
+            return
+        from ulvm.vgstore.settings import check_settings
+
+        said = [
+            text
+            for layer in config.layers
+            if layer.source in ("file", "string")
+            for text in check_settings(layer.tree)
+        ]
+        for text in dict.fromkeys(said):
+            self.console.warn(text)
+        if said and config.get_bool("config/abort_on_errors", False):
+            raise RefusedError("LVM configuration invalid.")
 
     def session(self, command_line: str = "") -> Session:
         """The command's session; the same one each time."""
@@ -138,6 +158,11 @@ def _flag(name: str, wanted: bool) -> Callable[[Context, Any], None]:
     return change
 
 
+def _config(context: Context, value: str) -> None:
+    # An empty text is a wrong one.
+    context.settings.config = value or " "
+
+
 def _devices(context: Context, values: Sequence[str]) -> None:
     context.settings.devices = tuple(path for value in values for path in value.split(","))
 
@@ -149,7 +174,7 @@ _OWN = (
     _option(
         "--config",
         metavar="STRING",
-        change=_setting("config"),
+        change=_config,
         help="Settings on top of ulvm.conf, in its grammar.",
     ),
 )

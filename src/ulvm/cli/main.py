@@ -62,6 +62,7 @@ COMMANDS = {
     "lvscan": "ulvm.cli.lv:lvscan",
     "lvs": "ulvm.cli.reports:lvs",
     "lvdisplay": "ulvm.cli.display:lvdisplay",
+    "lvmconfig": "ulvm.cli.lvmconfig:lvmconfig",
     "dmsetup": "ulvm.cli.dmsetup:dmsetup",
     "daemon": "ulvm.cli.daemon:daemon",
     "monitor": "ulvm.cli.monitor:monitor",

@@ -52,8 +52,7 @@ from ulvm.errors import BusyError, NotFoundError, UlvmError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.nbd_server import NbdServer
 from ulvm.exports.nbd_tls import server_context
-from ulvm.vgstore.config import Config
-from ulvm.vgstore.host import CONFIG_FILE, Host
+from ulvm.vgstore.host import Host
 from ulvm.vgstore.policy import PolicyFile
 
 __all__ = ["Service", "main"]
@@ -384,11 +383,8 @@ def _host(arguments: argparse.Namespace) -> Host:
     if arguments.run_dir is None and arguments.system_dir is None:
         return host
     system_dir = (arguments.system_dir or host.system_dir).absolute()
-    config = Config.load(system_dir / CONFIG_FILE)
-    if arguments.config:
-        config = config.with_overrides(arguments.config)
     run_dir = (arguments.run_dir or host.run_dir).absolute()
-    return Host(system_dir, run_dir, config, overrides=arguments.config)
+    return Host(system_dir, run_dir).with_settings(arguments.config)
 
 
 def _tell(arguments: argparse.Namespace, text: str) -> None:

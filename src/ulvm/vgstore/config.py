@@ -1,53 +1,109 @@
-"""Configuration in LVM's grammar: `<system_dir>/ulvm.conf` and `--config` on top (lvm.conf(5)).
+"""Configuration in LVM's grammar (lvm.conf(5)): files, a profile, and `--config`, each on top.
 
-Keys are LVM's own, plus a section `ulvm/`. A key that is not set has the default that its reader
-gives. A value of the wrong type is an error where it is read, never a silent default.
+`<system_dir>/ulvm.conf`, or `lvm.conf` where there is none; then `lvmlocal.conf`; then the
+`lvm_<tag>.conf` of each tag of the host; then the profiles; then `--config`.
+
+Keys are LVM's own, plus a section `ulvm/`; `settings.py` knows them all. A key that is not set has
+the default that its reader gives. A value of the wrong type is an error where it is read, never a
+silent default.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from ulvm.errors import FormatError, UsageError
+from ulvm.errors import FormatError, RefusedError, UsageError
 from ulvm.metadata.tree import Scalar, Section, Value, parse
 
-__all__ = ["Config"]
+__all__ = ["CONFIG_FILES", "Config", "Layer"]
 
+_CONFIG_FILE, _LVM_FILE, _LOCAL_FILE = CONFIG_FILES = ("ulvm.conf", "lvm.conf", "lvmlocal.conf")
+"""In a system directory; of the first two the first that there is counts."""
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
+class Layer(NamedTuple):
+    """One source of settings: `file`, `command profile`, `metadata profile` or `string`."""
+
+    source: str
+    tree: Section
+
+
 @dataclass(frozen=True)
 class Config:
-    """An immutable tree of settings; paths are `section/key`."""
+    """An immutable tree of settings; paths are `section/key`. `layers`: what it was made of, the
+    last one counting most."""
 
     tree: Section = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Config:
         """The file's settings; none if there is no such file. FormatError names the file."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        tree = _read(path)
+        return cls() if tree is None else cls(tree, (Layer("file", tree),))
+
+    @classmethod
+    def load_directory(cls, system_dir: Path) -> Config:
+        """The settings of all files of a system directory."""
+        found = _read(system_dir / _CONFIG_FILE)
+        if found is None:
+            found = _read(system_dir / _LVM_FILE)
+        local = _read(system_dir / _LOCAL_FILE)
+        if found is None and local is None:
             return cls()
-        except (OSError, UnicodeDecodeError) as error:
-            raise FormatError(f"Failed to read {path}: {error}") from error
+        tree = _overlay(found or {}, local or {})
+        if "tags" in tree:
+            from ulvm.vgstore.settings import host_tags
+
+            for tag in host_tags(tree, os.uname().nodename):
+                if "/" not in tag:
+                    tree = _overlay(tree, _read(system_dir / f"lvm_{tag}.conf") or {})
+        return cls(tree, (Layer("file", tree),))
+
+    def with_profile(self, system_dir: Path, name: str, kind: str = "command") -> Config:
+        """These settings with those of a profile of a kind (`command`, `metadata`) on top;
+        RefusedError in LVM's words if there is no such profile, or one that sets more."""
+        if "/" in name:
+            raise RefusedError(
+                f"{name}: bad profile name, it contains '/'.\nFailed to add {kind} profile {name}."
+            )
+        from ulvm.vgstore.settings import check_profile
+
+        directory = self.get_str("config/profile_dir", str(system_dir / "profile"))
+        path = Path(directory) / f"{name}.profile"
+        failed = f"Failed to apply {kind} profile {name}."
         try:
-            return cls(parse(text, merge=True))
+            tree = _read(path)
         except FormatError as error:
-            raise FormatError(f"{path}: {error.message}") from error
+            raise RefusedError(
+                f"{error.message}\nFailed to load config file {path}\n{failed}"
+            ) from error
+        if tree is None:
+            raise RefusedError(f"{path}: stat failed: No such file or directory\n{failed}")
+        problem = check_profile(tree, kind)
+        if problem is not None:
+            raise RefusedError(f"{problem}\nIgnoring invalid {kind} profile {name}.\n{failed}")
+        return self._with(f"{kind} profile", tree)
 
     def with_overrides(self, text: str) -> Config:
         """These settings with those of a `--config` string on top; else UsageError."""
+        failed = "Failed to set overridden configuration entries."
+        if not text.strip():
+            raise UsageError(failed)
         try:
             over = parse(text, merge=True)
         except FormatError as error:
-            raise UsageError(
-                f"{error.message}\nFailed to set overridden configuration entries."
-            ) from error
-        return Config(_overlay(self.tree, over))
+            raise UsageError(f"{error.message}\n{failed}") from error
+        return self._with("string", over)
+
+    def _with(self, source: str, tree: Section) -> Config:
+        return Config(_overlay(self.tree, tree), (*self.layers, Layer(source, tree)))
 
     def get(self, path: str) -> Value | None:
         """The value at `section/key`, None if it is not set."""
@@ -95,6 +151,20 @@ class Config:
             return default
         items: list[Scalar] = value if isinstance(value, list) else [value]
         return [str(v) for v in items]
+
+
+def _read(path: Path) -> Section | None:
+    """A file's tree, None if there is no such file; FormatError names the file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"Failed to read {path}: {error}") from error
+    try:
+        return parse(text, merge=True)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error.message}") from error
 
 
 def _overlay(base: Section, over: Section) -> Section:

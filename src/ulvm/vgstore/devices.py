@@ -19,7 +19,7 @@ from ulvm.metadata.uuid import format_uuid, parse_uuid
 from ulvm.vgstore.files import write_atomically
 from ulvm.vgstore.host import Host
 
-__all__ = ["DeviceEntry", "add_devices", "read_devices", "remove_devices"]
+__all__ = ["DeviceEntry", "add_devices", "read_devices", "remove_devices", "uses_devices_file"]
 
 _HEADER = """\
 # ulvm uses the devices listed in this file.
@@ -38,6 +38,11 @@ class DeviceEntry:
     """In text form, with dashes."""
 
 
+def uses_devices_file(host: Host) -> bool:
+    """Whether the devices file counts, so that a new PV is entered there."""
+    return host.config.get_bool("devices/use_devicesfile", True)
+
+
 def read_devices(host: Host) -> list[DeviceEntry]:
     """The entries in the order of the file; none if there is no file."""
     entries = []
@@ -49,7 +54,9 @@ def read_devices(host: Host) -> list[DeviceEntry]:
 
 
 def add_devices(host: Host, entries: Iterable[DeviceEntry]) -> None:
-    """Add or replace the entries of these paths."""
+    """Add or replace the entries of these paths; nothing where the file does not count."""
+    if not uses_devices_file(host):
+        return
     new = {e.path: e for e in entries}
     lines = []
     for line in _lines(host):

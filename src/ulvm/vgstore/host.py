@@ -18,9 +18,10 @@ from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.overlay import OverlayDevice, Written
 from ulvm.vgstore.config import Config
 
-__all__ = ["CONFIG_FILE", "DeviceOpener", "Host", "open_shared", "trial_opener"]
+__all__ = ["DeviceOpener", "Host", "lvm_environment", "open_shared", "trial_opener"]
 
-CONFIG_FILE = "ulvm.conf"
+_SAME_IN_LVM = ("SYSTEM_DIR", "COMMAND_PROFILE")
+"""ULVM_... that has the meaning of LVM_..."""
 
 DeviceOpener: TypeAlias = Callable[[str, bool], BlockDevice]
 """Opens the file or disk at a path; the flag says whether it will be written."""
@@ -39,6 +40,18 @@ def trial_opener() -> DeviceOpener:
         return OverlayDevice(open_shared(path, False), written.setdefault(path, []))
 
     return opened
+
+
+def lvm_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment with what lvm(8) and dmsetup(8) read from it, for a program that was started
+    under a name of theirs: LVM_SYSTEM_DIR stands for ULVM_SYSTEM_DIR where that is not set, and so
+    on. DM_DEV_DIR is ULVM_DEV_DIR."""
+    found = dict(environ)
+    pairs = [(f"ULVM_{name}", f"LVM_{name}") for name in _SAME_IN_LVM]
+    for ours, theirs in [*pairs, ("ULVM_DEV_DIR", "DM_DEV_DIR")]:
+        if not found.get(ours) and found.get(theirs):
+            found[ours] = found[theirs]
+    return found
 
 
 @dataclass(frozen=True)
@@ -63,11 +76,14 @@ class Host:
     """--devices: absolute paths to look at instead of the devices file's."""
     default_vg: str = ""
     """LVM_VG_NAME: the VG of a volume that is named without one."""
+    dev_dir_override: str = ""
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], *, overrides: str = "") -> Host:
+    def from_environment(
+        cls, environ: Mapping[str, str], *, overrides: str = "", profile: str = ""
+    ) -> Host:
         """ULVM_SYSTEM_DIR and ULVM_RUN_DIR, else root's or the user's own; `overrides` is the
-        text of `--config`."""
+        text of `--config`, `profile` a command profile's name, else ULVM_COMMAND_PROFILE."""
         root = os.geteuid() == 0
         if environ.get("ULVM_SYSTEM_DIR"):
             system_dir = Path(environ["ULVM_SYSTEM_DIR"])
@@ -86,15 +102,36 @@ class Host:
             run_dir = system_dir / "run"
         # Absolute, since the daemon works from another directory.
         system_dir, run_dir = system_dir.absolute(), run_dir.absolute()
-        config = Config.load(system_dir / CONFIG_FILE)
+        config = Config.load_directory(system_dir)
+        profile = profile or environ.get("ULVM_COMMAND_PROFILE", "")
+        if profile:
+            config = config.with_profile(system_dir, profile)
         if overrides:
             config = config.with_overrides(overrides)
         vg = environ.get("LVM_VG_NAME", "").removeprefix("/dev/")
-        return cls(system_dir, run_dir, config, overrides=overrides, default_vg=vg)
+        host = cls(system_dir, run_dir, config, overrides=overrides, default_vg=vg)
+        dev_dir = environ.get("ULVM_DEV_DIR", "")
+        return replace(host, dev_dir_override=dev_dir) if dev_dir.startswith("/") else host
 
     def on_trial(self) -> Host:
         """This host for a command with -t."""
         return replace(self, trial=True, opener=trial_opener(), memory={})
+
+    def with_settings(self, overrides: str) -> Host:
+        """This host with the settings of its system directory and those of `--config` on top."""
+        config = Config.load_directory(self.system_dir)
+        if overrides:
+            config = config.with_overrides(overrides)
+        return replace(self, config=config, overrides=overrides)
+
+    def with_profile(self, name: str, kind: str) -> Host:
+        """This host with a profile of a kind on top; RefusedError."""
+        return replace(self, config=self.config.with_profile(self.system_dir, name, kind))
+
+    @property
+    def dev_dir(self) -> Path:
+        """DM_DEV_DIR or devices/dir: what stands before `vg/lv` in the names of volumes."""
+        return Path(self.dev_dir_override or self.config.get_str("devices/dir", "/dev"))
 
     @property
     def backup_dir(self) -> Path:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from ulvm.errors import UlvmError
-from ulvm.vgstore.config import Config
-from ulvm.vgstore.host import CONFIG_FILE, Host
+from ulvm.vgstore.config import CONFIG_FILES, Config
+from ulvm.vgstore.host import Host
 
 __all__ = ["DEFAULT_PERCENT", "DEFAULT_THRESHOLD", "PolicyFile", "SnapshotPolicy"]
 
@@ -60,12 +61,11 @@ class SnapshotPolicy:
 
 class PolicyFile:
     """The policy of a host for who lives long: read anew when ulvm.conf has changed. Settings that
-    cannot be read are logged, and those before stay. Threads may
-    share it: both would read the same."""
+    cannot be read are logged, and those before stay. Threads may share it: both would read the
+    same."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._path = host.system_dir / CONFIG_FILE
         self._seen = self._stamp()
         self._policy = SnapshotPolicy.of(host.config)
 
@@ -74,17 +74,19 @@ class PolicyFile:
         if stamp != self._seen:
             self._seen = stamp
             try:
-                config = Config.load(self._path)
-                if self._host.overrides:
-                    config = config.with_overrides(self._host.overrides)
-                self._policy = SnapshotPolicy.of(config)
+                host = self._host.with_settings(self._host.overrides)
+                self._policy = SnapshotPolicy.of(host.config)
             except UlvmError as error:
                 log.error("settings are not read anew: %s", error.message)
         return self._policy
 
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+    def _stamp(self) -> list[tuple[int, int, int] | None]:
+        return [_stamp(self._host.system_dir / name) for name in CONFIG_FILES]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ulvm.blockdev.base import BlockDevice
@@ -24,7 +24,8 @@ from ulvm.metadata.mda import MDA_HEADER_SIZE, MdaHeader, ring_parts
 from ulvm.metadata.model import UnknownSegment, VolumeGroup
 from ulvm.metadata.text import vg_from_text
 from ulvm.units import SECTOR
-from ulvm.vgstore.devices import read_devices
+from ulvm.vgstore.candidates import find_candidates
+from ulvm.vgstore.devices import read_devices, uses_devices_file
 from ulvm.vgstore.host import Host
 
 __all__ = ["MdaCopy", "PvDevice", "Scan", "read_pv", "scan"]
@@ -89,6 +90,8 @@ class Scan:
     outdated: tuple[PvDevice, ...] = ()
     """PVs that hold old metadata of the VG `vg_name`, which has gone on without them. They are
     neither free nor in the VG (vgck --updatemetadata frees them)."""
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    """Paths that the settings keep from being looked at, and why."""
 
     def vg(self, name: str) -> VolumeGroup:
         """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood,
@@ -113,6 +116,8 @@ class Scan:
     def check_used(self, path: str) -> None:
         """RefusedError for a device that was passed over: its content counts for nothing, and
         writing there might destroy the only good copy."""
+        if path in self.rejected:
+            raise RefusedError(f"Cannot use {path}: {self.rejected[path]}")
         if path in self.unused:
             raise RefusedError(f"Cannot use device {path} with duplicates.")
 
@@ -137,16 +142,16 @@ class Scan:
 
 
 def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
-    """Look at every device of the devices file, and at `extra_paths`."""
-    entries = read_devices(host)
+    """Look at every device that the settings name (`candidates`), and at `extra_paths`."""
+    entries = read_devices(host) if uses_devices_file(host) else []
+    candidates = find_candidates(host, extra_paths)
     texts: dict[tuple[int, int], VolumeGroup | FormatError] = {}
-    warnings: list[str] = []
+    warnings = list(candidates.warnings)
     unreadable: dict[str, str] = {}
     found: list[PvDevice] = []
     seen: set[tuple[int, int, int]] = set()
     unused: set[str] = set()
-    wanted = host.only_devices or [e.path for e in entries]
-    for path in dict.fromkeys([*wanted, *extra_paths]):
+    for path in candidates.paths:
         try:
             identity = _identity(path)
             if identity in seen:
@@ -190,6 +195,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         duplicates,
         frozenset(unused),
         tuple(replace(pv, vg_name=outdated[pv.uuid]) for pv in pvs if pv.uuid in outdated),
+        candidates.rejected,
     )
 
 

@@ -1,0 +1,141 @@
+"""Which files and disks are looked at as physical volumes (lvm.conf(5), section `devices`).
+
+| `use_devicesfile` | looked at |
+| --- | --- |
+| 1 | what the devices file lists |
+| not set | that, and what lies in the directories of `scan` if that is set |
+| 0 | what lies in the directories of `scan` (`/dev` if not set) |
+
+In a scanned directory and those below it, disks count and, outside /dev, plain files; links to
+either count by what they lead to. Directories that are links are not entered, nor is the host's own
+run directory, whose volumes are looked at with `scan_lvs` alone.
+
+Of what was found, `global_filter` and `filter` must both accept: of each name of a device the first
+pattern that fits says whether it is accepted; a device is accepted if one of its names is, or none
+is rejected (LVM2's rule). Here they hold for the devices file as well, where LVM2 ignores them.
+With `--devices` those that it names stand for all of the table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ulvm.errors import RefusedError
+from ulvm.vgstore.devices import read_devices, uses_devices_file
+from ulvm.vgstore.host import Host
+
+__all__ = ["Candidates", "DeviceFilter", "find_candidates"]
+
+_SETTINGS = ("devices/global_filter", "devices/filter")
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Paths to look at, in order; those that are not looked at, and why; what is said about it."""
+
+    paths: tuple[str, ...]
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:
+    """`extra_paths` are looked at as well, so far as the filters let them and, without a devices
+    file, a scan finds them: later commands must see them, too. RefusedError for a filter that is
+    not one."""
+    filters = [DeviceFilter(host.config.get_list(name, [])) for name in _SETTINGS]
+    warnings: list[str] = []
+    names: dict[str, set[str]] = {}
+    for path in host.only_devices:
+        names.setdefault(os.path.realpath(path), set()).add(path)
+    if uses_devices_file(host) and not host.only_devices:
+        for entry in read_devices(host):
+            names.setdefault(entry.path, set()).add(entry.path)
+    for directory in _scanned(host):
+        if not os.path.isdir(directory):
+            warnings.append(f"Ignoring {directory}: No such file or directory.")
+            continue
+        for name in _walk(directory, str(host.run_dir)):
+            names.setdefault(os.path.realpath(name), set()).add(name)
+    rejected = {}
+    for path in extra_paths:
+        if path not in names and (host.only_devices or not uses_devices_file(host)):
+            rejected[path] = "device not found"
+        else:
+            names.setdefault(path, set()).add(path)
+    paths = []
+    for path, aliases in names.items():
+        if all(one.accepts({path, *aliases}) for one in filters):
+            paths.append(path)
+        else:
+            rejected[path] = "device is rejected by filter config"
+    return Candidates(tuple(paths), rejected, tuple(warnings))
+
+
+def _scanned(host: Host) -> list[str]:
+    if host.only_devices:
+        return []
+    use_file = host.config.get("devices/use_devicesfile")
+    if use_file is not None and uses_devices_file(host):
+        return []
+    return host.config.get_list("devices/scan", [] if use_file is None else ["/dev"])
+
+
+def _walk(directory: str, run_dir: str) -> Iterator[str]:
+    """Names of disks and plain files, sorted; what cannot be read is passed over."""
+    files_too = Path(directory).parts[:2] != ("/", "dev")
+    try:
+        with os.scandir(directory) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if entry.path != run_dir:
+                yield from _walk(entry.path, run_dir)
+            continue
+        try:
+            mode = os.stat(entry.path).st_mode
+        except OSError:
+            continue
+        if stat.S_ISBLK(mode) or (files_too and stat.S_ISREG(mode)):
+            yield entry.path
+
+
+class DeviceFilter:
+    """A list of patterns, `a` to accept or `r` to reject, and an expression between a pair of
+    separators: `a|^/dev/sd|`. RefusedError in LVM's words."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = [_pattern(text) for text in patterns]
+
+    def accepts(self, names: Iterable[str]) -> bool:
+        """A device with all these names."""
+        rejected = False
+        for name in names:
+            for accept, expression in self._patterns:
+                if expression.search(name):
+                    if accept:
+                        return True
+                    rejected = True
+                    break
+        return not rejected
+
+
+def _pattern(text: str) -> tuple[bool, re.Pattern[str]]:
+    failed = f'Invalid filter pattern "{text}".\nFailed to create regex device filter'
+    if text[:1] not in ("a", "r"):
+        raise RefusedError(f"Pattern must begin with 'a' or 'r'.\n{failed}")
+    start = text[1:2]
+    end = _CLOSING.get(start, start)
+    if not start or len(text) < 3 or not text.endswith(end):
+        raise RefusedError(f"Invalid separator at end of regex.\n{failed}")
+    try:
+        return text[0] == "a", re.compile(text[2:-1])
+    except re.error as error:
+        raise RefusedError(f"Parse error in regex: {error}\n{failed}") from error
