@@ -26,11 +26,13 @@ class Console:
             print(f"  {line}", file=sys.stderr)
 
     def ask(self, question: str) -> bool:
-        """LVM's prompt: no answer is no, which is shown."""
+        """LVM's prompt: no answer is no, which is shown. A question that ends in a blank is the
+        whole prompt."""
         if self.yes:
             return True
         sys.stdout.flush()
-        print(f"{question} [y/n]: ", end="", file=sys.stderr, flush=True)
+        prompt = question if question.endswith(" ") else f"{question} [y/n]: "
+        print(prompt, end="", file=sys.stderr, flush=True)
         while True:
             answer = sys.stdin.readline()
             if not answer:
@@ -41,4 +43,4 @@ class Console:
                 return True
             if word in ("n", "no"):
                 return False
-            print(f"{question} [y/n]: ", end="", file=sys.stderr, flush=True)
+            print(prompt, end="", file=sys.stderr, flush=True)

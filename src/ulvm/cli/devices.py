@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ulvm.cli.context import Context, own_options
-from ulvm.lvm import pv as lvm_pv
+from ulvm.lvm import devices as lvm_devices
 from ulvm.vgstore.devices import read_devices
 
 __all__ = ["devices"]
@@ -36,7 +36,7 @@ def list_devices(context: Context) -> None:
 def add_devices(context: Context, paths: tuple[str, ...]) -> None:
     """Add devices that hold physical volumes."""
     session = context.session()
-    for pv in lvm_pv.add_device(session, paths):
+    for pv in lvm_devices.adopt(session, paths):
         owner = f" of volume group {pv.vg_name}" if pv.vg_name else ""
         session.say(f"Added {pv.path}, PV {pv.uuid}{owner}.")
 
@@ -47,4 +47,4 @@ def add_devices(context: Context, paths: tuple[str, ...]) -> None:
 @click.pass_obj
 def remove_devices(context: Context, paths: tuple[str, ...]) -> None:
     """Forget devices; what is on them stays."""
-    lvm_pv.forget_device(context.session(), paths)
+    lvm_devices.remove(context.session(), paths)

@@ -66,6 +66,8 @@ COMMANDS = {
     "dmsetup": "ulvm.cli.dmsetup:dmsetup",
     "daemon": "ulvm.cli.daemon:daemon",
     "monitor": "ulvm.cli.monitor:monitor",
+    "lvmdevices": "ulvm.cli.lvmdevices:lvmdevices",
+    "vgimportdevices": "ulvm.cli.lvmdevices:vgimportdevices",
     "devices": "ulvm.cli.devices:devices",
     "mount": "ulvm.cli.mount:mount",
     "umount": "ulvm.cli.mount:umount",

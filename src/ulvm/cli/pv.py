@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
 
-from ulvm.cli.arguments import YES_NO, Number, OneOf, each, no_such_syntax
+from ulvm.cli.arguments import YES_NO, Number, OneOf, no_such_syntax
 from ulvm.cli.context import Context, common_options
 from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import pv as lvm_pv
 from ulvm.lvm import pv_change
+from ulvm.lvm.pv_restore import restored_options
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.names import check_tag
-from ulvm.metadata.uuid import UUID_LEN
+from ulvm.metadata.uuid import UUID_LEN, format_uuid
 from ulvm.report import describe
 from ulvm.report.rows import pv_rows
 
 __all__ = ["layout_options", "pv_options", "pvchange", "pvcreate", "pvremove", "pvresize", "pvscan"]
 
+_NOTHING = re.compile(r"\+?0+(\.0*)?[a-zA-Z]?", re.ASCII)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -34,7 +38,10 @@ def layout_options(function: _F) -> _F:
         click.option("--dataalignment", help="Align the first extent to this (default 1m)."),
         click.option("--dataalignmentoffset", help="Shift the first extent by this."),
         click.option("--bootloaderareasize", help="Space kept free before the first extent."),
-        click.option("--labelsector", type=Number(), default=1, hidden=True),
+        click.option("--metadataignore", type=YES_NO, default="n",
+                     help="Make the metadata areas and leave them out of use."),
+        click.option("--labelsector", type=Number(), default=1,
+                     help="The label's sector, 0 to 3 (default 1)."),
     ]  # fmt: skip
     for option in reversed(options):
         function = option(function)
@@ -44,28 +51,51 @@ def layout_options(function: _F) -> _F:
 def pv_options(values: dict[str, Any]) -> PvOptions:
     """`PvOptions` from the values of `layout_options`."""
 
-    def sectors(name: str) -> int:
-        text = values[name]
-        return 0 if text is None else parse_sectors(text, f"--{name}")
-
     if values["labelsector"] > 3:
         raise UsageError("labelsector must be less than 4.")
     return PvOptions(
-        metadata_size=sectors("metadatasize"),
+        metadata_size=_size(values["metadatasize"], "metadatasize", "m"),
         metadata_copies=int(values["pvmetadatacopies"]),
-        data_alignment=sectors("dataalignment"),
-        data_alignment_offset=sectors("dataalignmentoffset"),
-        bootloader_area_size=sectors("bootloaderareasize"),
+        data_alignment=_size(values["dataalignment"], "dataalignment", "k"),
+        data_alignment_offset=_size(values["dataalignmentoffset"], "dataalignmentoffset", "k"),
+        bootloader_area_size=_size(values["bootloaderareasize"], "bootloaderareasize", "m"),
         label_sector=values["labelsector"],
+        metadata_ignore=values["metadataignore"] == "y",
     )
 
 
+def _size(text: str | None, option: str, unit: str) -> int:
+    """Sectors; 0 if nothing was given, or 0."""
+    if text is None or _NOTHING.fullmatch(text):
+        return 0
+    return parse_sectors(text, f"--{option}", unit=unit)
+
+
+def _uuid(text: str) -> str:
+    """With dashes; UsageError in LVM's words."""
+    raw = text.replace("-", "")
+    if len(raw) != UUID_LEN:
+        raise UsageError("Couldn't read uuid: incorrect number of characters.")
+    for character in raw:
+        if not (character.isascii() and (character.isalnum() or character in "!#")):
+            raise UsageError(f"UUID contains invalid character '{character}'")
+    return format_uuid(raw)
+
+
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option("-f", "--force", count=True, help="Do not ask; -ff: also a PV that a VG uses.")
 @click.option("-u", "--uuid", help="Give the PV this UUID.")
 @click.option("--norestorefile", is_flag=True, help="With --uuid: there is no backup to follow.")
-@click.option("-Z", "--zero", type=YES_NO, default="y", hidden=True)
+@click.option(
+    "--restorefile",
+    metavar="FILE",
+    help="With --uuid: put the extents where this backup of the metadata has them.",
+)
+@click.option(
+    "--setphysicalvolumesize", metavar="SIZE", help="Take this size instead of the device's."
+)
+@click.option("-Z", "--zero", type=YES_NO, help="Wipe the first 2 KiB (default y).")
 @click.option("-M", "--metadatatype", type=OneOf("lvm2", "2"), hidden=True)
 @layout_options
 @common_options
@@ -77,7 +107,9 @@ def pvcreate(
     force: int,
     uuid: str | None,
     norestorefile: bool,
-    zero: str,
+    restorefile: str | None,
+    setphysicalvolumesize: str | None,
+    zero: str | None,
     metadatatype: str | None,
     **layout: Any,
 ) -> int:
@@ -87,36 +119,45 @@ def pvcreate(
     truncate -s 10G disk.img
     pvcreate disk.img
     """
-    session = context.session()
+    if not paths:
+        raise no_such_syntax("pvcreate")
+    if restorefile is not None:
+        _refuse_with("--restorefile", norestorefile, "--norestorefile")
+        _refuse_with("--restorefile", bool(layout["bootloaderareasize"]), "--bootloaderareasize")
+    if restorefile is not None and uuid is None:
+        raise UsageError("--uuid is required with --restorefile")
     if uuid is not None and len(paths) != 1:
         raise UsageError("Can only set uuid on one volume at once")
-    if uuid is not None and len(uuid.replace("-", "")) != UUID_LEN:
-        raise UsageError("Couldn't read uuid: incorrect number of characters.")
-    if uuid is not None and not norestorefile:
+    wanted = None if uuid is None else _uuid(uuid)
+    if wanted is not None and restorefile is None and not norestorefile:
         raise UsageError("--restorefile is required with --uuid")
-    options = pv_options(layout)
+    session = context.session()
+    options = replace(
+        pv_options(layout),
+        zero=(zero or ("n" if wanted else "y")) == "y",
+        size=_size(setphysicalvolumesize, "setphysicalvolumesize", "m"),
+    )
+    if wanted is not None and restorefile is not None:
+        options = restored_options(session, restorefile, wanted, options)
+    _, failed = lvm_pv.create(session, paths, options=options, uuid=wanted, force=force)
+    return 5 if failed else 0
 
-    def create(path: str) -> None:
-        pv = lvm_pv.create(session, path, options=options, uuid=uuid, force=force)
-        session.say(f'Physical volume "{pv.path}" successfully created.')
 
-    return each(session, paths, create)
+def _refuse_with(option: str, given: bool, other: str) -> None:
+    if given:
+        raise UsageError(f"Command does not accept option combination: {other}  with {option} ")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option("-f", "--force", count=True, help="-ff: also a PV that a VG uses.")
 @common_options
 @click.pass_obj
 def pvremove(context: Context, paths: tuple[str, ...], force: int) -> int:
     """Wipe the labels of physical volumes."""
-    session = context.session()
-
-    def remove(path: str) -> None:
-        lvm_pv.remove(session, path, force=force)
-        session.say(f'Labels on physical volume "{path}" successfully wiped.')
-
-    return each(session, paths, remove)
+    if not paths:
+        raise no_such_syntax("pvremove")
+    return 5 if lvm_pv.remove(context.session(), paths, force=force) else 0
 
 
 def _counted(

@@ -1,123 +1,262 @@
-"""Physical volumes (pvcreate(8), pvremove(8)). Messages are LVM's; the caller prints results."""
+"""Physical volumes are made and unmade (pvcreate(8), pvremove(8)), several by one command.
+
+Order, as LVM2's: all devices are looked at, then all questions are asked, then what is to be wiped
+is wiped, and only then the first PV is made. A device that is refused or fails leaves the others to
+be done, unless they are wanted together (vgcreate, vgextend). Messages are LVM's; the caller prints
+results.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from ulvm.blockdev.file import FileDevice
-from ulvm.errors import RefusedError
+from ulvm.errors import NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.session import Session
 from ulvm.metadata.layout import PvOptions
-from ulvm.metadata.uuid import format_uuid, new_uuid, parse_uuid
-from ulvm.vgstore.devices import DeviceEntry, add_devices, remove_devices
-from ulvm.vgstore.pv import create_pv, device_path, erase_pv, probe_signatures, wipe_signature
+from ulvm.metadata.uuid import new_uuid
+from ulvm.units import SECTOR, display_size
+from ulvm.vgstore.pv import (
+    create_pv,
+    device_path,
+    erase_pv,
+    min_sectors,
+    new_label,
+    partitioned,
+    probe_signatures,
+    wipe_signature,
+)
 from ulvm.vgstore.scan import PvDevice, Scan
 
-__all__ = ["add_device", "create", "forget_device", "remove"]
+__all__ = ["create", "remove"]
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+_UNKNOWN = "<unknown>"
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A device that may be written to, under the name it was given. `owner` is the VG that it is
+    taken from, or `<unknown>`."""
+
+    named: str
+    path: str
+    sectors: int
+    owner: str | None = None
 
 
 def create(
     session: Session,
-    path: str,
+    paths: Sequence[str],
     *,
     options: PvOptions | None = None,
     uuid: str | None = None,
     force: int = 0,
-) -> PvDevice:
-    """Make a device a PV in no VG. Asks about what is on it; RefusedError, BusyError."""
-    path = device_path(path)
+    together: bool = False,
+) -> tuple[list[PvDevice], int]:
+    """Make devices PVs in no VG; (those made, how many could not be). `together`: all or none,
+    as far as refusals go. Asks about what is on them; `uuid` is for a single device."""
+    options = options or PvOptions()
+    made: list[PvDevice] = []
     with session.lock_global():
-        scan = session.scan([path])
-        scan.check_used(path)
-        _check_free(session, scan, path, force)
-        if uuid is not None:
-            uuid = format_uuid(parse_uuid(uuid))
-            if any(p.uuid == uuid and p.path != path for p in (*scan.pvs, *scan.outdated)):
-                raise RefusedError(f"uuid {uuid} already in use on another device.")
-        _wipe_signatures(session, path, force)
-        return create_pv(
-            session.host, path, uuid=uuid or new_uuid(), options=options or PvOptions()
+        checked = list(_each(session, paths, lambda p: _check_new(session, p, force, uuid)))
+        asked = list(
+            _each(session, checked, lambda c: _ask_to_initialize(session, c, force, options))
         )
+        if together and len(asked) < len(paths):
+            return [], len(paths) - len(asked)
+        if session.test:
+            ready = asked
+        else:
+            ready = list(_each(session, asked, lambda c: _wipe_signatures(session, c, force)))
+        if together and len(ready) < len(paths):
+            return [], len(paths) - len(ready)
+        made = list(_each(session, ready, lambda c: _initialize(session, c, options, uuid)))
+    return made, len(paths) - len(made)
 
 
-def _check_free(session: Session, scan: Scan, path: str, force: int) -> None:
-    """Whether the device may be overwritten."""
-    known = next((pv for pv in (*scan.pvs, *scan.outdated) if pv.path == path), None)
-    refused = f"{path}: physical volume not initialized."
-    if known is not None and known.vg_name is not None:
-        if force < 2:
+def _each(session: Session, items: Sequence[_T], step: Callable[[_T], _R]) -> Iterator[_R]:
+    for item in items:
+        try:
+            yield step(item)
+        except UlvmError as error:
+            session.warn(error.message)
+
+
+def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _Candidate:
+    """Whether a device may be made a PV, so far as no question has to be asked."""
+    path = device_path(named)
+    scan = session.scan([path], labels_only=True)
+    scan.check_used(path)
+    if uuid is not None:
+        other = next((p for p in (*scan.pvs, *scan.outdated) if p.uuid == uuid), None)
+        if other is not None and other.path != path:
+            raise RefusedError(f'UUID {uuid} already in use on "{other.path}".')
+    # Held by a daemon, a virtual machine, a mount: the claim says by whom.
+    device = FileDevice(path, writable=True, claim=True)
+    try:
+        if stat.S_ISBLK(os.stat(path).st_mode) and "/loop" not in path and partitioned(device):
+            raise RefusedError(f"Cannot use {path}: device is partitioned")
+        sectors = device.size // SECTOR
+    finally:
+        device.close()
+    if sectors < min_sectors(session.host):
+        raise RefusedError(f"Cannot use {path}: device is too small (pv_min_size)")
+    owner = _owner(scan, path)
+    if owner is not None and force < 2:
+        if owner == _UNKNOWN:
             raise RefusedError(
-                f'Can\'t initialize physical volume "{path}" of volume group '
-                f'"{known.vg_name}" without -ff\n{refused}'
+                f"PV {path} is used by a VG but its metadata is missing.\n"
+                f"Can't initialize PV '{path}' without -ff.\n"
+                f"{path}: physical volume not initialized."
             )
-        if not session.ask(
-            f'Really INITIALIZE physical volume "{path}" of volume group "{known.vg_name}"?'
+        raise RefusedError(
+            f'Can\'t initialize physical volume "{path}" of volume group "{owner}" without -ff\n'
+            f"{path}: physical volume not initialized."
+        )
+    return _Candidate(named, path, sectors, owner)
+
+
+def _owner(scan: Scan, path: str) -> str | None:
+    """The VG of the PV on a device; `<unknown>` if it is in use and no text says by what."""
+    known = next((pv for pv in (*scan.pvs, *scan.outdated) if pv.path == path), None)
+    if known is None:
+        return None
+    if known.vg_name is not None:
+        return known.vg_name
+    return _UNKNOWN if known.in_use else None
+
+
+def _ask_to_initialize(
+    session: Session, candidate: _Candidate, force: int, options: PvOptions
+) -> _Candidate:
+    path, refused = candidate.path, f"{candidate.path}: physical volume not initialized."
+    if candidate.owner is not None and not session.ask(
+        f'Really INITIALIZE physical volume "{path}" of volume group "{candidate.owner}" [y/n]? '
+    ):
+        raise RefusedError(refused)
+    if options.size and options.size != candidate.sectors:
+        have, wanted = display_size(candidate.sectors), display_size(options.size)
+        if not force and not session.ask(
+            f"WARNING: {path}: device size {have} does not match requested size {wanted}. Proceed?"
         ):
             raise RefusedError(refused)
-    elif known is not None and known.in_use and force < 2:
-        raise RefusedError(
-            f"PV {path} is used by a VG but its metadata is missing.\n"
-            f"Can't initialize PV '{path}' without -ff.\n{refused}"
-        )
-    # Held by a daemon, a virtual machine, a mount: the claim says by whom.
-    FileDevice(path, writable=True, claim=True).close()
+    return candidate
 
 
-def _wipe_signatures(session: Session, path: str, force: int) -> None:
-    device = session.host.opener(path, True)
+def _wipe_signatures(session: Session, candidate: _Candidate, force: int) -> _Candidate:
+    """What other programs know the device by is wiped, each kind if the user says so."""
+    device = session.host.opener(candidate.path, True)
+    kept: list[str] = []
     try:
         for found in probe_signatures(device):
-            question = (
-                f"WARNING: {found.name} signature detected on {path} at offset {found.offset}. "
-                "Wipe it?"
-            )
-            if not force and not session.ask(question):
-                raise RefusedError(
-                    f"Aborted wiping of {found.name}.\n1 existing signature left on the device."
-                )
-            session.say(f"Wiping {found.name} signature on {path}.")
+            if found.name in kept or (found.name == "PMBR" and "gpt" in kept):
+                continue
+            if not force and not session.ask(
+                f"WARNING: {found.name} signature detected on {candidate.path} at offset "
+                f"{found.offset}. Wipe it?"
+            ):
+                session.warn(f"Aborted wiping of {found.name}.")
+                kept.append(found.name)
+                continue
+            session.say(f"Wiping {found.name} signature on {candidate.path}.")
             wipe_signature(device, found)
     finally:
         device.close()
+    if kept:
+        plural = "s" * (len(kept) != 1)
+        raise RefusedError(f"{len(kept)} existing signature{plural} left on the device.")
+    return candidate
 
 
-def remove(session: Session, path: str, *, force: int = 0) -> None:
-    """Wipe the label. RefusedError for a PV that a VG uses, unless forced twice."""
-    path = device_path(path)
+def _initialize(
+    session: Session, candidate: _Candidate, options: PvOptions, uuid: str | None
+) -> PvDevice:
+    path = candidate.path
+    failed = f'Failed to setup physical volume "{path}".'
+    if options.size:
+        if options.size > candidate.sectors:
+            session.warn(f"WARNING: {path}: Overriding real size. You could lose data.")
+        session.warn(f"WARNING: Faking size of PV {path}. Don't write outside real device.")
+    sectors = options.size or candidate.sectors
+    least = min_sectors(session.host)
+    if sectors < least:
+        raise RefusedError(f"{path}: Size must exceed minimum of {least} sectors.\n{failed}")
+    align = options.data_alignment
+    if options.pe_start and align and options.pe_start % align:
+        session.warn(
+            f"WARNING: Ignoring data alignment {display_size(align)} incompatible with restored "
+            f"pe_start value {display_size(options.pe_start)}."
+        )
+    try:
+        new_label(sectors, "", options, device=path)
+    except RefusedError as error:
+        raise RefusedError(f"{error.message}\n{failed}") from None
+    uuid = uuid or new_uuid()
+    if session.test:
+        label = new_label(sectors, uuid, options, device=path)
+        pv = PvDevice(path, candidate.sectors * SECTOR, label)
+    else:
+        pv = create_pv(session.host, path, uuid=uuid, options=options)
+    session.say(f'Physical volume "{path}" successfully created.')
+    return pv
+
+
+def remove(session: Session, paths: Sequence[str], *, force: int = 0) -> int:
+    """Wipe labels; how many could not be. A PV that a VG uses is refused unless forced twice; so
+    forced, a device without a label is wiped as well."""
+    done = 0
     with session.lock_global():
-        scan = session.scan([path])
-        pv = next((pv for pv in scan.outdated if pv.path == path), None) or scan.pv(path)
-        if pv.vg_name is not None or pv.in_use:
-            owner = pv.vg_name or "a VG whose metadata is missing"
-            if force < 2:
-                raise RefusedError(
-                    f"PV {path} is used by VG {owner} so please use vgreduce first.\n"
-                    "(If you are certain you need pvremove, then confirm by using --force twice.)\n"
-                    f"{path}: physical volume label not removed."
-                )
-            session.warn(f"WARNING: PV {path} is used by VG {owner}.")
-            if not session.ask(
-                f'Really WIPE LABELS from physical volume "{path}" of volume group "{owner}"?'
-            ):
-                raise RefusedError(f"{path}: physical volume label not removed.")
-        FileDevice(path, writable=True, claim=True).close()
-        erase_pv(session.host, path)
+        found = list(_each(session, paths, device_path))
+        checked = list(_each(session, found, lambda path: _check_old(session, path, force)))
+        wanted = list(_each(session, checked, lambda c: _ask_to_wipe(session, c)))
+        for _ in _each(session, wanted, lambda c: _wipe_label(session, c)):
+            done += 1
+    return len(paths) - done
 
 
-def add_device(session: Session, paths: Sequence[str]) -> list[PvDevice]:
-    """Enter devices that hold PVs already (an image that real LVM2 wrote) in the devices file."""
-    found = []
-    with session.lock_global():
-        absolute = [device_path(path) for path in paths]
-        scan = session.scan(absolute)
-        for path in absolute:
-            found.append(scan.pv(path))
-        add_devices(session.host, [DeviceEntry(pv.path, pv.uuid) for pv in found])
-    return found
+def _check_old(session: Session, path: str, force: int) -> _Candidate:
+    scan = session.scan([path], labels_only=True)
+    scan.check_used(path)
+    known = any(pv.path == path for pv in (*scan.pvs, *scan.outdated))
+    if not known and force < 2:
+        raise NotFoundError(f"No PV found on device {path}.")
+    owner = _owner(scan, path)
+    if owner is not None and force < 2:
+        if owner == _UNKNOWN:
+            reason = f"PV {path} is used by a VG but its metadata is missing."
+        else:
+            reason = f"PV {path} is used by VG {owner} so please use vgreduce first."
+        raise RefusedError(
+            f"{reason}\n"
+            "(If you are certain you need pvremove, then confirm by using --force twice.)\n"
+            f"{path}: physical volume label not removed."
+        )
+    FileDevice(path, writable=True, claim=True).close()
+    return _Candidate(path, path, 0, owner)
 
 
-def forget_device(session: Session, paths: Sequence[str]) -> None:
-    """Drop devices from the devices file; what is on them stays."""
-    with session.lock_global():
-        remove_devices(session.host, [os.path.abspath(path) for path in paths])
+def _ask_to_wipe(session: Session, candidate: _Candidate) -> _Candidate:
+    path, owner = candidate.path, candidate.owner
+    if owner is not None:
+        session.warn(f"WARNING: PV {path} is used by VG {owner}.")
+        if not session.ask(
+            f'Really WIPE LABELS from physical volume "{path}" of volume group "{owner}" [y/n]? '
+        ):
+            raise RefusedError(f"{path}: physical volume label not removed.")
+        session.warn(
+            f'WARNING: Wiping physical volume label from {path} of volume group "{owner}".'
+        )
+    return candidate
+
+
+def _wipe_label(session: Session, candidate: _Candidate) -> None:
+    if not session.test:
+        erase_pv(session.host, candidate.path)
+    session.say(f'Labels on physical volume "{candidate.path}" successfully wiped.')

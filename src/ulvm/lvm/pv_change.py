@@ -94,9 +94,11 @@ def _confirm(session: Session, path: str, real: int, sectors: int) -> None:
     wanted, have = display_size(sectors), display_size(real)
     if sectors > real:
         session.warn(f"WARNING: {path}: Overriding real size {have}. You could lose data.")
-        question = f"{path}: Requested size {wanted} exceeds real size {have}. Proceed? "
+        question = f"{path}: Requested size {wanted} exceeds real size {have}. Proceed?  [y/n]: "
     else:
-        question = f"{path}: Requested size {wanted} is less than real size {have}. Proceed? "
+        question = (
+            f"{path}: Requested size {wanted} is less than real size {have}. Proceed?  [y/n]: "
+        )
     if not session.ask(question):
         raise RefusedError(f"Physical Volume {path} not resized.")
     session.warn(f"WARNING: {path}: Pretending size is {sectors} not {real} sectors.")

@@ -45,8 +45,8 @@ class Messages(Protocol):
         """A warning, on standard error."""
 
     def ask(self, question: str) -> bool:
-        """`question` ends before ` [y/n]: `. Without a terminal the answer is no; with --yes
-        nothing is printed and it is yes."""
+        """`question` ends before ` [y/n]: `, or is the whole prompt if it ends in a blank. Without
+        a terminal the answer is no; with --yes nothing is printed and it is yes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,9 @@ class Change:
 
 class Session:
     """For one thread. `command_line`: what the metadata will say made the change."""
+
+    test = False
+    """--test: all is checked, nothing is written."""
 
     def __init__(self, host: Host, messages: Messages, *, command_line: str = "ulvm") -> None:
         self.host = host
@@ -83,10 +86,11 @@ class Session:
 
     # -- reading ----------------------------------------------------------------------------
 
-    def scan(self, extra_paths: Iterable[str] = ()) -> Scan:
-        """Look at all devices afresh. Each warning is given once in a session."""
+    def scan(self, extra_paths: Iterable[str] = (), *, labels_only: bool = False) -> Scan:
+        """Look at all devices afresh. Each warning is given once in a session; `labels_only`: not
+        those about VGs, for a command that is about none."""
         found = scan(self.host, extra_paths)
-        for text in found.warnings:
+        for text in found.warnings[: found.label_warnings if labels_only else None]:
             # Where a missing PV was is not known any more after a change.
             what = text.partition(" (last written to")[0]
             if what not in self._said:

@@ -113,15 +113,14 @@ def _orphans(
                 f"PV {path} is used by a VG but its metadata is missing.\n"
                 f"Unable to add physical volume '{path}' to volume group '{vg_name}'"
             )
-    found = []
-    for path in absolute:
-        pv = known.get(path)
-        if pv is None:
-            pv = lvm_pv.create(session, path, options=options, force=force)
-            session.say(f'Physical volume "{path}" successfully created.')
-        else:
-            add_devices(session.host, [DeviceEntry(path, pv.uuid)])
-        found.append(pv)
+    new = [path for path in absolute if path not in known]
+    made, failed = lvm_pv.create(session, new, options=options, force=force, together=True)
+    if failed:
+        raise RefusedError("")
+    known.update((pv.path, pv) for pv in made)
+    found = [known[path] for path in absolute]
+    if not session.test:
+        add_devices(session.host, [DeviceEntry(pv.path, pv.uuid) for pv in found])
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn
-from ulvm.units import SECTOR
+from ulvm.units import SECTOR, display_size
 
 __all__ = ["DEFAULT_ALIGNMENT", "PvLayout", "PvOptions", "plan_layout", "usable_extents"]
 
@@ -32,6 +32,18 @@ class PvOptions:
     data_alignment_offset: int = 0
     bootloader_area_size: int = 0
     label_sector: int = 1
+    metadata_ignore: bool = False
+    """The areas are made, and nothing is written to them (pvchange --metadataignore)."""
+    zero: bool = True
+    """The first sectors are wiped."""
+    size: int = 0
+    """What the PV is said to be as large as; 0: the device."""
+    pe_start: int = 0
+    """Where the extents begin, as a backup file has it; 0: where they fit."""
+    pe_end: int = 0
+    """Where the extents end that the backup file has."""
+    ba_start: int = 0
+    """Of the backup file; `bootloader_area_size` goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,8 @@ def plan_layout(device_size: int, options: PvOptions, *, device: str = "device")
     A metadata area that does not fit is cut to what does, as LVM cuts it; an area below 32 KiB
     or an alignment or bootloader area beyond the device is a RefusedError.
     """
+    if options.pe_start:
+        return _restored_layout(device_size, options, device)
     align = options.data_alignment or DEFAULT_ALIGNMENT
     offset = options.data_alignment_offset
     wanted = options.metadata_size or DEFAULT_METADATA_SIZE
@@ -65,7 +79,8 @@ def plan_layout(device_size: int, options: PvOptions, *, device: str = "device")
     ba_size = _round_up(options.bootloader_area_size, align)
     if align + offset + ba_size > device_size:
         raise RefusedError(
-            f"{device}: Bootloader area with data-aligned start must not exceed device size."
+            f"{device}: Bootloader area with data-aligned start must not exceed device size.\n"
+            f"Format-specific initialisation of physical volume {device} failed."
         )
     areas = []
     if options.metadata_copies:
@@ -91,6 +106,29 @@ def plan_layout(device_size: int, options: PvOptions, *, device: str = "device")
             )
         areas.append(_area(start, device_size - start))
     return PvLayout(pe_start, end if ba_size else 0, ba_size, tuple(areas))
+
+
+def _restored_layout(device_size: int, options: PvOptions, device: str) -> PvLayout:
+    """Extents lie where a backup file has them; metadata areas take what is left before and behind
+    them. RefusedError if that is too little, or the device is too small."""
+    if options.pe_end > device_size:
+        raise RefusedError(
+            f"Physical extents ({display_size(options.pe_end)}) end beyond end of device "
+            f"({display_size(device_size)}) {device}.\n"
+            f"Format-specific initialisation of physical volume {device} failed."
+        )
+    wanted = options.metadata_size or DEFAULT_METADATA_SIZE
+    areas = []
+    room = (options.ba_start or options.pe_start, device_size - options.pe_end)
+    for index in range(options.metadata_copies):
+        size = min(wanted, room[index] - (0 if index else MDA_START))
+        if size < MIN_METADATA_SIZE:
+            raise RefusedError(
+                f"Not enough space available for metadata area with index {index} on PV {device}.\n"
+                f"Failed to add metadata area for new physical volume {device}"
+            )
+        areas.append(_area(device_size - size if index else MDA_START, size))
+    return PvLayout(options.pe_start, options.ba_start, options.bootloader_area_size, tuple(areas))
 
 
 def usable_extents(

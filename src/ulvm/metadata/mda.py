@@ -27,6 +27,7 @@ from ulvm.metadata.crc import lvm_crc
 from ulvm.units import SECTOR
 
 __all__ = [
+    "IGNORED_LOCN",
     "MDA_HEADER_SIZE",
     "NO_LOCN",
     "MdaHeader",
@@ -74,6 +75,8 @@ class RawLocn:
 
 
 NO_LOCN = RawLocn()
+IGNORED_LOCN = RawLocn(flags=_IGNORED)
+"""Slot 0 of a new area that is not in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,14 @@ class MdaHeader:
     def with_revert(self) -> MdaHeader:
         """Forget an announced text."""
         return replace(self, precommitted=NO_LOCN)
+
+    def with_ignored(self, ignored: bool) -> MdaHeader:
+        """Take the area out of use, or back into it with no text that counts; where the old text
+        is stays on record."""
+        if not ignored:
+            return replace(self, committed=NO_LOCN, precommitted=NO_LOCN)
+        flags = self.committed.flags | _IGNORED
+        return replace(self, committed=replace(self.committed, flags=flags), precommitted=NO_LOCN)
 
     def cleared(self) -> MdaHeader:
         """No text at all, as after vgremove; the area is in use again."""

@@ -5,7 +5,8 @@
     IDTYPE=devname IDNAME=/images/a.img DEVNAME=/images/a.img PVID=<32 characters>
 
 Blanks, backslashes and line ends in a path are written in octal (`\\040`). Lines that are not
-understood are kept as they are. Every change is made under the global lock by its caller.
+understood are kept as they are; the last number of VERSION counts the changes. Every change is made
+under the global lock by its caller.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ __all__ = ["DeviceEntry", "add_devices", "read_devices", "remove_devices", "uses
 
 _HEADER = """\
 # ulvm uses the devices listed in this file.
-VERSION=1.1.1
+VERSION=1.1.0
 """
 _ESCAPED = re.compile(r"\\([0-7]{3})")
+_VERSION = re.compile(r"(VERSION=\d+\.\d+\.)(\d{1,9})", re.ASCII)
 _UNSAFE = re.compile(r"[\s\\]")
 
 
@@ -36,6 +38,10 @@ class DeviceEntry:
     path: str
     pv_uuid: str | None
     """In text form, with dashes."""
+    id_type: str = "devname"
+    """What the device was known by where the entry was made; `devname` by its path alone."""
+    id_name: str = ""
+    """Empty: the path."""
 
 
 def uses_devices_file(host: Host) -> bool:
@@ -95,6 +101,10 @@ def _lines(host: Host) -> list[str]:
 
 
 def _write(host: Host, lines: list[str]) -> None:
+    for at, line in enumerate(lines):
+        version = _VERSION.fullmatch(line)
+        if version is not None:
+            lines[at] = f"{version[1]}{int(version[2]) + 1}"
     text = "".join(f"{line}\n" for line in lines)
     if host.trial:
         host.memory[host.devices_file] = text
@@ -112,10 +122,13 @@ def _parse(line: str) -> DeviceEntry | None:
         uuid = format_uuid(parse_uuid(pvid)) if pvid != "." else None
     except FormatError:
         uuid = None  # a hint only: the label says which PV it is
-    return DeviceEntry(_ESCAPED.sub(lambda m: chr(int(m.group(1), 8)), path), uuid)
+    plain = _ESCAPED.sub(lambda m: chr(int(m.group(1), 8)), path)
+    id_name = _ESCAPED.sub(lambda m: chr(int(m.group(1), 8)), fields.get("IDNAME", ""))
+    return DeviceEntry(plain, uuid, fields["IDTYPE"], id_name)
 
 
 def _format(entry: DeviceEntry) -> str:
     path = _UNSAFE.sub(lambda m: f"\\{ord(m.group()):03o}", entry.path)
     pvid = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "."
-    return f"IDTYPE=devname IDNAME={path} DEVNAME={path} PVID={pvid}"
+    name = _UNSAFE.sub(lambda m: f"\\{ord(m.group()):03o}", entry.id_name) or path
+    return f"IDTYPE={entry.id_type} IDNAME={name} DEVNAME={path} PVID={pvid}"

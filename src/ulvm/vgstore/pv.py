@@ -13,11 +13,11 @@ import struct
 from dataclasses import dataclass, replace
 
 from ulvm.blockdev.base import BlockDevice
-from ulvm.errors import DeviceError, NotFoundError, RefusedError
+from ulvm.errors import DeviceError, NotFoundError
 from ulvm.faultpoints import reach
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, PvHeader
 from ulvm.metadata.layout import PvOptions, plan_layout, usable_extents
-from ulvm.metadata.mda import MdaHeader
+from ulvm.metadata.mda import IGNORED_LOCN, NO_LOCN, MdaHeader
 from ulvm.metadata.model import PhysicalVolume
 from ulvm.units import SECTOR
 from ulvm.vgstore.devices import DeviceEntry, add_devices, remove_devices
@@ -30,12 +30,15 @@ __all__ = [
     "create_pv",
     "device_path",
     "erase_pv",
+    "min_sectors",
+    "new_label",
+    "partitioned",
     "probe_signatures",
     "wipe_signature",
 ]
 
-_MIN_SIZE = 2 << 20
-"""Bytes: devices/pv_min_size of LVM2."""
+_MIN_KIB = 2048
+_LEAST_KIB = 512
 _MDA_CLEAN = 4096
 """Bytes zeroed at the start of a new metadata area."""
 
@@ -71,6 +74,11 @@ _EXT_SUPERBLOCK = 1024
 _EXT_MAGIC = b"\x53\xef"
 
 
+def min_sectors(host: Host) -> int:
+    """Of a PV: devices/pv_min_size (KiB), which is never below 512 KiB."""
+    return max(_LEAST_KIB, host.config.get_int("devices/pv_min_size", _MIN_KIB)) * 2
+
+
 def device_path(path: str) -> str:
     """The real path of a device named on a command line; NotFoundError if there is none."""
     absolute = os.path.realpath(path)
@@ -97,7 +105,22 @@ def probe_signatures(device: BlockDevice) -> list[Signature]:
             data = device.read(offset, len(signature.magic))
             if data == signature.magic:
                 found.append(replace(signature, offset=offset))
+    if any(s.name == "gpt" for s in found):
+        found = [replace(s, name="PMBR") if s.name == "dos" else s for s in found]
     return found
+
+
+def partitioned(device: BlockDevice) -> bool:
+    """The first sector has a partition table with an entry in it: a protective one counts."""
+    if device.size < SECTOR:
+        return False
+    sector = device.read(0, SECTOR)
+    entries = [sector[at : at + 16] for at in range(446, 510, 16)]
+    return (
+        sector[510:] == b"\x55\xaa"
+        and any(e[4] for e in entries)
+        and all(e[0] in (0, 0x80) for e in entries)
+    )
 
 
 def _ext(device: BlockDevice) -> Signature | None:
@@ -126,30 +149,34 @@ def wipe_signature(device: BlockDevice, signature: Signature) -> None:
     device.flush()
 
 
+def new_label(sectors: int, uuid: str, options: PvOptions, *, device: str) -> Label:
+    """Of a PV of so many sectors in no VG; RefusedError if the options do not fit."""
+    layout = plan_layout(sectors, options, device=device)
+    header = PvHeader(
+        uuid,
+        sectors * SECTOR,
+        data_areas=(DiskLocn(layout.pe_start * SECTOR, 0),),
+        metadata_areas=layout.metadata_areas,
+        bootloader_areas=layout.bootloader_areas,
+    )
+    return Label(options.label_sector, header)
+
+
 def create_pv(host: Host, path: str, *, uuid: str, options: PvOptions) -> PvDevice:
     """Make the device a PV in no VG and enter it in the devices file.
 
     The caller holds the global lock and has asked about whatever is on the device.
-    RefusedError if it is too small or the options do not fit.
+    RefusedError if the options do not fit.
     """
     device = host.opener(path, True)
     try:
-        size = device.size
-        if size < _MIN_SIZE:
-            raise RefusedError(f"Cannot use {path}: device is too small (pv_min_size)")
-        layout = plan_layout(size // SECTOR, options, device=path)
-        header = PvHeader(
-            uuid,
-            size // SECTOR * SECTOR,
-            data_areas=(DiskLocn(layout.pe_start * SECTOR, 0),),
-            metadata_areas=layout.metadata_areas,
-            bootloader_areas=layout.bootloader_areas,
-        )
-        label = Label(options.label_sector, header)
-        device.write(0, bytes(LABEL_SCAN_SIZE))
-        for area in layout.metadata_areas:
+        label = new_label(options.size or device.size // SECTOR, uuid, options, device=path)
+        if options.zero:
+            device.write(0, bytes(LABEL_SCAN_SIZE))
+        for area in label.pv_header.metadata_areas:
             device.write(area.offset, bytes(min(_MDA_CLEAN, area.size)))
-            device.write(area.offset, MdaHeader(area.offset, area.size).pack())
+            empty = IGNORED_LOCN if options.metadata_ignore else NO_LOCN
+            device.write(area.offset, MdaHeader(area.offset, area.size, empty).pack())
         device.flush()
         reach("before a new label is written")
         device.write(label.sector * SECTOR, label.pack())

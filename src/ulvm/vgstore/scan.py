@@ -92,6 +92,8 @@ class Scan:
     neither free nor in the VG (vgck --updatemetadata frees them)."""
     rejected: Mapping[str, str] = field(default_factory=dict)
     """Paths that the settings keep from being looked at, and why."""
+    label_warnings: int = 0
+    """How many of `warnings` are about labels and areas alone; the rest about VGs."""
 
     def vg(self, name: str) -> VolumeGroup:
         """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood,
@@ -179,6 +181,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     expected = {e.path: e.pv_uuid for e in entries}
     pvs, duplicates = _without_duplicates(found, expected, warnings)
     unused.update({pv.path for pv in found}.difference(pv.path for pv in pvs))
+    label_warnings = len(warnings)
     vgs, broken, outdated = _assemble(pvs, warnings)
     owner = {p.uuid: vg.name for vg in vgs for p in vg.pvs}
     named = tuple(
@@ -196,6 +199,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         frozenset(unused),
         tuple(replace(pv, vg_name=outdated[pv.uuid]) for pv in pvs if pv.uuid in outdated),
         candidates.rejected,
+        label_warnings,
     )
 
 

@@ -1,0 +1,243 @@
+"""The devices file of a host, seen and changed (lvmdevices(8), vgimportdevices(8)).
+
+An entry has the path of a file or disk and the PV that was on it. The path counts; the PV tells
+whether another disk has taken the name since, and finds a PV whose disk has another name now.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ulvm.errors import NotFoundError, RefusedError, UlvmError
+from ulvm.lvm.session import Session
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.uuid import format_uuid, parse_uuid
+from ulvm.vgstore.devices import DeviceEntry, add_devices, read_devices, remove_devices
+from ulvm.vgstore.pv import device_path
+from ulvm.vgstore.scan import PvDevice, read_pv
+
+__all__ = [
+    "add",
+    "add_pv",
+    "adopt",
+    "check",
+    "entries",
+    "find_pvs",
+    "import_groups",
+    "remove",
+    "remove_pv",
+    "update",
+]
+
+_LONGEST_LIST = 4096
+"""Files of one directory that are looked into for a PV."""
+
+
+def entries(session: Session) -> list[DeviceEntry]:
+    """What the devices file has; RefusedError if there is none. Says what is not there."""
+    found = _entries(session)
+    for entry in found:
+        if not os.path.exists(entry.path):
+            session.warn(_not_found(entry))
+    return found
+
+
+def _entries(session: Session) -> list[DeviceEntry]:
+    if not session.host.devices_file.exists():
+        raise RefusedError("Devices file does not exist.")
+    return read_devices(session.host)
+
+
+def _not_found(entry: DeviceEntry) -> str:
+    pvid = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "none"
+    return (
+        f"Devices file {entry.id_type} {entry.id_name or entry.path} PVID {pvid} "
+        f"last seen on {entry.path} not found."
+    )
+
+
+def add(session: Session, named: str) -> None:
+    """Enter a device, whether a PV is on it or not."""
+    path = device_path(named)
+    with session.lock_global():
+        if session.test:
+            return
+        pv = _pv_on(session, path)
+        add_devices(session.host, [DeviceEntry(path, pv.uuid if pv else None)])
+
+
+def adopt(session: Session, paths: Sequence[str]) -> list[PvDevice]:
+    """Enter devices that hold PVs already (an image that real LVM2 wrote); NotFoundError, and
+    nothing is entered, if one of them does not."""
+    with session.lock_global():
+        absolute = [device_path(path) for path in paths]
+        scan = session.scan(absolute)
+        found = [scan.pv(path) for path in absolute]
+        if not session.test:
+            add_devices(session.host, [DeviceEntry(pv.path, pv.uuid) for pv in found])
+    return found
+
+
+def remove(session: Session, paths: Sequence[str], *, strict: bool = False) -> None:
+    """Drop the entries of these paths; what is on the devices stays. `strict`: NotFoundError for
+    one that has none."""
+    absolute = [os.path.abspath(path) for path in paths]
+    with session.lock_global():
+        known = {entry.path for entry in read_devices(session.host)}
+        for path in absolute:
+            if strict and path not in known:
+                raise NotFoundError(f"No devices file entry for {path}.")
+        if not session.test:
+            remove_devices(session.host, absolute)
+
+
+def add_pv(session: Session, pvid: str) -> str:
+    """Find the PV and enter its device; the path. NotFoundError, RefusedError."""
+    uuid = _uuid(pvid)
+    with session.lock_global():
+        for entry in read_devices(session.host):
+            if entry.pv_uuid == uuid:
+                raise RefusedError(f"PVID already exists in devices file for {entry.path}.")
+        found = next((pv for pv in find_pvs(session) if pv.uuid == uuid), None)
+        if found is None:
+            raise NotFoundError(f"PVID {parse_uuid(uuid)} not found on any devices.")
+        if not session.test:
+            add_devices(session.host, [DeviceEntry(found.path, uuid)])
+        return found.path
+
+
+def remove_pv(session: Session, pvid: str) -> None:
+    """Drop the entry of a PV; NotFoundError, RefusedError."""
+    uuid = _uuid(pvid)
+    with session.lock_global():
+        paths = [e.path for e in read_devices(session.host) if e.pv_uuid == uuid]
+        if not paths:
+            raise NotFoundError("PVID not found in devices file.")
+        if not session.test:
+            remove_devices(session.host, paths)
+
+
+def check(session: Session) -> list[tuple[DeviceEntry, DeviceEntry]]:
+    """(entry, what it should be) for each that is wrong, of which it tells; a device that is not
+    there and whose PV is nowhere else is told of and stays."""
+    found = _entries(session)
+    wrong = []
+    elsewhere: dict[str, str] | None = None
+    for entry in found:
+        pv = _pv_on(session, entry.path) if os.path.exists(entry.path) else None
+        if pv is not None and pv.uuid == entry.pv_uuid:
+            continue
+        if entry.pv_uuid is not None:
+            if elsewhere is None:
+                elsewhere = {p.uuid: p.path for p in find_pvs(session)}
+            path = elsewhere.get(entry.pv_uuid)
+            if path is not None and all(path != e.path for e in found):
+                session.warn(f"Device {path} has updated name (devices file {entry.path})")
+                wrong.append((entry, replace(entry, path=path, id_type="devname", id_name="")))
+                continue
+        if not os.path.exists(entry.path):
+            session.warn(_not_found(entry))
+        elif pv is None and entry.pv_uuid is not None:
+            session.warn(
+                f"Device {entry.path} has no PVID (devices file {parse_uuid(entry.pv_uuid)})"
+            )
+            wrong.append((entry, replace(entry, pv_uuid=None)))
+        elif pv is not None:
+            old = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "none"
+            session.warn(f"Device {entry.path} has PVID {parse_uuid(pv.uuid)} (devices file {old})")
+            wrong.append((entry, replace(entry, pv_uuid=pv.uuid)))
+    return wrong
+
+
+def update(session: Session) -> bool:
+    """Put right what `check` finds; whether there was something."""
+    with session.lock_global():
+        wrong = check(session)
+        if wrong and not session.test:
+            moved = [old.path for old, new in wrong if old.path != new.path]
+            if moved:
+                remove_devices(session.host, moved)
+            add_devices(session.host, [new for _, new in wrong])
+        return bool(wrong)
+
+
+def import_groups(session: Session, names: Sequence[str]) -> int:
+    """Enter the devices of VGs, wherever they are found; no names: of all. How many were entered.
+    NotFoundError for a VG that is nowhere."""
+    with session.lock_global():
+        nearby = [pv.path for pv in find_pvs(session)]
+        scan = session.scan(nearby)
+        groups: list[VolumeGroup] = [scan.vg(name) for name in names] or list(scan.vgs)
+        known = {(e.path, e.pv_uuid) for e in read_devices(session.host)}
+        new = []
+        for vg in groups:
+            for member in vg.pvs:
+                pv = scan.by_uuid(member.uuid)
+                if pv is None:
+                    raise RefusedError(
+                        f"WARNING: Not importing VG {vg.name}: PV {member.uuid} is not there."
+                    )
+                if (pv.path, pv.uuid) not in known:
+                    new.append(DeviceEntry(pv.path, pv.uuid))
+        if new and not session.test:
+            add_devices(session.host, new)
+        return len(new)
+
+
+def find_pvs(session: Session) -> Iterator[PvDevice]:
+    """PVs on the disks of this machine, and on the files that lie beside those which the devices
+    file has. Devices that cannot be read are passed over: a search finds what it can."""
+    folders = {os.path.dirname(e.path) for e in read_devices(session.host)}
+    candidates = [*_disks()]
+    for folder in sorted(folders - {"/dev"}):
+        candidates += _files(folder)
+    for path in dict.fromkeys(candidates):
+        pv = _pv_on(session, path)
+        if pv is not None:
+            yield pv
+
+
+def _disks() -> Iterator[str]:
+    block = Path("/sys/class/block")
+    for name in sorted(os.listdir(block)) if block.is_dir() else ():
+        path = f"/dev/{name.replace('!', '/')}"
+        if os.path.exists(path):
+            yield path
+
+
+def _files(folder: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as found:
+            items = sorted(item.path for item, _ in zip(found, range(_LONGEST_LIST), strict=False))
+    except OSError:
+        return
+    for path in items:
+        try:
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                yield path
+        except OSError:
+            continue
+
+
+def _pv_on(session: Session, path: str) -> PvDevice | None:
+    try:
+        device = session.host.opener(path, False)
+    except UlvmError:
+        return None
+    try:
+        return read_pv(path, device, {}, [])
+    except UlvmError:
+        return None
+    finally:
+        device.close()
+
+
+def _uuid(pvid: str) -> str:
+    try:
+        return format_uuid(parse_uuid(pvid))
+    except UlvmError:
+        raise RefusedError("Invalid PVID.") from None
