@@ -64,8 +64,6 @@ def add(session: Session, named: str) -> None:
     """Enter a device, whether a PV is on it or not."""
     path = device_path(named)
     with session.lock_global():
-        if session.test:
-            return
         pv = _pv_on(session, path)
         add_devices(session.host, [DeviceEntry(path, pv.uuid if pv else None)])
 
@@ -77,8 +75,7 @@ def adopt(session: Session, paths: Sequence[str]) -> list[PvDevice]:
         absolute = [device_path(path) for path in paths]
         scan = session.scan(absolute)
         found = [scan.pv(path) for path in absolute]
-        if not session.test:
-            add_devices(session.host, [DeviceEntry(pv.path, pv.uuid) for pv in found])
+        add_devices(session.host, [DeviceEntry(pv.path, pv.uuid) for pv in found])
     return found
 
 
@@ -91,8 +88,7 @@ def remove(session: Session, paths: Sequence[str], *, strict: bool = False) -> N
         for path in absolute:
             if strict and path not in known:
                 raise NotFoundError(f"No devices file entry for {path}.")
-        if not session.test:
-            remove_devices(session.host, absolute)
+        remove_devices(session.host, absolute)
 
 
 def add_pv(session: Session, pvid: str) -> str:
@@ -105,8 +101,7 @@ def add_pv(session: Session, pvid: str) -> str:
         found = next((pv for pv in find_pvs(session) if pv.uuid == uuid), None)
         if found is None:
             raise NotFoundError(f"PVID {parse_uuid(uuid)} not found on any devices.")
-        if not session.test:
-            add_devices(session.host, [DeviceEntry(found.path, uuid)])
+        add_devices(session.host, [DeviceEntry(found.path, uuid)])
         return found.path
 
 
@@ -117,8 +112,7 @@ def remove_pv(session: Session, pvid: str) -> None:
         paths = [e.path for e in read_devices(session.host) if e.pv_uuid == uuid]
         if not paths:
             raise NotFoundError("PVID not found in devices file.")
-        if not session.test:
-            remove_devices(session.host, paths)
+        remove_devices(session.host, paths)
 
 
 def check(session: Session) -> list[tuple[DeviceEntry, DeviceEntry]]:
@@ -157,7 +151,7 @@ def update(session: Session) -> bool:
     """Put right what `check` finds; whether there was something."""
     with session.lock_global():
         wrong = check(session)
-        if wrong and not session.test:
+        if wrong:
             moved = [old.path for old, new in wrong if old.path != new.path]
             if moved:
                 remove_devices(session.host, moved)
@@ -183,7 +177,7 @@ def import_groups(session: Session, names: Sequence[str]) -> int:
                     )
                 if (pv.path, pv.uuid) not in known:
                     new.append(DeviceEntry(pv.path, pv.uuid))
-        if new and not session.test:
+        if new:
             add_devices(session.host, new)
         return len(new)
 

@@ -71,10 +71,7 @@ def create(
         )
         if together and len(asked) < len(paths):
             return [], len(paths) - len(asked)
-        if session.test:
-            ready = asked
-        else:
-            ready = list(_each(session, asked, lambda c: _wipe_signatures(session, c, force)))
+        ready = list(_each(session, asked, lambda c: _wipe_signatures(session, c, force)))
         if together and len(ready) < len(paths):
             return [], len(paths) - len(ready)
         made = list(_each(session, ready, lambda c: _initialize(session, c, options, uuid)))
@@ -199,11 +196,7 @@ def _initialize(
     except RefusedError as error:
         raise RefusedError(f"{error.message}\n{failed}") from None
     uuid = uuid or new_uuid()
-    if session.test:
-        label = new_label(sectors, uuid, options, device=path)
-        pv = PvDevice(path, candidate.sectors * SECTOR, label)
-    else:
-        pv = create_pv(session.host, path, uuid=uuid, options=options)
+    pv = create_pv(session.host, path, uuid=uuid, options=options)
     session.say(f'Physical volume "{path}" successfully created.')
     return pv
 
@@ -257,6 +250,5 @@ def _ask_to_wipe(session: Session, candidate: _Candidate) -> _Candidate:
 
 
 def _wipe_label(session: Session, candidate: _Candidate) -> None:
-    if not session.test:
-        erase_pv(session.host, candidate.path)
+    erase_pv(session.host, candidate.path)
     session.say(f'Labels on physical volume "{candidate.path}" successfully wiped.')

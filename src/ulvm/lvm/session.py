@@ -60,9 +60,6 @@ class Change:
 class Session:
     """For one thread. `command_line`: what the metadata will say made the change."""
 
-    test = False
-    """--test: all is checked, nothing is written."""
-
     def __init__(self, host: Host, messages: Messages, *, command_line: str = "ulvm") -> None:
         self.host = host
         self.command_line = command_line

@@ -119,8 +119,7 @@ def _orphans(
         raise RefusedError("")
     known.update((pv.path, pv) for pv in made)
     found = [known[path] for path in absolute]
-    if not session.test:
-        add_devices(session.host, [DeviceEntry(pv.path, pv.uuid) for pv in found])
+    add_devices(session.host, [DeviceEntry(pv.path, pv.uuid) for pv in found])
     return found
 
 
