@@ -91,7 +91,8 @@ def test_second_area_at_the_end(device: int, options: PvOptions, area: DiskLocn)
         (PvOptions(data_alignment=200 * M), "/dev/x: Data alignment must not exceed device size."),
         (
             PvOptions(bootloader_area_size=200 * M),
-            "/dev/x: Bootloader area with data-aligned start must not exceed device size.",
+            "/dev/x: Bootloader area with data-aligned start must not exceed device size.\n"
+            "Format-specific initialisation of physical volume /dev/x failed.",
         ),
     ],
 )
