@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from ulvm.blockdev.base import BlockDevice
-from ulvm.errors import DeviceError, NotFoundError
+from ulvm.errors import DeviceError, NotFoundError, RefusedError
 from ulvm.faultpoints import reach
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, PvHeader
 from ulvm.metadata.layout import PvOptions, plan_layout, usable_extents
@@ -166,11 +166,14 @@ def create_pv(host: Host, path: str, *, uuid: str, options: PvOptions) -> PvDevi
     """Make the device a PV in no VG and enter it in the devices file.
 
     The caller holds the global lock and has asked about whatever is on the device.
-    RefusedError if the options do not fit.
+    RefusedError if it is too small or the options do not fit.
     """
     device = host.opener(path, True)
     try:
-        label = new_label(options.size or device.size // SECTOR, uuid, options, device=path)
+        sectors = options.size or device.size // SECTOR
+        if sectors < min_sectors(host):
+            raise RefusedError(f"Cannot use {path}: device is too small (pv_min_size)")
+        label = new_label(sectors, uuid, options, device=path)
         if options.zero:
             device.write(0, bytes(LABEL_SCAN_SIZE))
         for area in label.pv_header.metadata_areas:
