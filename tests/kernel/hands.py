@@ -460,7 +460,13 @@ class Kernel:
             "ranges", self._lvm(f"lvs --noheadings --segments -o seg_pe_ranges {name}")
         )
         throttle = "/sys/module/dm_snapshot/parameters/snapshot_copy_throttle"
+        # Used sectors are the first number of either target's status.
+        used = "dmsetup status {} | sed 's/.* \\([0-9]*\\)\\/.*/\\1/'"
         begun = self._command(
-            "cut", f"echo 1 >{throttle} && " + self._lvm(f"lvconvert --background --merge {name}")
+            "cut",
+            f"echo 1 >{throttle} && "
+            f"first=$({used.format(name.replace('/', '-'))}) && "
+            + self._lvm(f"lvconvert --background --merge {name}")
+            + f' && while [ "$({used.format("--target snapshot-merge")})" = "$first" ]; do :; done',
         )
         self.checks.append(lambda: self._outcome(begun) and None)
