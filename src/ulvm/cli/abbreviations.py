@@ -1,4 +1,5 @@
-"""Long options may be cut short as long as they stay unmistakable, as getopt_long(3) has it."""
+"""Long options may be cut short as long as they stay unmistakable, as getopt_long(3) has it, and
+written with or without dashes between their words, as LVM2 has it: --report-format."""
 
 from __future__ import annotations
 
@@ -56,11 +57,19 @@ def _one(words: Iterator[str]) -> Iterator[str]:
 def _whole(given: str, takes_value: dict[str, bool]) -> str:
     if given in takes_value:
         return given
-    found = sorted(name for name in takes_value if name.startswith(given))
+    plain = _without_dashes(given)
+    known = {_without_dashes(name): name for name in takes_value if name.startswith("--")}
+    if plain in known:
+        return known[plain]
+    found = sorted(name for name in known if name.startswith(plain))
     if len(found) > 1:
         names = " ".join(f"'{name}'" for name in found)
-        raise AmbiguousOption(f"option '{given}' is ambiguous; possibilities: {names}")
-    return found[0] if found else given
+        raise AmbiguousOption(f"option '{plain}' is ambiguous; possibilities: {names}")
+    return known[found[0]] if found else plain
+
+
+def _without_dashes(name: str) -> str:
+    return "--" + name.replace("-", "")
 
 
 def _cluster_wants_more(letters: str, takes_value: dict[str, bool]) -> bool:

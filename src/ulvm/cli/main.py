@@ -68,6 +68,8 @@ COMMANDS = {
     "monitor": "ulvm.cli.monitor:monitor",
     "lvmdevices": "ulvm.cli.lvmdevices:lvmdevices",
     "vgimportdevices": "ulvm.cli.lvmdevices:vgimportdevices",
+    "lsblk": "ulvm.cli.beside:lsblk",
+    "fsadm": "ulvm.cli.beside:fsadm",
     "devices": "ulvm.cli.devices:devices",
     "mount": "ulvm.cli.mount:mount",
     "umount": "ulvm.cli.mount:umount",
@@ -83,7 +85,7 @@ _GROUPS = (
     ("Volume groups", "vg"),
     ("Logical volumes and snapshots", "lv"),
 )
-_HIDDEN = {"lvpoll"}
+_HIDDEN = {"lvpoll", "lsblk", "fsadm"}
 _EXTRA = re.compile(r"unexpected extra arguments? \((\S+?)[ )]")
 
 

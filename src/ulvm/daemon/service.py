@@ -41,6 +41,7 @@ from ulvm.activation.names import LVM_UUID_PREFIX
 from ulvm.activation.status import parse_snapshot_status
 from ulvm.daemon.client import CONTROL_SOCKET, NBD_SOCKET
 from ulvm.daemon.control import Connection, ControlServer
+from ulvm.daemon.links import DeviceLinks
 from ulvm.daemon.messages import info_to_json, lines_of, lines_to_json
 from ulvm.daemon.monitor import Monitor
 from ulvm.daemon.repairs import Repairs
@@ -52,7 +53,7 @@ from ulvm.errors import BusyError, NotFoundError, UlvmError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.nbd_server import NbdServer
 from ulvm.exports.nbd_tls import server_context
-from ulvm.vgstore.host import Host
+from ulvm.vgstore.host import ROOT_RUN_DIR, Host
 from ulvm.vgstore.policy import PolicyFile
 
 __all__ = ["Service", "main"]
@@ -99,6 +100,8 @@ class Service:
             mount_points=lambda name: [m.mount_point for m in freezer.mounts(name, every=True)],
             monitoring=host.config.get_bool("activation/monitoring", True),
         )
+        self._links = _links_of(host)
+        self._linked: set[tuple[str, str]] | None = None
         self._state_lock = threading.Lock()
         self._started = time.time()
         self._end, self._end_writer = os.pipe()
@@ -129,6 +132,8 @@ class Service:
             # NBD serves all the same: a machine without FUSE is one of those we are for.
             self._fuse_problem = str(error)
             log.error("no FUSE tree: %s", error)
+        self.mapper.on_change.append(self._link)
+        self._link()
         self._control.start()
         self._monitor.start()
         if state is not None:
@@ -143,6 +148,7 @@ class Service:
             self._monitor.stop,
             self._repairs.stop,
             self._nbd.stop,
+            self._unlink,
             self._fuse.stop,
             self._take_down,
         ):
@@ -151,6 +157,11 @@ class Service:
             except Exception:
                 log.exception("while stopping")
         log.info("stopped")
+
+    def _unlink(self) -> None:
+        self.mapper.on_change[:] = [hook for hook in self.mapper.on_change if hook != self._link]
+        if self._links is not None:
+            self._links.clear()
 
     def _take_down(self) -> None:
         self.mapper.on_change.clear()
@@ -163,6 +174,15 @@ class Service:
 
     def wait_for_stop(self) -> None:
         os.read(self._end, 1)
+
+    def _link(self) -> None:
+        """The links in /dev follow the devices."""
+        if self._links is not None and self._fuse_problem is None:
+            devices = [d for d in self.mapper.all_mapped() if d.live is not None and not d.removed]
+            known = {(device.name, device.uuid) for device in devices}
+            if known != self._linked:
+                self._linked = known
+                self._links.update(name for device in devices for name in export_names(device))
 
     def _save(self) -> None:
         with self._state_lock:
@@ -330,6 +350,14 @@ class Service:
             "target": lines[0].target_type if lines else None,
             "full": None if status is None else status.fraction,
         }
+
+
+def _links_of(host: Host) -> DeviceLinks | None:
+    """ulvm/device_links: in devices/dir; by default on root's own host, whose paths people type."""
+    own = os.geteuid() == 0 and host.run_dir == ROOT_RUN_DIR
+    if not host.config.get_bool("ulvm/device_links", own):
+        return None
+    return DeviceLinks(host.dev_dir, host.run_dir / DEV_DIR)
 
 
 # -- the process ----------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """How volumes and volume groups are named on a command line.
 
 `vg/lv`, `/dev/vg/lv`, `/dev/mapper/<dm name>` and the paths under the run directory's `dev/` all
-name a volume; `vg`, `/dev/vg` and `vg/` a volume group (lvm(8)).
+name a volume, as does a link to one of those; `vg`, `/dev/vg` and `vg/` a volume group (lvm(8)).
 """
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from ulvm.activation.names import split_dm_name
@@ -59,6 +61,11 @@ def new_vg_name(text: str, run_dir: Path) -> str:
 
 
 def _strip(text: str, run_dir: Path) -> str:
+    if text.startswith("/"):
+        with suppress(OSError):  # no link
+            target = os.readlink(text)
+            if target.startswith(f"{run_dir / 'dev'}/"):
+                text = target
     for root in (f"{run_dir / 'dev'}/", "/dev/"):
         if text.startswith(root):
             return text.removeprefix(root)

@@ -16,9 +16,10 @@ from types import TracebackType
 
 from ulvm.errors import BusyError, DeviceError, NotFoundError, NotSupportedError, RefusedError
 
-__all__ = ["AttachedLoop", "Loop", "attach", "detach", "loop_named", "loops_on"]
+__all__ = ["AttachedLoop", "Loop", "attach", "detach", "grow", "loop_named", "loops_on"]
 
 LOOP_CLR_FD = 0x4C01
+LOOP_SET_CAPACITY = 0x4C07
 LOOP_CONFIGURE = 0x4C0A
 LOOP_CTL_GET_FREE = 0x4C82
 
@@ -181,6 +182,20 @@ def _configure_free_loop(path: str | os.PathLike[str], config: bytes, mode: int)
             ) from error
         return AttachedLoop(device, descriptor)
     raise BusyError("Other programs take every free loop device.")
+
+
+def grow(device: str) -> None:
+    """Have a loop device see that its file has another size."""
+    try:
+        descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, LOOP_SET_CAPACITY)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise DeviceError(
+            f"Cannot resize {device}: {error.strerror}.", errno=error.errno
+        ) from error
 
 
 def detach(device: str) -> None:

@@ -18,7 +18,16 @@ from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.overlay import OverlayDevice, Written
 from ulvm.vgstore.config import Config
 
-__all__ = ["DeviceOpener", "Host", "lvm_environment", "open_shared", "trial_opener"]
+__all__ = [
+    "ROOT_RUN_DIR",
+    "DeviceOpener",
+    "Host",
+    "lvm_environment",
+    "open_shared",
+    "trial_opener",
+]
+
+ROOT_RUN_DIR = Path("/run/ulvm")
 
 _SAME_IN_LVM = ("SYSTEM_DIR", "COMMAND_PROFILE")
 """ULVM_... that has the meaning of LVM_..."""
@@ -95,7 +104,7 @@ class Host:
         if environ.get("ULVM_RUN_DIR"):
             run_dir = Path(environ["ULVM_RUN_DIR"])
         elif root:
-            run_dir = Path("/run/ulvm")
+            run_dir = ROOT_RUN_DIR
         elif environ.get("XDG_RUNTIME_DIR"):
             run_dir = Path(environ["XDG_RUNTIME_DIR"]) / "ulvm"
         else:
