@@ -118,6 +118,7 @@ LIBRARIES = {
 # Where os.environ may be touched, and why.
 ENVIRONMENT = {
     "cli.main": "hands it to the context of a command; fault points",
+    "cli.beside": "looks in PATH for the program that it stands before",
     "cli.context": "the settings of a command",
     "daemon.service": "the settings of the daemon",
     "demo.host": "passes it on, with directories of the demonstration's own",

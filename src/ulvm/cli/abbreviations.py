@@ -19,7 +19,9 @@ class AmbiguousOption(click.UsageError):
 
 def expanded(words: Iterable[str], command: click.Command) -> list[str]:
     """The words with their long options in full; what is no option of the command stays, for the
-    parser to refuse. AmbiguousOption."""
+    parser to refuse. AmbiguousOption. A command that passes its words on gets them as they are."""
+    if command.context_settings.get("ignore_unknown_options"):
+        return list(words)
     takes_value = {
         name: not (option.is_flag or option.count)
         for option in command.params

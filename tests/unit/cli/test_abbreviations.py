@@ -35,6 +35,9 @@ def command() -> None:
         ("--nothing", "--nothing"),
         ("--he", "--help"),
         ("--opt", "--options"),
+        ("--no-headings --no-s", "--noheadings --nosuffix"),
+        ("--o-ptions=a-b", "--options=a-b"),
+        ("--no-thing", "--nothing"),  # As LVM names it in its refusal.
     ],
 )
 def test_expansion(typed: str, meant: str) -> None:
