@@ -41,7 +41,7 @@ def _system(context: Context, name: str) -> str:
     raise NotFoundError(f"{name} is not installed.")
 
 
-@click.command(context_settings=_PASSES)
+@click.command(context_settings=_PASSES, hidden=True)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def lsblk(context: Context, words: tuple[str, ...]) -> int:
@@ -92,7 +92,7 @@ def _volume_below(device: str, run_dir: Path) -> str | None:
     return None if lv is None else dm_name(vg, lv)
 
 
-@click.command(context_settings=_PASSES)
+@click.command(context_settings=_PASSES, hidden=True)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def fsadm(context: Context, words: tuple[str, ...]) -> int:

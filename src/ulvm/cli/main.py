@@ -1,19 +1,19 @@
 """The program `ulvm`, and every command of it under its own name.
 
-`ulvm lvs ...`, or the program started under the name `lvs`. Commands are loaded when they are
-called: start-up time matters to scripts. Errors are one sentence with LVM's indentation; exit codes
-are LVM's: 0, 2 for no such command, 3 for a bad command line, 5 for a refusal or failure.
+`ulvm lvs ...`, `lvm lvs ...`, or the program started under the name `lvs`; alone, it is a shell.
+Under a name of LVM's, LVM's variables count where ulvm's are not set. Commands are loaded when they
+are called: start-up time matters to scripts. Errors are one sentence with LVM's indentation; exit
+codes are LVM's: 0, 2 for no such command, 3 for a bad command line, 5 for a refusal or failure.
 """
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import re
 import sys
-from collections.abc import Sequence
-from pathlib import PurePath
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 
 import click
 
@@ -21,6 +21,7 @@ import ulvm
 from ulvm import faultpoints
 from ulvm.cli.abbreviations import HELP_OPTIONS, AmbiguousOption, expanded
 from ulvm.cli.context import Context
+from ulvm.cli.loading import load
 from ulvm.cli.syntax import no_such_syntax
 from ulvm.errors import UlvmError, UsageError
 
@@ -77,39 +78,27 @@ COMMANDS = {
     "restore": "ulvm.cli.backup:restore",
     "verify": "ulvm.cli.backup:verify",
     "demo": "ulvm.cli.demo:demo",
+    "config": "ulvm.cli.lvmconfig:lvmconfig",
+    "dumpconfig": "ulvm.cli.lvmconfig:lvmconfig",
+    "devtypes": "ulvm.cli.about:devtypes",
+    "formats": "ulvm.cli.about:formats",
+    "help": "ulvm.cli.help:help_command",
+    "lastlog": "ulvm.cli.about:lastlog",
+    "lvmchange": "ulvm.cli.about:lvmchange",
+    "lvmsadc": "ulvm.cli.about:lvmsadc",
+    "lvmsar": "ulvm.cli.about:lvmsar",
+    "pvdata": "ulvm.cli.about:pvdata",
+    "segtypes": "ulvm.cli.about:segtypes",
+    "systemid": "ulvm.cli.about:systemid",
+    "tags": "ulvm.cli.about:tags",
+    "version": "ulvm.cli.about:version",
 }
 """Name -> module:attribute of the click command."""
 
-_GROUPS = (
-    ("Physical volumes", "pv"),
-    ("Volume groups", "vg"),
-    ("Logical volumes and snapshots", "lv"),
-)
-_HIDDEN = {"lvpoll", "lsblk", "fsadm"}
+_LVM_NAMES = ("pv", "vg", "lv", "dmsetup", "blkdeactivate")
+"""How the names begin under which LVM's variables count."""
+_OWN_VERSION = ("dmsetup", "blkdeactivate", "lsblk", "fsadm")
 _EXTRA = re.compile(r"unexpected extra arguments? \((\S+?)[ )]")
-
-
-def _load(name: str) -> click.Command:
-    module, _, attribute = COMMANDS[name].partition(":")
-    command = getattr(importlib.import_module(module), attribute)
-    assert isinstance(command, click.Command)
-    return command
-
-
-def _overview() -> str:
-    lines = [
-        "Usage: ulvm COMMAND [ARGUMENTS]",
-        "",
-        "LVM2 with copy-on-write snapshots in user space. A disk may be a plain file.",
-    ]
-    names = [n for n in COMMANDS if n not in _HIDDEN]
-    for title, prefix in _GROUPS:
-        lines += ["", f"{title}:", "  " + " ".join(n for n in names if n.startswith(prefix))]
-    grouped = tuple(prefix for _, prefix in _GROUPS)
-    rest = [n for n in names if not n.startswith(grouped)]
-    lines += ["", "Backup, mounts and the rest:", "  " + " ".join(rest)]
-    lines += ["", "Try `ulvm COMMAND --help', and `ulvm demo' to see the main job done."]
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,40 +116,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         # flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        # Of the environment: a name that is too long, a file system that is full.
-        where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
-        click.echo(f"  {where}{error.strerror or error}", err=True)
-        return UlvmError.exit_code
-    except MemoryError:
-        click.echo("  There is not enough memory for this.", err=True)
-        return UlvmError.exit_code
 
 
 def _main(words: list[str]) -> int:
     program = PurePath(sys.argv[0]).name
     if program in COMMANDS:
         words.insert(0, program)
-    if not words or words[0] in ("help", "--help", "-h"):
-        if len(words) < 2:
-            click.echo(_overview())
-            return 0
-        words = [words[1], "--help"]
-    if words[0] in ("--version", "version") or words[1:2] == ["--version"]:
+    environ: Mapping[str, str] = os.environ
+    if program.startswith(_LVM_NAMES):
+        from ulvm.vgstore.host import lvm_environment
+
+        environ = lvm_environment(environ)
+    faultpoints.arm(os.environ.get("ULVM_FAULT_POINT", ""))
+    if not words:
+        return _shell(program, environ)
+    name, *arguments = words
+    if name in ("--help", "-h", "-?"):
+        name = "help"
+    elif name == "--version" and program != "lvm":
         click.echo(f"ulvm {ulvm.__version__}")
         return 0
-    faultpoints.arm(os.environ.get("ULVM_FAULT_POINT", ""))
-    name, *arguments = words
+    elif name == "--version":
+        name = "version"
+    elif name.startswith("-"):
+        shown = "lvm" if program == "lvm" else "ulvm"
+        click.echo(f"  Specify options after a command: {shown} [command] [options].", err=True)
+        return UsageError.exit_code
     if name not in COMMANDS:
-        click.echo("  No such command.  Try 'ulvm help'.", err=True)
+        shown = "lvm" if program == "lvm" else "ulvm"
+        click.echo(f"  No such command.  Try '{shown} help'.", err=True)
         return 2
-    return _run(name, arguments)
+    return _run(name, arguments, environ)
 
 
-def _run(name: str, arguments: list[str]) -> int:
-    context = Context(os.environ, [name, *arguments])
+def _shell(program: str, environ: Mapping[str, str]) -> int:
+    from ulvm.cli.shell import run_shell
+
+    program = "lvm" if program == "lvm" else "ulvm"
+    context = Context(environ, [program])
     try:
-        command = _load(name)
+        size = context.host.config.get_int("shell/history_size", 100)
+    except UlvmError as error:
+        context.console.warn(error.message)
+        return error.exit_code
+    home = environ.get("HOME")
+    return run_shell(
+        lambda name, arguments: _run(name, arguments, environ),
+        list(COMMANDS),
+        program=program,
+        history=Path(home, f".{program}_history") if home else None,
+        history_size=size,
+    )
+
+
+def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
+    context = Context(environ, [name, *arguments])
+    try:
+        if arguments[:1] == ["--version"] and name not in _OWN_VERSION:
+            name, arguments = "version", []
+        command = load(COMMANDS[name], name)
         status = command.main(
             args=expanded(arguments, command),
             prog_name=name,
@@ -194,6 +208,22 @@ def _run(name: str, arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         context.console.warn("Interrupted...")
         return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Of the environment: a name that is too long, a file system that is full.
+        where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
+        context.console.warn(f"{where}{error.strerror or error}")
+        return UlvmError.exit_code
+    except MemoryError:
+        context.console.warn("There is not enough memory for this.")
+        return UlvmError.exit_code
+    except Exception as error:
+        if context.settings.debug:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        context.console.warn(f"Internal error: {what}\nPlease report it; -d shows where it is.")
+        return UlvmError.exit_code
     finally:
         context.close()
 
