@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from ulvm.cli.arguments import YES_NO, Number, OneOf, no_such_syntax
+from ulvm.cli.arguments import YES_NO, Number, OneOf, no_such_syntax, select_option
+from ulvm.cli.choose import Chosen, choose_pvs
 from ulvm.cli.context import Context, common_options
-from ulvm.errors import NotFoundError, UlvmError, UsageError
+from ulvm.errors import UlvmError, UsageError
 from ulvm.lvm import pv as lvm_pv
 from ulvm.lvm import pv_change
 from ulvm.lvm.pv_restore import restored_options
@@ -161,19 +162,18 @@ def pvremove(context: Context, paths: tuple[str, ...], force: int) -> int:
 
 
 def _counted(
-    session: Session, paths: tuple[str, ...], work: Callable[[str], bool], refused: str
+    session: Session, chosen: Chosen, work: Callable[[str], bool], refused: str
 ) -> tuple[int, int, int]:
     """Do the work for each PV and say so: how many were changed, how many were not though they are
     there, and the exit code. A device that is not there counts as neither, as in LVM; one that is
     as wanted already is no failure."""
     done = left = status = 0
-    for path in paths:
+    for sentence in chosen.failures:
+        session.warn(sentence)
+        status = UlvmError.exit_code
+    for path in chosen.names:
         try:
             changed = work(path)
-        except NotFoundError as error:
-            session.warn(error.message)
-            status = error.exit_code
-            continue
         except UlvmError as error:
             session.warn(error.message)
             if refused:
@@ -194,8 +194,12 @@ def _counted(
 @click.argument("paths", nargs=-1, metavar="[PATH...]")
 @click.option("-a", "--all", "everything", is_flag=True, help="All physical volumes.")
 @click.option("-x", "--allocatable", type=YES_NO, help="Whether extents may be taken from it.")
+@click.option("-u", "--uuid", "new_identity", is_flag=True, help="Give it a new UUID.")
+@click.option("--metadataignore", type=YES_NO, help="Whether its metadata areas are out of use.")
 @click.option("--addtag", multiple=True, help="Add a tag.")
 @click.option("--deltag", multiple=True, help="Remove a tag.")
+@click.option("-f", "--force", count=True, hidden=True)
+@select_option
 @common_options
 @click.pass_obj
 def pvchange(
@@ -203,15 +207,21 @@ def pvchange(
     paths: tuple[str, ...],
     everything: bool,
     allocatable: str | None,
+    new_identity: bool,
+    metadataignore: str | None,
     addtag: tuple[str, ...],
     deltag: tuple[str, ...],
+    force: int,
+    select: str | None,
 ) -> int:
-    """Change physical volumes: whether extents are allocated from them, and tags."""
-    if not (allocatable or addtag or deltag) or bool(paths) == everything:
+    """Change physical volumes: tags, UUID, whether extents and metadata areas are used."""
+    wanted = allocatable or new_identity or metadataignore or addtag or deltag
+    if everything and paths:
+        raise UsageError(f"Command does not accept argument: {paths[0]}.")
+    if not wanted or not (everything or paths or select is not None):
         raise no_such_syntax("pvchange")
     session = context.session()
     add, drop = [check_tag(tag) for tag in addtag], [check_tag(tag) for tag in deltag]
-    chosen = tuple(pv.path for pv in session.scan().pvs) if everything else paths
 
     def change(path: str) -> bool:
         return pv_change.change(
@@ -220,8 +230,11 @@ def pvchange(
             allocatable=None if allocatable is None else allocatable == "y",
             add_tags=add,
             remove_tags=drop,
+            new_identity=new_identity,
+            ignore=None if metadataignore is None else metadataignore == "y",
         )
 
+    chosen = choose_pvs(session, paths, select)
     done, left, status = _counted(session, chosen, change, "Physical volume {} not changed")
     session.say(
         f"{done} physical volume{'s' * (done != 1)} changed / "
@@ -231,7 +244,7 @@ def pvchange(
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option("--setphysicalvolumesize", help="Take this size instead of the device's.")
 @common_options
 @click.pass_obj
@@ -242,6 +255,8 @@ def pvresize(context: Context, paths: tuple[str, ...], setphysicalvolumesize: st
     truncate -s 20G disk.img
     pvresize disk.img
     """
+    if not paths:
+        raise no_such_syntax("pvresize")
     session = context.session()
     sectors = None
     if setphysicalvolumesize is not None:
@@ -251,7 +266,8 @@ def pvresize(context: Context, paths: tuple[str, ...], setphysicalvolumesize: st
         pv_change.resize(session, path, sectors)
         return True
 
-    done, left, status = _counted(session, paths, resize, "")
+    chosen = choose_pvs(session, paths)
+    done, left, status = _counted(session, chosen, resize, "")
     session.say(
         f"{done} physical volume(s) resized or updated / {left} physical volume(s) not resized"
     )

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ulvm.errors import NotFoundError, RefusedError
+from ulvm.errors import RefusedError
+from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
 from ulvm.metadata.layout import usable_extents
-from ulvm.metadata.pv_edit import resize_pv, set_allocatable, set_tags
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.pv_edit import resize_pv, set_allocatable, set_tags, set_uuid
+from ulvm.metadata.uuid import new_uuid
 from ulvm.units import SECTOR, display_size
-from ulvm.vgstore.commit import write_label
-from ulvm.vgstore.pv import device_path
+from ulvm.vgstore.commit import ignore_areas, prepare, write_label
+from ulvm.vgstore.devices import DeviceEntry, add_devices
+from ulvm.vgstore.precommit import precommitted
 from ulvm.vgstore.scan import PvDevice
 
 __all__ = ["change", "resize"]
 
 _MIN_SECTORS = 4096
 """devices/pv_min_size of LVM2."""
-
-
-def _find(session: Session, path: str) -> PvDevice:
-    try:
-        return session.scan().pv(device_path(path))
-    except NotFoundError:
-        if os.path.exists(path):
-            raise
-        raise NotFoundError(f"Cannot use {path}: device not found") from None
 
 
 def change(
@@ -37,27 +31,111 @@ def change(
     allocatable: bool | None = None,
     add_tags: Sequence[str] = (),
     remove_tags: Sequence[str] = (),
+    new_identity: bool = False,
+    ignore: bool | None = None,
 ) -> bool:
-    """Change a PV that is in a VG; whether there was something to change. RefusedError for a PV
-    that is in none."""
+    """Change a PV, by one commit; whether there was something to change. `new_identity`: another
+    UUID; `ignore`: its metadata areas go out of use, or back into it. RefusedError for what a PV in
+    no VG cannot have."""
     with session.lock_global():
-        pv = _find(session, path)
+        scan = session.scan([path])
+        scan.check_used(path)
+        pv = scan.pv(path)
         if pv.vg_name is None:
+            if add_tags or remove_tags:
+                raise RefusedError(
+                    f"Can't change tag on Physical Volume {path} not in volume group"
+                )
             if allocatable is not None:
                 raise RefusedError(f"Allocatability not supported by orphan lvm2 format PV {path}")
-            raise RefusedError(f"Can't change tag on Physical Volume {path} not in volume group")
-        if allocatable is not None:
-            member = session.last_scan.vg(pv.vg_name).pv(pv.uuid)
-            if member is not None and member.allocatable == allocatable:
+            _change_orphan(session, pv, new_identity, ignore)
+            return True
+        with session.lock(pv.vg_name):
+            vg = session.vg_for_change(pv.vg_name)
+            member = vg.pv(pv.uuid)
+            assert member is not None
+            if allocatable is not None and member.allocatable == allocatable:
                 word = "allocatable" if allocatable else "unallocatable"
                 session.warn(f'Physical volume "{path}" is already {word}.')
                 return False
-            session.change_vg(pv.vg_name, lambda vg: set_allocatable(vg, pv.uuid, allocatable))
-        if add_tags or remove_tags:
+            if ignore is not None:
+                _check_ignore(session, vg, pv, ignore)
+            uuid = new_uuid() if new_identity else pv.uuid
+            if new_identity and lvm_lv.states(session, vg):
+                raise RefusedError(f"Volume group containing {path} has active logical volumes")
+
+            def edit(vg: VolumeGroup) -> VolumeGroup:
+                if allocatable is not None:
+                    vg = set_allocatable(vg, pv.uuid, allocatable)
+                vg = set_tags(vg, pv.uuid, add=add_tags, remove=remove_tags)
+                return set_uuid(vg, pv.uuid, uuid) if new_identity else vg
+
             session.change_vg(
-                pv.vg_name, lambda vg: set_tags(vg, pv.uuid, add=add_tags, remove=remove_tags)
+                pv.vg_name,
+                edit,
+                ignore=None if ignore is None else {uuid: ignore},
+                relabel={pv.uuid: uuid} if new_identity else None,
             )
+            if new_identity:
+                add_devices(session.host, [DeviceEntry(pv.path, uuid)])
         return True
+
+
+def _check_ignore(session: Session, vg: VolumeGroup, pv: PvDevice, ignore: bool) -> None:
+    _check_ignored_already(pv, ignore)
+    if not ignore:
+        return
+    others = (session.last_scan.by_uuid(p.uuid) for p in vg.pvs if p.uuid != pv.uuid)
+    if not any(m.header and not m.ignored for other in others if other for m in other.mdas):
+        raise RefusedError(f"Cannot disable all metadata areas in volume group {vg.name}.")
+
+
+def _check_ignored_already(pv: PvDevice, ignore: bool) -> None:
+    if pv.mdas and all(mda.ignored == ignore for mda in pv.mdas):
+        word = "ignored" if ignore else "marked as in-use"
+        raise RefusedError(f'Metadata areas on physical volume "{pv.path}" already {word}.')
+
+
+def _change_orphan(session: Session, pv: PvDevice, new_identity: bool, ignore: bool | None) -> None:
+    if pv.in_use:
+        if new_identity and _finish_relabelling(session, pv):
+            return
+        raise RefusedError(f"PV {pv.path} is used by a VG but its metadata is missing.")
+    if ignore is not None:
+        _check_ignored_already(pv, ignore)
+        ignore_areas(session.host, pv, ignore)
+    if new_identity:
+        pv = pv.with_uuid(new_uuid())
+        write_label(session.host, pv, in_use=False)
+        add_devices(session.host, [DeviceEntry(pv.path, pv.uuid)])
+
+
+def _finish_relabelling(session: Session, pv: PvDevice) -> bool:
+    """Commit the text that names the PV as it is, which a `pvchange -u` that died has left in slot
+    1 (see `vgstore.commit`); whether there is one."""
+    meant = precommitted(session.host, pv)
+    scan = session.last_scan
+    for other in scan.pvs:
+        meant = meant or precommitted(session.host, other)
+        if meant is not None and meant.pv(pv.uuid) is None:
+            meant = None
+    old = next((vg for vg in scan.vgs if meant is not None and vg.uuid == meant.uuid), None)
+    if meant is None or old is None or meant.seqno != old.seqno + 1:
+        return False
+    if any(scan.by_uuid(member.uuid) is None for member in meant.pvs):
+        return False
+    with session.lock(old.name):
+        prepare(
+            session.host,
+            scan,
+            old,
+            replace(meant, seqno=old.seqno, missing_uuids=frozenset()),
+            command=session.command_line,
+            allow_missing=True,
+            warn=session.warn,
+        ).commit()
+    add_devices(session.host, [DeviceEntry(pv.path, pv.uuid)])
+    return True
 
 
 def resize(session: Session, path: str, sectors: int | None = None) -> None:
@@ -67,7 +145,9 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
     is repaired by the next pvresize.
     """
     with session.lock_global():
-        pv = _find(session, path)
+        scan = session.scan([path])
+        scan.check_used(path)
+        pv = scan.pv(path)
         real = pv.size // SECTOR
         size = real if sectors is None else sectors
         if sectors is not None and sectors != real:

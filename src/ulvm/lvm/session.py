@@ -10,7 +10,7 @@ a kill -9 there is repaired by the daemon (daemon.service) from the committed me
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,7 +27,7 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.commit import check_complete, prepare
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.locks import global_lock, vg_lock
-from ulvm.vgstore.scan import Scan, scan
+from ulvm.vgstore.scan import PvDevice, Scan, scan
 
 __all__ = ["Change", "Messages", "Session"]
 
@@ -226,12 +226,16 @@ class Session:
         start_merge: bool = False,
         allow_missing: bool = False,
         exported: bool = False,
+        ignore: Mapping[str, bool] | None = None,
+        relabel: Mapping[str, str] | None = None,
         before_commit: Callable[[VolumeGroup], None] = lambda vg: None,
     ) -> Change:
         """Lock, scan, edit, commit around the swap of tables.
 
         `before_commit` gets the new VG when nothing counts yet (to wipe extents, say). Whatever
         is raised up to the commit has changed nothing. `exported`: the VG may be exported.
+        `ignore`: by PV, whether its metadata areas are out of use from now on; `relabel`: new UUIDs
+        of PVs by the old ones, which `edit` has put in the VG.
         """
         with self.lock(vg_name):
             old = self.vg_for_change(vg_name, exported=exported)
@@ -240,6 +244,15 @@ class Session:
             new = edit(old)
             before_commit(new)
             found = self.last_scan
+            renamed: list[tuple[PvDevice, PvDevice]] = []
+            if relabel:
+                before, found = found, found.relabelled(relabel)
+                renamed = [
+                    (pv, after)
+                    for pv, after in zip(before.pvs, found.pvs, strict=True)
+                    if pv.uuid != after.uuid
+                ]
+                self._scan = found
             pending = prepare(
                 self.host,
                 found,
@@ -248,6 +261,8 @@ class Session:
                 command=self.command_line,
                 allow_missing=allow_missing,
                 exclusive=self.dm_if_running is None,
+                ignore=ignore,
+                relabel=renamed,
                 warn=self.warn,
             )
             committed = False

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ulvm.errors import RefusedError
-from ulvm.metadata.model import PhysicalVolume, StripedSegment, VolumeGroup
+from ulvm.metadata.model import PhysicalVolume, Segment, StripedSegment, VolumeGroup
 
-__all__ = ["resize_pv", "set_allocatable", "set_tags"]
+__all__ = ["resize_pv", "set_allocatable", "set_tags", "set_uuid"]
 
 
 def _with_pv(vg: VolumeGroup, pv: PhysicalVolume) -> VolumeGroup:
@@ -33,9 +33,24 @@ def set_allocatable(vg: VolumeGroup, pv_uuid: str, allocatable: bool) -> VolumeG
 def set_tags(
     vg: VolumeGroup, pv_uuid: str, *, add: Sequence[str], remove: Sequence[str]
 ) -> VolumeGroup:
+    """A tag that is added and removed is not there in the end, as with LVM2."""
     pv = _pv(vg, pv_uuid)
-    kept = [tag for tag in pv.tags if tag not in remove]
-    return _with_pv(vg, replace(pv, tags=tuple(dict.fromkeys([*kept, *add]))))
+    tags = dict.fromkeys([*pv.tags, *add])
+    return _with_pv(vg, replace(pv, tags=tuple(tag for tag in tags if tag not in remove)))
+
+
+def set_uuid(vg: VolumeGroup, pv_uuid: str, new: str) -> VolumeGroup:
+    """The PV under another UUID, with all that lies on it."""
+
+    def moved(segment: Segment) -> Segment:
+        if not isinstance(segment, StripedSegment):
+            return segment
+        areas = tuple(replace(a, pv_uuid=new) if a.pv_uuid == pv_uuid else a for a in segment.areas)
+        return replace(segment, areas=areas)
+
+    pvs = tuple(replace(p, uuid=new) if p.uuid == pv_uuid else p for p in vg.pvs)
+    lvs = tuple(replace(lv, segments=tuple(map(moved, lv.segments))) for lv in vg.lvs)
+    return replace(vg, pvs=pvs, lvs=lvs)
 
 
 def resize_pv(vg: VolumeGroup, pv_uuid: str, sectors: int, extents: int) -> VolumeGroup:

@@ -43,6 +43,11 @@ def _mda_numbers(row: Row) -> tuple[list[int], list[int]]:
     return sizes, free
 
 
+def _mdas_in_use(row: Row) -> int:
+    found = (row.scan.by_uuid(pv.uuid) for pv in (row.vg.pvs if row.vg else ()))
+    return sum(not mda.ignored for device in found if device for mda in device.mdas)
+
+
 def _vg_name(row: Row) -> Value:
     if row.vg is not None:
         return row.vg.name
@@ -81,8 +86,7 @@ VG_FIELDS: Table = (
     ("vg_tags", "VG Tags", "list", 0, _vg(lambda vg: ",".join(sorted(vg.tags)))),
     ("vg_profile", "VProfile", "str", 0, _vg(lambda vg: vg.profile or "")),
     ("vg_mda_count", "#VMda", "num", 0, lambda r: len(_mda_numbers(r)[0])),
-    ("vg_mda_used_count", "#VMdaUse", "num", 0,
-     lambda r: len(_mda_numbers(r)[0])),
+    ("vg_mda_used_count", "#VMdaUse", "num", 0, _mdas_in_use),
     ("vg_mda_free", "VMdaFree", "size", 9,
      lambda r: min(_mda_numbers(r)[1], default=0)),
     ("vg_mda_size", "VMdaSize", "size", 9,

@@ -3,29 +3,37 @@
     prepare   1. checks  2. archive of the old VG  3. seqno + 1  4. PV headers of PVs that join
               5. the text into the free part of every ring  6. flush
               7. headers with slot 1 = the new text  8. flush
+              9. labels of PVs that get another UUID
     (the caller loads tables and suspends)
-    commit    9. headers with slot 0 = the new text  10. flush
-              11. PVs that left the VG are made orphans  12. backup file
+    commit    10. headers of areas that go out of use, with the mark of that
+              11. headers with slot 0 = the new text  12. flush
+              13. PVs that left the VG are made orphans  14. backup file
 
-Crash argument. Until the first header of 9 is on disk no reader sees the new text: 5 never touches
+Crash argument. Until the first header of 11 is on disk no reader sees the new text: 5 never touches
 the bytes of the committed one, slot 1 is not read, and a header is one sector, which a disk
 writes whole. After it the highest seqno wins everywhere, and areas that still
 hold the old text are said to be old and are brought up to date by the next commit. A failure in
-4 to 7 is taken back by `revert`; what a crash leaves in slot 1 is overwritten next time.
+4 to 9 is taken back by `revert`; what a crash leaves in slot 1 is overwritten next time.
 A PV that joins is marked as used before any metadata name it, and one that leaves is marked as
 free after none does: between the two it is refused to others, never lost.
 
-An area that fails in 9 is left behind and told; the commit stands if one header was written.
+An area that fails in 11 is left behind and told; the commit stands if one header was written.
 If all fail the change is refused and taken back; a header whose flush failed may still be on the
 disk, and the revert that follows writes over it.
 
-Each area gets the same bytes. Areas that are marked as ignored, and those whose header is damaged,
-are not written to. Not done here: metadata/vgmetadatacopies (areas are never made ignored).
+A PV that gets another UUID is not in the old text after 9 and not known under its old UUID, so the
+VG has a missing PV until 11. Slot 1 of every area holds the text that names it: `prepare` with that
+text (`vgstore.precommit`) goes on from there, and no other command will take the PV, which is
+marked as used. An area that goes out of use keeps its text, which is as good as that of
+the others until 11, when it is not read any more; at least one area stays in use.
+
+Each area in use gets the same bytes. Areas that are marked as ignored, and those whose header is
+damaged, are not written to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -45,6 +53,7 @@ __all__ = [
     "Pending",
     "check_complete",
     "free_outdated",
+    "ignore_areas",
     "prepare",
     "remove_vg",
     "write_label",
@@ -57,6 +66,7 @@ class _Area:
 
     pv: PvDevice
     header: MdaHeader
+    before: MdaHeader
     locn: RawLocn = field(default_factory=RawLocn)
 
 
@@ -80,11 +90,15 @@ class Pending:
         self._command = command
         self._warn = warn
         self._areas: list[_Area] = []
+        self._retired: list[_Area] = []
         self._joined: list[PvDevice] = []
+        self._relabelled: list[PvDevice] = []
         self.regroup = False
+        self.ignore: Mapping[str, bool] = {}
+        self.relabel: Sequence[tuple[PvDevice, PvDevice]] = ()
 
     def _write_ahead(self) -> None:
-        """Steps 4 to 8."""
+        """Steps 4 to 9."""
         vg = self.vg
         if self._old is not None:
             for pv in _of_vg(self._scan, vg):
@@ -100,14 +114,17 @@ class Pending:
             for mda in _usable(pv):
                 assert mda.header is not None
                 limit = max_text(mda.header.size)
-                if mda.ignored:
+                if self.ignore.get(pv.uuid, mda.ignored):
+                    if not mda.ignored:
+                        self._retired.append(_Area(pv, mda.header, mda.header))
                     continue
                 if len(data) > limit:
                     raise RefusedError(
                         f"VG {vg.name} {vg.seqno} metadata on {pv.path} ({len(data)} bytes) "
                         f"exceeds maximum metadata size ({limit} bytes)"
                     )
-                self._areas.append(_Area(pv, mda.header))
+                header = mda.header.with_ignored(False) if mda.ignored else mda.header
+                self._areas.append(_Area(pv, header, mda.header))
         if not self._areas:
             raise RefusedError(f"Volume group {vg.name} has no metadata area to write to.")
         for pv in _of_vg(self._scan, vg):
@@ -121,10 +138,15 @@ class Pending:
                 _write(self._host, area.pv.path, [(area.header.start + start, part)])
         for area in self._areas:
             _write_header(self._host, area, area.header.with_precommit(area.locn))
+        for old, new in self.relabel:
+            self._relabelled.append(old)
+            write_label(self._host, new, in_use=True)
 
     def commit(self) -> VolumeGroup:
         """Make the new metadata the ones that count. DeviceError if no area could be written:
         then the old ones still count."""
+        for area in self._retired:
+            self._try(partial(_write_header, self._host, area, area.header.with_ignored(True)))
         failures: list[UlvmError] = []
         written = 0
         for area in self._areas:
@@ -141,7 +163,7 @@ class Pending:
         return self.vg
 
     def _after(self) -> None:
-        """Steps 11 and 12. The change stands: what fails here is told and no more."""
+        """Steps 13 and 14. The change stands: what fails here is told and no more."""
         old = self._old
         if old is not None:
             stay = {pv.uuid for pv in self.vg.pvs}
@@ -159,7 +181,11 @@ class Pending:
         """Forget the change. What cannot be taken back is told; it hinders no reader."""
         for area in self._areas:
             if not area.locn.empty:
-                self._try(partial(_write_header, self._host, area, area.header.with_revert()))
+                self._try(partial(_write_header, self._host, area, area.before.with_revert()))
+        for area in self._retired:
+            self._try(partial(_write_header, self._host, area, area.before.with_revert()))
+        for pv in self._relabelled:
+            self._try(partial(write_label, self._host, pv, in_use=True))
         for pv in self._joined:
             self._try(partial(write_label, self._host, pv, in_use=False))
 
@@ -180,13 +206,17 @@ def prepare(
     allow_missing: bool = False,
     exclusive: bool = False,
     regroup: bool = False,
+    ignore: Mapping[str, bool] | None = None,
+    relabel: Sequence[tuple[PvDevice, PvDevice]] = (),
     warn: Callable[[str], None] = lambda text: None,
 ) -> Pending:
-    """Steps 1 to 8: everything that may be refused or fail, before anything counts.
+    """Steps 1 to 9: everything that may be refused or fail, before anything counts.
 
     `old` is None for a new VG. `allow_missing`: for what LVM allows while PVs are missing.
     `exclusive`: nobody may have the PVs open for writing (no daemon of ours runs that might).
     `regroup`: PVs come from another VG or have gone to one, whose text they hold.
+    `ignore`: by PV, whether its areas are to be out of use from now on. `relabel`: PVs as they are
+    and as they will be; `scan` and `new` have them as they will be.
     RefusedError, BusyError, DeviceError: nothing has changed then.
     """
     _check(scan, old or new, new, allow_missing)
@@ -201,6 +231,8 @@ def prepare(
     check_vg(new)
     pending = Pending(host, scan, old, new, command=command, warn=warn)
     pending.regroup = regroup
+    pending.ignore = ignore or {}
+    pending.relabel = relabel
     try:
         pending._write_ahead()
     except BaseException:
@@ -240,6 +272,14 @@ def write_label(host: Host, pv: PvDevice, *, in_use: bool) -> None:
     _write(host, pv.path, [(label.sector * SECTOR, label.pack())])
 
 
+def ignore_areas(host: Host, pv: PvDevice, ignored: bool) -> None:
+    """Take the metadata areas of a PV in no VG out of use, or back into it."""
+    for mda in _usable(pv):
+        assert mda.header is not None
+        header = mda.header.with_ignored(ignored)
+        _write(host, pv.path, [(header.start, header.pack())])
+
+
 def free_outdated(host: Host, pv: PvDevice) -> None:
     """Make a PV that its VG has gone on without an orphan."""
     _make_orphan(host, pv)
@@ -263,8 +303,7 @@ def _check(scan: Scan, old: VolumeGroup, vg: VolumeGroup, allow_missing: bool) -
         )
     if not allow_missing:
         check_complete(vg)
-    twice = [pv for pv in vg.pvs if pv.uuid in scan.duplicates]
-    if twice:
+    if any(pv.uuid in scan.duplicates for pv in (*old.pvs, *vg.pvs)):
         raise RefusedError(f"Cannot update volume group {vg.name} with duplicate PV devices.")
     # All that may be done to an exported VG is to import it.
     if "EXPORTED" in old.status and "EXPORTED" in vg.status and old.seqno:

@@ -66,6 +66,13 @@ class PvDevice:
         """In text form, with dashes."""
         return self.label.pv_header.uuid
 
+    def with_uuid(self, uuid: str) -> PvDevice:
+        """The same PV under another UUID."""
+        if uuid == self.uuid:
+            return self
+        header = replace(self.label.pv_header, uuid=uuid)
+        return replace(self, label=replace(self.label, pv_header=header))
+
     @property
     def in_use(self) -> bool:
         """The header says that the PV belongs to a VG."""
@@ -130,6 +137,12 @@ class Scan:
         """The device that holds a PV; None for a missing one."""
         pv = self.by_uuid(pv_uuid)
         return pv.path if pv else None
+
+    def relabelled(self, uuids: Mapping[str, str]) -> Scan:
+        """As it will be when the PVs with these UUIDs have others."""
+        return replace(
+            self, pvs=tuple(pv.with_uuid(uuids.get(pv.uuid, pv.uuid)) for pv in self.pvs)
+        )
 
     def as_found(self, vg: VolumeGroup) -> VolumeGroup:
         """The VG with today's paths, and the mark on PVs that are missing: what LVM2 writes."""
