@@ -14,7 +14,7 @@ import os
 import random
 from collections import Counter
 
-__all__ = ["LONG", "SEED", "amount", "rng", "tallies", "tally"]
+__all__ = ["LONG", "SEED", "amount", "counts", "rng", "tallies", "tally"]
 
 LONG = bool(os.environ.get("ULVM_LONG"))
 """Whether this run is the one for the night."""
@@ -37,6 +37,11 @@ def rng(*names: object) -> random.Random:
 def tally(what: str, number: int = 1) -> None:
     """Count for the lines at the end of the run."""
     _tallies[what] += number
+
+
+def counts() -> dict[str, int]:
+    """What was counted in this process."""
+    return dict(_tallies)
 
 
 def tallies() -> list[str]:
