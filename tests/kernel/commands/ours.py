@@ -1,7 +1,8 @@
 """The runner for ulvm: `python ours.py JOB FOLDER`, in a mount namespace of its own.
 
-/dev is a small file system of its own with the disks as sparse files, so that paths, and with them
-the widths of columns, are those of the virtual machine. A command is a fork of a process that has
+/dev is a small file system of its own with the disks as loop devices on sparse files in FOLDER, so
+that paths, and with them the widths of columns, are those of the virtual machine; the caller
+detaches the loop devices. A command is a fork of a process that has
 ulvm's modules loaded: what takes time is the start of an interpreter, and is judged elsewhere.
 """
 
@@ -79,9 +80,19 @@ def own_dev(disks: dict[str, int]) -> None:
         if os.path.exists(f"/dev/{node}"):
             (dev / node).touch()
             subprocess.run(["mount", "--bind", f"/dev/{node}", dev / node], check=True)
+    images = FOLDER / "images"
+    images.mkdir()
     for name, size in disks.items():
-        with (dev / name).open("xb") as file:
+        with (images / name).open("xb") as file:
             file.truncate(size)
+        (dev / name).touch()
+        loop = subprocess.run(
+            ["losetup", "--find", "--show", images / name],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        subprocess.run(["mount", "--bind", loop, dev / name], check=True)
     subprocess.run(["mount", "--rbind", dev, "/dev"], check=True)
 
 

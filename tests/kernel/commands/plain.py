@@ -31,7 +31,7 @@ _ALIKE = (
     (re.compile(r"/tmp/\S+/run/lock/"), "lock/"),
     (re.compile(r"/run/lock/lvm/"), "lock/"),
 )
-_DISK_NUMBER = re.compile(r"\b(?:254|240)[:,]\s?\d+\b")
+_DISK_NUMBER = re.compile(r"\b(?:254|240|7)[:,]\s?\d+\b")
 
 
 class Outcome(NamedTuple):
@@ -111,7 +111,9 @@ def _state(disks: dict[str, Any], names: _Names) -> list[str]:
 def _changes(old: list[str], new: list[str]) -> list[str]:
     """Lines that went and came; seqno as what it grew by."""
     lines = difflib.unified_diff(old, new, n=0, lineterm="")
-    changes = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+    # What the step before wrote into the description is that step's.
+    skipped = ("---", "+++", "@@", "-description = ")
+    changes = [line for line in lines if not line.startswith(skipped)]
     before = [int(line[9:]) for line in changes if line.startswith("-seqno = ")]
     after = [int(line[9:]) for line in changes if line.startswith("+seqno = ")]
     if len(before) == len(after):

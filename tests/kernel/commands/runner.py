@@ -51,8 +51,8 @@ class Runner:
                 rc, out, err = self.step(step)
             except Late:
                 rc, out, err = -1, "", "the step does not end\n"
-            except OSError:
-                rc, out, err = -2, "", traceback.format_exc()
+            except OSError as error:
+                rc, out, err = -2, "", f"{error.strerror}\n"
             outcome = {"n": number, "rc": rc, "out": out, "err": err}
             disks = self.look()
             if disks != self.shown:
@@ -153,7 +153,7 @@ class Runner:
         self.held[name] = os.open(self.volume(name), os.O_RDONLY)
 
     def do_close(self, name):
-        os.close(self.held.pop(name))
+        os.close(self.held.pop(name, -1))
 
     def do_write(self, name, start, length):
         """Write `length` bytes that are not zero at `start`, and flush."""

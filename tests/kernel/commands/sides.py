@@ -41,21 +41,36 @@ def theirs(scripts: Sequence[Script], timeout: float = 1500) -> Outcomes:
 
 
 def ours(scripts: Sequence[Script]) -> Outcomes:
-    """What ulvm does; needs root, for the namespace."""
+    """What ulvm does; needs root, for the namespace, and loop devices."""
     with tempfile.TemporaryDirectory(prefix="ulvm") as name:
         job = Path(name) / "job.json"
         job.write_text(_job(scripts))
-        done = subprocess.run(
-            ["unshare", "--mount", sys.executable, str(_HERE / "ours.py"), str(job), name],
-            cwd=name,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                ["unshare", "--mount", sys.executable, str(_HERE / "ours.py"), str(job), name],
+                cwd=name,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        finally:
+            for image in DISKS:
+                _detach(Path(name) / "images" / image)
     if done.returncode:
         raise RuntimeError(f"the runner failed: {done.stderr}\n{done.stdout[-2000:]}")
     return _read(done.stdout)
+
+
+def _detach(image: Path) -> None:
+    listed = subprocess.run(
+        ["losetup", "--noheadings", "--output", "NAME", "--associated", image],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    for loop in listed.split():
+        subprocess.run(["losetup", "--detach", loop], check=True)
 
 
 def save(script: Script, outcomes: Iterable[Outcome]) -> None:

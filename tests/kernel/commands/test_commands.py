@@ -43,6 +43,7 @@ def ours() -> dict[str, list[Outcome]]:
 
 @needs.root
 @needs.fuse
+@needs.loop
 @pytest.mark.parametrize("name", NAMES)
 def test_ulvm_does_what_lvm2_did(
     name: str, ours: dict[str, list[Outcome]], used: set[Difference]
@@ -59,6 +60,7 @@ def test_ulvm_does_what_lvm2_did(
 
 @needs.root
 @needs.fuse
+@needs.loop
 def test_no_difference_is_listed_for_nothing(
     ours: dict[str, list[Outcome]], used: set[Difference]
 ) -> None:
