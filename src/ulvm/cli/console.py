@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ulvm.report.log import CommandLog
 
 __all__ = ["Console"]
 
@@ -14,13 +18,22 @@ class Console:
     def __init__(self, *, yes: bool = False, quiet: bool = False) -> None:
         self.yes = yes
         self.quiet = quiet
+        self.log: CommandLog | None = None
+        """Takes what is said in place of the streams."""
 
     def say(self, text: str) -> None:
-        if not self.quiet:
+        if self.log is not None:
+            for line in text.splitlines():
+                self.log.message("print", line)
+        elif not self.quiet:
             for line in text.splitlines():
                 print(f"  {line}")
 
     def warn(self, text: str) -> None:
+        if self.log is not None:
+            for line in text.splitlines():
+                self.log.message("warn" if line.startswith("WARNING") else "error", line)
+            return
         sys.stdout.flush()
         for line in text.splitlines():
             print(f"  {line}", file=sys.stderr)

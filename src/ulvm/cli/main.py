@@ -50,6 +50,7 @@ COMMANDS = {
     "vgcfgrestore": "ulvm.cli.restore:vgcfgrestore",
     "vgck": "ulvm.cli.restore:vgck",
     "vgs": "ulvm.cli.reports:vgs",
+    "fullreport": "ulvm.cli.fullreport:fullreport",
     "vgdisplay": "ulvm.cli.display:vgdisplay",
     "lvcreate": "ulvm.cli.lvcreate:lvcreate",
     "lvremove": "ulvm.cli.lv:lvremove",

@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ulvm.errors import RefusedError
-from ulvm.report.fields import FIELDS, PREFIXES, Field
+from ulvm.report.fields import VOLUME_FIELDS
+from ulvm.report.helptext import HelpAsked, field_lines
+from ulvm.report.log import LOG_FIELDS
+from ulvm.report.table import Field
+from ulvm.report.vocabulary import Vocabulary
 
 __all__ = [
     "DEFAULTS",
+    "FULL_REPORT",
     "ReportKind",
     "choose",
     "compacted",
-    "find_field",
     "rows_of",
     "sort_keys",
 ]
@@ -29,17 +33,29 @@ class ReportKind:
     verbose: str
     sort: str
     groups: tuple[str, ...]
+    vocabulary: Vocabulary = VOLUME_FIELDS
 
     def with_settings(self, setting: Callable[[str, str], str]) -> ReportKind:
         """With the columns and the order that a configuration file gives (`report/lvs_cols`);
         `setting` gets a path and a default."""
-        section = f"report/{self.name}s"
+        section = "log/command_log" if self.name == "log" else f"report/{self.name}s"
         return replace(
             self,
             columns=setting(f"{section}_cols", self.columns),
             verbose=setting(f"{section}_cols_verbose", self.verbose),
             sort=setting(f"{section}_sort", self.sort),
         )
+
+    def all_fields(self) -> list[Field]:
+        """What `all` stands for."""
+        return [f for f in self.vocabulary.fields.values() if f.group in self.groups]
+
+    def in_full_report(self, setting: Callable[[str, str], str]) -> ReportKind:
+        """As a part of fullreport, which has settings of its own (`report/lvs_cols_full`)."""
+        columns, sort = FULL_REPORT[self.name]
+        columns = setting(f"report/{self.name}s_cols_full", columns)
+        sort = setting(f"report/{self.name}s_sort_full", sort)
+        return replace(self, columns=columns, verbose=columns, sort=sort)
 
 
 DEFAULTS = {
@@ -79,56 +95,63 @@ DEFAULTS = {
         "pv_name",
         ("pv",),
     ),
+    "pvseg": ReportKind(
+        "pvseg",
+        "pv_",
+        "pv_name,vg_name,pv_fmt,pv_attr,pv_size,pv_free,pvseg_start,pvseg_size",
+        "pv_name,vg_name,pv_fmt,pv_attr,pv_size,pv_free,pvseg_start,pvseg_size,lv_name,"
+        "seg_start_pe,segtype,seg_pe_ranges",
+        "pv_name,pvseg_start",
+        ("pv", "pvseg"),
+    ),
+    "log": ReportKind(
+        "log",
+        "log_",
+        ",".join(LOG_FIELDS.fields),
+        ",".join(LOG_FIELDS.fields),
+        "log_seq_num",
+        ("log",),
+        LOG_FIELDS,
+    ),
 }
 
-
-_ALL = {
-    "lv_all": ("lv",),
-    "seg_all": ("seg",),
-    "vg_all": ("vg",),
-    "pv_all": ("pv",),
-    "pvseg_all": ("pvseg",),
+FULL_REPORT = {
+    "vg": ("vg_all", "vg_name"),
+    "pv": ("pv_all", "pv_name"),
+    "lv": ("lv_all", "vg_name,lv_name"),
+    "pvseg": ("pvseg_all,pv_uuid,lv_uuid", "pv_uuid,pvseg_start"),
+    "seg": ("seg_all,lv_uuid", "lv_uuid,seg_start"),
 }
+"""Columns and order of the parts of fullreport, as they come."""
+
 _DEVICES = {"pv", "pvseg"}
-
-_BY_NAME = {name.replace("_", ""): field for name, field in FIELDS.items()}
-
-
-def find_field(name: str, prefix: str = "") -> Field | None:
-    """A field by its full name or without its prefix, the report's own kind first; underscores
-    do not count (`seg_type` is `segtype`)."""
-    name = name.strip().lower()
-    for candidate in (name, prefix + name, *(p + name for p in PREFIXES)):
-        found = _BY_NAME.get(candidate.replace("_", ""))
-        if found is not None:
-            return found
-    return None
 
 
 def _parse(text: str, kind: ReportKind) -> list[Field]:
+    vocabulary = kind.vocabulary
     found: list[Field] = []
     for word in text.split(","):
         name = word.strip().lower()
         if not name:
             continue
-        if name == "all" or name.endswith("_all"):
-            groups = kind.groups if name == "all" else _ALL.get(name, ())
-            found += [f for f in FIELDS.values() if f.group in groups]
-            if groups:
-                continue
-        field = find_field(name, kind.prefix)
-        if field is None:
-            raise RefusedError(f"{_help(kind)}\nUnrecognised field: {word.strip()}")
-        found.append(field)
+        if name in ("help", "?"):
+            raise HelpAsked("\n".join(field_lines(vocabulary.sections)))
+        group = vocabulary.group(name)
+        if name == "all":
+            found += kind.all_fields()
+        elif group is not None:
+            found += group
+        else:
+            found.append(_find(word.strip(), kind))
     return found
 
 
-def _help(kind: ReportKind) -> str:
-    lines = []
-    for group in kind.groups:
-        names = [f.name for f in FIELDS.values() if f.group == group]
-        lines += [f"Fields of {group}: " + " ".join(names)]
-    return "\n".join(lines)
+def _find(name: str, kind: ReportKind) -> Field:
+    field = kind.vocabulary.find(name, kind.prefix)
+    if field is None:
+        lines = field_lines(kind.vocabulary.sections)
+        raise RefusedError("\n".join([*lines, f"Unrecognised field: {name}"]))
+    return field
 
 
 def choose(kind: ReportKind, options: Sequence[str], *, verbose: bool) -> list[Field]:
@@ -158,11 +181,13 @@ def rows_of(kind: ReportKind, fields: Iterable[Field]) -> str:
     volumes and devices at once."""
     groups = {field.group for field in fields}
     of_volumes = kind.name in ("lv", "seg") or bool(groups & {"lv", "seg"})
-    if kind.name != "pv" and of_volumes and groups & _DEVICES:
+    if kind.name not in ("pv", "pvseg") and of_volumes and groups & _DEVICES:
         raise RefusedError(
             "Can't report LV and PV fields at the same time in report type "
             f'"{kind.prefix.rstrip("_")}".'
         )
+    if kind.name == "pvseg":
+        return "pvseg"
     if kind.name == "pv":
         return "pvseg" if groups & {"pvseg", "lv", "seg"} else "pv"
     if kind.name == "vg":
@@ -179,8 +204,8 @@ def sort_keys(kind: ReportKind, option: str | None) -> list[tuple[Field, bool]]:
         text = f"{kind.sort},{text[1:]}"
     for word in text.split(","):
         descending = word.strip().startswith("-")
-        field = find_field(word.strip().lstrip("+-"), kind.prefix)
-        if field is None:
-            raise RefusedError(f"{_help(kind)}\nUnrecognised field: {word.strip()}")
-        keys.append((field, descending))
+        name = word.strip().lstrip("+-")
+        if name in ("help", "?"):
+            raise HelpAsked("\n".join(field_lines(kind.vocabulary.sections)))
+        keys.append((_find(name, kind), descending))
     return keys

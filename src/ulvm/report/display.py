@@ -1,22 +1,41 @@
 """Rows and columns to text: aligned columns, a separator, or JSON, as LVM2 prints them.
 
-Lines are indented by two blanks. Columns are padded to the widest value, the last one too.
+Lines are indented by two blanks. Columns are padded to the widest value, the last one too. Several
+reports in one go have a title each; JSON holds them all in one object.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ulvm.metadata.text_words import local_time
 from ulvm.report.conditions import binary
-from ulvm.report.fields import Field, Value
-from ulvm.report.rows import Row
+from ulvm.report.table import Field, Value
 from ulvm.report.units import SizeFormat
+from ulvm.report.vocabulary import SELECTED
 
-__all__ = ["Layout", "render", "render_json", "sort_rows"]
+__all__ = [
+    "FORMATS",
+    "TIME_FORMAT",
+    "Layout",
+    "Report",
+    "render",
+    "render_json",
+    "render_titled",
+    "sort_rows",
+]
 
 _INDENT = "  "
+_STEP = "    "
+_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S %z"
+
+FORMATS = ("basic", "json", "json_std")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +44,25 @@ class Layout:
 
     sizes: SizeFormat
     headings: bool = True
+    abbreviated: bool = True
+    """Headings as short words, or the names of the fields."""
     separator: str | None = None
     aligned: bool = False
     """With a separator: pad all the same."""
     name_prefixes: bool = False
+    prefix: str = "LVM2_"
     unquoted: bool = False
     rows: bool = False
     """Columns as lines."""
     compact: Container[Field] = ()
     """Columns that are left out when they are blank in all rows."""
+    time_format: str = TIME_FORMAT
+    list_separator: str = ","
+    mark_hidden: bool = True
+    """Brackets around the names of what is not visible."""
+    two_word_unknown: bool = False
+    """`unknown device`, for programs that were written for it."""
+    indent: str = _INDENT
 
     @property
     def between(self) -> str:
@@ -41,18 +70,48 @@ class Layout:
         return " " if self.separator is None else self.separator
 
 
-def _text_of(field: Field, row: Row, sizes: SizeFormat) -> str:
-    value = field.value(row)
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Rows that are chosen and in order. `key`: its name in JSON."""
+
+    key: str
+    title: str
+    fields: Sequence[Field]
+    rows: Sequence[Any]
+    selected: Container[int] | None = None
+    """Numbers of the rows that the selection chose, if all are shown."""
+
+    def value(self, field: Field, number: int) -> Value:
+        """Of the row of this number."""
+        if field is SELECTED:
+            return int(self.selected is None or number in self.selected)
+        return field.value(self.rows[number])
+
+
+def _text_of(field: Field, value: Value, layout: Layout) -> str:
     if value is None:
         return ""
     if field.kind == "size" and isinstance(value, int) and value >= 0:
-        return sizes.text(value)
-    if field.kind == "bin" and sizes.binary:
+        return layout.sizes.text(value)
+    if field.kind == "bin" and layout.sizes.binary:
         return str(binary(value))
-    return str(value)
+    if field.kind == "time" and isinstance(value, int):
+        return local_time(layout.time_format, value)
+    text = str(value)
+    if field.kind == "list" and layout.list_separator != ",":
+        return text.replace(",", layout.list_separator)
+    if text.startswith("[") and text.endswith("]"):
+        if field.name == "pv_name":
+            return "unknown device" if layout.two_word_unknown else text
+        if not layout.mark_hidden:
+            return text[1:-1]
+    return text
 
 
-def sort_rows(rows: Iterable[Row], keys: Sequence[tuple[Field, bool]]) -> list[Row]:
+# -- order ----------------------------------------------------------------------------------------
+
+
+def sort_rows(rows: Iterable[Any], keys: Sequence[tuple[Field, bool]]) -> list[Any]:
     """By the keys in turn; brackets of hidden names do not count, and a blank number is least."""
     found = list(rows)
     for field, descending in reversed(keys):
@@ -65,52 +124,128 @@ def _sort_value(field: Field, value: Value) -> tuple[float, str]:
         return binary(value), ""
     if isinstance(value, int):
         return value, ""
-    if field.kind in ("num", "size", "pct"):
-        return float(value) if value else -1, ""
+    if field.kind in ("num", "size", "pct", "time"):
+        return (float(value) if value and _NUMBER.fullmatch(value) else -1), ""
     return 0, (value or "").lstrip("[").rstrip("]")
 
 
-def render(fields: Sequence[Field], rows: Sequence[Row], layout: Layout) -> list[str]:
-    """The lines of a report; none without rows."""
-    table = [[_text_of(f, row, layout.sizes) for f in fields] for row in rows]
-    if not table:
+# -- lines ----------------------------------------------------------------------------------------
+
+
+def render(report: Report, layout: Layout, *, always: bool = False) -> list[str]:
+    """The lines of a report; none without rows, or with `always` its headings."""
+    fields = list(report.fields)
+    table = [
+        [_text_of(f, report.value(f, number), layout) for f in fields]
+        for number in range(len(report.rows))
+    ]
+    if not table and not always:
         return []
     kept = [
         i for i, f in enumerate(fields) if f not in layout.compact or any(line[i] for line in table)
     ]
     fields = [fields[i] for i in kept]
     table = [[line[i] for i in kept] for line in table]
-    headings = [[f.heading for f in fields]] if layout.headings else []
+    words = [f.heading if layout.abbreviated else f.name for f in fields]
+    headings = [words] if layout.headings else []
     if layout.name_prefixes:
         table = [_prefixed(fields, line, layout) for line in table]
     if layout.rows:
         turned = zip(*headings, *table, strict=True)
-        return [_INDENT + layout.between.join(line) for line in turned]
+        return [layout.indent + layout.between.join(line) for line in turned]
     if layout.name_prefixes or (layout.separator is not None and not layout.aligned):
-        return [_INDENT + layout.between.join(line) for line in (*headings, *table)]
-    widths = [max(f.width, *(len(line[i]) for line in table)) for i, f in enumerate(fields)]
+        return [layout.indent + layout.between.join(line) for line in (*headings, *table)]
+    widths = [
+        max(f.width, len(w), *(len(line[i]) for line in table))
+        for i, (f, w) in enumerate(zip(fields, words, strict=True))
+    ]
     lines = [[h.ljust(w) for h, w in zip(line, widths, strict=True)] for line in headings]
     for line in table:
         cells = zip(line, widths, fields, strict=True)
         lines.append([t.rjust(w) if f.right else t.ljust(w) for t, w, f in cells])
-    return [_INDENT + layout.between.join(line) for line in lines]
+    return [layout.indent + layout.between.join(line) for line in lines]
 
 
 def _prefixed(fields: Sequence[Field], line: Sequence[str], layout: Layout) -> list[str]:
     quote = "" if layout.unquoted else "'"
     return [
-        f"LVM2_{f.name.upper()}={quote}{text}{quote}" for f, text in zip(fields, line, strict=True)
+        f"{layout.prefix}{f.name.upper()}={quote}{text}{quote}"
+        for f, text in zip(fields, line, strict=True)
     ]
 
 
+def render_titled(reports: Sequence[Report], layout: Layout) -> list[str]:
+    """Several reports, each under its title; the last one, a command's log, also without rows."""
+    lines: list[str] = []
+    for number, report in enumerate(reports):
+        last = number == len(reports) - 1
+        body = render(report, layout, always=last)
+        if number and (lines or last):
+            lines.append(_INDENT)
+        if body or last:
+            lines += [_INDENT + report.title, _INDENT + "=" * len(report.title), *body]
+    return lines
+
+
+# -- JSON -----------------------------------------------------------------------------------------
+
+
 def render_json(
-    name: str, fields: Sequence[Field], rows: Sequence[Row], sizes: SizeFormat
+    groups: Sequence[Sequence[Report]], log: Report | None, layout: Layout, *, standard: bool
 ) -> list[str]:
-    """`--reportformat json`: every value is a string."""
-    lines = ["{", '    "report": [', "        {", f'            "{name}": [']
-    for number, row in enumerate(rows):
-        text = ", ".join(f'"{f.name}":{json.dumps(_text_of(f, row, sizes))}' for f in fields)
-        comma = "," if number < len(rows) - 1 else ""
-        lines.append(f"                {{{text}}}{comma}")
-    lines += ["            ]", "        }", "    ]", "}"]
+    """`--reportformat json`: every value is a string; `standard` (json_std): numbers are numbers or
+    null, lists are arrays. Reports of one group, those of a VG say, stand in one object."""
+    lines = ["{"]
+    if groups:
+        lines.append(f'{_STEP}"report": [')
+        for number, group in enumerate(groups):
+            lines += [f"{_STEP * 2},"] if number else []
+            lines.append(f"{_STEP * 2}{{")
+            for position, report in enumerate(group):
+                lines += [f"{_STEP * 3},"] if position else []
+                lines += _json_array(report, layout, _STEP * 3, standard=standard)
+            lines.append(f"{_STEP * 2}}}")
+        lines.append(f"{_STEP}]")
+    if log is not None:
+        lines += [f"{_STEP},"] if groups else []
+        lines += _json_array(log, layout, _STEP, standard=standard)
+    lines.append("}")
     return [_INDENT + line for line in lines]
+
+
+def _json_array(report: Report, layout: Layout, indent: str, *, standard: bool) -> list[str]:
+    lines = [f'{indent}"{report.key}": [']
+    last = len(report.rows) - 1
+    for number in range(len(report.rows)):
+        parts = []
+        for field in report.fields:
+            value = report.value(field, number)
+            if standard:
+                text = _standard_value(field, value, layout)
+            else:
+                text = _quoted(_text_of(field, value, layout))
+            parts.append(f'"{field.name}":{text}')
+        comma = "," if number < last else ""
+        lines.append(f"{indent}{_STEP}{{{', '.join(parts)}}}{comma}")
+    lines.append(f"{indent}]")
+    return lines
+
+
+def _standard_value(field: Field, value: Value, layout: Layout) -> str:
+    text = _text_of(field, value, layout)
+    if field.kind == "list":
+        items = [item for item in re.split(r"[, ]", str(value or "")) if item]
+        return json.dumps(items, ensure_ascii=False)
+    if field.kind == "bin" and not layout.sizes.binary:
+        return _quoted(text)
+    if field.type in ("num", "size", "pct"):
+        if text in ("", "-1"):
+            return "null"
+        if _NUMBER.fullmatch(text):
+            return text
+    return _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """Characters beyond ASCII as they are, as LVM2 leaves them."""
+    return json.dumps(text, ensure_ascii=False)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from ulvm.activation.names import dm_name
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
-from ulvm.metadata.text_words import local_time
 from ulvm.report.attributes import lv_attr, percent
 from ulvm.report.rows import Row
 from ulvm.report.table import Table, Value
@@ -76,10 +75,8 @@ def _layout(vg: VolumeGroup, lv: LogicalVolume) -> str:
     return ",".join(dict.fromkeys(s.type_name for s in lv.segments))
 
 
-def _time(_: VolumeGroup, lv: LogicalVolume) -> str:
-    if not lv.creation_time:
-        return ""
-    return local_time("%Y-%m-%d %H:%M:%S %z", lv.creation_time)
+def _time(_: VolumeGroup, lv: LogicalVolume) -> Value:
+    return lv.creation_time or None
 
 
 def _path(vg: VolumeGroup, lv: LogicalVolume) -> str:

@@ -120,7 +120,7 @@ SYNTAX = "Selection syntax error at '{}'"
         ("lv_name>a", "only with number, size, time or percent fields"),
         ("lv_tags>a", "only with number, size, time or percent fields"),
         ("lv_size since 3", "only with time fields"),
-        ("lv_name=~'['", "Failed to parse regular expression"),
+        ("lv_name=~'['", "missing ')' in regular expression"),
         ("lv_size=~8", "ncompatible comparison type"),
         ("lv_name='a", "Missing end quote."),
         ("tags={a", "Invalid operator in selection list."),

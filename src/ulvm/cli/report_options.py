@@ -1,0 +1,264 @@
+"""What lvs, vgs, pvs and fullreport have in common: their options, and what these ask for.
+
+`--configreport` says which report the -o, -O and -S behind it belong to, so that the order of the
+options counts. Before it they belong to the report that the command is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import click
+
+from ulvm.cli.context import Context, read_only_option
+from ulvm.cli.words import OneOf
+from ulvm.report.columns import DEFAULTS, ReportKind, choose, compacted, rows_of, sort_keys
+from ulvm.report.display import (
+    FORMATS,
+    TIME_FORMAT,
+    Layout,
+    Report,
+    render,
+    render_json,
+    render_titled,
+    sort_rows,
+)
+from ulvm.report.log import CommandLog
+from ulvm.report.select import Selection, parse_selection
+from ulvm.report.table import Field
+from ulvm.report.units import parse_units
+from ulvm.report.vocabulary import SELECTED
+
+__all__ = ["TITLES", "Output", "Part", "ReportCommand", "report_options"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_ORDERED = ("configreport", "options", "sort", "select")
+_KEY = "ulvm.report_order"
+
+TITLES = {
+    "lv": "Logical Volume",
+    "seg": "Logical Volume Segment",
+    "vg": "Volume Group",
+    "pv": "Physical Volume Label",
+    "pvseg": "Physical Volume Segment",
+    "log": "Command Log",
+}
+_SUCCESS_ONLY = "!(log_type=status && message=success)"
+
+
+class ReportCommand(click.Command):
+    """Remembers in which order its options came."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_KEY] = [param.name for param in order]
+        return super().parse_args(ctx, args)
+
+
+def report_options(function: _F) -> _F:
+    """The options of every report."""
+    options = [
+        click.option("-o", "--options", multiple=True, metavar="FIELD,...",
+                     help="Columns; +col adds, -col removes; help lists them."),
+        click.option("-O", "--sort", multiple=True, metavar="FIELD,...",
+                     help="Sort by these columns; -col descending."),
+        click.option("-S", "--select", multiple=True, metavar="SELECTION",
+                     help="Only rows for which this is true; help explains."),
+        click.option("--configreport", multiple=True,
+                     type=OneOf("log", "vg", "lv", "pv", "pvseg", "seg"),
+                     help="Which report -o, -O and -S behind it are for."),
+        click.option("--logonly", is_flag=True, help="Show the log of the command alone."),
+        click.option("--noheadings", is_flag=True, help="No line of headings."),
+        click.option("--units", help="r (default), h, or one of bskmgtpe; capitals for 1000."),
+        click.option("--nosuffix", is_flag=True, help="No unit behind sizes."),
+        click.option("--separator", help="Between columns, instead of padding."),
+        click.option("--aligned", is_flag=True, help="Pad columns with --separator, too."),
+        click.option("--rows", is_flag=True, help="A line for each column."),
+        click.option("--binary", is_flag=True, help="Yes and no as 1 and 0, unknown as -1."),
+        click.option("--unbuffered", is_flag=True, help="Rows as they come, not sorted."),
+        click.option("--nameprefixes", is_flag=True, help="LVM2_NAME='value' for scripts."),
+        click.option("--unquoted", is_flag=True, help="With --nameprefixes: no quotes."),
+        click.option("--reportformat", type=OneOf(*FORMATS), help="basic, json or json_std."),
+        click.option("-P", "--partial", is_flag=True, hidden=True),
+        read_only_option,
+        click.option("--ignorelockingfailure", is_flag=True, hidden=True),
+        click.option("--ignoreskippedcluster", is_flag=True, hidden=True),
+        click.option("--foreign", is_flag=True, hidden=True),
+        click.option("--shared", is_flag=True, hidden=True),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@dataclass
+class _Words:
+    """What -o, -O and -S say of one report; of the latter two the last counts."""
+
+    options: list[str] = field(default_factory=list)
+    sort: str | None = None
+    select: str | None = None
+
+
+def _by_report(values: dict[str, Any], main: str) -> dict[str, _Words]:
+    left = {name: list(values[name] or ()) for name in _ORDERED}
+    found: dict[str, _Words] = {}
+    current = main
+    for name in click.get_current_context().meta[_KEY]:
+        if name not in _ORDERED:
+            continue
+        value = left[name].pop(0)
+        words = found.setdefault(current, _Words())
+        if name == "configreport":
+            current = value
+        elif name == "options":
+            words.options.append(value)
+        elif name == "sort":
+            words.sort = value
+        else:
+            words.select = value
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One report that is asked for."""
+
+    kind: ReportKind
+    fields: list[Field]
+    selected: Selection
+    keys: list[tuple[Field, bool]]
+    title: str
+    layout: Layout
+
+    @property
+    def rows(self) -> str:
+        """lv, seg, vg, pv or pvseg."""
+        used = (*self.fields, *self.selected.fields, *(of for of, _ in self.keys))
+        return rows_of(self.kind, [of for of in used if of is not SELECTED])
+
+    def report(self, rows: Iterable[Any]) -> Report:
+        """The rows that it shows."""
+        if SELECTED in self.fields:
+            found = sort_rows(rows, self.keys)
+            chosen = {number for number, row in enumerate(found) if self.selected(row)}
+            return Report(self.kind.name, self.title, self.fields, found, chosen)
+        found = sort_rows(filter(self.selected, rows), self.keys)
+        return Report(self.kind.name, self.title, self.fields, found)
+
+
+class Output:
+    """Reports on their way out: a command makes `part`s of it, gives back what they hold, and
+    ends with `finish`."""
+
+    def __init__(self, context: Context, values: dict[str, Any], main: str) -> None:
+        self._config = context.host.config
+        self._verbose = context.verbose > 0
+        self._values = values
+        self._words = _by_report(values, main)
+        self.form = values["reportformat"] or self._config.get_str("report/output_format", "basic")
+        self.log_only = bool(values["logonly"])
+        self._groups: list[list[Report]] = []
+        self._layout = self._made_layout()
+        with_log = self.log_only or self._config.get_bool("log/report_command_log", False)
+        self.log = CommandLog()
+        self._log_part = self._made_log_part() if with_log else None
+        if with_log:
+            context.console.log = self.log
+
+    def _made_layout(self) -> Layout:
+        values, config = self._values, self._config
+        units = values["units"]
+        sizes = parse_units(
+            config.get_str("global/units", "r") if units is None else units,
+            suffix=not values["nosuffix"] and config.get_bool("global/suffix", True),
+            binary=values["binary"] or config.get_bool("report/binary_values_as_numeric", False),
+        )
+        separator = values["separator"]
+        if separator is None:
+            separator = config.get_str("report/separator", " ")
+            separator = None if separator == " " else separator
+        return Layout(
+            sizes,
+            headings=not values["noheadings"] and config.get_bool("report/headings", True),
+            separator=separator,
+            aligned=values["aligned"],
+            name_prefixes=values["nameprefixes"] or config.get_bool("report/prefixes", False),
+            unquoted=values["unquoted"] or not config.get_bool("report/quoted", True),
+            rows=values["rows"] or config.get_bool("report/columns_as_rows", False),
+            time_format=config.get_str("report/time_format", TIME_FORMAT),
+            list_separator=config.get_str("report/list_item_separator", ","),
+            mark_hidden=config.get_bool("report/mark_hidden_devices", True),
+            two_word_unknown=config.get_bool("report/two_word_unknown_device", False),
+        )
+
+    def _made_log_part(self) -> Part:
+        default = self._config.get_str("log/command_log_selection", _SUCCESS_ONLY)
+        words = self._words.get("log", _Words())
+        select = words.select if words.select is not None else default
+        return self._part(DEFAULTS["log"], replace(words, select=select))
+
+    def part(self, name: str, *, full: bool = False) -> Part:
+        """The report of this name as it is asked for; `full`: as part of fullreport."""
+        kind = DEFAULTS[name]
+        if full:
+            kind = kind.in_full_report(self._config.get_str)
+            return self._part(kind, self._words.get(name, _Words()), title="Physical Volume")
+        return self._part(kind, self._words.get(name, _Words()))
+
+    def _part(self, kind: ReportKind, words: _Words, title: str = "") -> Part:
+        if not title:
+            kind = kind.with_settings(self._config.get_str)
+        fields = choose(kind, words.options, verbose=self._verbose)
+        compact = compacted(kind, words.options)
+        if self._config.get_bool("report/compact_output", False):
+            compact = fields
+        elif columns := self._config.get_str("report/compact_output_cols", ""):
+            compact += compacted(kind, [f"#{columns}"])
+        selected = parse_selection(words.select, kind.prefix, kind.vocabulary)
+        unsorted = self._values["unbuffered"] or not self._config.get_bool("report/buffered", True)
+        keys = sort_keys(kind, words.sort)
+        return Part(
+            kind,
+            fields,
+            selected,
+            [] if unsorted else keys,
+            title if title and kind.name == "pv" else TITLES[kind.name],
+            replace(self._layout, compact=compact),
+        )
+
+    def add(self, *parts: tuple[Part, Iterable[Any]]) -> None:
+        """Reports that belong together."""
+        self._groups.append([part.report(rows) for part, rows in parts])
+        if not self._log_part and self.form == "basic":
+            for (part, _), report in zip(parts, self._groups[-1], strict=True):
+                _print(render(report, part.layout))
+
+    def finish(self) -> None:
+        """Print what has to wait for all: JSON, and the log."""
+        if self._log_part is None:
+            if self.form != "basic":
+                self._print_json(None)
+            return
+        log = self._log_part.report(self.log.entries)
+        if self.form != "basic":
+            self._print_json(log)
+        elif self.log_only:
+            _print(render(log, self._layout, always=True))
+        else:
+            reports = [report for group in self._groups for report in group]
+            _print(render_titled([*reports, log], self._layout))
+
+    def _print_json(self, log: Report | None) -> None:
+        groups: Sequence[Sequence[Report]] = () if self.log_only else self._groups
+        standard = self.form == "json_std"
+        _print(render_json(groups, log, self._layout, standard=standard))
+
+
+def _print(lines: Iterable[str]) -> None:
+    text = "\n".join(lines)
+    if text:
+        click.echo(text)
