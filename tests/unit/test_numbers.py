@@ -57,12 +57,12 @@ def test_parentheses_without_end() -> None:
     parse_selection("||".join(["(lv_name=x)"] * 500), "lv_")
 
 
-@pytest.mark.parametrize("day", ["0000-01-01", "2024-13-01", "10000-01-01"])
+@pytest.mark.parametrize("day", ["2024-13-01", "10000-01-01"])
 def test_days_that_no_calendar_has(day: str) -> None:
     with pytest.raises(RefusedError, match="Failed to parse time"):
         parse_selection(f"lv_time={day}", "lv_")
 
 
-@pytest.mark.parametrize("day", ["9999-12-31", "@" + "9" * 18])
+@pytest.mark.parametrize("day", ["0000-01-01", "9999-12-31", "@" + "9" * 18])
 def test_days_at_the_end_of_the_calendar(day: str) -> None:
     parse_selection(f"lv_time={day}", "lv_")
