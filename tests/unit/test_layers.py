@@ -38,6 +38,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "daemon.control": frozenset({"errors", "faultpoints", "daemon.messages"}),
     "daemon.commands": frozenset(),
     "daemon.history": frozenset(),
+    "daemon.measure": frozenset({"dm"}),
     "daemon.links": frozenset(),
     "daemon.monitor": frozenset(
         {"errors", "units", "dm", "activation", "daemon.commands", "daemon.history"}

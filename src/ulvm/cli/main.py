@@ -67,6 +67,7 @@ COMMANDS = {
     "lvmconfig": "ulvm.cli.lvmconfig:lvmconfig",
     "dmsetup": "ulvm.cli.dmsetup:dmsetup",
     "daemon": "ulvm.cli.daemon:daemon",
+    "advise": "ulvm.cli.advise:advise",
     "monitor": "ulvm.cli.monitor:monitor",
     "lvmdevices": "ulvm.cli.lvmdevices:lvmdevices",
     "vgimportdevices": "ulvm.cli.lvmdevices:vgimportdevices",

@@ -173,6 +173,18 @@ class DaemonClient:
         """Watch a snapshot, or leave it alone, as long as it is active."""
         self._call("monitor", {"device": device, "on": on})
 
+    def measure(self, device: str) -> list[int]:
+        """Begin to note what is written to the device, for as long as this connection lives; the
+        chunk sizes, in bytes, for which `measure_slot` answers. BusyError."""
+        return [int(size) for size in self._call("measure", {"device": device})]
+
+    def measure_slot(self) -> list[dict[int, int]]:
+        """The chunks written since the last call; see `daemon.measure`."""
+        return [
+            {int(gap): int(count) for gap, count in histogram}
+            for histogram in self._call("measure_slot")
+        ]
+
     def listen(
         self, host: str, port: int, *, tls_certificates: str | None = None, force: bool = False
     ) -> int:

@@ -42,6 +42,10 @@ class Connection:
         self.leased: set[Any] = set()
         self.after_reply: Callable[[], None] | None = None
         """Run once the reply to this request is on its way."""
+        self.measured: object = None
+        """What this connection measures, for the handlers alone."""
+        self.at_end: list[Callable[[], None]] = []
+        """Run when the connection is closed."""
 
     def hung_up(self) -> bool:
         """Whether the client has gone away."""
@@ -146,6 +150,8 @@ class ControlServer:
             log.debug("control client: %s", error)
         finally:
             sock.close()
+            for step in connection.at_end:
+                step()
             try:
                 if connection.leased and self._listener is not None:
                     self._abandoned(connection.leased)

@@ -42,6 +42,7 @@ from ulvm.activation.status import parse_snapshot_status
 from ulvm.daemon.client import CONTROL_SOCKET, NBD_SOCKET
 from ulvm.daemon.control import Connection, ControlServer
 from ulvm.daemon.links import DeviceLinks
+from ulvm.daemon.measure import Measurement
 from ulvm.daemon.messages import info_to_json, lines_of, lines_to_json
 from ulvm.daemon.monitor import Monitor
 from ulvm.daemon.repairs import Repairs
@@ -49,7 +50,7 @@ from ulvm.daemon.state import drop_state, read_state, write_state
 from ulvm.daemon.volumes import DEV_DIR, MapperExports, MountFreezer, export_names, name_of_path
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
-from ulvm.errors import BusyError, NotFoundError, UlvmError
+from ulvm.errors import BusyError, NotFoundError, ProtocolError, UlvmError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.nbd_server import NbdServer
 from ulvm.exports.nbd_tls import server_context
@@ -244,7 +245,22 @@ class Service:
         def wait(connection: Connection, args: Mapping[str, Any]) -> Any:
             return self._wait(connection, args)
 
+        def measure(connection: Connection, args: Mapping[str, Any]) -> Any:
+            device = mapper.mapped(str(args["device"]))
+            measured = Measurement(device)
+            connection.at_end.append(measured.close)
+            connection.measured = measured
+            return measured.chunk_sizes
+
+        def measure_slot(connection: Connection, args: Mapping[str, Any]) -> Any:
+            measured = connection.measured
+            if not isinstance(measured, Measurement):
+                raise ProtocolError("this connection measures nothing")
+            return measured.slot()
+
         return {
+            "measure": measure,
+            "measure_slot": measure_slot,
             "create": create,
             "load": load,
             "suspend": suspend,

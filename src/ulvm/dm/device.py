@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
+from ulvm.dm.observe import WriteObserver
 from ulvm.dm.table import Table
 from ulvm.dm.targets.base import Target
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo
-from ulvm.errors import DeviceError, NotSupportedError
+from ulvm.errors import BusyError, DeviceError, NotSupportedError
 from ulvm.units import SECTOR
 
 __all__ = ["DeviceHandle", "Frozen", "MappedDevice", "users_first"]
@@ -80,6 +81,7 @@ class MappedDevice(BlockDevice):
         self._closed = 0
         self._table = _NO_TABLE
         self._single: Target | None = None
+        self._observer: WriteObserver | None = None
 
     # -- properties -------------------------------------------------------------------------
 
@@ -183,6 +185,16 @@ class MappedDevice(BlockDevice):
                 raise DeviceError(f"device {self.name} is gone", errno=errno.ENXIO)
             return self.event_nr
 
+    def observe(self, observer: WriteObserver) -> None:
+        """Have writes noted from now on; BusyError if another has."""
+        with self._events:
+            if self._observer is not None:
+                raise BusyError(f"Writes to {self.name} are being measured already.")
+            self._observer = observer
+
+    def unobserve(self) -> None:
+        self._observer = None
+
     # -- the gate and the live table --------------------------------------------------------
 
     def pause(self, timeout: float | None = None) -> bool:
@@ -250,6 +262,8 @@ class MappedDevice(BlockDevice):
                 self._out_of_range(offset, length, write=True)
             if self.read_only:
                 raise DeviceError(f"device {self.name} is read-only", errno=errno.EROFS)
+            if self._observer is not None:
+                self._observer.note(offset, length)
             if self._single is not None:
                 self._single.write(offset, data, fua=fua)
             elif length:
@@ -315,6 +329,8 @@ class MappedDevice(BlockDevice):
     ) -> None:
         self._enter()
         try:
+            if self._observer is not None:
+                self._observer.note(offset, length)
             for target, start, n in self._parts(offset, length, write=True):
                 target.write_zeroes(start, n, no_hole=no_hole, fua=fua)
         finally:
