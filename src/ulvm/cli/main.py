@@ -35,6 +35,7 @@ COMMANDS = {
     "pvs": "ulvm.cli.reports:pvs",
     "pvdisplay": "ulvm.cli.display:pvdisplay",
     "pvscan": "ulvm.cli.pv:pvscan",
+    "pvck": "ulvm.cli.pvck:pvck",
     "vgcreate": "ulvm.cli.vg:vgcreate",
     "vgextend": "ulvm.cli.vg:vgextend",
     "vgreduce": "ulvm.cli.vg:vgreduce",
