@@ -31,7 +31,8 @@ _META_PACKAGE = "linux-image-cloud-amd64"
 # In the order they are loaded in; what the kernel has built in is left out.
 _MODULES = (
     "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci",
-    "virtio_blk", "dm-mod", "dm-bufio", "dm-snapshot", "dm-zero",
+    "virtio_blk", "dm-mod", "dm-bufio", "dm-snapshot", "dm-zero", "dm-log", "dm-region-hash",
+    "dm-mirror",
 )  # fmt: skip
 
 _PROGRAMS = ("lvm", "dmsetup")

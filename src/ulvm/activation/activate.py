@@ -19,16 +19,22 @@ a new snapshot is live before the first write can be. If this process or the dae
 3, the devices stay suspended until `refresh` has compared them with the metadata that are
 committed, old or new, and has done what is left of 1 to 6. So no write is ever let through
 with tables that do not fit the metadata.
+
+A move (pvmoveN) copies from the moment its device is live, and writes must reach both its sides
+from then on. So it is no lower device of step 1 while a volume that is to stand on it is active:
+it is resumed in 5, when those are suspended. One that goes is suspended in 3, so that it does not
+write to extents that are free after 4.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ulvm.activation.compare import changed_roots, roots, table_differs, with_numbers
+from ulvm.activation.move_status import MoveStatus, move_status
 from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name
 from ulvm.activation.plan import (
     PathOf,
@@ -39,8 +45,8 @@ from ulvm.activation.plan import (
     tree_members,
 )
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
-from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper, TableLine
-from ulvm.errors import BusyError, NotFoundError, RefusedError, TableError, UlvmError
+from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper
+from ulvm.errors import BusyError, FormatError, NotFoundError, RefusedError, TableError, UlvmError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
 __all__ = ["Activator", "LvState", "SwapReport"]
@@ -48,10 +54,12 @@ __all__ = ["Activator", "LvState", "SwapReport"]
 
 @dataclass(frozen=True, slots=True)
 class LvState:
-    """The device of an active volume. `status` for a snapshot; while it is merged, of the merge."""
+    """The device of an active volume. `status` for a snapshot; while it is merged, of the merge.
+    `move` for a pvmoveN."""
 
     info: DeviceInfo
     status: SnapshotStatus | None = None
+    move: MoveStatus | None = None
 
     @property
     def open_count(self) -> int:
@@ -100,7 +108,9 @@ class Activator:
             lv = vg.lv(name)
             info = present.get(dm_uuid(vg.uuid, lv.uuid)) if lv else None
             if lv is not None and info is not None:
-                found[name] = LvState(info, self._snapshot_status(vg, lv, info, present))
+                status = self._snapshot_status(vg, lv, info, present)
+                move = move_status(lv, self._dm.status(info.name)) if lv.is_pvmove else None
+                found[name] = LvState(info, status, move)
         return found
 
     def _snapshot_status(
@@ -151,6 +161,16 @@ class Activator:
                 self._dm.remove(info.uuid)
             except NotFoundError:
                 continue
+        self._remove_unused_moves(vg)
+
+    def _remove_unused_moves(self, vg: VolumeGroup) -> None:
+        """A move nothing active stands on any more is interrupted."""
+        present = self._by_uuid()
+        for move in vg.pvmoves():
+            for lv in (move, *reversed(vg.lower_lvs(move))):
+                uuid = dm_uuid(vg.uuid, lv.uuid)
+                if uuid in present and not self._dm.info(uuid).open_count:
+                    self._dm.remove(uuid)
 
     @staticmethod
     def _removal_order(
@@ -183,10 +203,12 @@ class Activator:
         `commit` returned has left the devices as they were.
         """
         present = self._by_uuid()
-        changed = _changed_roots(old, new)
+        changed = changed_roots(old, new)
         wanted = self._wanted(new, changed, present, start_merge)
         gone = self._gone(old, new, wanted, present)
-        return self._change(wanted, gone, present, commit)
+        moves = {dm_uuid(old.uuid, move.uuid) for move in old.pvmoves()}
+        stopped = [info for info in gone if info.uuid in moves]
+        return self._change(wanted, gone, present, commit, stopped)
 
     def refresh(self, vg: VolumeGroup, *, start_merges: bool = False) -> SwapReport:
         """Bring all that is active to the committed metadata, and resume what is suspended:
@@ -196,10 +218,12 @@ class Activator:
         present = self._by_uuid()
         wanted: list[PlannedDevice] = []
         kept: set[str] = set()
-        for root in _roots(vg):
+        for root in roots(vg):
             try:
                 merge = start_merges and not self._in_use(vg, root, present)
-                wanted += self._wanted(vg, [root], present, merge)
+                known = {d.uuid for d in wanted}
+                found = self._wanted(vg, [root], present, merge)
+                wanted += [d for d in found if d.uuid not in known]
             except RefusedError:
                 kept |= {dm_uuid(vg.uuid, v.uuid) for v in tree_members(vg, root.name)}
         prefix = dm_uuid(vg.uuid, "")
@@ -210,7 +234,8 @@ class Activator:
             if info.uuid[:top] in kept and info.suspended:
                 self._dm.resume(info.uuid)
         gone = [i for i in ours if i.uuid not in known and i.uuid[:top] not in kept]
-        gone.sort(key=lambda info: len(info.uuid))  # tops before their layers
+        # Tops before their layers, and moves after what stood on them.
+        gone.sort(key=lambda info: (_depth(info), len(info.uuid)))
         return self._change(wanted, gone, present, lambda: None)
 
     @staticmethod
@@ -246,7 +271,9 @@ class Activator:
             if not any(dm_uuid(vg.uuid, lv.uuid) in present for lv in members):
                 continue
             merging = start_merge or self._merges(vg, root)
-            wanted += plan_tree(vg, root, self._path_of, merging=merging)
+            known = {d.uuid for d in wanted}
+            planned = plan_tree(vg, root, self._path_of, merging=merging)
+            wanted += [d for d in planned if d.uuid not in known]  # A move has many users.
         return wanted
 
     def _gone(
@@ -265,7 +292,7 @@ class Activator:
         order = self._removal_order(old, members, present)
         gone = [info for info in order if info.uuid not in uuids]
         for info in gone:
-            if info.open_count and is_top_level(info.uuid):
+            if info.open_count and is_top_level(info.uuid) and not _depth(info):
                 raise BusyError(f"Logical volume {'/'.join(split_dm_name(info.name)[:2])} in use.")
         return gone
 
@@ -275,7 +302,9 @@ class Activator:
         gone: Sequence[DeviceInfo],
         present: dict[str, DeviceInfo],
         commit: Callable[[], object],
+        stopped: Sequence[DeviceInfo] = (),
     ) -> SwapReport:
+        """`stopped`: those of `gone` that work by themselves, and have to rest before `commit`."""
         report = SwapReport()
         numbers = self._numbers(wanted, present)
         new = [d for d in wanted if d.uuid not in present]
@@ -283,6 +312,9 @@ class Activator:
         loaded: list[PlannedDevice] = []
         suspended: list[PlannedDevice] = []
         by_rank = sorted(wanted, key=lambda d: d.rank)
+        at_once = {Rank.IMAGE, Rank.LOWER}
+        if not any(d.uuid in present for d in wanted if d.rank >= Rank.LOWER):
+            at_once.add(Rank.MOVE)
         begun = 0.0
         try:
             for device in wanted:
@@ -295,9 +327,9 @@ class Activator:
             for device in by_rank:
                 # Without a live table: one that the daemon could not bring back.
                 fresh = device.uuid not in present or not present[device.uuid].live_table
-                if fresh or self._differs(device, present[device.uuid], numbers):
+                if fresh or table_differs(self._dm, device, present[device.uuid], numbers):
                     self._load(device, numbers)
-                    if fresh and device.rank is Rank.LOWER:
+                    if fresh and device.rank in at_once:
                         self._dm.resume(device.uuid)
                     else:
                         loaded.append(device)
@@ -308,8 +340,13 @@ class Activator:
                 info = self._dm.suspend(device.uuid, lockfs=freeze)
                 report.frozen += info.frozen
                 report.synced += info.synced
+            for info in stopped:
+                self._dm.suspend(info.uuid, lockfs=False)
             commit()
         except BaseException:
+            for info in stopped:
+                with contextlib.suppress(UlvmError):
+                    self._dm.resume(info.uuid)
             self._take_back(suspended, loaded, made)
             raise
         self._finish(by_rank, loaded, suspended, present)
@@ -400,7 +437,7 @@ class Activator:
         numbers[device.name] = f"{info.major}:{info.minor}"
 
     def _load(self, device: PlannedDevice, numbers: dict[str, str]) -> None:
-        table = [_with_numbers(line, numbers) for line in device.table]
+        table = [with_numbers(line, numbers) for line in device.table]
         try:
             self._dm.load(device.uuid, table, read_only=device.read_only)
         except TableError as error:
@@ -409,70 +446,10 @@ class Activator:
                 errno=error.errno,
             ) from error
 
-    def _differs(self, device: PlannedDevice, info: DeviceInfo, numbers: dict[str, str]) -> bool:
-        """Whether the live table, or its mode, is another than the planned one."""
-        if info.read_only != device.read_only:
-            return True
-        try:
-            live = self._dm.table(device.uuid)
-        except NotFoundError:
-            return True
-        planned = [_with_numbers(line, numbers) for line in device.table]
-        if len(live) != len(planned):
-            return True
-        return any(self._line_differs(a, b) for a, b in zip(live, planned, strict=True))
-
-    def _line_differs(self, live: TableLine, planned: TableLine) -> bool:
-        if (live.start, live.length, live.target_type) != (
-            planned.start,
-            planned.length,
-            planned.target_type,
-        ):
-            return True
-        if live.target_type == "error":
-            return False
-        a, b = live.params.split(), planned.params.split()
-        if live.target_type in ("snapshot", "snapshot-merge"):
-            a, b = a[:3], b[:3]  # the chunk size is the store's own
-        return len(a) != len(b) or any(not self._same(x, y) for x, y in zip(a, b, strict=True))
-
-    def _same(self, live: str, planned: str) -> bool:
-        """Words of a table are equal, or a number and a path of the same device."""
-        if live == planned:
-            return True
-        major, _, minor = live.partition(":")
-        if not planned.startswith("/") or not (major.isdecimal() and minor.isdecimal()):
-            return False
-        name = self._dm.device_name(int(major), int(minor))
-        return name is not None and os.path.realpath(name) == os.path.realpath(planned)
-
     def _remove_made(self, made: Sequence[str]) -> None:
         for uuid in reversed(made):
             with contextlib.suppress(UlvmError):
                 self._dm.remove(uuid)
-
-
-def _roots(vg: VolumeGroup) -> list[LogicalVolume]:
-    return [v for v in vg.lvs if v.snapshot_segment is None and not vg.is_cow(v.name)]
-
-
-def _changed_roots(old: VolumeGroup, new: VolumeGroup) -> list[LogicalVolume]:
-    """The trees of `new` whose devices may be other than `old`'s."""
-    return [
-        root
-        for root in _roots(new)
-        if (before := old.lv_by_uuid(root.uuid)) is None
-        or old.name != new.name
-        or old.is_cow(before.name)
-        or _shape(old, before) != _shape(new, root)
-    ]
-
-
-def _shape(vg: VolumeGroup, root: LogicalVolume) -> object:
-    """All of a tree that its devices depend on."""
-    members = tree_members(vg, root.name)
-    volumes = [(v.name, v.uuid, v.segments, v.writable) for v in members]
-    return volumes, vg.snapshots_of_origin(root.name)
 
 
 def _is_origin(device: PlannedDevice) -> bool:
@@ -480,10 +457,19 @@ def _is_origin(device: PlannedDevice) -> bool:
 
 
 def _suspend_order(device: PlannedDevice) -> int:
-    """The origin, then snapshots, then lower devices."""
-    return {Rank.ORIGIN: 0, Rank.SNAPSHOT: 1, Rank.MERGED: 1, Rank.LOWER: 2}[device.rank]
+    """The origin, then snapshots, then lower devices, then what those stand on."""
+    return _SUSPEND_ORDER.index(device.rank)
 
 
-def _with_numbers(line: TableLine, numbers: dict[str, str]) -> TableLine:
-    words = (numbers.get(word, word) for word in line.params.split())
-    return TableLine(line.start, line.length, line.target_type, " ".join(words))
+_SUSPEND_ORDER = (
+    Rank.ORIGIN, Rank.SNAPSHOT, Rank.MERGED, Rank.LOWER, Rank.MOVE, Rank.IMAGE,
+)  # fmt: skip
+
+
+def _depth(info: DeviceInfo) -> int:
+    """0 for a volume's own devices, 1 for a move, 2 for a side of one; their names are reserved."""
+    try:
+        lv = split_dm_name(info.name)[1]
+    except FormatError:  # renamed by hand
+        return 0
+    return lv.startswith("pvmove") + ("_mimage_" in lv)

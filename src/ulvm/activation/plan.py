@@ -9,6 +9,11 @@ one tree, active or inactive as a whole (dev_manager.c of LVM2):
 While a snapshot is merged, `vg-base` has snapshot-merge in place of snapshot-origin, and
 `vg-snap` an error table. A merge that had to wait (metadata say merging, the tree was in use)
 keeps the tables of a plain snapshot until the tree is activated anew: `merging=False`.
+
+While extents are moved (`metadata.move`), the volumes that they belong to stand on the device of
+the hidden `pvmoveN`, which is linear where nothing is copied and a mirror in one place:
+
+    vg-pvmove0     linear (destination) ... mirror (source, destination), linear (source) ...
 """
 
 from __future__ import annotations
@@ -23,12 +28,14 @@ from ulvm.errors import NotFoundError, RefusedError
 from ulvm.metadata.model import (
     Area,
     LogicalVolume,
+    MirrorSegment,
     SimpleSegment,
     SnapshotSegment,
     StripedSegment,
     UnknownSegment,
     VolumeGroup,
 )
+from ulvm.metadata.move import current_segment
 
 __all__ = ["PathOf", "PlannedDevice", "Rank", "plan_lv", "plan_tree", "root_of", "tree_members"]
 
@@ -39,6 +46,10 @@ PathOf = Callable[[str], str | None]
 class Rank(IntEnum):
     """Order of resume; suspend goes the other way round."""
 
+    IMAGE = -2
+    """A side of a move, if it is a volume of its own."""
+    MOVE = -1
+    """A pvmoveN: after what it stands on; before it is live, nothing may write past it."""
     LOWER = 0
     """-real, -cow, and what stands in for missing areas."""
     SNAPSHOT = 1
@@ -98,12 +109,14 @@ def plan_tree(
     RefusedError if a PV is missing, unless `partial`: then error targets stand in for it.
     """
     planner = _Planner(vg, path_of, partial)
+    devices = planner.below(tree_members(vg, root.name))
     snapshots = vg.snapshots_of_origin(root.name)
     if not snapshots:
-        return (*planner.own(root, "", Rank.ORIGIN), *planner.missing)
+        rank = Rank.MOVE if root.is_pvmove else Rank.ORIGIN
+        return (*devices, *planner.own(root, "", rank), *planner.missing)
     size = vg.lv_sectors(root)
     real = dm_name(vg.name, root.name, "real")
-    devices = planner.own(root, "real", Rank.LOWER)
+    devices += planner.own(root, "real", Rank.LOWER)
     merged = vg.merging_snapshot_of(root.name) if merging else None
     if merged is None:
         devices += planner.top(root, TableLine(0, size, "snapshot-origin", real), Rank.ORIGIN)
@@ -140,6 +153,14 @@ class _Planner:
         found = self._vg.lv(snap.cow)
         assert found is not None, "the metadata were checked on reading"
         return found
+
+    def below(self, members: Iterable[LogicalVolume]) -> list[PlannedDevice]:
+        """The hidden volumes that these stand on."""
+        found = {low.uuid: low for lv in members for low in self._vg.lower_lvs(lv)}
+        devices = []
+        for lv in found.values():
+            devices += self.own(lv, "", Rank.MOVE if lv.is_pvmove else Rank.IMAGE)
+        return devices
 
     def own(self, lv: LogicalVolume, layer: str, rank: Rank) -> list[PlannedDevice]:
         """The device with the volume's own segments."""
@@ -179,6 +200,8 @@ class _Planner:
                         yield TableLine(start, length, "striped", params)
                 case SimpleSegment(type_name=name):
                     yield TableLine(start, length, name)
+                case MirrorSegment():
+                    yield self._mirror(lv, index, segment, start, length)
                 case UnknownSegment():
                     raise RefusedError(
                         f"Refusing activation of LV {self._vg.name}/{lv.name} "
@@ -187,8 +210,30 @@ class _Planner:
                 case SnapshotSegment():
                     raise AssertionError("a snapshotN volume has no device")
 
+    def _mirror(
+        self, lv: LogicalVolume, index: int, segment: MirrorSegment, start: int, length: int
+    ) -> TableLine:
+        """The mirror for the segment that is copied; linear before it, and behind it."""
+        target = segment.areas[1]
+        copied = index == current_segment(lv)
+        if self._partial and not target.lv and self._path_of(target.pv_uuid) is None:
+            copied = False  # What it was to become is lost; what it is, is not.
+        if not copied:
+            number = 1 if segment.moved else 0
+            place = self._area(lv, index, number, segment.areas[number], length)
+            return TableLine(start, length, "linear", place)
+        sides = " ".join(
+            self._area(lv, index, number, area, length) for number, area in enumerate(segment.areas)
+        )
+        region = segment.region_size
+        while region > length:  # LVM's metadata have one size for all segments.
+            region >>= 1
+        return TableLine(start, length, "mirror", f"core 1 {region} 2 {sides}")
+
     def _area(self, lv: LogicalVolume, segment: int, number: int, area: Area, length: int) -> str:
         """`<device> <first sector>` of one area of `length` sectors."""
+        if area.lv:
+            return f"{dm_name(self._vg.name, area.lv)} {area.pe * self._vg.extent_size}"
         pv = self._vg.pv(area.pv_uuid)
         path = self._path_of(area.pv_uuid)
         if pv is not None and path is not None:

@@ -1,4 +1,4 @@
-"""lvremove, lvchange, lvrename, lvconvert, lvscan, lvpoll."""
+"""lvremove, lvchange, lvrename, lvconvert, lvscan."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ulvm.lvm.session import Session
 from ulvm.metadata.names import check_new_lv_name, check_tag, name_problem
 from ulvm.units import display_size
 
-__all__ = ["lvchange", "lvconvert", "lvpoll", "lvremove", "lvrename", "lvscan", "remove_one"]
+__all__ = ["lvchange", "lvconvert", "lvremove", "lvrename", "lvscan", "remove_one"]
 
 
 # -- lvremove -------------------------------------------------------------------------------------
@@ -275,17 +275,6 @@ def _merge_one(session: Session, vg_name: str, snapshot: str, background: bool) 
         lvm_merge.poll_in_background(session, vg_name, origin)
     else:
         lvm_merge.poll(session, vg_name, origin)
-
-
-@click.command(hidden=True)
-@click.argument("name", metavar="ORIGIN")
-@common_options
-@click.pass_obj
-def lvpoll(context: Context, name: str) -> None:
-    """See to the end of a merge into ORIGIN. Started by lvconvert -b and by activation."""
-    session = context.session()
-    vg_name, origin = session.resolve_lv(name)
-    lvm_merge.poll(session, vg_name, origin, quiet=True)
 
 
 @click.command()

@@ -1,9 +1,9 @@
 """What nobody sees to its end any more, because a command or the last daemon was killed.
 
 Volumes left suspended are brought to the committed metadata by `ulvm vgchange --refresh`, a merge
-is waited for by `ulvm lvpoll`: processes of their own, which take the VG's lock and read the
-metadata. A device that is no LVM volume's is resumed. What cannot be repaired is logged, and
-hinders no other repair.
+or a pvmove is waited for by `ulvm lvpoll`: processes of their own, which take the VG's lock and
+read the metadata. A device that is no LVM volume's is resumed. What cannot be repaired is logged,
+and hinders no other repair.
 """
 
 from __future__ import annotations
@@ -58,16 +58,17 @@ class Repairs:
             log.error("%s is not resumed: %s", device.name, error)
 
     def see_merges_through(self) -> None:
-        """Who waited for the end of a merge may have been killed with the last daemon."""
+        """Who waited for the end of a merge or a move may have been killed with the last daemon."""
         for device in self._mapper.all_mapped():
-            merging = any(target.type_name == "snapshot-merge" for target in device.targets)
-            if merging and is_top_level(device.uuid):
+            kinds = {target.type_name for target in device.targets}
+            kind = "merge" if "snapshot-merge" in kinds else "pvmove" if "mirror" in kinds else ""
+            if kind and is_top_level(device.uuid):
                 try:
                     vg, lv, _ = split_dm_name(device.name)
                 except FormatError as error:  # renamed by hand
-                    log.error("nobody waits for the end of a merge: %s", error)
+                    log.error("nobody waits for the end of a %s: %s", kind, error)
                     continue
-                self._start("lvpoll", f"{vg}/{lv}")
+                self._start("lvpoll", "--polloperation", kind, f"{vg}/{lv}")
 
     def _start(self, *words: str) -> None:
         try:

@@ -6,6 +6,7 @@ UUID (`LVM-` and no layer). The same names are paths under `<run_dir>/dev`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ulvm.activation.names import dm_name, is_top_level, split_dm_name
@@ -20,6 +21,8 @@ __all__ = ["DEV_DIR", "MapperExports", "MountFreezer", "export_names", "name_of_
 
 DEV_DIR = "dev"
 _MAPPER = "mapper"
+_RESERVED = re.compile(r"pvmove\d+(_mimage_\d+)?$")
+"""Volumes that pvmove makes, and nobody else is to use."""
 
 
 def export_names(device: MappedDevice) -> list[str]:
@@ -30,7 +33,7 @@ def export_names(device: MappedDevice) -> list[str]:
             vg, lv, layer = split_dm_name(device.name)
         except FormatError:
             return names
-        if not layer and vg != _MAPPER:
+        if not layer and vg != _MAPPER and not _RESERVED.match(lv):
             names.insert(0, f"{vg}/{lv}")
     return names
 

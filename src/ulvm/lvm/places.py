@@ -17,15 +17,17 @@ from ulvm.metadata.allocate import free_areas
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
 from ulvm.metadata.segments import PvExtents
 
-__all__ = ["free_in", "places_of"]
+__all__ = ["free_in", "places_of", "split_place"]
 
 _RANGE = re.compile(r":(\d{1,10}(?!\d))?(?:([-+])(\d{1,10}(?!\d))?)?", re.ASCII)
 
 
-def places_of(session: Session, vg: VolumeGroup, words: Sequence[str]) -> list[PvExtents] | None:
+def places_of(
+    session: Session, vg: VolumeGroup, words: Sequence[str], *, source: bool = False
+) -> list[PvExtents] | None:
     """What the words name, of the VG as it was scanned; None if there are none. RefusedError with
     LVM's sentence for a PV or a range that is not there; PVs that are closed to allocation are
-    warned about."""
+    warned about. `source`: what lies there is meant, and not where something may lie."""
     if not words:
         return None
     found: dict[str, tuple[tuple[int, int], ...]] = {}
@@ -33,10 +35,10 @@ def places_of(session: Session, vg: VolumeGroup, words: Sequence[str]) -> list[P
         if word.startswith("@"):
             named = [(pv, "") for pv in vg.pvs if word[1:] in pv.tags]
         else:
-            path, _, ranges = _split(word)
+            path, ranges = split_place(word)
             named = [(_member(session, vg, path), ranges)]
         for pv, ranges in named:
-            if not pv.allocatable:
+            if not pv.allocatable and not source:
                 path = session.last_scan.path_of(pv.uuid) or pv.device
                 session.warn(f"WARNING: Physical volume {path} not allocatable.")
                 continue
@@ -46,12 +48,12 @@ def places_of(session: Session, vg: VolumeGroup, words: Sequence[str]) -> list[P
     return [PvExtents(uuid, runs) for uuid, runs in found.items()]
 
 
-def _split(word: str) -> tuple[str, str, str]:
-    """(path, colon, ranges with their colon). A file's own name may have colons."""
+def split_place(word: str) -> tuple[str, str]:
+    """(path, ranges with their colon). A file's own name may have colons."""
     if ":" in word and not os.path.exists(word):
-        path, colon, ranges = word.partition(":")
-        return path, colon, f":{ranges}"
-    return word, "", ""
+        path, _, ranges = word.partition(":")
+        return path, f":{ranges}"
+    return word, ""
 
 
 def _member(session: Session, vg: VolumeGroup, path: str) -> PhysicalVolume:

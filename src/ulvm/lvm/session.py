@@ -229,11 +229,13 @@ class Session:
         ignore: Mapping[str, bool] | None = None,
         relabel: Mapping[str, str] | None = None,
         before_commit: Callable[[VolumeGroup], None] = lambda vg: None,
+        when_suspended: Callable[[], None] = lambda: None,
     ) -> Change:
         """Lock, scan, edit, commit around the swap of tables.
 
         `before_commit` gets the new VG when nothing counts yet (to wipe extents, say). Whatever
-        is raised up to the commit has changed nothing. `exported`: the VG may be exported.
+        is raised up to the commit has changed nothing. `when_suspended` is called right before it,
+        when what changes rests, and may refuse. `exported`: the VG may be exported.
         `ignore`: by PV, whether its metadata areas are out of use from now on; `relabel`: new UUIDs
         of PVs by the old ones, which `edit` has put in the VG.
         """
@@ -269,6 +271,7 @@ class Session:
 
             def commit() -> None:
                 nonlocal committed
+                when_suspended()
                 pending.commit()
                 committed = True
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ulvm.errors import BusyError, ExistsError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
+from ulvm.lvm import move as lvm_move
 from ulvm.lvm import pv as lvm_pv
 from ulvm.lvm.session import Change, Session
 from ulvm.metadata import edit
@@ -219,6 +220,12 @@ def activate(session: Session, name: str, *, partial: bool = False) -> Activity:
                 session.warn(error.message)
                 failed += 1
         lvm_merge.resume_polling(session, vg)
+        moving = lvm_move.resume_polling(session, vg)
+        if moving:
+            session.say(
+                f"Background polling started for {moving} logical volume(s) "
+                f'in volume group "{vg.name}"'
+            )
         return Activity(_active_count(session, vg), failed)
 
 

@@ -21,7 +21,8 @@ larger at first.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import copy
 from typing import NamedTuple
 
 from ulvm.errors import RefusedError
@@ -33,6 +34,7 @@ __all__ = [
     "FreeArea",
     "allocatable_extents",
     "allocate",
+    "allocate_beside",
     "allocate_striped",
     "effective_policy",
     "free_areas",
@@ -119,6 +121,52 @@ def allocate(
     )
 
 
+def allocate_beside(
+    vg: VolumeGroup,
+    pieces: Sequence[tuple[int, frozenset[str]]],
+    *,
+    policy: str = "normal",
+    places: Sequence[PvExtents] | None = None,
+) -> tuple[tuple[PvRun, ...], ...]:
+    """Runs for each piece (its extents, and the PVs that it must keep away from unless anywhere is
+    allowed), as LVM gives them to the second half of a mirror: one piece after the other by one
+    policy, and on by the next one from the piece that has not got all. RefusedError."""
+    space = _Space(vg, places)
+    left = [length for length, _ in pieces]
+    runs: list[list[PvRun]] = [[] for _ in pieces]
+    first: str | None = None
+    at = 0
+    for level in POLICIES[: POLICIES.index(policy) + 1]:
+        needed, free = sum(left), space.free
+        if needed > free:
+            raise RefusedError(
+                f"Insufficient free space: {needed} extents needed, but only {free} available"
+            )
+        while at < len(pieces):
+            shunned = frozenset() if level == "anywhere" else pieces[at][1]
+            search = _Search(space.without(shunned), left[at], may_split=policy != "contiguous")
+            if level == "contiguous":
+                search.take_best()
+            elif level == "cling":
+                search.cling(first)
+            else:
+                search.spread()
+            runs[at] += search.runs
+            left[at] = search.needed
+            if first is None and search.runs:
+                first = search.runs[0].pv_uuid
+            at += not left[at]
+            if level == "contiguous" or (at < len(left) and left[at] and not search.runs):
+                break
+        if at == len(pieces):
+            return tuple(tuple(found) for found in runs)
+    kind = "contiguous " if policy == "contiguous" else ""
+    raise RefusedError(
+        f"Insufficient suitable {kind}allocatable extents for logical volume : "
+        f"{sum(left)} more required"
+    )
+
+
 def allocate_striped(
     vg: VolumeGroup,
     extents: int,
@@ -182,6 +230,14 @@ class _Space:
             if free:
                 # Of one size, in the order of the ranges that were given.
                 self.areas[uuid] = sorted(free, key=lambda a: -a.length)
+
+    def without(self, pv_uuids: Collection[str]) -> _Space:
+        """The same areas, which shrink together, but for those of these PVs."""
+        if not pv_uuids:
+            return self
+        rest = copy(self)
+        rest.areas = {uuid: a for uuid, a in self.areas.items() if uuid not in pv_uuids}
+        return rest
 
     @property
     def free(self) -> int:

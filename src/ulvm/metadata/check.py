@@ -12,7 +12,13 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from ulvm.errors import FormatError
-from ulvm.metadata.model import LogicalVolume, SnapshotSegment, VolumeGroup
+from ulvm.metadata.model import (
+    LogicalVolume,
+    MirrorSegment,
+    SnapshotSegment,
+    StripedSegment,
+    VolumeGroup,
+)
 from ulvm.metadata.names import check_stored_name
 from ulvm.metadata.segments import pv_runs
 
@@ -39,6 +45,7 @@ def check_vg(vg: VolumeGroup) -> None:
         _check_segments(vg, lv)
     _check_extents(vg)
     _check_snapshots(vg)
+    _check_moves(vg)
 
 
 def _unique(vg: VolumeGroup, what: str, values: Iterable[str]) -> None:
@@ -84,6 +91,44 @@ def _check_extents(vg: VolumeGroup) -> None:
                 f"LVs {lv_name} and {other} of VG {vg.name} both use extent {after.pe} "
                 f"of PV {run.pv_uuid}."
             )
+
+
+def _check_moves(vg: VolumeGroup) -> None:
+    """An area lies on a PV; but those of a volume that is moved on a pvmoveN, and the two sides of
+    that on PVs, or on an image each, which is on PVs. No extent of a hidden volume is used twice.
+    So what is below what never goes round in a circle."""
+    names = {lv.name: lv for lv in vg.lvs}
+    images = {
+        area.lv
+        for move in vg.pvmoves()
+        for segment in move.segments
+        if isinstance(segment, MirrorSegment)
+        for area in segment.areas
+        if area.lv
+    }
+    used = []
+    for lv in vg.lvs:
+        for segment in lv.segments:
+            if isinstance(segment, MirrorSegment) and len(segment.areas) != 2:
+                raise FormatError(f"LV {vg.name}/{lv.name} moves to {len(segment.areas)} places.")
+            if not isinstance(segment, StripedSegment | MirrorSegment):
+                continue
+            for area in segment.areas:
+                if not area.lv:
+                    continue
+                below = names[area.lv]
+                image = isinstance(segment, MirrorSegment)
+                if lv.name in images or below.is_pvmove == image or (lv.is_pvmove and not image):
+                    raise FormatError(f"LV {vg.name}/{lv.name} is on {area.lv}, which is no PV.")
+                if area.pe + segment.area_len > below.extent_count:
+                    raise FormatError(f"LV {vg.name}/{lv.name} is beyond the end of {area.lv}.")
+                used.append((area.lv, area.pe, segment.area_len))
+    for (name, pe, length), (after, at, _) in pairwise(sorted(used)):
+        if name == after and pe + length > at:
+            raise FormatError(f"Extent {at} of {vg.name}/{name} is used twice.")
+    for name in images:
+        if any(not isinstance(segment, StripedSegment) for segment in names[name].segments):
+            raise FormatError(f"LV {vg.name}/{name} cannot be the side of a move.")
 
 
 def _check_snapshots(vg: VolumeGroup) -> None:

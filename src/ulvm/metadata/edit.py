@@ -161,6 +161,11 @@ def _get(vg: VolumeGroup, name: str) -> LogicalVolume:
     return lv
 
 
+def _check_unlocked(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
+    if lv.locked:
+        raise RefusedError(f"Can't {what} locked logical volume {vg.name}/{lv.name}.")
+
+
 def _check_new(vg: VolumeGroup, name: str) -> None:
     check_new_lv_name(name)
     check_lv_name_length(vg.name, name)
@@ -272,6 +277,7 @@ def extend_lv(
     """Grow to `extents` logical extents; a snapshot's COW as well as any other volume. Stripes and
     their size as the last segment's unless given."""
     lv = _get(vg, name)
+    _check_unlocked(vg, lv, "resize")
     more = extents - lv.extent_count
     if more <= 0:
         raise RefusedError(
@@ -312,6 +318,7 @@ def extend_lv(
 def reduce_lv(vg: VolumeGroup, name: str, extents: int) -> VolumeGroup:
     """Cut to the first `extents` logical extents."""
     lv = _get(vg, name)
+    _check_unlocked(vg, lv, "resize")
     if vg.is_origin(name):
         raise RefusedError("Snapshot origin volumes cannot be reduced in size yet.")
     if extents <= 0:
@@ -328,6 +335,8 @@ def rename_lv(vg: VolumeGroup, old: str, new: str) -> VolumeGroup:
     lv = _get(vg, old)
     if not vg.is_visible(lv):
         raise RefusedError(f'Cannot rename internal LV "{old}".')
+    if lv.locked:
+        raise RefusedError(f"Cannot rename locked LV {old}")
     if new == old:
         raise RefusedError("Old and new logical volume names must differ")
     check_new_lv_name(new)
@@ -350,6 +359,7 @@ def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
     """Remove a volume; of a snapshot the hidden LV that ties it to its origin, too; with an
     origin the snapshot that is merging into it, which cannot go alone."""
     lv = _get(vg, name)
+    _check_unlocked(vg, lv, "remove")
     snapshots = [s for s in vg.snapshots_of_origin(name) if not s.merging]
     if snapshots:
         raise RefusedError(
@@ -412,6 +422,8 @@ def add_snapshot(
     """
     base = _get(vg, origin)
     check_chunk_size(chunk_size)
+    if base.locked:
+        raise RefusedError("Snapshots of locked volumes are not supported.")
     if vg.is_cow(origin):
         raise RefusedError("Snapshots of snapshots are not supported.")
     if vg.merging_snapshot_of(origin) is not None:

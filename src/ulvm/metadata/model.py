@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 __all__ = [
     "Area",
     "LogicalVolume",
+    "MirrorSegment",
     "PhysicalVolume",
     "Segment",
     "SimpleSegment",
@@ -55,10 +56,15 @@ class PhysicalVolume:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Where a stripe starts: PV (by UUID) and its first physical extent."""
+    """Where a stripe starts: PV (by UUID) and its first physical extent.
+
+    While extents are moved it lies on a hidden volume instead: `lv` is that one's name, `pe` its
+    first logical extent, and `pv_uuid` is empty.
+    """
 
     pv_uuid: str
     pe: int
+    lv: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,33 @@ class SimpleSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorSegment:
+    """`type = "mirror"` of a `pvmoveN` volume: extents on their way from the first area to the
+    second. Other mirrors are not known here."""
+
+    start_extent: int
+    extent_count: int
+    areas: tuple[Area, ...]
+    region_size: int
+    """Sectors that are copied, and are in sync, together."""
+    extents_moved: int = 0
+    """All or nothing counts: extent_count once the second area holds the data."""
+    tags: tuple[str, ...] = ()
+
+    @property
+    def type_name(self) -> str:
+        return "mirror"
+
+    @property
+    def area_len(self) -> int:
+        return self.extent_count
+
+    @property
+    def moved(self) -> bool:
+        return self.extents_moved == self.extent_count
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownSegment:
     """A segment of a type that is not supported (a mirror, a thin pool). What it stands on is not
     known, so the VG that has one can be looked at and not changed."""
@@ -122,7 +155,7 @@ class UnknownSegment:
     tags: tuple[str, ...] = ()
 
 
-Segment = StripedSegment | SnapshotSegment | SimpleSegment | UnknownSegment
+Segment = StripedSegment | SnapshotSegment | SimpleSegment | MirrorSegment | UnknownSegment
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +194,16 @@ class LogicalVolume:
     @property
     def writable(self) -> bool:
         return "WRITE" in self.status
+
+    @property
+    def locked(self) -> bool:
+        """While extents of it are moved, its own may not change."""
+        return "LOCKED" in self.status
+
+    @property
+    def is_pvmove(self) -> bool:
+        """A hidden `pvmoveN` that extents pass through on their way."""
+        return "PVMOVE" in self.status
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +263,34 @@ class VolumeGroup:
     def is_origin(self, name: str) -> bool:
         return bool(self.snapshots_of_origin(name))
 
+    def pvmoves(self) -> tuple[LogicalVolume, ...]:
+        """The moves that are under way."""
+        return tuple(v for v in self.lvs if v.is_pvmove)
+
+    def pvmove_image_of(self, name: str) -> LogicalVolume | None:
+        """The move that the hidden volume of this name is a side of (pvmove --atomic)."""
+        return next(
+            (
+                move
+                for move in self.pvmoves()
+                for segment in move.segments
+                if isinstance(segment, MirrorSegment) and any(a.lv == name for a in segment.areas)
+            ),
+            None,
+        )
+
+    def lower_lvs(self, lv: LogicalVolume) -> tuple[LogicalVolume, ...]:
+        """The hidden volumes that its areas lie on, and those below them, the lowest first."""
+        found: dict[str, LogicalVolume] = {}
+        for segment in lv.segments:
+            if isinstance(segment, StripedSegment | MirrorSegment):
+                for area in segment.areas:
+                    below = self.lv(area.lv) if area.lv else None
+                    if below is not None and below.uuid not in found:
+                        found |= {v.uuid: v for v in self.lower_lvs(below)}
+                        found[below.uuid] = below
+        return tuple(found.values())
+
     def is_visible(self, lv: LogicalVolume) -> bool:
         """LVM2's derived rule (lv_is_visible): a snapshotN never; a COW iff its origin is
         visible (or virtual) and it is not merging; else the VISIBLE flag."""
@@ -250,7 +321,7 @@ class VolumeGroup:
             s.area_len
             for lv in self.lvs
             for s in lv.segments
-            if isinstance(s, StripedSegment)
+            if isinstance(s, StripedSegment | MirrorSegment)
             for a in s.areas
             if a.pv_uuid == pv_uuid
         )
@@ -277,8 +348,9 @@ class VolumeGroup:
         missing = self.all_missing
         return any(
             area.pv_uuid in missing
-            for segment in lv.segments
-            if isinstance(segment, StripedSegment)
+            for volume in (lv, *self.lower_lvs(lv))
+            for segment in volume.segments
+            if isinstance(segment, StripedSegment | MirrorSegment)
             for area in segment.areas
         )
 

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ulvm.errors import RefusedError
-from ulvm.metadata.model import PhysicalVolume, Segment, StripedSegment, VolumeGroup
+from ulvm.metadata.model import (
+    MirrorSegment,
+    PhysicalVolume,
+    Segment,
+    StripedSegment,
+    VolumeGroup,
+)
+from ulvm.metadata.segments import pv_runs
 
 __all__ = ["resize_pv", "set_allocatable", "set_tags", "set_uuid"]
 
@@ -43,7 +50,7 @@ def set_uuid(vg: VolumeGroup, pv_uuid: str, new: str) -> VolumeGroup:
     """The PV under another UUID, with all that lies on it."""
 
     def moved(segment: Segment) -> Segment:
-        if not isinstance(segment, StripedSegment):
+        if not isinstance(segment, StripedSegment | MirrorSegment):
             return segment
         areas = tuple(replace(a, pv_uuid=new) if a.pv_uuid == pv_uuid else a for a in segment.areas)
         return replace(segment, areas=areas)
@@ -57,14 +64,7 @@ def resize_pv(vg: VolumeGroup, pv_uuid: str, sectors: int, extents: int) -> Volu
     """The device has `sectors` now, room for `extents`. RefusedError if those in use do not fit."""
     pv = _pv(vg, pv_uuid)
     end = max(
-        (
-            area.pe + segment.area_len
-            for lv in vg.lvs
-            for segment in lv.segments
-            if isinstance(segment, StripedSegment)
-            for area in segment.areas
-            if area.pv_uuid == pv_uuid
-        ),
+        (run.pe + run.length for lv in vg.lvs for run in pv_runs(lv) if run.pv_uuid == pv_uuid),
         default=0,
     )
     if extents < vg.allocated(pv_uuid):

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ulvm.errors import RefusedError
-from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.names import check_lv_name_length, next_snapshot_name
+from ulvm.metadata.segments import pv_runs
 from ulvm.metadata.uuid import new_uuid
 
 __all__ = ["Split", "export_vg", "import_vg", "merge_vgs", "pvs_of_lv", "split_vg"]
@@ -39,12 +40,7 @@ class Split(NamedTuple):
 
 def pvs_of_lv(vg: VolumeGroup, lv: LogicalVolume) -> set[str]:
     """UUIDs of the PVs that a volume lies on."""
-    return {
-        area.pv_uuid
-        for segment in lv.segments
-        if isinstance(segment, StripedSegment)
-        for area in segment.areas
-    }
+    return {run.pv_uuid for volume in (lv, *vg.lower_lvs(lv)) for run in pv_runs(volume)}
 
 
 def split_vg(

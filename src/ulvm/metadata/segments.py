@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ulvm.metadata.model import Area, LogicalVolume, Segment, SimpleSegment, StripedSegment
+from ulvm.metadata.model import (
+    Area,
+    LogicalVolume,
+    MirrorSegment,
+    Segment,
+    SimpleSegment,
+    StripedSegment,
+)
 
 __all__ = ["PvExtents", "PvRun", "cut_segments", "merge_adjacent", "pv_runs"]
 
@@ -39,11 +46,12 @@ class PvExtents(NamedTuple):
 
 
 def pv_runs(lv: LogicalVolume) -> Iterator[PvRun]:
-    """Every run of physical extents that an LV uses, in order of its logical extents."""
+    """Every run of physical extents that an LV itself uses, in order of its logical extents."""
     for segment in lv.segments:
-        if isinstance(segment, StripedSegment):
+        if isinstance(segment, StripedSegment | MirrorSegment):
             for area in segment.areas:
-                yield PvRun(area.pv_uuid, area.pe, segment.area_len)
+                if not area.lv:
+                    yield PvRun(area.pv_uuid, area.pe, segment.area_len)
 
 
 def merge_adjacent(segments: Iterable[Segment]) -> tuple[Segment, ...]:
@@ -65,6 +73,9 @@ def _continues(first: Segment, second: Segment) -> bool:
     if first.tags != second.tags:
         return False
     if isinstance(first, StripedSegment) and isinstance(second, StripedSegment):
+        # LVM leaves those on a hidden volume as they are, too.
+        if any(area.lv for area in (*first.areas, *second.areas)):
+            return False
         return first.stripe_size == second.stripe_size and second.areas == tuple(
             Area(a.pv_uuid, a.pe + first.area_len) for a in first.areas
         )

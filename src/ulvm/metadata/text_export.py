@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, contextmanager
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.model import (
+    Area,
     LogicalVolume,
+    MirrorSegment,
     PhysicalVolume,
     Segment,
     SnapshotSegment,
@@ -202,10 +204,12 @@ def _write_lv(out: _Writer, lv: LogicalVolume, extent_size: int, pv_keys: dict[s
             out.line(f"start_extent = {segment.start_extent}")
             out.sized("extent_count", segment.extent_count, segment.extent_count * extent_size)
             out.line()
-            _write_segment(out, segment, pv_keys)
+            _write_segment(out, segment, pv_keys, extent_size)
 
 
-def _write_segment(out: _Writer, segment: Segment, pv_keys: dict[str, str]) -> None:
+def _write_segment(
+    out: _Writer, segment: Segment, pv_keys: dict[str, str], extent_size: int
+) -> None:
     if isinstance(segment, StripedSegment):
         stripes = len(segment.areas)
         out.line('type = "striped"')
@@ -213,16 +217,25 @@ def _write_segment(out: _Writer, segment: Segment, pv_keys: dict[str, str]) -> N
         out.line(f"stripe_count = {stripes}", "linear" if stripes == 1 else "")
         if stripes > 1:
             out.sized("stripe_size", segment.stripe_size, segment.stripe_size)
-        out.line()
-        with out.block("stripes = [", "]"):
-            for n, area in enumerate(segment.areas):
-                comma = "," if n < stripes - 1 else ""
-                out.line(f'"{pv_keys[area.pv_uuid]}", {area.pe}{comma}')
+        _write_areas(out, "stripes", segment.areas, pv_keys)
         return
     out.line(f'type = "{segment.type_name}"')
     out.tags(segment.tags)
+    if isinstance(segment, MirrorSegment):
+        out.line(f"mirror_count = {len(segment.areas)}")
+        out.sized("extents_moved", segment.extents_moved, segment.extents_moved * extent_size)
+        out.line(f"region_size = {segment.region_size}")
+        _write_areas(out, "mirrors", segment.areas, pv_keys)
     if isinstance(segment, SnapshotSegment):
         out.line(f"chunk_size = {segment.chunk_size}")
         out.line(f'origin = "{segment.origin}"')
         store = "merging_store" if segment.merging else "cow_store"
         out.line(f'{store} = "{segment.cow}"')
+
+
+def _write_areas(out: _Writer, key: str, areas: tuple[Area, ...], pv_keys: dict[str, str]) -> None:
+    out.line()
+    with out.block(f"{key} = [", "]"):
+        for n, area in enumerate(areas):
+            comma = "," if n < len(areas) - 1 else ""
+            out.line(f'"{area.lv or pv_keys[area.pv_uuid]}", {area.pe}{comma}')

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ulvm.errors import FormatError
 from ulvm.metadata.check import check_vg
 from ulvm.metadata.model import (
     Area,
     LogicalVolume,
+    MirrorSegment,
     PhysicalVolume,
     Segment,
     SimpleSegment,
@@ -99,10 +100,16 @@ def vg_from_tree(tree: Section) -> VolumeGroup:
         pvs.append(pv)
     lvs: list[LogicalVolume] = []
     if "logical_volumes" in section:
-        for key, value in _section(section, "logical_volumes", where).items():
-            if isinstance(value, dict):
-                check_stored_name("logical volume", key)
-                lvs.append(_read_lv(key, value, name, keys))
+        volumes = {
+            key: value
+            for key, value in _section(section, "logical_volumes", where).items()
+            if isinstance(value, dict)
+        }
+        for key in volumes:
+            check_stored_name("logical volume", key)
+        holders = _Holders(keys, frozenset(volumes))
+        for key, value in volumes.items():
+            lvs.append(_read_lv(key, value, name, holders))
     vg = VolumeGroup(
         name=name,
         uuid=_uuid(section, where),
@@ -146,7 +153,14 @@ def _read_pv(section: Section, where: str) -> PhysicalVolume:
     )
 
 
-def _read_lv(name: str, section: Section, vg_name: str, pv_keys: dict[str, str]) -> LogicalVolume:
+class _Holders(NamedTuple):
+    """What an area can lie on: PVs by their key in the text, volumes by name."""
+
+    pvs: dict[str, str]
+    lvs: frozenset[str]
+
+
+def _read_lv(name: str, section: Section, vg_name: str, holders: _Holders) -> LogicalVolume:
     where = f"logical volume {vg_name}/{name}"
     if "lock_args" in section:
         raise FormatError(f"LV {vg_name}/{name} has lock_args, which is not supported.")
@@ -156,12 +170,13 @@ def _read_lv(name: str, section: Section, vg_name: str, pv_keys: dict[str, str])
         raise FormatError(
             f"segment_count of {where} is {count}, but there are {len(children)} segments."
         )
+    status = _status(section, LV_STATUS, where)
     segments: list[Segment] = []
     for number in range(1, count + 1):
         child = _section(section, f"segment{number}", where)
-        segments.append(_read_segment(child, f"segment{number} of {where}", pv_keys))
+        moving = "PVMOVE" in status
+        segments.append(_read_segment(child, f"segment{number} of {where}", holders, moving))
     segments.sort(key=lambda s: s.start_extent)
-    status = _status(section, LV_STATUS, where)
     # 0 is an old spelling of "auto".
     read_ahead = _number(section, "read_ahead", where, 0, most=_UINT32, least=-1) or None
     fixed = "FIXED_MINOR" in status
@@ -182,13 +197,13 @@ def _read_lv(name: str, section: Section, vg_name: str, pv_keys: dict[str, str])
     )
 
 
-def _read_segment(section: Section, where: str, pv_keys: dict[str, str]) -> Segment:
+def _read_segment(section: Section, where: str, holders: _Holders, moving: bool) -> Segment:
     start = _number(section, "start_extent", where, most=_UINT32)
     count = _number(section, "extent_count", where, most=_UINT32, least=1)
     tags = _tags(section, where)
     kind = _get(section, "type", str, where, "striped")
     if kind in {"striped", "linear"}:
-        areas = _read_areas(section, where, pv_keys)
+        areas = _read_areas(section, where, holders, "stripe")
         if count % len(areas):
             raise FormatError(f"{where} has {count} extents for {len(areas)} stripes.")
         size = 0
@@ -212,23 +227,36 @@ def _read_segment(section: Section, where: str, pv_keys: dict[str, str]) -> Segm
         )
     if kind in {"zero", "error"}:
         return SimpleSegment(start, count, kind, tags)
+    if kind == "mirror" and moving and "mirror_log" not in section:
+        return MirrorSegment(
+            start,
+            count,
+            _read_areas(section, where, holders, "mirror"),
+            region_size=_number(section, "region_size", where, most=_UINT32, least=1),
+            extents_moved=_number(section, "extents_moved", where, 0, most=count),
+            tags=tags,
+        )
     if not _TYPE_NAME.fullmatch(kind):
         raise FormatError(f"{where} has the malformed segment type {kind[:64]!r}.")
     return UnknownSegment(start, count, kind, tags)
 
 
-def _read_areas(section: Section, where: str, pv_keys: dict[str, str]) -> tuple[Area, ...]:
-    count = _number(section, "stripe_count", where, most=_UINT32, least=1)
-    value = section.get("stripes")
+def _read_areas(section: Section, where: str, holders: _Holders, kind: str) -> tuple[Area, ...]:
+    """`kind`: stripe or mirror, as the keys have it."""
+    count = _number(section, f"{kind}_count", where, most=_UINT32, least=1)
+    value = section.get(f"{kind}s")
     if not isinstance(value, list) or len(value) != 2 * count:
-        raise FormatError(f"{where} needs {count} pairs in its stripes list.")
+        raise FormatError(f"{where} needs {count} pairs in its {kind}s list.")
     areas = []
     for key, pe in zip(value[::2], value[1::2], strict=True):
         if not isinstance(key, str) or not isinstance(pe, int) or not 0 <= pe <= _UINT32:
-            raise FormatError(f"{where} has a malformed entry in its stripes list.")
-        if key not in pv_keys:
+            raise FormatError(f"{where} has a malformed entry in its {kind}s list.")
+        if key in holders.pvs:
+            areas.append(Area(holders.pvs[key], pe))
+        elif key in holders.lvs:
+            areas.append(Area("", pe, key))
+        else:
             raise FormatError(f"{where} refers to {key!r}, which is not a physical volume.")
-        areas.append(Area(pv_keys[key], pe))
     return tuple(areas)
 
 

@@ -13,7 +13,7 @@ from ulvm.metadata.model import (
     VolumeGroup,
 )
 
-__all__ = ["lv_attr", "percent", "pv_attr", "vg_attr"]
+__all__ = ["lv_attr", "percent", "percent_of", "pv_attr", "vg_attr"]
 
 _FLOAT = struct.Struct("f")
 
@@ -28,11 +28,11 @@ def lv_attr(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
         (
             _kind(vg, lv),
             _permission(lv, state),
-            _POLICY.get(lv.allocation_policy, "i"),
+            _policy(lv),
             "m" if lv.minor is not None else "-",
             _state(state, is_snapshot=snap is not None),
             "o" if state is not None and state.open_count else "-",
-            _target(lv, snapshot=snap is not None or origin),
+            _target(vg, lv, snapshot=snap is not None or origin),
             "-",
             "p" if vg.is_partial(lv) else "-",
             "k" if "ACTIVATION_SKIP" in lv.flags else "-",
@@ -40,7 +40,17 @@ def lv_attr(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
     )
 
 
+def _policy(lv: LogicalVolume) -> str:
+    """Large while extents of it are moved."""
+    letter = _POLICY.get(lv.allocation_policy, "i")
+    return letter.upper() if lv.locked else letter
+
+
 def _kind(vg: VolumeGroup, lv: LogicalVolume) -> str:
+    if lv.is_pvmove:
+        return "p"
+    if vg.pvmove_image_of(lv.name) is not None:
+        return "I"
     snap = vg.snapshot_of(lv.name)
     if snap is not None:
         return "S" if snap.merging else "s"
@@ -53,7 +63,9 @@ def _kind(vg: VolumeGroup, lv: LogicalVolume) -> str:
     return "-"
 
 
-def _target(lv: LogicalVolume, *, snapshot: bool) -> str:
+def _target(vg: VolumeGroup, lv: LogicalVolume, *, snapshot: bool) -> str:
+    if lv.is_pvmove or vg.pvmove_image_of(lv.name) is not None:
+        return "m"
     if any(isinstance(s, UnknownSegment) for s in lv.segments):
         return "u"
     if snapshot:
@@ -62,6 +74,8 @@ def _target(lv: LogicalVolume, *, snapshot: bool) -> str:
 
 
 def _permission(lv: LogicalVolume, state: LvState | None) -> str:
+    if lv.is_pvmove:
+        return "-"
     if not lv.writable:
         return "r"
     return "R" if state is not None and state.info.read_only else "w"
@@ -85,8 +99,11 @@ def _state(state: LvState | None, *, is_snapshot: bool) -> str:
 def percent(status: SnapshotStatus) -> str | None:
     """Two digits; 0.00 only when empty, 100.00 only when full or invalid (dm_percent_t)."""
     fraction = status.fraction
-    if fraction is None:
-        return None
+    return None if fraction is None else percent_of(fraction)
+
+
+def percent_of(fraction: float) -> str:
+    """A share of 1, the same way."""
     if fraction in (0.0, 1.0):
         return f"{fraction * 100:.2f}"
     # Millionths of a percent, cut off, then a float in C: it decides how a tie is rounded.

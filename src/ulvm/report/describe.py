@@ -52,8 +52,11 @@ def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str
     state = states.get(lv.name)
     snap = vg.snapshot_of(lv.name)
     yield "--- Logical volume ---"
-    yield _lv("LV Path", f"/dev/{vg.name}/{lv.name}")
-    yield _lv("LV Name", lv.name)
+    if lv.is_pvmove or vg.pvmove_image_of(lv.name) is not None:
+        yield _lv("Internal LV Name", lv.name)
+    else:
+        yield _lv("LV Path", f"/dev/{vg.name}/{lv.name}")
+        yield _lv("LV Name", lv.name)
     yield _lv("VG Name", vg.name)
     yield _lv("LV UUID", lv.uuid)
     yield _lv("LV Write Access", "read/write" if lv.writable else "read only")
@@ -80,6 +83,8 @@ def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str
         if _usable(state) and full is not None:
             yield _lv("Allocated to snapshot", f"{full}%")
         yield _lv("Snapshot chunk size", display_size(snap.chunk_size))
+    if lv.is_pvmove:
+        yield _lv("Mirrored volumes", 2)
     yield _lv("Segments", len(lv.segments))
     yield _lv("Allocation", lv.allocation_policy)
     wanted = "auto" if lv.read_ahead is None else max(lv.read_ahead, 0)
@@ -120,9 +125,14 @@ def lv_map(scan: Scan, lv: LogicalVolume) -> Iterator[str]:
             indent = "    " if striped else "  "
             if striped:
                 yield f"  Stripe {number}:"
+            extents = f"{area.pe} to {area.pe + segment.area_len - 1}"
+            if area.lv:
+                yield f"{indent}Logical volume\t{area.lv}"
+                yield f"{indent}Logical extents\t{extents}"
+                continue
             path = scan.path_of(area.pv_uuid) or "[unknown]"
             yield f"{indent}Physical volume\t{path}"
-            yield f"{indent}Physical extents\t{area.pe} to {area.pe + segment.area_len - 1}"
+            yield f"{indent}Physical extents\t{extents}"
         yield " "
     yield " "
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ulvm.activation.names import dm_name
-from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
+from ulvm.metadata.model import LogicalVolume, MirrorSegment, StripedSegment, VolumeGroup
+from ulvm.report import move_fields
 from ulvm.report.attributes import lv_attr, percent
 from ulvm.report.rows import Row
 from ulvm.report.table import Table, Value
@@ -63,6 +64,10 @@ def _data_percent(row: Row) -> Value:
 
 
 def _role(vg: VolumeGroup, lv: LogicalVolume) -> str:
+    if lv.is_pvmove:
+        return "private,pvmove"
+    if vg.pvmove_image_of(lv.name) is not None:
+        return "private,mirror,image"
     if vg.is_cow(lv.name):
         return "public,snapshot,thicksnapshot"
     count = len(vg.snapshots_of_origin(lv.name))
@@ -129,6 +134,8 @@ def _kernel(attribute: str) -> Callable[[Row], Value]:
 def _permissions(row: Row) -> Value:
     if row.lv is None:
         return None
+    if row.lv.is_pvmove:
+        return ""
     if not row.lv.writable:
         return "read-only"
     if row.state is None:
@@ -141,7 +148,9 @@ def _descendants(vg: VolumeGroup, lv: LogicalVolume) -> str:
 
 
 def _modules(vg: VolumeGroup, lv: LogicalVolume) -> str:
-    return "snapshot" if vg.is_cow(lv.name) or vg.is_origin(lv.name) else ""
+    words = ["mirror"] if lv.is_pvmove or vg.lower_lvs(lv) else []
+    words += ["snapshot"] if vg.is_cow(lv.name) or vg.is_origin(lv.name) else []
+    return ",".join(words)
 
 
 def read_ahead(vg: VolumeGroup, lv: LogicalVolume) -> int:
@@ -229,10 +238,15 @@ LV_FIELDS: Table = (
     ("data_percent", "Data%", "pct", 6, _data_percent),
     ("snap_percent", "Snap%", "pct", 6, _data_percent),
     ("metadata_percent", "Meta%", "pct", 6, _lv(lambda *_: "")),
-    ("move_pv", "Move", "str", 0, _lv(lambda *_: "")),
+    ("move_pv", "Move", "str", 0, move_fields.move_pv),
+    ("move_pv_uuid", "Move UUID", "str", 38, move_fields.move_pv_uuid),
+    ("lv_initial_image_sync", "InitImgSync", "bin", 0,
+     _lv(lambda _, lv: "initial image sync" if lv.is_pvmove else "")),
+    ("lv_allocation_locked", "AllocLock", "bin", 10,
+     _lv(lambda _, lv: "allocation locked" if lv.locked else "")),
     ("mirror_log", "Log", "str", 0, _lv(lambda *_: "")),
-    ("copy_percent", "Cpy%Sync", "pct", 8, _lv(lambda *_: "")),
-    ("sync_percent", "Cpy%Sync", "pct", 8, _lv(lambda *_: "")),
+    ("copy_percent", "Cpy%Sync", "pct", 8, move_fields.copy_percent),
+    ("sync_percent", "Cpy%Sync", "pct", 8, move_fields.copy_percent),
     ("convert_lv", "Convert", "str", 0, _lv(lambda *_: "")),
     ("seg_count", "#Seg", "num", 0, _lv(lambda _, lv: len(lv.segments))),
 )  # fmt: skip
@@ -241,33 +255,12 @@ LV_FIELDS: Table = (
 # -- segments -------------------------------------------------------------------------------------
 
 
-def _devices(row: Row) -> Value:
-    if not isinstance(row.segment, StripedSegment):
-        return ""
-    return ",".join(
-        f"{row.scan.path_of(a.pv_uuid) or '[unknown]'}({a.pe})" for a in row.segment.areas
-    )
-
-
-def _ranges(separator: str) -> Callable[[Row], Value]:
-    """Extents of the disks that the segment lies on."""
-
-    def value(row: Row) -> Value:
-        if not isinstance(row.segment, StripedSegment):
-            return ""
-        length = row.segment.area_len
-        return separator.join(
-            f"{row.scan.path_of(a.pv_uuid) or '[unknown]'}:{a.pe}-{a.pe + length - 1}"
-            for a in row.segment.areas
-        )
-
-    return value
-
-
 def _stripes(row: Row) -> Value:
     if row.segment is None:
         return None
-    return len(row.segment.areas) if isinstance(row.segment, StripedSegment) else 0
+    if isinstance(row.segment, StripedSegment | MirrorSegment):
+        return len(row.segment.areas)
+    return 0
 
 
 def _chunk(row: Row) -> Value:
@@ -304,14 +297,15 @@ SEGMENT_FIELDS: Table = (
     ("data_copies", "#Cpy", "num", 0, lambda r: 1 if r.segment else None),
     ("stripe_size", "Stripe", "size", 0,
      lambda r: r.segment.stripe_size if isinstance(r.segment, StripedSegment) else 0),
-    ("region_size", "Region", "size", 0, lambda _: 0),
+    ("region_size", "Region", "size", 0,
+     lambda r: r.segment.region_size if isinstance(r.segment, MirrorSegment) else 0),
     ("chunk_size", "Chunk", "size", 0, _chunk),
     ("seg_start", "Start", "size", 0, _in_segment(lambda start, _: start, True)),
     ("seg_start_pe", "Start", "num", 0, _in_segment(lambda start, _: start, False)),
     ("seg_size", "SSize", "size", 0, _in_segment(lambda _, count: count, True)),
     ("seg_size_pe", "SSize", "num", 0, _in_segment(lambda _, count: count, False)),
     ("seg_tags", "Seg Tags", "list", 0, lambda r: ",".join(r.segment.tags) if r.segment else ""),
-    ("seg_le_ranges", "LE Ranges", "list", 14, _ranges(",")),
-    ("seg_pe_ranges", "PE Ranges", "list", 0, _ranges(" ")),
-    ("devices", "Devices", "list", 0, _devices),
+    ("seg_le_ranges", "LE Ranges", "list", 14, move_fields.le_ranges),
+    ("seg_pe_ranges", "PE Ranges", "list", 0, move_fields.pe_ranges),
+    ("devices", "Devices", "list", 0, move_fields.devices),
 )  # fmt: skip

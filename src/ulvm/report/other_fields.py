@@ -25,9 +25,7 @@ def _none(_: Row) -> Value:
 
 OTHER_FIELDS: dict[str, Table] = {
     "lv": (
-        ("lv_initial_image_sync", "InitImgSyn", "bin", 0, _blank),
         ("lv_image_synced", "ImgSynced", "bin", 10, _blank),
-        ("lv_allocation_locked", "AllocLock", "bin", 10, _blank),
         ("lv_when_full", "WhenFull", "str", 15, _blank),
         ("lv_metadata_size", "MSize", "str", 0, _blank),
         ("raid_mismatch_count", "Mismatches", "str", 0, _blank),
@@ -37,7 +35,6 @@ OTHER_FIELDS: dict[str, Table] = {
         ("raid_max_recovery_rate", "MaxSync", "str", 0, _blank),
         ("raidintegritymode", "IntegMode", "str", 0, _blank),
         ("integritymismatches", "IntegMismatches", "str", 0, _blank),
-        ("move_pv_uuid", "Move UUID", "str", 38, _blank),
         ("convert_lv_uuid", "Convert UUID", "str", 38, _blank),
         ("mirror_log_uuid", "Log UUID", "str", 38, _blank),
         ("data_lv", "Data", "str", 0, _blank),

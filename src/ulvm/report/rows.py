@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ulvm.activation.activate import LvState
 from ulvm.metadata.model import (
     LogicalVolume,
+    MirrorSegment,
     PhysicalVolume,
     Segment,
     StripedSegment,
@@ -97,7 +98,7 @@ def _pv_segments(row: Row) -> Iterator[Row]:
     used = []
     for lv in row.vg.lvs:
         for segment in lv.segments:
-            if isinstance(segment, StripedSegment):
+            if isinstance(segment, StripedSegment | MirrorSegment):
                 for area in segment.areas:
                     if area.pv_uuid == row.pv.uuid:
                         used.append((area.pe, segment.area_len, lv, segment))

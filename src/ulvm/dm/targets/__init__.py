@@ -8,6 +8,7 @@ from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.dm.targets.error import ErrorTarget
 from ulvm.dm.targets.linear import LinearTarget
 from ulvm.dm.targets.merge import MergeTarget
+from ulvm.dm.targets.mirror import MirrorTarget
 from ulvm.dm.targets.origin import OriginTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.dm.targets.striped import StripedTarget
@@ -31,6 +32,7 @@ TARGETS: dict[str, TargetType] = {
     "striped": StripedTarget,
     "error": ErrorTarget,
     "zero": ZeroTarget,
+    "mirror": MirrorTarget,
     "snapshot-origin": OriginTarget,
     "snapshot": SnapshotTarget,
     "snapshot-merge": MergeTarget,

@@ -1,0 +1,287 @@
+"""pvmove(8): extents moved to other PVs while the volumes on them are in use.
+
+    metadata                                  devices                                  next
+    volumes on the source PV                  linear, ...                              start
+    volumes LOCKED on pvmoveN, segment i      pvmoveN: linear to the destination        segment i
+      the first that is not moved               before i, a mirror at i, linear to        in sync
+                                                the source behind it
+    the same, segment i moved                 the mirror at i + 1                       advance
+    volumes on the destination PV             linear, ...                              finish
+
+The mirror itself copies (dm.targets.mirror); somebody has to look when a segment is in sync and
+change the metadata: the command, or with -b a process of its own (`ulvm lvpoll`), which an
+activation that resumes a move starts as well. LVM2 goes on with a move of ours and we with its.
+
+Crash argument. Up to the commit of `advance` the metadata say that the source counts, and every
+write goes there too; it is durable there when a flush is answered. The commit comes after the
+suspend of the mirror, which has made all that was written durable at the destination (`_settled`
+looks at its status once more, between the two). So whichever metadata a crash leaves, what they
+lead to is whole: a segment that was half copied is copied again from its beginning. The extents at
+the destination belong to pvmoveN from the first commit to the last, so nobody else gets them.
+
+`abort` leaves what is moved at the destination, and drops a copy that is not complete.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ulvm.activation.activate import LvState
+from ulvm.activation.move_status import MoveStatus
+from ulvm.errors import DeviceError, NotFoundError
+from ulvm.lvm.places import places_of
+from ulvm.lvm.session import Session
+from ulvm.metadata import move as moves
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.metadata.segments import PvExtents
+from ulvm.metadata.uuid import new_uuid
+
+__all__ = [
+    "Move",
+    "abort",
+    "find",
+    "find_all",
+    "is_active",
+    "poll",
+    "poll_in_background",
+    "resume",
+    "resume_polling",
+    "start",
+]
+
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One that was found; `label` is what messages call it. VG and volume are known by their UUIDs,
+    since a VG may be renamed meanwhile."""
+
+    vg: str
+    vg_uuid: str
+    name: str
+    uuid: str
+    label: str
+
+
+def _move(session: Session, vg: VolumeGroup, lv: LogicalVolume, label: str = "") -> Move:
+    source = moves.source_pv(vg, lv)
+    pv = vg.pv(source)
+    path = session.last_scan.path_of(source) or (pv.device if pv else f"{vg.name}/{lv.name}")
+    return Move(vg.name, vg.uuid, lv.name, lv.uuid, label or path)
+
+
+def find_all(session: Session) -> list[Move]:
+    """Every move under way on this host."""
+    return [_move(session, vg, lv) for vg in session.scan().vgs for lv in vg.pvmoves()]
+
+
+def find(session: Session, vg_name: str, *, pv_uuid: str = "", name: str = "") -> Move | None:
+    """The move that clears a PV, or that of this name, which its messages have then."""
+    vg = session.find_vg(vg_name)
+    if name:
+        lv = vg.lv(name)
+        return _move(session, vg, lv, f"{vg_name}/{name}") if lv and lv.is_pvmove else None
+    lv = moves.move_of_pv(vg, pv_uuid)
+    return _move(session, vg, lv) if lv else None
+
+
+def start(
+    session: Session,
+    vg_name: str,
+    source: str,
+    *,
+    to: Sequence[str] = (),
+    only: str | None = None,
+    policy: str | None = None,
+    atomic: bool = False,
+    verbose: bool = False,
+) -> Move | None:
+    """Begin to move what lies on `source`, a PV with ranges perhaps, to the PVs and ranges of `to`.
+    None on a trial. RefusedError, NotFoundError; then nothing has changed."""
+    begun: list[moves.Moved] = []
+
+    def begin(vg: VolumeGroup) -> VolumeGroup:
+        (place,) = places_of(session, vg, [source], source=True) or [PvExtents("")]
+        moved = moves.start_move(
+            vg,
+            place,
+            new_uuid=new_uuid,
+            now=int(time.time()),
+            host=os.uname().nodename,
+            only=only,
+            places=places_of(session, vg, to),
+            policy=policy,
+            atomic=atomic,
+            say=session.say,
+        )
+        if verbose:
+            session.warn(f"Creating logical volume {moved.name}")
+            for name, extents in moved.extents:
+                session.warn(f"Moving {extents} extents of logical volume {vg.name}/{name}.")
+        begun.append(moved)
+        return moved.vg
+
+    with session.lock(vg_name):
+        changed = session.change_vg(vg_name, begin)
+        move = changed.vg.lv(begun[0].name)
+        assert move is not None
+        if session.host.trial:
+            return None
+        session.activator.activate(changed.vg, move.name)
+        return _move(session, changed.vg, move)
+
+
+def resume(session: Session, move: Move) -> None:
+    """Activate a move that is there; RefusedError if its PVs are not."""
+    with session.lock(move.vg):
+        vg = session.vg_for_change(move.vg)
+        if vg.lv_by_uuid(move.uuid) is not None:
+            session.activator.activate(vg, move.name)
+
+
+def is_active(session: Session, move: Move) -> bool:
+    """Whether its device is there, so that it goes on."""
+    activator = session.activator_if_running
+    vg = session.last_scan.vg(move.vg)
+    return activator is not None and activator.is_active(vg, move.name)
+
+
+def abort(session: Session, move: Move) -> bool:
+    """End a move where it is: segments that are moved stay so. False if it had ended already."""
+
+    def end(vg: VolumeGroup) -> VolumeGroup:
+        return moves.finish_move(vg, move.name)
+
+    with session.lock(move.vg):
+        vg = session.vg_for_change(move.vg)
+        if vg.lv_by_uuid(move.uuid) is None:
+            session.say(f"{move.label}: No pvmove in progress - already finished or aborted.")
+            return False
+        session.change_vg(move.vg, end, allow_missing=True)
+    return True
+
+
+# -- seeing to the end ----------------------------------------------------------------------------
+
+
+def poll(
+    session: Session, waiting: Iterable[Move], *, interval: float, quiet: bool = False
+) -> bool:
+    """Wait for moves to be done, segment by segment; say how far they are every `interval` seconds,
+    never for 0. False if one was interrupted. DeviceError if one cannot go on."""
+    rest = list(waiting)
+    said: dict[str, float] = {}
+    whole = True
+    while rest:
+        for move in list(rest):
+            due = time.monotonic() - said.get(move.uuid, float("-inf")) >= interval
+            say = bool(interval) and not quiet
+            done, percent = _look(session, move, quiet)
+            if done is not None:
+                rest.remove(move)
+                whole = whole and done
+            if percent and say and (due or done):
+                said[move.uuid] = time.monotonic()
+                session.say(f"{move.label}: Moved: {percent}%")
+        if rest:
+            time.sleep(_LOOK_SECONDS)
+    return whole
+
+
+def _look(session: Session, move: Move, quiet: bool) -> tuple[bool | None, str]:
+    """(how it ended or None, the per cent that are moved or "") after what could be done."""
+    vg = next((v for v in session.scan().vgs if v.uuid == move.vg_uuid), None)
+    lv = vg.lv_by_uuid(move.uuid) if vg is not None else None
+    if vg is None or lv is None:
+        if not quiet:
+            session.say(f"{move.label}: No pvmove in progress - already finished or aborted.")
+        return True, ""
+    try:
+        state = _state(session, vg, lv)
+    except DeviceError:
+        session.close()  # The next request connects anew.
+        state = _state(session, vg, lv)
+    status = state.move if state is not None else None
+    if status is None:
+        if not quiet:
+            session.say(f"{move.label}: Interrupted: No longer active.")
+        return False, ""
+    if status.failed:
+        raise DeviceError(
+            f"{move.label}: Copying to or from a device failed ({vg.name}/{lv.name}).\n"
+            "Run pvmove again to try once more, or pvmove --abort to end it."
+        )
+    if status.current is not None and not status.in_sync:
+        return None, _percent(status)
+    if _go_on(session, vg.name, lv, status.current):
+        return True, "100.00"
+    return None, ""
+
+
+def _percent(status: MoveStatus) -> str:
+    """As lvs shows it; 100.00 is for the end."""
+    return f"{min(100 * status.fraction, 99.99):.2f}"
+
+
+def _state(session: Session, vg: VolumeGroup, lv: LogicalVolume) -> LvState | None:
+    activator = session.activator_if_running
+    return None if activator is None else activator.state(vg, lv.name)
+
+
+def _go_on(session: Session, vg_name: str, lv: LogicalVolume, number: int | None) -> bool:
+    """Segment `number` is in sync: it counts as moved, and if it is the last one the move is done.
+    Whether that is so."""
+    last = False
+
+    def next_step(vg: VolumeGroup) -> VolumeGroup:
+        nonlocal last
+        move = moves.move_from(vg, lv.name)
+        current = moves.current_segment(move)
+        if move.uuid != lv.uuid or current != number:
+            raise NotFoundError("Somebody else goes on with the move.")
+        if number is not None:
+            vg = moves.advance_move(vg, lv.name, number)
+        last = moves.current_segment(moves.move_from(vg, lv.name)) is None
+        return moves.finish_move(vg, lv.name) if last else vg
+
+    def settled() -> None:
+        if number is None:
+            return
+        state = _state(session, session.last_scan.vg(vg_name), lv)
+        status = state.move if state is not None else None
+        if status is None or not status.in_sync or status.failed:
+            raise DeviceError(f"{vg_name}/{lv.name}: The copy could not be completed.")
+
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        move = vg.lv_by_uuid(lv.uuid)
+        if move is None or moves.current_segment(move) != number:
+            return False  # Somebody else goes on with it.
+        session.change_vg(vg_name, next_step, when_suspended=settled)
+    return last
+
+
+def poll_in_background(session: Session, move: Move, interval: float) -> None:
+    """Start the process that sees to the end of the move."""
+    words = ("lvpoll", "--polloperation", "pvmove", f"{move.vg}/{move.name}", "-i", f"{interval:g}")
+    subprocess.Popen(
+        session.host.command(*words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def resume_polling(session: Session, vg: VolumeGroup, interval: float = 15) -> int:
+    """After an activation: see to the end of every move that it set going again; their number."""
+    found = [_move(session, vg, lv) for lv in vg.pvmoves()]
+    going = [move for move in found if is_active(session, move)]
+    for move in going:
+        poll_in_background(session, move, interval)
+    return len(going)
