@@ -1,6 +1,6 @@
 # `make` shows what there is to make.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format judge crash fuzz stress lock
+.PHONY: help setup demo man test check lint format judge crash fuzz stress lock
 
 PYTHON := .venv/bin/python
 
@@ -12,6 +12,9 @@ setup: ## Install what is missing: Debian packages (as root), .venv from the loc
 
 demo: setup ## Show the main job: a snapshot of a live database, its backup and restore.
 	@.venv/bin/ulvm demo
+
+man: setup ## Make manual pages and completion in build/installed, as the package has them.
+	$(PYTHON) -m ulvm.cli.installed build/installed
 
 test: setup ## Run all tests. With CI=true nothing is skipped.
 	$(PYTHON) -m pytest
