@@ -1,8 +1,8 @@
 """What a command works on: names, @tags and --select, as LVM2's commands go through them.
 
 A name that is not there is a sentence and exit code 5 in the end; the rest is done. A tag that
-nothing has, and a selection that chooses nothing, is no failure. What is chosen comes in the order
-of the metadata, whatever that of the command line. No name at all means everything, which the
+nothing has, and a selection that chooses nothing, is no failure. Groups come as they
+were named, their volumes in the order of the metadata. No name at all means everything, which the
 caller rules out where a command needs a name or a selection.
 """
 
@@ -54,7 +54,10 @@ def choose_lvs(session: Session, words: Sequence[str], select: str | None = None
             failures += error.message.splitlines()
     if not words:
         chosen = {vg.name: {lv.name for lv in vg.visible_lvs()} for vg in scan.vgs}
-    groups = [scan.vg(name) for name in sorted(chosen)]
+    groups = [scan.vg(name) for name in chosen]
+    if any(word.startswith("@") for word in words):
+        # LVM2 goes through all groups then.
+        groups = [vg for vg in scan.vgs if vg.name in chosen]
     pairs = [(vg, lv.name) for vg in groups for lv in vg.lvs if lv.name in chosen[vg.name]]
     if select is not None:
         selected = _selected_lvs(session, scan, groups, select)

@@ -81,7 +81,8 @@ class PvDevice:
 
 @dataclass(frozen=True)
 class Scan:
-    """All PVs by path and all VGs by name, as of one pass."""
+    """All PVs and VGs, as of one pass. PVs come in the order of the devices; the VG that was found
+    last comes first, as LVM2 has them."""
 
     pvs: tuple[PvDevice, ...] = ()
     vgs: tuple[VolumeGroup, ...] = ()
@@ -204,7 +205,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     )
     return Scan(
         named,
-        tuple(vgs),
+        tuple(reversed(vgs)),
         tuple(warnings),
         broken,
         unreadable,
@@ -348,8 +349,10 @@ def _assemble(
         known = newest.get(vg.uuid)
         if known is None or vg.seqno > known[0].seqno:
             newest[vg.uuid] = (vg, pv)
-    outdated = _outdated(pvs, newest, warnings)
+    outdated_warnings: list[str] = []
+    outdated = _outdated(pvs, newest, outdated_warnings)
     _warn_about_old_copies(pvs, newest, outdated, warnings)
+    warnings += outdated_warnings
     present = {pv.uuid: pv for pv in pvs}
     vgs: list[VolumeGroup] = []
     names: dict[str, str] = {}

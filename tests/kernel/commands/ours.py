@@ -12,6 +12,7 @@ import importlib
 import os
 import pkgutil
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ class Ulvm(runner.Runner):
 
     def __init__(self, disks: dict[str, int]) -> None:
         super().__init__(disks)
-        own_dev(disks)
+        own_dev()
+        self.loops = {name: attach(name, size) for name, size in disks.items()}
         self.number = 0
         for module in pkgutil.walk_packages(importlib.import_module("ulvm").__path__, "ulvm."):
             if not module.name.startswith("ulvm.daemon.service"):
@@ -69,31 +71,47 @@ class Ulvm(runner.Runner):
     def volume(self, name: str) -> str:
         return str(self.dev / name)
 
+    def disk(self, name: str) -> str:
+        return self.loops[name]
 
-def own_dev(disks: dict[str, int]) -> None:
+    def do_hide(self, disk: str) -> None:
+        subprocess.run(["umount", f"/dev/{disk}"], check=True)
+        os.unlink(f"/dev/{disk}")
+        self.away.add(disk)
+
+    def do_show(self, disk: str) -> None:
+        bind(self.loops[disk], Path("/dev") / disk)
+        self.away.discard(disk)
+
+
+def own_dev() -> None:
     """Make /dev a file system of this process and its children alone."""
     dev = FOLDER / "dev"
     dev.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", dev], check=True)
-    nodes = [*_NODES, *(f"loop{n}" for n in range(16))]
-    for node in nodes:
+    for node in [*_NODES, *(path.name for path in Path("/dev").glob("loop[0-9]*"))]:
         if os.path.exists(f"/dev/{node}"):
-            (dev / node).touch()
-            subprocess.run(["mount", "--bind", f"/dev/{node}", dev / node], check=True)
-    images = FOLDER / "images"
-    images.mkdir()
-    for name, size in disks.items():
-        with (images / name).open("xb") as file:
-            file.truncate(size)
-        (dev / name).touch()
-        loop = subprocess.run(
-            ["losetup", "--find", "--show", images / name],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        subprocess.run(["mount", "--bind", loop, dev / name], check=True)
+            bind(f"/dev/{node}", dev / node)
     subprocess.run(["mount", "--rbind", dev, "/dev"], check=True)
+
+
+def attach(name: str, size: int) -> str:
+    """A loop device on a new image, under the name of a disk; the path of another node of it."""
+    image = FOLDER / name
+    with image.open("xb") as file:
+        file.truncate(size)
+    loop = subprocess.run(
+        ["losetup", "--find", "--show", image], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.strip()
+    own = FOLDER / f"{name}.node"
+    os.mknod(own, stat.S_IFBLK | 0o600, os.stat(loop).st_rdev)
+    bind(str(own), Path("/dev") / name)
+    return str(own)
+
+
+def bind(source: str, target: Path) -> None:
+    target.touch()
+    subprocess.run(["mount", "--bind", source, target], check=True)
 
 
 runner.run(Ulvm, sys.argv[1])

@@ -142,6 +142,10 @@ class Runner:
         """The path of an active `vg/lv`."""
         return f"/dev/{name}"
 
+    def disk(self, name):
+        """The path of a disk, also while it is away."""
+        return f"{DEV}/.{name}" if name in self.away else f"{DEV}/{name}"
+
     # -- what a step starting with ! does ---------------------------------------------------------
 
     def do_config(self, *words):
@@ -239,8 +243,7 @@ class Runner:
         """{"disks": {name: a line on its PV}, "texts": [metadata, ...]}, a text once each."""
         disks, texts = {}, []
         for name in self.disks:
-            at = f"{DEV}/.{name}" if name in self.away else f"{DEV}/{name}"
-            fd = os.open(at, os.O_RDONLY)
+            fd = os.open(self.disk(name), os.O_RDONLY)
             try:
                 line, found = look_at(fd)
             finally:

@@ -56,7 +56,7 @@ def ours(scripts: Sequence[Script]) -> Outcomes:
             )
         finally:
             for image in DISKS:
-                _detach(Path(name) / "images" / image)
+                _detach(Path(name) / image)
     if done.returncode:
         raise RuntimeError(f"the runner failed: {done.stderr}\n{done.stdout[-2000:]}")
     return _read(done.stdout)
