@@ -71,7 +71,7 @@ LAYERS: dict[str, frozenset[str]] = {
             "vgstore",
             "activation",
         }
-        | {"daemon.client"}
+        | {"daemon.client", "mounts"}
     ),
     # Of lvm only how sizes are written; of vgstore only the types of a scan.
     "report": frozenset(

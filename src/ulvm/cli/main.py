@@ -82,6 +82,8 @@ COMMANDS = {
     "restore": "ulvm.cli.backup:restore",
     "verify": "ulvm.cli.backup:verify",
     "demo": "ulvm.cli.demo:demo",
+    "blkdeactivate": "ulvm.cli.blkdeactivate:blkdeactivate",
+    "lvmdump": "ulvm.cli.lvmdump:lvmdump",
     "links": "ulvm.cli.links:links",
     "completion": "ulvm.cli.installed:completion",
     "man": "ulvm.cli.installed:man",

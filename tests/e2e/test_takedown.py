@@ -1,0 +1,102 @@
+"""blkdeactivate on volumes that are mounted, in use and stacked; lvmdump."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.e2e.host import UlvmHost
+
+pytestmark = [needs.root, needs.fuse, needs.loop, needs.program("mkfs.ext4")]
+
+
+@pytest.fixture
+def mounted(host: UlvmHost) -> UlvmHost:
+    """vg with data and its snapshot snap, snap being mounted on `base`/mnt; idle; a dm device."""
+    host.run(f"vgcreate vg {host.image('pv.img', '128M')}")
+    host.run("lvcreate -n data -L 16M vg")
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", host.path("vg/data")], check=True)
+    host.run("lvcreate -s -n snap -L 8M vg/data")
+    host.run("lvcreate -n idle -L 4M vg")
+    host.run('dmsetup create extra --table "0 8 zero"')
+    (host.base / "mnt").mkdir()
+    host.run("mount vg/snap mnt")
+    return host
+
+
+def active(host: UlvmHost) -> set[str]:
+    """There is no such directory while nothing is active."""
+    mapper = host.run_dir / "dev" / "mapper"
+    return set(os.listdir(mapper)) if mapper.exists() else set()
+
+
+def test_what_is_mounted_stays(mounted: UlvmHost) -> None:
+    done = mounted.run("blkdeactivate")
+    where = f"vg-snap mounted on {mounted.base}/mnt"
+    assert done.stdout.splitlines()[0] == "  Deactivating block devices:"
+    assert set(done.stdout.splitlines()[1:]) == {
+        "    [LVM]: deactivating Logical Volume vg/idle... done",
+        "    [DM]: deactivating zero device extra (dm-5)... done",
+        f"    [SKIP]: unmount of {where}",
+    }
+    assert {"vg-data", "vg-snap"} <= active(mounted)
+    assert not {"vg-idle", "extra"} & active(mounted)
+    assert mounted.run("blkdeactivate -u /dev/vg/nosuch", rc=1).stderr == (
+        "/dev/vg/nosuch: device not found\n"
+    )
+    assert mounted.run("blkdeactivate -d nosuch", rc=1).stderr == "nosuch: unknown DM option\n"
+    assert os.path.ismount(mounted.base / "mnt")
+
+
+def test_it_is_unmounted_if_that_is_wanted(mounted: UlvmHost) -> None:
+    """Not what is named no more, nor what is open otherwise."""
+    with mounted.path("vg/idle").open("rb"):
+        done = mounted.run("blkdeactivate -e -u -l wholevg vg")
+        assert "  [LVM]: deactivating Volume Group vg... skipping" in done.stdout
+        assert "in use" in done.stderr
+        assert {"vg-idle", "extra"} <= active(mounted)
+        where = f"vg-snap mounted on {mounted.base}/mnt"
+        assert f"  [UMOUNT]: unmounting {where}... done" in done.stdout
+        assert not os.path.ismount(mounted.base / "mnt")
+    assert (
+        "deactivating Logical Volume vg/idle... done" in mounted.run("blkdeactivate vg/idle").stdout
+    )
+    assert "vg-data" in active(mounted)
+    assert "Volume Group vg... done" in mounted.run("blkdeactivate -u -l wholevg vg").stdout
+    assert active(mounted) == {"extra"}
+    mounted.run("blkdeactivate")
+    assert active(mounted) == set()
+
+
+def test_a_bundle_for_a_report(mounted: UlvmHost) -> None:
+    mounted.env["HOME"] = str(mounted.base)
+    (mounted.system_dir / "ulvm.conf").write_text("backup { retain_min = 7 }")
+    mounted.run("lvmdump -a -m")
+    (archive,) = mounted.base.glob("lvmdump-*.tgz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(mounted.base, filter="data")
+    folder = Path(str(archive).removesuffix(".tgz"))
+    texts = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    assert b"vg-data" in texts["dmsetup_table"]
+    assert b"retain_min=7" in texts["lvmconfig_diff"]
+    assert b"retain_min" in texts["etc/ulvm.conf"]
+    assert b"snap" in texts["etc/backup/vg"]
+    assert b"LVM2 " in texts["lvs"] or b"snap" in texts["lvs"]
+    assert b"ulvm" in texts["versions"]
+    assert "ulvmd.log" in texts
+    (metadata,) = [text for name, text in texts.items() if name.startswith("metadata/")]
+    assert metadata[512:520] == b"LABELONE"
+    # The volumes' content is nobody's business.
+    assert all(len(text) < 2 << 20 for text in texts.values())
+    mounted.run("lvmdump -d here")
+    assert (mounted.base / "here" / "versions").is_file()
+    assert "already exists" in mounted.run("lvmdump -d here", rc=5).stderr
