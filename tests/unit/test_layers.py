@@ -121,6 +121,7 @@ ENVIRONMENT = {
     "cli.main": "hands it to the context of a command; fault points",
     "cli.beside": "looks in PATH for the program that it stands before",
     "cli.context": "the settings of a command",
+    "cli.lvmdump": "puts its archive into the home directory",
     "daemon.service": "the settings of the daemon",
     "demo.host": "passes it on, with directories of the demonstration's own",
     "backup.sinks.command": "passes it on to the user's command",
