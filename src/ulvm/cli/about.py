@@ -50,7 +50,7 @@ def version_lines() -> list[str]:
 @click.pass_obj
 def version(context: Context) -> None:
     """Show the version, and the version of LVM2 that ulvm does as."""
-    context.console.say("\n".join(version_lines()))
+    context.show("\n".join(version_lines()))
 
 
 @click.command()
@@ -58,7 +58,7 @@ def version(context: Context) -> None:
 @click.pass_obj
 def formats(context: Context) -> None:
     """List the metadata formats."""
-    context.console.say("lvm2")
+    context.show("lvm2")
 
 
 @click.command()
@@ -66,7 +66,7 @@ def formats(context: Context) -> None:
 @click.pass_obj
 def segtypes(context: Context) -> None:
     """List the segment types that volumes are made of."""
-    context.console.say("\n".join(_SEGMENT_TYPES))
+    context.show("\n".join(_SEGMENT_TYPES))
 
 
 @click.command()
@@ -76,7 +76,7 @@ def tags(context: Context) -> None:
     """List the tags of this host."""
     from ulvm.vgstore.settings import host_tags
 
-    context.console.say("\n".join(host_tags(context.host.config.tree, os.uname().nodename)))
+    context.show("\n".join(host_tags(context.host.config.tree, os.uname().nodename)))
 
 
 @click.command()
@@ -89,7 +89,7 @@ def systemid(context: Context) -> None:
     found, warnings = host_system_id(context.host.config)
     for text in warnings:
         context.console.warn(text)
-    context.console.say(f"system ID: {found}")
+    context.show(f"system ID: {found}")
 
 
 @click.command()
@@ -100,7 +100,7 @@ def devtypes(context: Context, noheadings: bool) -> None:
     """List the types of block devices that LVM knows."""
     from ulvm.report.devtypes import device_type_lines
 
-    context.console.say("\n".join(device_type_lines(headings=not noheadings)))
+    context.show("\n".join(device_type_lines(headings=not noheadings)))
 
 
 @click.command()

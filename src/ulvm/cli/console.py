@@ -12,12 +12,14 @@ __all__ = ["Console"]
 
 
 class Console:
-    """`lvm.session.Messages` on the standard streams. `yes` answers every question; `quiet` leaves
-    out results (LVM's -q)."""
+    """`lvm.session.Messages` on the standard streams. `yes` and `denies` answer every question;
+    `quiet` leaves out what was not asked for (LVM's -qq); `prefix` stands before each line."""
 
     def __init__(self, *, yes: bool = False, quiet: bool = False) -> None:
         self.yes = yes
         self.quiet = quiet
+        self.denies = False
+        self.prefix = "  "
         self.log: CommandLog | None = None
         """Takes what is said in place of the streams."""
 
@@ -26,8 +28,12 @@ class Console:
             for line in text.splitlines():
                 self.log.message("print", line)
         elif not self.quiet:
-            for line in text.splitlines():
-                print(f"  {line}")
+            self.show(text)
+
+    def show(self, text: str) -> None:
+        """What was asked for, however quiet it is to be."""
+        for line in text.splitlines():
+            print(f"{self.prefix}{line}")
 
     def warn(self, text: str) -> None:
         if self.log is not None:
@@ -36,13 +42,15 @@ class Console:
             return
         sys.stdout.flush()
         for line in text.splitlines():
-            print(f"  {line}", file=sys.stderr)
+            print(f"{self.prefix}{line}", file=sys.stderr)
 
     def ask(self, question: str) -> bool:
         """LVM's prompt: no answer is no, which is shown. A question that ends in a blank is the
         whole prompt."""
         if self.yes:
             return True
+        if self.denies:
+            return False
         sys.stdout.flush()
         prompt = question if question.endswith(" ") else f"{question} [y/n]: "
         print(prompt, end="", file=sys.stderr, flush=True)

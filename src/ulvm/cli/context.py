@@ -77,6 +77,7 @@ class Context:
             overrides += f' devices {{ use_devicesfile = 1 devicesfile = "{asked.devices_file}" }}'
         host = Host.from_environment(self.environ, overrides=overrides, profile=asked.profile)
         self._check(host)
+        self._apply(host)
         host = replace(
             host,
             activation=asked.driver_loaded and not asked.read_only,
@@ -84,6 +85,18 @@ class Context:
             only_devices=tuple(os.path.abspath(path) for path in asked.devices),
         )
         return host.on_trial() if asked.test else host
+
+    def _apply(self, host: Host) -> None:
+        """Settings that say the same as options, or how this process is to behave."""
+        config, asked, console = host.config, self.settings, self.console
+        console.prefix = config.get_str("log/prefix", "  ")
+        asked.verbose = max(asked.verbose, config.get_int("log/verbose", 0))
+        asked.test = asked.test or config.get_bool("global/test", False)
+        asked.driver_loaded = asked.driver_loaded and config.get_bool("global/activation", True)
+        if config.get_bool("log/silent", False):
+            console.quiet = console.denies = True
+        if config.get("global/umask") is not None:
+            os.umask(config.get_int("global/umask", 0o77))
 
     def _check(self, host: Host) -> None:
         """Tell of settings that are unknown or wrong (config/checks)."""
@@ -116,6 +129,11 @@ class Context:
                 self.console.warn(_NO_ACTIVATION)
         return self._session
 
+    def show(self, text: str) -> None:
+        """What was asked for, by a command that needs no session."""
+        self._host = self.host
+        self.console.show(text)
+
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
@@ -140,6 +158,12 @@ def _says_yes(context: Context, _: Any) -> None:
 
 def _is_quiet(context: Context, _: Any) -> None:
     context.console.quiet = True
+
+
+def _is_silent(context: Context, count: int) -> None:
+    """Of LVM's commands: once, there is nothing to leave out."""
+    if count > 1:
+        context.console.quiet = context.console.denies = True
 
 
 def _setting(name: str) -> Callable[[Context, Any], None]:
@@ -167,9 +191,19 @@ def _devices(context: Context, values: Sequence[str]) -> None:
     context.settings.devices = tuple(path for value in values for path in value.split(","))
 
 
-_OWN = (
-    _option("-y", "--yes", is_flag=True, change=_says_yes, help="Answer every question with yes."),
-    _option("-q", "--quiet", count=True, change=_is_quiet, help="Print no results."),
+_YES = _option(
+    "-y", "--yes", is_flag=True, change=_says_yes, help="Answer every question with yes."
+)
+_QUIET = _option("-q", "--quiet", count=True, change=_is_quiet, help="Print no results.")
+_SILENT = _option(
+    "-q",
+    "--quiet",
+    count=True,
+    change=_is_silent,
+    help="Twice: tell only of what is asked for and of errors, and answer questions with no.",
+)
+
+_SHARED = (
     _option("-v", "--verbose", count=True, change=_setting("verbose"), help="Show more."),
     _option(
         "--config",
@@ -181,9 +215,20 @@ _OWN = (
 
 _LVM = (
     _option("-t", "--test", is_flag=True, change=_flag("test", True), help="Change nothing."),
-    _option("-d", "--debug", count=True, change=_setting("debug"), hidden=True),
-    _option("--commandprofile", metavar="NAME", change=_setting("profile"), hidden=True),
-    _option("--profile", metavar="NAME", change=_setting("profile"), hidden=True),
+    _option(
+        "-d",
+        "--debug",
+        count=True,
+        change=_setting("debug"),
+        help="Show where an error of ulvm's own is.",
+    ),
+    _option(
+        "--profile",
+        "--commandprofile",
+        metavar="NAME",
+        change=_setting("profile"),
+        help="Put this command profile on top of ulvm.conf.",
+    ),
     _option(
         "--devices",
         multiple=True,
@@ -197,8 +242,18 @@ _LVM = (
         change=_setting("devices_file"),
         help="Another devices file.",
     ),
-    _option("--nolocking", is_flag=True, change=_flag("locking", False), hidden=True),
-    _option("--driverloaded", type=YES_NO, change=_flag("driver_loaded", True), hidden=True),
+    _option(
+        "--nolocking",
+        is_flag=True,
+        change=_flag("locking", False),
+        help="Do not wait for other commands, nor let them wait.",
+    ),
+    _option(
+        "--driverloaded",
+        type=YES_NO,
+        change=_flag("driver_loaded", True),
+        help="n: look at metadata alone, without the daemon.",
+    ),
     # What has no meaning here, or is always so.
     _option("--lockopt", hidden=True),
     _option("--journal", hidden=True),
@@ -223,15 +278,17 @@ read_only_option = _option(
 """Of commands that show: look at metadata alone."""
 
 
-def own_options(function: _F) -> _F:
-    """The options of commands that LVM does not have."""
-    for option in reversed(_OWN):
+def _with(function: _F, options: Sequence[Callable[[_F], _F]]) -> _F:
+    for option in reversed(options):
         function = option(function)
     return function
 
 
+def own_options(function: _F) -> _F:
+    """The options of commands that LVM does not have."""
+    return _with(function, (_YES, _QUIET, *_SHARED))
+
+
 def common_options(function: _F) -> _F:
     """The options that every command of LVM takes (lvm(8))."""
-    for option in (_AUTO_BACKUP, *reversed(_LVM)):
-        function = option(function)
-    return own_options(function)
+    return _with(function, (_YES, _SILENT, *_SHARED, *_LVM, _AUTO_BACKUP))

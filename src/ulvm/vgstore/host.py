@@ -160,7 +160,8 @@ class Host:
 
     @property
     def lock_dir(self) -> Path:
-        return self.run_dir / "lock"
+        """global/locking_dir."""
+        return Path(self.config.get_str("global/locking_dir", str(self.run_dir / "lock")))
 
     def command(self, *words: str) -> list[str]:
         """An ulvm command for this host as a program with its arguments, to run on its own."""

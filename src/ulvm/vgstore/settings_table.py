@@ -38,7 +38,6 @@ obtain_device_list_from_udev b 2.2.85 = 0
 external_device_info_source s 2.2.116 = "none"
 hints s 2.3.2 = "all"
 preferred_names A 1.2.19
-    Which of several names of a device is shown.
 use_devicesfile b 2.3.12 = 1
     Look only at what the devices file lists.
 devicesfile s 2.3.12 = "system.devices"
@@ -148,16 +147,11 @@ silent b 2.2.98 = 0
     As -qq.
 syslog b 1.0.0 = 0
 file s 1.0.0
-    Write messages to this file, too.
 journal A 2.3.12 = []
 overwrite b 1.0.0 = 0
-    Begin that file anew with each command.
 level i 1.0.0 = 0
-    Detail of messages in that file.
 indent b 1.0.0 = 0
-    Indent messages by their importance.
 command_names b 1.0.0 = 0
-    The command's name before each message.
 prefix S 1.0.0 = "  "
     Stands before each message.
 activation b 1.0.0 = 0
@@ -187,13 +181,12 @@ history_size i 1.0.0 = 100
 [global]
     What concerns all commands.
 umask i 1.0.0 = 077
-    File creation mask; octal if it begins with 0.
+    File creation mask, if it is set; octal if it begins with 0.
 test b 1.0.0 = 0
     As --test.
 units s 1.0.0 command = "r"
     Default of --units.
 si_unit_consistency b 2.2.54 command = 1
-    Tell KB from KiB in what is shown.
 suffix b 1.0.0 command = 1
     Show units behind sizes.
 activation b 1.0.0 = 1
@@ -212,13 +205,11 @@ fallback_to_local_locking b 2.2.42 -2.3.0 = 1
 locking_dir s 1.0.0 = "@RUN@/lock"
     Where the locks lie.
 prioritise_write_locks b 2.2.52 = 1
-    A waiting change goes before new readers.
 library_dir s 1.0.0
 locking_library S 1.0.0 -2.3.0 = "liblvm2clusterlock.so"
 abort_on_internal_errors b 2.2.57 = 0
 detect_internal_vg_cache_corruption b 2.2.96 -2.2.174 = 0
 metadata_read_only b 2.2.75 = 0
-    Refuse every change of metadata.
 mirror_segtype_default s 2.2.87 = "raid1"
 support_mirrored_mirror_log b 2.3.2 = 0
 raid10_segtype_default s 2.2.99 = "raid10"
