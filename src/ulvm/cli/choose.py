@@ -153,7 +153,7 @@ def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:
 def choose_pvs(session: Session, words: Sequence[str], select: str | None = None) -> Chosen:
     """Paths of PVs that are there; `@tag`: of PVs with the tag, and of VGs with it."""
     paths = {os.path.abspath(word): word for word in words if not word.startswith("@")}
-    scan = session.scan(paths)
+    scan = session.scan(paths, labels_only=True)
     tags = {check_tag(word[1:]) for word in words if word.startswith("@")}
     chosen = [pv.path for pv in scan.pvs if not words or pv.path in paths or _has(scan, pv, tags)]
     failures = [

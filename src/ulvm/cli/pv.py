@@ -1,4 +1,4 @@
-"""pvcreate, pvremove, pvchange, pvresize, pvscan."""
+"""pvcreate, pvremove, pvchange, pvresize."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from ulvm.lvm.sizes import parse_sectors
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.names import check_tag
 from ulvm.metadata.uuid import UUID_LEN, format_uuid
-from ulvm.report import describe
-from ulvm.report.rows import pv_rows
 
-__all__ = ["layout_options", "pv_options", "pvchange", "pvcreate", "pvremove", "pvresize", "pvscan"]
+__all__ = ["layout_options", "pv_options", "pvchange", "pvcreate", "pvremove", "pvresize"]
 
 _NOTHING = re.compile(r"\+?0+(\.0*)?[a-zA-Z]?", re.ASCII)
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -129,9 +127,9 @@ def pvcreate(
         raise UsageError("--uuid is required with --restorefile")
     if uuid is not None and len(paths) != 1:
         raise UsageError("Can only set uuid on one volume at once")
-    wanted = None if uuid is None else _uuid(uuid)
-    if wanted is not None and restorefile is None and not norestorefile:
+    if uuid is not None and restorefile is None and not norestorefile:
         raise UsageError("--restorefile is required with --uuid")
+    wanted = None if uuid is None else _uuid(uuid)
     session = context.session()
     options = replace(
         pv_options(layout),
@@ -272,29 +270,3 @@ def pvresize(context: Context, paths: tuple[str, ...], setphysicalvolumesize: st
         f"{done} physical volume(s) resized or updated / {left} physical volume(s) not resized"
     )
     return status
-
-
-@click.command()
-@click.option("-s", "--short", is_flag=True, help="Only the paths.")
-@click.option("-u", "--uuid", "uuids", is_flag=True, help="With the UUIDs.")
-@click.option("-n", "--novolumegroup", is_flag=True, help="Only those in no volume group.")
-@click.option("-e", "--exported", is_flag=True, help="Only those of exported volume groups.")
-@common_options
-@click.pass_obj
-def pvscan(context: Context, short: bool, uuids: bool, novolumegroup: bool, exported: bool) -> None:
-    """List all physical volumes."""
-    if novolumegroup and exported:
-        raise UsageError("Options -e and -n are incompatible")
-    session = context.session()
-    rows = list(pv_rows(session.scan()))
-    if novolumegroup:
-        session.warn("WARNING: only considering physical volumes in no volume group")
-        rows = [row for row in rows if row.vg is None]
-    if exported:
-        session.warn("WARNING: only considering physical volumes of exported volume group(s)")
-        rows = [row for row in rows if row.vg is not None and "EXPORTED" in row.vg.status]
-    if not rows:
-        session.say("No matching physical volumes found")
-        return
-    for line in describe.pv_scan(rows, short=short, uuids=uuids):
-        session.say(line)

@@ -49,6 +49,7 @@ class _Candidate:
     path: str
     sectors: int
     owner: str | None = None
+    is_pv: bool = False
 
 
 def create(
@@ -117,7 +118,8 @@ def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _C
             f'Can\'t initialize physical volume "{path}" of volume group "{owner}" without -ff\n'
             f"{path}: physical volume not initialized."
         )
-    return _Candidate(named, path, sectors, owner)
+    known = any(pv.path == path for pv in (*scan.pvs, *scan.outdated))
+    return _Candidate(named, path, sectors, owner, known)
 
 
 def _owner(scan: Scan, path: str) -> str | None:
@@ -138,7 +140,7 @@ def _ask_to_initialize(
         f'Really INITIALIZE physical volume "{path}" of volume group "{candidate.owner}" [y/n]? '
     ):
         raise RefusedError(refused)
-    if options.size and options.size != candidate.sectors:
+    if options.size and options.size != candidate.sectors and candidate.is_pv:
         have, wanted = display_size(candidate.sectors), display_size(options.size)
         if not force and not session.ask(
             f"WARNING: {path}: device size {have} does not match requested size {wanted}. Proceed?"
@@ -178,9 +180,10 @@ def _initialize(
     path = candidate.path
     failed = f'Failed to setup physical volume "{path}".'
     if options.size:
+        if candidate.is_pv:
+            session.warn(f"WARNING: Faking size of PV {path}. Don't write outside real device.")
         if options.size > candidate.sectors:
             session.warn(f"WARNING: {path}: Overriding real size. You could lose data.")
-        session.warn(f"WARNING: Faking size of PV {path}. Don't write outside real device.")
     sectors = options.size or candidate.sectors
     least = min_sectors(session.host)
     if sectors < least:
@@ -202,8 +205,8 @@ def _initialize(
 
 
 def remove(session: Session, paths: Sequence[str], *, force: int = 0) -> int:
-    """Wipe labels; how many could not be. A PV that a VG uses is refused unless forced twice; so
-    forced, a device without a label is wiped as well."""
+    """Wipe labels; how many could not be. A PV that a VG uses is refused unless forced twice;
+    forced once, a device without a label is wiped as well."""
     done = 0
     with session.lock_global():
         found = list(_each(session, paths, device_path))
@@ -218,7 +221,7 @@ def _check_old(session: Session, path: str, force: int) -> _Candidate:
     scan = session.scan([path], labels_only=True)
     scan.check_used(path)
     known = any(pv.path == path for pv in (*scan.pvs, *scan.outdated))
-    if not known and force < 2:
+    if not known and not force:
         raise NotFoundError(f"No PV found on device {path}.")
     owner = _owner(scan, path)
     if owner is not None and force < 2:

@@ -139,11 +139,7 @@ def _finish_relabelling(session: Session, pv: PvDevice) -> bool:
 
 
 def resize(session: Session, path: str, sectors: int | None = None) -> None:
-    """Bring the PV to its device's size, or to `sectors` if the user confirms that.
-
-    First the metadata, then the label, whose size is for information alone: a cut between the two
-    is repaired by the next pvresize.
-    """
+    """Bring the PV to its device's size, or to `sectors` if the user confirms that."""
     with session.lock_global():
         scan = session.scan([path])
         scan.check_used(path)
@@ -165,9 +161,11 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
             extents = usable_extents(size, start, header.metadata_areas, vg.extent_size)
             # As LVM2: once resized, a PV's dev_size is without what lies before its extents.
             session.change_vg(vg.name, lambda vg: resize_pv(vg, pv.uuid, size - start, extents))
-        resized = replace(header, device_size=size * SECTOR)
-        label = replace(pv.label, pv_header=resized)
-        write_label(session.host, replace(pv, label=label), in_use=header.in_use)
+        else:
+            # The label of a PV in a VG keeps the size it had, as LVM2 leaves it: the VG's counts.
+            resized = replace(header, device_size=size * SECTOR)
+            label = replace(pv.label, pv_header=resized)
+            write_label(session.host, replace(pv, label=label), in_use=header.in_use)
 
 
 def _confirm(session: Session, path: str, real: int, sectors: int) -> None:

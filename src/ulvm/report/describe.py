@@ -267,7 +267,7 @@ def pv_scan(rows: Sequence[Row], *, short: bool, uuids: bool) -> Iterator[str]:
         f"{name} with UUID {_uuid(row)}" if uuids else name
         for name, row in zip(names, rows, strict=True)
     ]
-    path_width = max(map(len, shown)) + 2
+    path_width = max(map(len, shown)) + (3 if uuids else 2)
     # LVM2 counts the group of PVs without a group, too: "#orphans_lvm2".
     width = max(13, *(len(row.vg.name) for row in rows if row.vg is not None), 0) + 2
     for name, text, row in zip(names, shown, rows, strict=True):

@@ -24,8 +24,8 @@ disk, and the revert that follows writes over it.
 A PV that gets another UUID is not in the old text after 9 and not known under its old UUID, so the
 VG has a missing PV until 11. Slot 1 of every area holds the text that names it: `prepare` with that
 text (`vgstore.precommit`) goes on from there, and no other command will take the PV, which is
-marked as used. An area that goes out of use keeps its text, which is as good as that of
-the others until 11, when it is not read any more; at least one area stays in use.
+marked as used. An area that goes out of use gets the text like the others, and is read by nobody
+from 10 on: before the first of the others has it too, so at least one stays in use.
 
 Each area in use gets the same bytes. Areas that are marked as ignored, and those whose header is
 damaged, are not written to.
@@ -114,9 +114,8 @@ class Pending:
             for mda in _usable(pv):
                 assert mda.header is not None
                 limit = max_text(mda.header.size)
-                if self.ignore.get(pv.uuid, mda.ignored):
-                    if not mda.ignored:
-                        self._retired.append(_Area(pv, mda.header, mda.header))
+                retire = self.ignore.get(pv.uuid, mda.ignored)
+                if retire and mda.ignored:
                     continue
                 if len(data) > limit:
                     raise RefusedError(
@@ -124,19 +123,20 @@ class Pending:
                         f"exceeds maximum metadata size ({limit} bytes)"
                     )
                 header = mda.header.with_ignored(False) if mda.ignored else mda.header
-                self._areas.append(_Area(pv, header, mda.header))
+                areas = self._retired if retire else self._areas
+                areas.append(_Area(pv, header, mda.header))
         if not self._areas:
             raise RefusedError(f"Volume group {vg.name} has no metadata area to write to.")
         for pv in _of_vg(self._scan, vg):
             if not pv.in_use:
                 self._joined.append(pv)
                 write_label(self._host, pv, in_use=True)
-        for area in self._areas:
+        for area in (*self._retired, *self._areas):
             offset = next_offset(area.header.size, area.header.current)
             area.locn = RawLocn.of_text(offset, data)
             for start, part in ring_write(area.header.size, offset, data):
                 _write(self._host, area.pv.path, [(area.header.start + start, part)])
-        for area in self._areas:
+        for area in (*self._retired, *self._areas):
             _write_header(self._host, area, area.header.with_precommit(area.locn))
         for old, new in self.relabel:
             self._relabelled.append(old)
@@ -146,7 +146,8 @@ class Pending:
         """Make the new metadata the ones that count. DeviceError if no area could be written:
         then the old ones still count."""
         for area in self._retired:
-            self._try(partial(_write_header, self._host, area, area.header.with_ignored(True)))
+            retired = area.header.with_commit(area.locn).with_ignored(True)
+            self._try(partial(_write_header, self._host, area, retired))
         failures: list[UlvmError] = []
         written = 0
         for area in self._areas:
@@ -179,11 +180,9 @@ class Pending:
 
     def revert(self) -> None:
         """Forget the change. What cannot be taken back is told; it hinders no reader."""
-        for area in self._areas:
+        for area in (*self._retired, *self._areas):
             if not area.locn.empty:
                 self._try(partial(_write_header, self._host, area, area.before.with_revert()))
-        for area in self._retired:
-            self._try(partial(_write_header, self._host, area, area.before.with_revert()))
         for pv in self._relabelled:
             self._try(partial(write_label, self._host, pv, in_use=True))
         for pv in self._joined:

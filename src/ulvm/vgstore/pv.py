@@ -103,11 +103,22 @@ def probe_signatures(device: BlockDevice) -> list[Signature]:
         offset = signature.offset + (device.size if signature.offset < 0 else 0)
         if 0 <= offset <= device.size - len(signature.magic):
             data = device.read(offset, len(signature.magic))
-            if data == signature.magic:
+            if data == signature.magic and (signature.name != "xfs" or _is_xfs(device)):
                 found.append(replace(signature, offset=offset))
     if any(s.name == "gpt" for s in found):
         found = [replace(s, name="PMBR") if s.name == "dos" else s for s in found]
     return found
+
+
+def _is_xfs(device: BlockDevice) -> bool:
+    """Sizes of blocks and sectors that XFS can have (sb_blocksize, sb_sectsize), as libblkid has
+    it; the magic alone is four letters."""
+    start = device.read(0, 512)
+    block, sector = struct.unpack_from(">L", start, 4)[0], struct.unpack_from(">H", start, 102)[0]
+    return all(
+        least <= size <= 65536 and size & (size - 1) == 0
+        for least, size in ((512, block), (512, sector))
+    )
 
 
 def partitioned(device: BlockDevice) -> bool:
