@@ -151,7 +151,8 @@ def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:
 
 
 def choose_pvs(session: Session, words: Sequence[str], select: str | None = None) -> Chosen:
-    """Paths of PVs that are there; `@tag`: of PVs with the tag, and of VGs with it."""
+    """Paths of PVs that are there; `@tag`: of PVs with the tag, and of VGs with it. A copy of a PV
+    that is passed over is none, and no failure."""
     paths = {os.path.abspath(word): word for word in words if not word.startswith("@")}
     scan = session.scan(paths, labels_only=True)
     tags = {check_tag(word[1:]) for word in words if word.startswith("@")}
@@ -161,7 +162,7 @@ def choose_pvs(session: Session, words: Sequence[str], select: str | None = None
         if os.path.exists(path)
         else f"Cannot use {word}: device not found"
         for path, word in paths.items()
-        if path not in chosen
+        if path not in chosen and path not in scan.unused
     ]
     if select is not None:
         found = _selected(

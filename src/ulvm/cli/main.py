@@ -72,6 +72,7 @@ COMMANDS = {
     "daemon": "ulvm.cli.daemon:daemon",
     "advise": "ulvm.cli.advise:advise",
     "monitor": "ulvm.cli.monitor:monitor",
+    "vgimportclone": "ulvm.cli.regroup:vgimportclone",
     "lvmdevices": "ulvm.cli.lvmdevices:lvmdevices",
     "vgimportdevices": "ulvm.cli.lvmdevices:vgimportdevices",
     "lsblk": "ulvm.cli.beside:lsblk",

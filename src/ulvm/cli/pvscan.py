@@ -1,4 +1,4 @@
-"""pvscan: list physical volumes, or take note of those that have come (`lvm.online`); lvmdiskscan."""
+"""pvscan: list physical volumes, or note those that have come (`lvm.online`); lvmdiskscan."""
 
 from __future__ import annotations
 

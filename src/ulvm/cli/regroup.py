@@ -1,4 +1,4 @@
-"""vgexport, vgimport, vgsplit, vgmerge."""
+"""vgexport, vgimport, vgimportclone, vgsplit, vgmerge."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ulvm.lvm import regroup
 from ulvm.lvm.names import new_vg_name, vg_name
 from ulvm.lvm.session import Session
 
-__all__ = ["vgexport", "vgimport", "vgmerge", "vgsplit"]
+__all__ = ["vgexport", "vgimport", "vgimportclone", "vgmerge", "vgsplit"]
 
 
 def _each_group(
@@ -100,3 +100,34 @@ def vgmerge(context: Context, target: str, source: str) -> None:
     into, other = vg_name(target, run_dir), vg_name(source, run_dir)
     regroup.merge(session, into, other)
     session.say(f'Volume group "{other}" successfully merged into "{into}"')
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="PATH...")
+@click.option(
+    "-n", "--basevgname", metavar="VG", help="Its name; a number follows if that is taken."
+)
+@click.option("-i", "--import", "exported", is_flag=True, help="Also if it is exported.")
+@click.option("--importdevices", is_flag=True, hidden=True)
+@common_options
+@click.pass_obj
+def vgimportclone(
+    context: Context,
+    paths: tuple[str, ...],
+    basevgname: str | None,
+    exported: bool,
+    importdevices: bool,
+) -> None:
+    """Make a volume group of its own of copies of all disks of one.
+
+    \b
+    cp --reflink=auto disk.img copy.img
+    vgimportclone copy.img
+    """
+    if not paths:
+        raise no_such_syntax("vgimportclone")
+    from ulvm.lvm.clone import import_clone
+
+    session = context.session()
+    name = None if basevgname is None else new_vg_name(basevgname, session.host.run_dir)
+    import_clone(session, paths, name=name, exported=exported)

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import UlvmError
 from ulvm.lvm.session import Session
+from ulvm.metadata.label import LABEL_SCAN_SIZE, find_label
 from ulvm.units import SECTOR
 from ulvm.vgstore.pv import min_sectors
 
@@ -39,10 +41,19 @@ def candidates(session: Session) -> Iterator[Candidate]:
             continue  # no medium in it, or not for us: none that could be used
         try:
             sectors = device.size // SECTOR
+            is_pv = path in pvs or _has_label(device)
         finally:
             device.close()
         if sectors >= least:
-            yield Candidate(path, sectors, path in pvs, _is_whole(path))
+            yield Candidate(path, sectors, is_pv, _is_whole(path))
+
+
+def _has_label(device: BlockDevice) -> bool:
+    """Also of a PV that is not among those looked at."""
+    try:
+        return find_label(device.read(0, LABEL_SCAN_SIZE)) is not None
+    except UlvmError:
+        return False
 
 
 def _disks() -> Iterator[str]:

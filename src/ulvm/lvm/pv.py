@@ -219,8 +219,10 @@ def remove(session: Session, paths: Sequence[str], *, force: int = 0) -> int:
 
 def _check_old(session: Session, path: str, force: int) -> _Candidate:
     scan = session.scan([path], labels_only=True)
-    scan.check_used(path)
     known = any(pv.path == path for pv in (*scan.pvs, *scan.outdated))
+    if path in scan.unused:
+        raise NotFoundError(f"No PV found on device {path}.")
+    scan.check_used(path)
     if not known and not force:
         raise NotFoundError(f"No PV found on device {path}.")
     owner = _owner(scan, path)

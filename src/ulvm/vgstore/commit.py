@@ -57,6 +57,7 @@ __all__ = [
     "prepare",
     "remove_vg",
     "write_label",
+    "write_to",
 ]
 
 
@@ -350,6 +351,11 @@ def _clear_areas(host: Host, pv: PvDevice) -> None:
 
 def _write_header(host: Host, area: _Area, header: MdaHeader) -> None:
     _write(host, area.pv.path, [(header.start, header.pack())])
+
+
+def write_to(host: Host, path: str, offset: int, data: bytes) -> None:
+    """One step of a protocol: written, and flushed."""
+    _write(host, path, [(offset, data)])
 
 
 def _write(host: Host, path: str, writes: Iterable[tuple[int, bytes]]) -> None:
