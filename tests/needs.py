@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["MISSING", "fuse", "loop", "missing_program", "program", "qemu", "root"]
+__all__ = ["MISSING", "blockdev", "fuse", "loop", "missing_program", "program", "qemu", "root"]
 
 MISSING = "missing_need"
 """The mark that makes a test fail for want of something; `tests/conftest.py` acts on it."""
@@ -49,6 +49,11 @@ fuse = _need(
 loop = _need(
     Path("/dev/loop-control").exists() and os.access("/dev/loop-control", os.R_OK | os.W_OK),
     "loop devices are not to be had: no access to /dev/loop-control",
+)
+blockdev = _need(
+    any(Path("/usr/lib").glob("*/girepository-1.0/BlockDev-2.0.typelib"))
+    and Path("/usr/lib/python3/dist-packages/gi").exists(),
+    "libblockdev is not installed: gir1.2-blockdev-2.0, python3-gi",
 )
 qemu = _need(
     platform.machine() == "x86_64" and not any(map(missing_program, _JUDGE)),

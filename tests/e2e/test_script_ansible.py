@@ -1,0 +1,107 @@
+"""Ansible's community.general.lvg and lvol, unchanged, as a playbook would call them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import needs
+from tests.e2e.host import UlvmHost
+from tests.e2e.scripts import ScriptHost, unpacked
+
+pytestmark = [needs.fuse, needs.program("apt-get"), needs.program("dpkg-deb")]
+
+_LIBRARY = "usr/lib/python3/dist-packages"
+_MODULES = f"{_LIBRARY}/ansible_collections/community/general/plugins/modules"
+
+
+class Playbook:
+    """Tasks on one host."""
+
+    def __init__(self, host: UlvmHost) -> None:
+        self._scripts = ScriptHost(host)
+        members = [f"./{_MODULES}/{name}.py" for name in ("lvg", "lvol")]
+        self._modules = unpacked("ansible", members) / _MODULES
+        core = f"./{_LIBRARY}/ansible"
+        self._library = unpacked("ansible-core", [core]) / _LIBRARY
+
+    def task(self, module: str, **arguments: Any) -> dict[str, Any]:
+        done = self._scripts.attempt(
+            sys.executable,
+            self._modules / f"{module}.py",
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+            env={"PYTHONPATH": str(self._library)},
+        )
+        assert not done.stderr, done.stderr
+        found = json.loads(done.stdout)
+        assert isinstance(found, dict)
+        return found
+
+    def changed(self, module: str, **arguments: Any) -> bool:
+        found = self.task(module, **arguments)
+        assert "failed" not in found, found
+        return bool(found["changed"])
+
+
+@pytest.fixture
+def playbook(host: UlvmHost) -> Playbook:
+    return Playbook(host)
+
+
+def fields(host: UlvmHost, what: str) -> list[str]:
+    return host.run(f"{what} --noheadings").stdout.split()
+
+
+def test_a_group_is_made_grown_and_cut(host: UlvmHost, playbook: Playbook) -> None:
+    disks = [str(host.image(f"{name}.img", "64M")) for name in "ab"]
+    assert playbook.changed("lvg", vg="vg", pvs=disks[:1], pesize="8")
+    assert not playbook.changed("lvg", vg="vg", pvs=disks[:1], pesize="8")
+    assert fields(host, "vgs -o vg_extent_size,pv_count") == ["8.00m", "1"]
+    assert playbook.changed("lvg", vg="vg", pvs=disks)
+    assert fields(host, "vgs -o pv_count") == ["2"]
+    assert playbook.changed("lvg", vg="vg", pvs=disks[:1])
+    assert fields(host, "pvs -o vg_name") == ["vg"]
+    with Path(disks[0]).open("r+b") as file:
+        file.truncate(128 << 20)
+    assert playbook.changed("lvg", vg="vg", pvs=disks[:1], pvresize=True)
+    assert fields(host, "vgs -o vg_size") == ["120.00m"]
+    assert playbook.changed("lvol", vg="vg", lv="lv", size="16")
+    assert playbook.task("lvg", vg="vg", state="absent")["failed"]
+    assert playbook.changed("lvg", vg="vg", state="absent", force=True)
+    assert fields(host, "vgs") == []
+
+
+@needs.program("mkfs.ext4")
+@needs.program("resize2fs")
+def test_a_volume_is_made_resized_with_its_file_system_and_removed(
+    host: UlvmHost, playbook: Playbook
+) -> None:
+    playbook.changed("lvg", vg="vg", pvs=[str(host.image("a.img", "256M"))])
+    assert playbook.changed("lvol", vg="vg", lv="data", size="64M", opts="--addtag ansible")
+    assert not playbook.changed("lvol", vg="vg", lv="data", size="64M")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/data")], check=True)
+    assert playbook.changed("lvol", vg="vg", lv="data", size="96M", resizefs=True)
+    assert fields(host, "lvs -o lv_size,lv_tags") == ["96.00m", "ansible"]
+    listed = subprocess.run(
+        ["dumpe2fs", "-h", host.path("vg/data")], capture_output=True, text=True, check=True
+    ).stdout
+    blocks, size = (
+        int(next(line for line in listed.splitlines() if line.startswith(name)).split()[-1])
+        for name in ("Block count:", "Block size:")
+    )
+    assert blocks * size == 96 << 20
+    assert "no shrinking" in playbook.task("lvol", vg="vg", lv="data", size="64M")["msg"]
+    assert playbook.changed("lvol", vg="vg", lv="data", snapshot="snap", size="25%ORIGIN")
+    assert fields(host, "lvs -o origin vg/snap") == ["data"]
+    assert playbook.changed("lvol", vg="vg", lv="data", active=False)
+    assert fields(host, "lvs -o lv_active vg/data") == []
+    assert playbook.changed("lvol", vg="vg", lv="data", active=True)
+    assert playbook.task("lvol", vg="vg", lv="snap", state="absent")["failed"]
+    assert playbook.changed("lvol", vg="vg", lv="snap", state="absent", force=True)
+    assert playbook.changed("lvol", vg="vg", lv="rest", size="+100%FREE")
+    assert fields(host, "vgs -o vg_free") == ["0"]
