@@ -118,7 +118,7 @@ def wipe_new(
     """Zero the start of a volume that is about to be; `signatures`: ask about, and wipe, those of
     file systems and the like that its extents still carry. RefusedError if one is to stay."""
     device = VolumeExtents(vg, lv, session.last_scan.path_of, session.host.opener)
-    path = f"/dev/{vg.name}/{lv.name}"
+    path = f"{session.host.dev_dir}/{vg.name}/{lv.name}"
     left = 0
     try:
         for found in probe_signatures(device) if signatures else ():

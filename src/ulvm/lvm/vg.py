@@ -82,8 +82,9 @@ def _check_new_name(session: Session, name: str) -> None:
     scan = session.scan()
     if name in scan.broken or any(vg.name == name for vg in scan.vgs):
         raise ExistsError(f"A volume group called {name} already exists.")
-    if os.path.lexists(f"/dev/{name}"):
-        raise ExistsError(f"/dev/{name}: already exists in filesystem")
+    path = session.host.dev_dir / name
+    if os.path.lexists(path):
+        raise ExistsError(f"{path}: already exists in filesystem")
 
 
 def _orphans(

@@ -311,7 +311,7 @@ def pv_map(rows: list[Row]) -> Iterator[str]:
             yield "  FREE"
             continue
         first = row.segment.start_extent
-        yield f"  Logical volume\t/dev/{row.vg.name}/{row.lv.name}"
+        yield f"  Logical volume\t{row.scan.dev_dir}/{row.vg.name}/{row.lv.name}"
         yield f"  Logical extents\t{first} to {first + row.segment.extent_count - 1}"
     yield " "
 

@@ -84,8 +84,16 @@ def _time(_: VolumeGroup, lv: LogicalVolume) -> Value:
     return lv.creation_time or None
 
 
-def _path(vg: VolumeGroup, lv: LogicalVolume) -> str:
-    return f"/dev/{vg.name}/{lv.name}" if vg.is_visible(lv) else ""
+def _path(row: Row) -> Value:
+    if row.vg is None or row.lv is None:
+        return None
+    return f"{row.scan.dev_dir}/{row.vg.name}/{row.lv.name}" if row.vg.is_visible(row.lv) else ""
+
+
+def _dm_path(row: Row) -> Value:
+    if row.vg is None or row.lv is None:
+        return None
+    return f"{row.scan.dev_dir}/mapper/{dm_name(row.vg.name, row.lv.name)}"
 
 
 def _state_word(word: str, of: Callable[[Row], bool]) -> Callable[[Row], Value]:
@@ -177,8 +185,8 @@ LV_FIELDS: Table = (
     ("lv_name", "LV", "str", 4, _lv(_name)),
     ("lv_full_name", "LV", "str", 4, _lv(lambda vg, lv: f"{vg.name}/{lv.name}")),
     ("lv_uuid", "LV UUID", "str", 0, _lv(lambda _, lv: lv.uuid)),
-    ("lv_path", "Path", "str", 0, _lv(_path)),
-    ("lv_dm_path", "DMPath", "str", 0, _lv(lambda g, v: f"/dev/mapper/{dm_name(g.name, v.name)}")),
+    ("lv_path", "Path", "str", 0, _path),
+    ("lv_dm_path", "DMPath", "str", 0, _dm_path),
     ("lv_attr", "Attr", "str", 0, _attr),
     ("lv_size", "LSize", "size", 0, _lv(lambda vg, lv: vg.lv_sectors(lv))),
     ("lv_parent", "Parent", "str", 0, _lv(lambda *_: "")),

@@ -102,6 +102,8 @@ class Scan:
     """Paths that the settings keep from being looked at, and why."""
     label_warnings: int = 0
     """How many of `warnings` are about labels and areas alone; the rest about VGs."""
+    dev_dir: str = "/dev"
+    """What stands before `vg/lv` in the paths of volumes."""
 
     def vg(self, name: str) -> VolumeGroup:
         """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood,
@@ -214,6 +216,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         tuple(replace(pv, vg_name=outdated[pv.uuid]) for pv in pvs if pv.uuid in outdated),
         candidates.rejected,
         label_warnings,
+        str(host.dev_dir),
     )
 
 
