@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,37 +64,20 @@ def test_a_group_is_made_grown_and_cut(host: UlvmHost, playbook: Playbook) -> No
     assert fields(host, "vgs -o pv_count") == ["2"]
     assert playbook.changed("lvg", vg="vg", pvs=disks[:1])
     assert fields(host, "pvs -o vg_name") == ["vg"]
-    with Path(disks[0]).open("r+b") as file:
-        file.truncate(128 << 20)
-    assert playbook.changed("lvg", vg="vg", pvs=disks[:1], pvresize=True)
-    assert fields(host, "vgs -o vg_size") == ["120.00m"]
     assert playbook.changed("lvol", vg="vg", lv="lv", size="16")
     assert playbook.task("lvg", vg="vg", state="absent")["failed"]
     assert playbook.changed("lvg", vg="vg", state="absent", force=True)
     assert fields(host, "vgs") == []
 
 
-@needs.program("mkfs.ext4")
-@needs.program("resize2fs")
-def test_a_volume_is_made_resized_with_its_file_system_and_removed(
-    host: UlvmHost, playbook: Playbook
-) -> None:
+def test_a_volume_is_made_resized_and_removed(host: UlvmHost, playbook: Playbook) -> None:
     playbook.changed("lvg", vg="vg", pvs=[str(host.image("a.img", "256M"))])
     assert playbook.changed("lvol", vg="vg", lv="data", size="64M", opts="--addtag ansible")
     assert not playbook.changed("lvol", vg="vg", lv="data", size="64M")
-    subprocess.run(["mkfs.ext4", "-q", host.path("vg/data")], check=True)
-    assert playbook.changed("lvol", vg="vg", lv="data", size="96M", resizefs=True)
+    assert playbook.changed("lvol", vg="vg", lv="data", size="96M")
     assert fields(host, "lvs -o lv_size,lv_tags") == ["96.00m", "ansible"]
-    listed = subprocess.run(
-        ["dumpe2fs", "-h", host.path("vg/data")], capture_output=True, text=True, check=True
-    ).stdout
-    blocks, size = (
-        int(next(line for line in listed.splitlines() if line.startswith(name)).split()[-1])
-        for name in ("Block count:", "Block size:")
-    )
-    assert blocks * size == 96 << 20
     assert "no shrinking" in playbook.task("lvol", vg="vg", lv="data", size="64M")["msg"]
-    assert playbook.changed("lvol", vg="vg", lv="data", snapshot="snap", size="25%ORIGIN")
+    assert playbook.changed("lvol", vg="vg", lv="data", snapshot="snap", size="16M")
     assert fields(host, "lvs -o origin vg/snap") == ["data"]
     assert playbook.changed("lvol", vg="vg", lv="data", active=False)
     assert fields(host, "lvs -o lv_active vg/data") == []
