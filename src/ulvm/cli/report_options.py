@@ -14,6 +14,7 @@ import click
 
 from ulvm.cli.context import Context, read_only_option
 from ulvm.cli.words import OneOf
+from ulvm.errors import RefusedError
 from ulvm.report.columns import DEFAULTS, ReportKind, choose, compacted, rows_of, sort_keys
 from ulvm.report.display import (
     FORMATS,
@@ -156,10 +157,16 @@ class Output:
 
     def __init__(self, context: Context, values: dict[str, Any], main: str) -> None:
         self._config = context.host.config
+        self._console = context.console
         self._verbose = context.verbose > 0
         self._values = values
         self._words = _by_report(values, main)
         self.form = values["reportformat"] or self._config.get_str("report/output_format", "basic")
+        if self.form not in FORMATS:
+            known = ", ".join(FORMATS)
+            raise RefusedError(
+                f"{self.form}: unknown report format.\nSupported report formats: {known}."
+            )
         self.log_only = bool(values["logonly"])
         self._groups: list[list[Report]] = []
         self._layout = self._made_layout()
@@ -178,14 +185,16 @@ class Output:
             binary=values["binary"] or config.get_bool("report/binary_values_as_numeric", False),
         )
         separator = values["separator"]
-        if separator is None:
-            separator = config.get_str("report/separator", " ")
-            separator = None if separator == " " else separator
+        aligned = config.get_bool("report/aligned", True)
+        if separator is not None or values["nameprefixes"]:
+            aligned = values["aligned"] and not values["nameprefixes"]
+        headings = _headings(config.get_int("report/headings", 1))
         return Layout(
             sizes,
-            headings=not values["noheadings"] and config.get_bool("report/headings", True),
-            separator=separator,
-            aligned=values["aligned"],
+            headings=headings != "none" and not values["noheadings"],
+            abbreviated=headings != "full",
+            separator=config.get_str("report/separator", " ") if separator is None else separator,
+            aligned=aligned,
             name_prefixes=values["nameprefixes"] or config.get_bool("report/prefixes", False),
             unquoted=values["unquoted"] or not config.get_bool("report/quoted", True),
             rows=values["rows"] or config.get_bool("report/columns_as_rows", False),
@@ -199,7 +208,10 @@ class Output:
         default = self._config.get_str("log/command_log_selection", _SUCCESS_ONLY)
         words = self._words.get("log", _Words())
         select = words.select if words.select is not None else default
-        return self._part(DEFAULTS["log"], replace(words, select=select))
+        try:
+            return self._part(DEFAULTS["log"], replace(words, select=select))
+        except RefusedError as error:
+            raise RefusedError(f"{error.message}\nFailed to create log report.") from None
 
     def part(self, name: str, *, full: bool = False) -> Part:
         """The report of this name as it is asked for; `full`: as part of fullreport."""
@@ -213,22 +225,36 @@ class Output:
         if not title:
             kind = kind.with_settings(self._config.get_str)
         fields = choose(kind, words.options, verbose=self._verbose)
-        compact = compacted(kind, words.options)
-        if self._config.get_bool("report/compact_output", False):
-            compact = fields
-        elif columns := self._config.get_str("report/compact_output_cols", ""):
-            compact += compacted(kind, [f"#{columns}"])
+        compact = self._compacted(kind, fields, words.options)
         selected = parse_selection(words.select, kind.prefix, kind.vocabulary)
-        unsorted = self._values["unbuffered"] or not self._config.get_bool("report/buffered", True)
+        unbuffered = self._values["unbuffered"] or not self._config.get_bool(
+            "report/buffered", True
+        )
+        # What is asked for in an order has to wait for the last row.
+        buffered = not unbuffered or words.sort is not None
         keys = sort_keys(kind, words.sort)
         return Part(
             kind,
             fields,
             selected,
-            [] if unsorted else keys,
+            keys if buffered else [],
             title if title and kind.name == "pv" else TITLES[kind.name],
-            replace(self._layout, compact=compact),
+            replace(self._layout, compact=compact, buffered=buffered),
         )
+
+    def _compacted(
+        self, kind: ReportKind, fields: list[Field], options: Sequence[str]
+    ) -> Sequence[Field]:
+        if self._config.get_bool("report/compact_output", False):
+            return fields
+        columns = self._config.get_str("report/compact_output_cols", "")
+        if columns:
+            options = [*options, f"#{columns}"]
+        try:
+            return compacted(kind, options)
+        except RefusedError as error:
+            self._console.warn(error.message)
+            return ()
 
     def add(self, *parts: tuple[Part, Iterable[Any]]) -> None:
         """Reports that belong together."""
@@ -256,6 +282,11 @@ class Output:
         groups: Sequence[Sequence[Report]] = () if self.log_only else self._groups
         standard = self.form == "json_std"
         _print(render_json(groups, log, self._layout, standard=standard))
+
+
+def _headings(number: int) -> str:
+    """What `report/headings` stands for: 0, 1 or 2."""
+    return {0: "none", 2: "full"}.get(number, "abbrev")
 
 
 def _print(lines: Iterable[str]) -> None:

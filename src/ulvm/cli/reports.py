@@ -10,7 +10,7 @@ import click
 
 from ulvm.cli.context import Context, common_options
 from ulvm.cli.report_options import Output, ReportCommand, report_options
-from ulvm.errors import NotFoundError, UlvmError
+from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume, vg_name
 from ulvm.lvm.session import Session
@@ -28,6 +28,8 @@ class Failure(NamedTuple):
 
     about: LogObject
     sentence: str
+    within: LogObject | None = None
+    """The VG that fails with it."""
 
 
 def groups_of(
@@ -38,10 +40,15 @@ def groups_of(
     failures: list[Failure] = []
     for name in names or [*(vg.name for vg in scan.vgs), *scan.broken]:
         try:
-            groups.append(scan.vg(vg_name(name, session.host.run_dir)))
+            found = vg_name(name, session.host.run_dir)
+            if "/" in found:
+                raise UsageError(f"Invalid volume group name {name}.")
+            groups.append(scan.vg(found))
         except NotFoundError as error:
             sentence = f"{error.message}\nCannot process volume group {name}"
             failures.append(Failure(LogObject("vg", name), sentence))
+        except UsageError:
+            raise
         except UlvmError as error:
             failures.append(Failure(LogObject("vg", name), error.message))
     return groups, failures
@@ -49,10 +56,12 @@ def groups_of(
 
 def warned(session: Session, log: CommandLog, failures: Sequence[Failure]) -> int:
     """Say what failed; the exit code."""
-    for about, sentence in failures:
+    for about, sentence, within in failures:
         with log.about(about):
             session.warn(sentence)
         log.state(about, failed=True)
+        if within is not None:
+            log.state(within, failed=True)
     return 5 if failures else 0
 
 
@@ -95,7 +104,7 @@ def lvs(
     rows = list(
         lv_rows(
             scan,
-            groups,
+            groups[::-1],
             states,
             hidden=hidden or only is not None,
             by_segment=by_segment,
@@ -142,7 +151,8 @@ def _named_volumes(
                 lv = found.lv(volume)
                 if lv is None or lv.snapshot_segment is not None:
                     sentence = f'Failed to find logical volume "{group}/{volume}"'
-                    failures.append(Failure(vg_object(found), sentence))
+                    missing = LogObject("lv", volume, "", found.name, found.uuid)
+                    failures.append(Failure(missing, sentence, vg_object(found)))
                     continue
                 only.add((group, volume))
         wanted.append(group)
@@ -174,7 +184,7 @@ def vgs(context: Context, /, names: tuple[str, ...], hidden: bool, **values: Any
     for vg in reversed(groups):
         output.log.state(vg_object(vg))
     status = warned(session, output.log, failures)
-    output.add((part, _rows_of_groups(session, scan, groups, part.rows)))
+    output.add((part, _rows_of_groups(session, scan, groups[::-1], part.rows)))
     output.finish()
     return status
 

@@ -146,34 +146,52 @@ def _parse(text: str, kind: ReportKind) -> list[Field]:
     return found
 
 
-def _find(name: str, kind: ReportKind) -> Field:
+def _find(name: str, kind: ReportKind, who: str = "") -> Field:
     field = kind.vocabulary.find(name, kind.prefix)
     if field is None:
         lines = field_lines(kind.vocabulary.sections)
-        raise RefusedError("\n".join([*lines, f"Unrecognised field: {name}"]))
+        raise RefusedError("\n".join([*lines, f"{who}Unrecognised field: {name}"]))
     return field
 
 
 def choose(kind: ReportKind, options: Sequence[str], *, verbose: bool) -> list[Field]:
     """The columns for the values of -o, in their order; one named twice stands twice. RefusedError
     (exit code 5) for an unknown field, as LVM."""
-    fields = _parse(kind.verbose if verbose else kind.columns, kind)
-    replaced = False
     for option in options:
-        sign = option[:1] if option[:1] in ("+", "-", "#") else ""
+        if not option:
+            raise RefusedError(f"Invalid options string: {option}")
+    fields = _parse(kind.verbose if verbose else kind.columns, kind)
+    for option in options:
+        if option[:1] == "#":
+            continue
+        sign = option[:1] if option[:1] in ("+", "-") else ""
         chosen = _parse(option[len(sign) :], kind)
         if sign == "-":
-            fields = [f for f in fields if f not in chosen]
-        elif sign == "+" or replaced:
-            fields += chosen
+            fields = fields.copy()
+            for field in chosen:
+                if field in fields:
+                    fields.remove(field)
+        elif sign == "+":
+            fields = fields + chosen
         elif sign == "":
-            fields, replaced = chosen, True
+            fields = chosen
     return fields
 
 
 def compacted(kind: ReportKind, options: Sequence[str]) -> list[Field]:
-    """Columns of `-o#`, left out when they are blank in all rows."""
-    return _parse(",".join(option[1:] for option in options if option[:1] == "#"), kind)
+    """Columns of `-o#`, left out when they are blank in all rows. RefusedError for one that is
+    unknown, which LVM2 only warns of."""
+    words = [word for o in options if o[:1] == "#" for word in filter(None, o[1:].split(","))]
+    found = []
+    for word in words:
+        field = kind.vocabulary.find(word, kind.prefix)
+        if field is None:
+            raise RefusedError(
+                f"dm_report: Unrecognized field: {word}\n"
+                "Failed to compact given columns in report output."
+            )
+        found.append(field)
+    return found
 
 
 def rows_of(kind: ReportKind, fields: Iterable[Field]) -> str:
@@ -200,12 +218,10 @@ def sort_keys(kind: ReportKind, option: str | None) -> list[tuple[Field, bool]]:
     """(field, descending) of -O; the report's own order without it."""
     text = kind.sort if option is None else option
     keys = []
-    if text[:1] == "+":
-        text = f"{kind.sort},{text[1:]}"
-    for word in text.split(","):
+    for word in filter(None, text.split(",")):
         descending = word.strip().startswith("-")
         name = word.strip().lstrip("+-")
         if name in ("help", "?"):
             raise HelpAsked("\n".join(field_lines(kind.vocabulary.sections)))
-        keys.append((_find(name, kind), descending))
+        keys.append((_find(name, kind, "dm_report: "), descending))
     return keys

@@ -46,9 +46,11 @@ class Layout:
     headings: bool = True
     abbreviated: bool = True
     """Headings as short words, or the names of the fields."""
-    separator: str | None = None
-    aligned: bool = False
-    """With a separator: pad all the same."""
+    separator: str = " "
+    aligned: bool = True
+    """Columns are padded."""
+    buffered: bool = True
+    """Or each line comes at once, and knows of no other's width; the headings of the first."""
     name_prefixes: bool = False
     prefix: str = "LVM2_"
     unquoted: bool = False
@@ -63,11 +65,6 @@ class Layout:
     two_word_unknown: bool = False
     """`unknown device`, for programs that were written for it."""
     indent: str = _INDENT
-
-    @property
-    def between(self) -> str:
-        """What stands between two columns."""
-        return " " if self.separator is None else self.separator
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,22 +145,29 @@ def render(report: Report, layout: Layout, *, always: bool = False) -> list[str]
     table = [[line[i] for i in kept] for line in table]
     words = [f.heading if layout.abbreviated else f.name for f in fields]
     headings = [words] if layout.headings else []
+    if layout.aligned and not layout.rows:
+        least = [max(f.width, len(w)) for f, w in zip(fields, words, strict=True)]
+        widths = _widths(least, table if layout.buffered else table[:1])
+        headings = [[h.ljust(w) for h, w in zip(line, widths, strict=True)] for line in headings]
+        if layout.buffered:
+            table = [_padded(fields, line, widths) for line in table]
+        else:
+            table = [_padded(fields, line, _widths(least, [line])) for line in table]
     if layout.name_prefixes:
         table = [_prefixed(fields, line, layout) for line in table]
+    lines = [*headings, *table]
     if layout.rows:
-        turned = zip(*headings, *table, strict=True)
-        return [layout.indent + layout.between.join(line) for line in turned]
-    if layout.name_prefixes or (layout.separator is not None and not layout.aligned):
-        return [layout.indent + layout.between.join(line) for line in (*headings, *table)]
-    widths = [
-        max(f.width, len(w), *(len(line[i]) for line in table))
-        for i, (f, w) in enumerate(zip(fields, words, strict=True))
-    ]
-    lines = [[h.ljust(w) for h, w in zip(line, widths, strict=True)] for line in headings]
-    for line in table:
-        cells = zip(line, widths, fields, strict=True)
-        lines.append([t.rjust(w) if f.right else t.ljust(w) for t, w, f in cells])
-    return [layout.indent + layout.between.join(line) for line in lines]
+        lines = [list(column) for column in zip(*lines, strict=True)]
+    return [layout.indent + layout.separator.join(line) for line in lines]
+
+
+def _widths(least: Sequence[int], table: Sequence[Sequence[str]]) -> list[int]:
+    return [max([width, *(len(line[i]) for line in table)]) for i, width in enumerate(least)]
+
+
+def _padded(fields: Sequence[Field], line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    cells = zip(line, widths, fields, strict=True)
+    return [t.rjust(w) if f.right else t.ljust(w) for t, w, f in cells]
 
 
 def _prefixed(fields: Sequence[Field], line: Sequence[str], layout: Layout) -> list[str]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ulvm.activation.names import dm_name
-from ulvm.metadata.model import LogicalVolume, MirrorSegment, StripedSegment, VolumeGroup
+from ulvm.metadata.model import (
+    LogicalVolume,
+    MirrorSegment,
+    SimpleSegment,
+    StripedSegment,
+    VolumeGroup,
+)
 from ulvm.report import move_fields
 from ulvm.report.attributes import lv_attr, percent
 from ulvm.report.rows import Row
@@ -30,6 +36,12 @@ def _lv(function: Callable[[VolumeGroup, LogicalVolume], Value]) -> Callable[[Ro
 
 def _name(vg: VolumeGroup, lv: LogicalVolume) -> str:
     return lv.name if vg.is_visible(lv) else f"[{lv.name}]"
+
+
+def _size(row: Row) -> Value:
+    if row.vg is None or row.lv is None:
+        return 0 if row.pv_segment is not None else None
+    return row.vg.lv_sectors(row.lv)
 
 
 def _attr(row: Row) -> Value:
@@ -156,9 +168,12 @@ def _descendants(vg: VolumeGroup, lv: LogicalVolume) -> str:
 
 
 def _modules(vg: VolumeGroup, lv: LogicalVolume) -> str:
-    words = ["mirror"] if lv.is_pvmove or vg.lower_lvs(lv) else []
-    words += ["snapshot"] if vg.is_cow(lv.name) or vg.is_origin(lv.name) else []
-    return ",".join(words)
+    words = {s.type_name for s in lv.segments if isinstance(s, SimpleSegment)}
+    if lv.is_pvmove or vg.lower_lvs(lv):
+        words.add("mirror")
+    if vg.is_cow(lv.name) or vg.is_origin(lv.name):
+        words.add("snapshot")
+    return ",".join(sorted(words))
 
 
 def read_ahead(vg: VolumeGroup, lv: LogicalVolume) -> int:
@@ -184,14 +199,14 @@ def _kernel_read_ahead(row: Row) -> Value:
 LV_FIELDS: Table = (
     ("lv_name", "LV", "str", 4, _lv(_name)),
     ("lv_full_name", "LV", "str", 4, _lv(lambda vg, lv: f"{vg.name}/{lv.name}")),
-    ("lv_uuid", "LV UUID", "str", 0, _lv(lambda _, lv: lv.uuid)),
+    ("lv_uuid", "LV UUID", "str", 38, _lv(lambda _, lv: lv.uuid)),
     ("lv_path", "Path", "str", 0, _path),
     ("lv_dm_path", "DMPath", "str", 0, _dm_path),
     ("lv_attr", "Attr", "str", 0, _attr),
-    ("lv_size", "LSize", "size", 0, _lv(lambda vg, lv: vg.lv_sectors(lv))),
+    ("lv_size", "LSize", "size", 0, _size),
     ("lv_parent", "Parent", "str", 0, _lv(lambda *_: "")),
     ("lv_layout", "Layout", "list", 10, _lv(_layout)),
-    ("lv_role", "Role", "list", 0, _lv(_role)),
+    ("lv_role", "Role", "list", 10, _lv(_role)),
     ("lv_tags", "LV Tags", "list", 0, _lv(lambda _, lv: ",".join(sorted(lv.tags)))),
     ("lv_active", "Active", "str", 0, lambda row: "active" if row.state else ""),
     ("lv_active_locally", "ActLocal", "bin", 10,
@@ -286,14 +301,15 @@ def _in_segment(number: Callable[[int, int], int], size: bool) -> Callable[[Row]
     """Of start and count in extents; `size`: in sectors."""
 
     def value(row: Row) -> Value:
-        if row.vg is None or (row.segment is None and row.pv_segment is None):
+        if row.segment is None and row.pv_segment is None:
             return None
         if row.segment is not None:
             extents = number(row.segment.start_extent, row.segment.extent_count)
         else:  # free extents of a PV
             assert row.pv_segment is not None
             extents = number(0, row.pv_segment[1])
-        return extents * row.vg.extent_size if size else extents
+        extent_size = row.vg.extent_size if row.vg is not None else 0
+        return extents * extent_size if size else extents
 
     return value
 
@@ -313,7 +329,7 @@ SEGMENT_FIELDS: Table = (
     ("seg_size", "SSize", "size", 0, _in_segment(lambda _, count: count, True)),
     ("seg_size_pe", "SSize", "num", 0, _in_segment(lambda _, count: count, False)),
     ("seg_tags", "Seg Tags", "list", 0, lambda r: ",".join(r.segment.tags) if r.segment else ""),
-    ("seg_le_ranges", "LE Ranges", "list", 14, move_fields.le_ranges),
+    ("seg_le_ranges", "LE Ranges", "list", 0, move_fields.le_ranges),
     ("seg_pe_ranges", "PE Ranges", "list", 0, move_fields.pe_ranges),
     ("devices", "Devices", "list", 0, move_fields.devices),
 )  # fmt: skip

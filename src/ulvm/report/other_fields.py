@@ -105,7 +105,7 @@ OTHER_FIELDS: dict[str, Table] = {
         ("vdo_max_discard", "VDOMaxDiscard", "str", 0, _blank),
         ("vdo_write_policy", "VDOWritePolicy", "str", 0, _blank),
         ("vdo_header_size", "VDOHeaderSize", "str", 0, _blank),
-        ("zero", "Zero", "bin", 7, _unknown),
+        ("zero", "Zero", "bin", 0, _unknown),
     ),
     "vg": (
         ("vg_clustered", "Clustered", "bin", 10, _blank),

@@ -57,7 +57,7 @@ def _vg_name(row: Row) -> Value:
 VG_FIELDS: Table = (
     ("vg_name", "VG", "str", 0, _vg_name),
     ("vg_fmt", "Fmt", "str", 0, _vg(lambda vg: "lvm2")),
-    ("vg_uuid", "VG UUID", "str", 0, _vg(lambda vg: vg.uuid)),
+    ("vg_uuid", "VG UUID", "str", 38, _vg(lambda vg: vg.uuid)),
     ("vg_attr", "Attr", "str", 5, _vg(vg_attr)),
     ("vg_permissions", "VPerms", "str", 10,
      _vg(lambda vg: "writeable" if "WRITE" in vg.status else "read-only")),
@@ -170,7 +170,7 @@ def _pv_mda_free(row: Row) -> Value:
 PV_FIELDS: Table = (
     ("pv_name", "PV", "str", 10, _pv_name),
     ("pv_fmt", "Fmt", "str", 0, lambda r: "lvm2" if r.device or r.pv else None),
-    ("pv_uuid", "PV UUID", "str", 0, _pv_uuid),
+    ("pv_uuid", "PV UUID", "str", 38, _pv_uuid),
     ("pv_attr", "Attr", "str", 4, _pv_attr),
     ("pv_size", "PSize", "size", 0, _pv_size),
     ("pv_free", "PFree", "size", 0, _pv_free),
@@ -199,8 +199,8 @@ PV_FIELDS: Table = (
      lambda r: "missing" if r.device is None or (r.pv is not None and r.pv.missing) else ""),
     ("pv_exported", "Exported", "bin", 10,
      lambda r: "exported" if r.vg is not None and "EXPORTED" in r.vg.status else ""),
-    ("pv_major", "Maj", "num", 0, lambda r: _number(r, os.major)),
-    ("pv_minor", "Min", "num", 0, lambda r: _number(r, os.minor)),
+    ("pv_major", "Maj", "str", 0, lambda r: _number(r, os.major)),
+    ("pv_minor", "Min", "str", 0, lambda r: _number(r, os.minor)),
     ("pv_device_id", "DeviceID", "str", 0, lambda r: (r.pv.device_id if r.pv else None) or ""),
     ("pv_device_id_type", "DeviceIDType", "str", 0,
      lambda r: (r.pv.device_id_type if r.pv else None) or ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ulvm.activation.activate import LvState
 from ulvm.metadata.model import (
@@ -87,12 +87,12 @@ def pv_rows(scan: Scan, *, by_segment: bool = False) -> Iterator[Row]:
             yield from _pv_segments(row) if by_segment else (row,)
     for device in scan.pvs:
         if device.uuid not in members:
-            yield Row(scan, device=device)
+            yield Row(scan, device=device, pv_segment=(0, 0) if by_segment else None)
 
 
 def _pv_segments(row: Row) -> Iterator[Row]:
     if row.vg is None or row.pv is None:
-        yield row
+        yield replace(row, pv_segment=(0, 0))
         return
     used = []
     for lv in row.vg.lvs:

@@ -152,7 +152,9 @@ class _Parser:
         if name is None:
             raise self._error("Expecting field name", start)
         if name.lower() == "help":
-            raise self._error(f"Selection field is uncomparable: {name}.", start)
+            lines = selectable_lines(self._vocabulary.sections)
+            words = f"Selection field is uncomparable: {name}."
+            raise self._error(self._with(lines, words), start)
         field = self._vocabulary.find(name, self._default)
         if field is None:
             lines = selectable_lines(self._vocabulary.sections)
@@ -242,7 +244,7 @@ class _Parser:
         for begin, end in ("[]", "{}"):
             if self._takes(begin):
                 try:
-                    return (begin, *self._items(end))
+                    return (begin, *self._items(end, failed))
                 except ValueError as error:
                     raise ValueError(f"{error}\n{failed}".lstrip("\n")) from None
         try:
@@ -251,8 +253,9 @@ class _Parser:
             raise ValueError(f"{error}\n{failed}") from None
         return quoted if quoted is not None else self._take(_WORD) or ""
 
-    def _items(self, end: str) -> tuple[str, list[str]]:
-        """("&&" or "||", the words) up to the bracket; an item may be left out."""
+    def _items(self, end: str, failed: str) -> tuple[str, list[str]]:
+        """("&&" or "||", the words) up to the bracket; an item may be left out. `failed` is what
+        an item without its end is told by, and the list once more."""
         items: list[str] = []
         joints: set[str] = set()
         expected = False
@@ -270,7 +273,10 @@ class _Parser:
                     )
                 expected = False
                 continue
-            item = self._quoted()
+            try:
+                item = self._quoted()
+            except ValueError as error:
+                raise ValueError(f"{error}\n{failed}") from None
             if item is None:
                 item = self._take(_ITEM)
             if item is not None:

@@ -40,9 +40,9 @@ class SizeFormat:
             return f"{number}{self.unit.upper()}" if self.suffix else str(number)
         base = 1000 if self.unit.isupper() else 1024
         if size == 0:
-            if not self.suffix:
-                return "0"
-            return "0 " if human else f"0{self.unit}"
+            if human:
+                return "0 "
+            return f"0{self.unit}" if self.suffix else "0"
         power = _power(size, base) if human else _LETTERS.index(self.unit.lower())
         hundredths = _hundredths(size, base**power)
         if human and hundredths >= base * 100 and power < len(_LETTERS) - 1:
@@ -53,9 +53,11 @@ class SizeFormat:
         if power == 0:
             letter = "B"
         number_text = f"{hundredths // 100}.{hundredths % 100:02d}"
-        return ("<" if below else "") + number_text + (letter if self.suffix else "")
+        return ("<" if below else "") + number_text + (letter if self.suffix or human else "")
 
     def _in_units(self, size: int) -> str:
+        if size == 0:
+            return "0U" if self.suffix else "0"
         letter = self.unit.lower()
         base = 1000 if self.unit.isupper() else 1024
         one = SECTOR if letter == "s" else base ** _LETTERS.index(letter)
