@@ -31,7 +31,7 @@ def fullreport(context: Context, /, names: tuple[str, ...], hidden: bool, **valu
     session = context.session()
     scan = session.scan()
     groups, failures = groups_of(session, scan, names)
-    for vg in reversed(groups):
+    for vg in groups:
         states = {vg.name: lvm_lv.states(session, vg)}
         rows = {
             "vg": list(vg_rows(scan, [vg])),

@@ -104,7 +104,7 @@ def lvs(
     rows = list(
         lv_rows(
             scan,
-            groups[::-1],
+            groups,
             states,
             hidden=hidden or only is not None,
             by_segment=by_segment,
@@ -119,7 +119,7 @@ def lvs(
 
 
 def _log_volumes(log: CommandLog, groups: Sequence[VolumeGroup], rows: Sequence[Row]) -> None:
-    for vg in reversed(groups):
+    for vg in groups:
         uuids = {row.lv.uuid: row.lv.name for row in rows if row.vg is vg and row.lv is not None}
         for uuid, name in uuids.items():
             log.state(LogObject("lv", name, uuid, vg.name, vg.uuid))
@@ -181,10 +181,10 @@ def vgs(context: Context, /, names: tuple[str, ...], hidden: bool, **values: Any
     named = [name for name in names if not name.startswith("@")]
     named += [vg.name for vg in scan.vgs if tags & set(vg.tags) and vg.name not in named]
     groups, failures = groups_of(session, scan, named) if named or not names else ([], [])
-    for vg in reversed(groups):
+    for vg in groups:
         output.log.state(vg_object(vg))
     status = warned(session, output.log, failures)
-    output.add((part, _rows_of_groups(session, scan, groups[::-1], part.rows)))
+    output.add((part, _rows_of_groups(session, scan, groups, part.rows)))
     output.finish()
     return status
 
