@@ -191,6 +191,24 @@ def _devices(context: Context, values: Sequence[str]) -> None:
     context.settings.devices = tuple(path for value in values for path in value.split(","))
 
 
+def _show_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    from ulvm.cli.about import version_lines
+
+    assert isinstance(context.obj, Context)
+    context.obj.console.show("\n".join(version_lines()))
+    raise click.exceptions.Exit(0)
+
+
+_VERSION = click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version, LVM2's that it does as first.",
+)
 _YES = _option(
     "-y", "--yes", is_flag=True, change=_says_yes, help="Answer every question with yes."
 )
@@ -291,4 +309,4 @@ def own_options(function: _F) -> _F:
 
 def common_options(function: _F) -> _F:
     """The options that every command of LVM takes (lvm(8))."""
-    return _with(function, (_YES, _SILENT, *_SHARED, *_LVM, _AUTO_BACKUP))
+    return _with(function, (_YES, _SILENT, *_SHARED, *_LVM, _AUTO_BACKUP, _VERSION))

@@ -108,7 +108,6 @@ COMMANDS = {
 
 _LVM_NAMES = ("pv", "vg", "lv", "dmsetup", "blkdeactivate")
 """How the names begin under which LVM's variables count."""
-_OWN_VERSION = ("dmsetup", "blkdeactivate", "lsblk", "fsadm")
 _EXTRA = re.compile(r"unexpected extra arguments? \((\S+?)[ )]")
 
 
@@ -183,8 +182,6 @@ def _shell(program: str, environ: Mapping[str, str]) -> int:
 def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
     context = Context(environ, [name, *arguments])
     try:
-        if arguments[:1] == ["--version"] and name not in _OWN_VERSION:
-            name, arguments = "version", []
         command = load(COMMANDS[name], name)
         status = command.main(
             args=expanded(arguments, command),

@@ -75,6 +75,10 @@ class _Parser:
 
     def _error(self, what: str) -> FormatError:
         line = self._text.count("\n", 0, self._at) + 1
+        if self._merge:
+            # LVM2's words, and its way of counting.
+            known = what if what == "expected a value" else "unexpected token"
+            return FormatError(f"Parse error at byte {self._at + 1} (line {line}): {known}")
         return FormatError(f"Parse error at byte {self._at} (line {line}): {what}")
 
     def _advance(self) -> None:
@@ -84,6 +88,8 @@ class _Parser:
         return self._kind == "punct" and self._token == punct
 
     def _unexpected(self, wanted: str) -> FormatError:
+        if self._merge and wanted == "a value":
+            return self._error("expected a value")
         got = repr(self._token[:40]) if self._kind != "end" else "the end"
         return self._error(f"expected {wanted}, got {got}")
 

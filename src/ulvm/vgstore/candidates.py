@@ -61,7 +61,10 @@ def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:
             warnings.append(f"Ignoring {directory}: No such file or directory.")
             continue
         for name in _walk(directory, str(host.run_dir)):
-            names.setdefault(os.path.realpath(name), set()).add(name)
+            path = os.path.realpath(name)
+            # Links to volumes of our own (ulvm/device_links).
+            if not path.startswith(f"{host.run_dir}/"):
+                names.setdefault(path, set()).add(name)
     rejected = {}
     for path in extra_paths:
         if path not in names and (host.only_devices or not uses_devices_file(host)):
