@@ -16,7 +16,7 @@ import pytest
 
 from tests import needs
 from ulvm.errors import UlvmError
-from ulvm.metadata import edit
+from ulvm.metadata import edit, snapshot_edit
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.mda import MdaHeader, RawLocn
 from ulvm.metadata.model import SnapshotSegment, StripedSegment, VolumeGroup
@@ -432,7 +432,7 @@ def test_a_snapshot_written_by_ulvm_is_one_for_lvm2(peer: Peer) -> None:
     peer.change(linear("base", 8))
     peer.change(snapshot("base", "s1", 50))
     peer.change(snapshot("base", "s2", 3))
-    peer.change(lambda vg: edit.start_merge(vg, "s1"))
+    peer.change(lambda vg: snapshot_edit.start_merge(vg, "s1"))
     segments = [s for s in peer.vg().snapshot_segments() if isinstance(s, SnapshotSegment)]
     assert [(s.cow, s.merging) for s in segments] == [("s1", True), ("s2", False)]
     shown = peer.lvm(

@@ -433,7 +433,7 @@ class Activator:
 
     def _create(self, device: PlannedDevice, numbers: dict[str, str]) -> None:
         # Whether it can be written is its table's matter: the next table may be another.
-        info = self._dm.create(device.name, device.uuid)
+        info = self._dm.create(device.name, device.uuid, minor=device.minor)
         numbers[device.name] = f"{info.major}:{info.minor}"
 
     def _load(self, device: PlannedDevice, numbers: dict[str, str]) -> None:

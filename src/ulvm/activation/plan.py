@@ -71,6 +71,8 @@ class PlannedDevice:
     rank: Rank
     lv: str
     """The volume that it belongs to."""
+    minor: int | None = None
+    """The minor number that it must have."""
 
 
 def root_of(vg: VolumeGroup, lv_name: str) -> LogicalVolume:
@@ -181,6 +183,7 @@ class _Planner:
             read_only=not lv.writable and layer != "cow",
             rank=rank,
             lv=lv.name,
+            minor=None if layer else lv.minor,
         )
 
     def _segments(self, lv: LogicalVolume) -> Iterable[TableLine]:

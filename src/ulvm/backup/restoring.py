@@ -54,6 +54,7 @@ from ulvm.errors import (
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
+from ulvm.metadata.lv_edit import Properties
 from ulvm.metadata.model import StripedSegment, VolumeGroup
 from ulvm.units import SECTOR
 
@@ -199,7 +200,7 @@ def _created(session: Session, vg: VolumeGroup, lv_name: str, size: int) -> Iter
                 vg.name,
                 lv_name,
                 extents=extents,
-                tags=(RESTORING_TAG,),
+                properties=Properties(tags=(RESTORING_TAG,)),
                 wipe_signatures=False,
             )
         yield _Target(vg.name, lv_name, extents * vg.extent_size * SECTOR)

@@ -33,6 +33,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.session import Session
 from ulvm.metadata.edit import cow_max_extents
+from ulvm.metadata.lv_edit import Properties
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.names import NAME_LEN
 from ulvm.units import SECTOR
@@ -220,8 +221,7 @@ class BackupSnapshot:
             self.name,
             extents=extents,
             chunk_size=self._request.chunk_sectors,
-            read_only=self._request.read_only,
-            tags=(TAG,),
+            properties=Properties(read_only=self._request.read_only, tags=(TAG,)),
         )
         self.time = datetime.now(UTC)
         self.waited_seconds = made.report.suspended_seconds

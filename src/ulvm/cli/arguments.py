@@ -8,18 +8,30 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from ulvm.cli.syntax import no_such_syntax
-from ulvm.cli.words import PERMISSION, POLICY, YES_NO, Number, OneOf
+from ulvm.cli.words import (
+    ALLOC,
+    PERMISSION,
+    POLICY,
+    READ_AHEAD,
+    YES_NO,
+    Number,
+    OneOf,
+    SegmentType,
+)
 from ulvm.errors import UlvmError, UsageError
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.units import display_size
 
 __all__ = [
+    "ALLOC",
     "PERMISSION",
     "POLICY",
+    "READ_AHEAD",
     "YES_NO",
     "Number",
     "OneOf",
+    "SegmentType",
     "Stripes",
     "each",
     "no_such_syntax",

@@ -1,4 +1,4 @@
-"""lvdisplay, vgdisplay and pvdisplay."""
+"""vgdisplay and pvdisplay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 
-from ulvm.cli.choose import choose_lvs
+from ulvm.cli.columns_form import OrColumns
 from ulvm.cli.context import Context, common_options, read_only_option
 from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -16,7 +16,7 @@ from ulvm.report import describe
 from ulvm.report.rows import pv_rows
 from ulvm.units import SECTOR, display_size
 
-__all__ = ["lvdisplay", "pvdisplay", "vgdisplay"]
+__all__ = ["pvdisplay", "vgdisplay"]
 
 
 def _not_together(option: str, other: str) -> UsageError:
@@ -28,45 +28,7 @@ def _show(lines: Iterable[str]) -> None:
         click.echo(f"  {line}")
 
 
-@click.command()
-@click.argument("names", nargs=-1, metavar="[VG|LV...]")
-@click.option("-c", "--colon", is_flag=True, help="One line a volume, for programs.")
-@click.option("-m", "--maps", is_flag=True, help="Also where the extents are.")
-@click.option("-a", "--all", "hidden", is_flag=True, hidden=True)
-@read_only_option
-@common_options
-@click.pass_obj
-def lvdisplay(
-    context: Context, names: tuple[str, ...], colon: bool, maps: bool, hidden: bool
-) -> int:
-    """Show logical volumes at length."""
-    if colon and maps:
-        raise _not_together("-c", "-m")
-    session = context.session()
-    scan = session.scan()
-    volumes, failures = choose_lvs(session, names)
-    wanted = set(volumes)
-    for vg in scan.vgs:
-        if "EXPORTED" in vg.status:
-            if names and any(volume.startswith(f"{vg.name}/") for volume in wanted):
-                failures.append(f"Volume group {vg.name} is exported")
-            continue
-        states = lvm_lv.states(session, vg)
-        for lv in vg.lvs:
-            if f"{vg.name}/{lv.name}" not in wanted:
-                continue
-            if colon:
-                _show([describe.lv_colon(vg, lv, states.get(lv.name))])
-                continue
-            _show(describe.lv_lines(vg, lv, states))
-            if maps:
-                _show(describe.lv_map(scan, lv))
-    for sentence in failures:
-        session.warn(sentence)
-    return 5 if failures else 0
-
-
-@click.command()
+@click.command(cls=OrColumns)
 @click.argument("names", nargs=-1, metavar="[VG...]")
 @click.option("-c", "--colon", is_flag=True, help="One line a VG, for programs.")
 @click.option("-s", "--short", is_flag=True, help="One line a VG, for people.")
@@ -104,7 +66,7 @@ def vgdisplay(context: Context, names: tuple[str, ...], colon: bool, short: bool
     return status
 
 
-@click.command()
+@click.command(cls=OrColumns)
 @click.argument("names", nargs=-1, metavar="[PATH...]")
 @click.option("-c", "--colon", is_flag=True, help="One line a PV, for programs.")
 @click.option("-m", "--maps", is_flag=True, help="Also which volumes have the extents.")

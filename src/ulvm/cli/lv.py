@@ -1,4 +1,4 @@
-"""lvremove, lvchange, lvrename, lvconvert, lvscan."""
+"""lvremove, lvrename, lvscan."""
 
 from __future__ import annotations
 
@@ -8,27 +8,21 @@ from pathlib import Path
 import click
 
 from ulvm.cli.arguments import (
-    PERMISSION,
-    YES_NO,
-    OneOf,
     each,
     no_such_syntax,
     select_option,
-    wants_active,
 )
 from ulvm.cli.choose import choose_lvs
 from ulvm.cli.context import Context, common_options, read_only_option
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
-from ulvm.lvm import merge as lvm_merge
-from ulvm.lvm import vg as lvm_vg
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.names import vg_name as vg_name_of
 from ulvm.lvm.session import Session
-from ulvm.metadata.names import check_new_lv_name, check_tag, name_problem
+from ulvm.metadata.names import check_new_lv_name, name_problem
 from ulvm.units import display_size
 
-__all__ = ["lvchange", "lvconvert", "lvremove", "lvrename", "lvscan", "remove_one"]
+__all__ = ["lvremove", "lvrename", "lvscan", "remove_one"]
 
 
 # -- lvremove -------------------------------------------------------------------------------------
@@ -37,6 +31,7 @@ __all__ = ["lvchange", "lvconvert", "lvremove", "lvrename", "lvscan", "remove_on
 @click.command()
 @click.argument("names", nargs=-1, metavar="VG|LV...")
 @click.option("-f", "--force", count=True, help="Do not ask; remove snapshots with an origin.")
+@click.option("--nohistory", is_flag=True, expose_value=False, hidden=True)
 @select_option
 @common_options
 @click.pass_obj
@@ -77,95 +72,6 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
             session.say(f'Logical volume "{snapshot}" successfully removed.')
         lvm_lv.remove(session, vg_name, lv_name)
         session.say(f'Logical volume "{lv_name}" successfully removed.')
-
-
-# -- lvchange -------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("names", nargs=-1, metavar="VG|LV...")
-@click.option("-a", "--activate", help="y or n.")
-@click.option("-p", "--permission", type=PERMISSION, help="Read only or read-write.")
-@click.option("--refresh", is_flag=True, help="Load the tables anew, and resume what is suspended.")
-@click.option("--addtag", multiple=True, help="Add a tag.")
-@click.option("--deltag", multiple=True, help="Remove a tag.")
-@click.option("--poll", type=YES_NO, help="y: see to the end of a merge.")
-@click.option(
-    "--activationmode",
-    type=OneOf("partial", "degraded", "complete"),
-    default="degraded",
-    help="partial: also with missing PVs.",
-)
-@click.option("-P", "--partial", is_flag=True, help="The same as --activationmode partial.")
-@click.option("-K", "--ignoreactivationskip", is_flag=True, hidden=True)
-@select_option
-@common_options
-@click.pass_obj
-def lvchange(
-    context: Context,
-    names: tuple[str, ...],
-    activate: str | None,
-    permission: str | None,
-    refresh: bool,
-    addtag: tuple[str, ...],
-    deltag: tuple[str, ...],
-    poll: str | None,
-    activationmode: str,
-    partial: bool,
-    ignoreactivationskip: bool,
-    select: str | None,
-) -> int:
-    """Change logical volumes: activate and deactivate, permissions, tags."""
-    if not (names or select) or not (activate or permission or refresh or addtag or deltag or poll):
-        raise no_such_syntax("lvchange")
-    session = context.session()
-    wanted = None if activate is None else wants_active(activate)
-    volumes, failures = choose_lvs(session, names, select)
-    as_partial = partial or activationmode == "partial"
-    if as_partial:
-        session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
-
-    def change(name: str) -> None:
-        vg_name, lv_name = name.split("/")
-        if wanted is not None:
-            _activation(session, vg_name, lv_name, wanted, as_partial)
-        if refresh:
-            lvm_vg.refresh(session, vg_name)
-        if permission:
-            lvm_lv.set_writable(session, vg_name, lv_name, permission == "rw")
-        if addtag or deltag:
-            add, drop = [check_tag(t) for t in addtag], [check_tag(t) for t in deltag]
-            lvm_lv.change_tags(session, vg_name, lv_name, add=add, remove=drop)
-        if permission or addtag or deltag:
-            session.say(f"Logical volume {name} changed.")
-        if poll == "y":
-            lvm_merge.resume_polling(session, session.scan().vg(vg_name))
-
-    status = each(session, volumes, change)
-    for sentence in failures:
-        session.warn(sentence)
-    return status or (5 if failures else 0)
-
-
-def _activation(session: Session, vg_name: str, lv_name: str, wanted: bool, partial: bool) -> None:
-    vg = session.scan().vg(vg_name)
-    lv = lvm_lv.get(vg, lv_name)
-    snap = vg.snapshot_of(lv_name)
-    if snap is not None:
-        if not vg.is_visible(lv):
-            return  # a merging snapshot comes and goes with its origin
-        others = len(vg.snapshots_of_origin(snap.origin)) - 1
-        more = f" and {others} other snapshot(s)" if others else ""
-        if not session.ask(
-            f"Change of snapshot {vg_name}/{lv_name} will also change its origin "
-            f"{vg_name}/{snap.origin}{more}. Proceed?"
-        ):
-            raise RefusedError(f"Logical volume {vg_name}/{lv_name} not changed.")
-    if wanted:
-        lvm_lv.activate(session, vg_name, lv_name, partial=partial)
-        lvm_merge.resume_polling(session, session.scan().vg(vg_name))
-    else:
-        lvm_lv.deactivate(session, vg_name, lv_name)
 
 
 # -- lvrename -------------------------------------------------------------------------------------
@@ -219,75 +125,24 @@ def _group(first: str, volumes: Sequence[str], run_dir: Path) -> str:
     return group
 
 
-# -- lvconvert ------------------------------------------------------------------------------------
+# -- lvscan ---------------------------------------------------------------------------------------
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="SNAPSHOT...")
-@click.option("--merge", is_flag=True, help="Merge the snapshot back into its origin.")
-@click.option("--mergesnapshot", is_flag=True, help="The same.")
-@click.option("-b", "--background", is_flag=True, help="Do not wait for the end of the merge.")
-@click.option("-i", "--interval", hidden=True)
-@common_options
-@click.pass_obj
-def lvconvert(
-    context: Context,
-    names: tuple[str, ...],
-    merge: bool,
-    mergesnapshot: bool,
-    background: bool,
-    interval: str | None,
-) -> int:
-    """Merge a snapshot back into its origin: the origin becomes what the snapshot is.
-
-    If either is open, the merge begins at the next activation of the origin.
-    """
-    if not names or not (merge or mergesnapshot):
-        raise no_such_syntax("lvconvert")
-    session = context.session()
-
-    def convert(name: str) -> None:
-        vg_name, snapshot = session.resolve_lv(name)
-        if mergesnapshot and not session.last_scan.vg(vg_name).is_cow(snapshot):
-            raise RefusedError(
-                f"Command on LV {vg_name}/{snapshot} does not accept LV type linear.\n"
-                f"Command not permitted on LV {vg_name}/{snapshot}."
-            )
-        _merge_one(session, vg_name, snapshot, background)
-
-    return each(session, names, convert)
-
-
-def _merge_one(session: Session, vg_name: str, snapshot: str, background: bool) -> None:
-    origin, began = lvm_merge.start(session, vg_name, snapshot)
-    if began is not lvm_merge.Started.RUNNING:
-        if began is lvm_merge.Started.ORIGIN_IS_OPEN:
-            session.say("Delaying merge since origin is open.")
-        elif began is lvm_merge.Started.SNAPSHOT_IS_OPEN:
-            session.say("Delaying merge since snapshot is open.")
-        session.say(
-            f"Merging of snapshot {vg_name}/{snapshot} will occur on next activation of "
-            f"{vg_name}/{origin}."
-        )
-        return
-    session.say(f"Merging of volume {vg_name}/{snapshot} started.")
-    if background:
-        lvm_merge.poll_in_background(session, vg_name, origin)
-    else:
-        lvm_merge.poll(session, vg_name, origin)
-
-
-@click.command()
-@click.option("-a", "--all", is_flag=True, expose_value=False, hidden=True)
+@click.option("-a", "--all", "hidden", is_flag=True, help="Also volumes that are parts of others.")
+@click.option("-b", "--blockdevice", is_flag=True, expose_value=False, hidden=True)
+@click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
 @read_only_option
 @common_options
 @click.pass_obj
-def lvscan(context: Context) -> None:
+def lvscan(context: Context, hidden: bool) -> None:
     """List all logical volumes with their state."""
     session = context.session()
     for vg in session.scan().vgs:
         active = lvm_lv.states(session, vg)
-        for lv in vg.visible_lvs():
+        for lv in vg.lvs:
+            if lv.snapshot_segment is not None or not (hidden or vg.is_visible(lv)):
+                continue
             state = active.get(lv.name)
             invalid = state is not None and state.status is not None and state.status.invalid
             word = "ACTIVE  " if state is not None and not invalid else "inactive"

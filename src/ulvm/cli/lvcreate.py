@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 import click
 
 from ulvm.cli.arguments import (
+    ALLOC,
     PERMISSION,
+    READ_AHEAD,
     YES_NO,
-    OneOf,
+    Number,
+    SegmentType,
     Stripes,
     no_such_syntax,
     parse_stripes,
@@ -20,29 +23,38 @@ from ulvm.cli.context import Context, common_options
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import snapshot as lvm_snapshot
+from ulvm.lvm.convert import create_sparse
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.places import free_in, places_of
+from ulvm.lvm.resize import DEFAULT_STRIPE
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
-from ulvm.metadata.allocate import most_striped
+from ulvm.metadata.edit import check_chunk_size
+from ulvm.metadata.lv_edit import Properties
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_new_lv_name, check_tag
 from ulvm.units import display_size
 
-__all__ = ["lvcreate", "reduced"]
+__all__ = ["MAX_MINOR", "lvcreate", "whole_pages"]
 
-_TYPES = ("linear", "striped", "snapshot", "error", "zero")
-_DEFAULT_STRIPE = 128
-"""Sectors: 64 KiB."""
+TYPE = SegmentType("linear", "striped", "snapshot", "error", "zero")
+MAX_MINOR = (1 << 20) - 1
+PAGE = 8
+"""Sectors."""
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="VG|ORIGIN [PV...]")
+@click.argument("names", nargs=-1, metavar="VG|ORIGIN [PV[:RANGE]...]")
 @click.option("-L", "--size", help="Size: a number and one of bskmgtpe (default m).")
 @click.option("-l", "--extents", help="Extents, or N%VG, N%FREE, N%PVS, N%ORIGIN.")
 @click.option("-n", "--name", help="Name of the new volume; lvolN by default.")
 @click.option("-s", "--snapshot", is_flag=True, help="Make a snapshot of ORIGIN.")
-@click.option("--type", "kind", type=OneOf(*_TYPES), help="Segment type.")
+@click.option(
+    "-V",
+    "--virtualsize",
+    help="Size of a sparse volume, which takes space (-L, -l) for what is written only.",
+)
+@click.option("--type", "kind", type=TYPE, help="Segment type.")
 @click.option("-c", "--chunksize", help="Chunk size of a snapshot, 4k to 512k (default 4k).")
 @click.option("-p", "--permission", type=PERMISSION, default="rw", help="Read only or read-write.")
 @click.option("-a", "--activate", default="y", help="y or n (default y).")
@@ -54,15 +66,26 @@ _DEFAULT_STRIPE = 128
     help="Wipe signatures of file systems and the like (default: as -Z).",
 )
 @click.option("--addtag", multiple=True, help="Tag of the new volume.")
-@click.option(
-    "--alloc",
-    type=OneOf("contiguous", "cling", "normal", "anywhere"),
-    help="Allocation policy; the VG's by default.",
-)
+@click.option("--alloc", type=ALLOC, help="Allocation policy; the VG's by default.")
 @click.option("-C", "--contiguous", type=YES_NO, help="The same as --alloc contiguous.")
 @stripe_options
-@click.option("-k", "--setactivationskip", type=OneOf("n"), expose_value=False, hidden=True)
-@click.option("-K", "--ignoreactivationskip", is_flag=True, expose_value=False, hidden=True)
+@click.option(
+    "-r", "--readahead", type=READ_AHEAD, default="auto", help="Sectors, or auto, or none."
+)
+@click.option(
+    "-k",
+    "--setactivationskip",
+    type=YES_NO,
+    default="n",
+    help="y: plain activation leaves the volume out.",
+)
+@click.option("-K", "--ignoreactivationskip", is_flag=True, help="Activate it even so.")
+@click.option(
+    "--setautoactivation", type=YES_NO, default="y", help="n: -aay leaves the volume out."
+)
+@click.option("-M", "--persistent", type=YES_NO, help="y: with --minor, always that number.")
+@click.option("--minor", type=Number(MAX_MINOR), help="Minor number of the device.")
+@click.option("-j", "--major", type=Number(4095), help="Major number; has no meaning here.")
 @click.option("--monitor", type=YES_NO, expose_value=False, hidden=True)
 @click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
 @common_options
@@ -74,6 +97,7 @@ def lvcreate(
     extents: str | None,
     name: str | None,
     snapshot: bool,
+    virtualsize: str | None,
     kind: str | None,
     chunksize: str | None,
     permission: str,
@@ -85,19 +109,30 @@ def lvcreate(
     contiguous: str | None,
     stripes: int | None,
     stripesize: str | None,
+    readahead: int,
+    setactivationskip: str,
+    ignoreactivationskip: bool,
+    setautoactivation: str,
+    persistent: str | None,
+    minor: int | None,
+    major: int | None,
 ) -> None:
     """Create a logical volume in VG, or a snapshot of ORIGIN.
 
     \b
     lvcreate -L 10G -n data vg              a linear volume
+    lvcreate -l 50%FREE -n data vg /dev/sdb:0-999   on these extents of that disk
     lvcreate -i 2 -L 10G -n fast vg         a volume striped over two PVs
     lvcreate -s -L 1G -n snap vg/data       a snapshot with room for 1 GiB of changes
     lvcreate -s -l 100%ORIGIN -n fork vg/data   one that cannot overflow
+    lvcreate -V 1T -L 10G -n sparse vg      a volume of 1 TiB with room for 10 GiB
     """  # fmt: skip
     session = context.session()
-    is_snapshot = snapshot or kind == "snapshot"
-    if snapshot and kind == "linear":
+    is_snapshot = snapshot or kind == "snapshot" or virtualsize is not None
+    if snapshot and kind not in (None, "snapshot"):
         raise UsageError("Command does not accept option: --snapshot.")
+    if virtualsize is not None and (kind not in (None, "snapshot") or stripes is not None):
+        raise UsageError(f"Command does not accept option: --virtualsize {virtualsize}.")
     if chunksize and not is_snapshot:
         raise UsageError(f"Command does not accept option: --chunksize {chunksize}.")
     for option, value in (("zero", zero), ("wipesignatures", wipesignatures)):
@@ -107,27 +142,69 @@ def lvcreate(
         raise UsageError(f"Command does not accept option: --stripes {stripes}.")
     if stripesize is not None and stripes is None:
         raise UsageError(f"Command does not accept option: --stripesize {stripesize}.")
+    if alloc not in (None, "contiguous") and contiguous == "y":
+        raise UsageError("Conflicting contiguous and alloc arguments.")
     shape = parse_stripes(stripes, stripesize)
+    if virtualsize is not None and size is None and extents is None:
+        raise no_such_syntax("lvcreate")
     request = _new_size(size, extents, is_snapshot)
     chunk = lvm_snapshot.DEFAULT_CHUNK
     if chunksize:
         chunk = parse_sectors(chunksize, "--chunksize", unit="k")
-    vg_name, origin, chosen, pv_paths = _place(session, names, name, is_snapshot)
-    policy = "contiguous" if contiguous == "y" else alloc
-    tags = [check_tag(tag) for tag in addtag]
-    active = wants_active(activate)
+        check_chunk_size(chunk)
+    virtual = None
+    if virtualsize is not None:
+        virtual = parse_sectors(virtualsize, "--virtualsize")
+    with_origin = is_snapshot and virtual is None
+    vg_name, origin, chosen, pv_paths = _place(session, names, name, with_origin)
+    if persistent == "y" and minor is None:
+        raise RefusedError("Please specify minor number with --minor when using -My.")
+    skip = setactivationskip == "y"
+    active = wants_active(activate) and (is_snapshot or not skip or ignoreactivationskip)
+    if not active and (zero == "y" or wipesignatures == "y"):
+        # No failure to LVM2, though nothing is made.
+        session.warn("Cannot zero inactive logical volume with option -Zy or -Wy.")
+        return
+    properties = Properties(
+        tags=tuple(check_tag(tag) for tag in addtag),
+        read_only=permission == "r",
+        policy=("contiguous" if contiguous == "y" else alloc),
+        read_ahead=whole_pages(session, readahead),
+        skip_activation=skip,
+        autoactivation=setautoactivation == "y",
+        minor=minor if persistent == "y" else None,
+        major=major if persistent == "y" else None,
+    )
+    count = _whole_stripes(
+        session, request, pv_paths, shape, _count(session, request, pv_paths, origin, chunk)
+    )
+    approximate = request.percent is not None
     if origin is not None:
         made, _ = lvm_snapshot.create(
             session,
             vg_name,
             origin,
             chosen,
-            extents=_count(session, request, pv_paths, origin, chunk),
+            extents=count,
             chunk_size=chunk,
-            read_only=permission == "r",
-            tags=tags,
+            properties=properties,
             pv_paths=pv_paths,
-            policy=policy,
+            stripes=shape.number or 1,
+            stripe_size=shape.size or DEFAULT_STRIPE,
+            approximate=approximate,
+        )
+    elif virtual is not None:
+        made = create_sparse(
+            session,
+            vg_name,
+            chosen,
+            virtual_sectors=virtual,
+            extents=count,
+            chunk_size=chunk,
+            properties=properties,
+            pv_paths=pv_paths,
+            active=active,
+            approximate=approximate,
         )
     elif kind in ("error", "zero"):
         made = lvm_lv.create_virtual(
@@ -135,58 +212,70 @@ def lvcreate(
             vg_name,
             chosen,
             type_name=kind,
-            extents=_count(session, request, pv_paths, None, chunk),
-            tags=tags,
+            extents=count,
+            properties=properties,
             active=active,
         )
     else:
-        count = _count(session, request, pv_paths, None, chunk)
+        # What is activated by a list is not wiped: LVM2 does not know whether it will be active.
+        wiped = activate not in ("ay", "aay")
         made = lvm_lv.create(
             session,
             vg_name,
             chosen,
-            extents=_whole_stripes(session, request, pv_paths, shape, count),
+            extents=count,
             pv_paths=pv_paths,
-            read_only=permission == "r",
-            tags=tags,
-            policy=policy,
+            properties=properties,
             active=active,
-            zero=zero != "n",
-            wipe_signatures=(wipesignatures or zero) != "n",
+            zero=wiped and zero != "n",
+            wipe_signatures=wiped and (wipesignatures or zero) != "n",
             stripes=shape.number or 1,
-            stripe_size=shape.size or _DEFAULT_STRIPE,
+            stripe_size=shape.size or DEFAULT_STRIPE,
+            approximate=approximate,
         )
     session.say(f'Logical volume "{made}" created.')
 
 
+def whole_pages(session: Session, sectors: int) -> int:
+    """What -r says, at least a page and a multiple of pages; auto and none as they are."""
+    if sectors <= 0 or not sectors % PAGE:
+        return sectors
+    rounded = -(-sectors // PAGE) * PAGE if sectors < PAGE else sectors // PAGE * PAGE
+    session.warn(f"WARNING: Overriding readahead to {rounded} sectors, a multiple of 4K page size.")
+    return rounded
+
+
 def _place(
-    session: Session, names: tuple[str, ...], name: str | None, is_snapshot: bool
+    session: Session, names: tuple[str, ...], name: str | None, with_origin: bool
 ) -> tuple[str, str | None, str | None, list[str]]:
     """(VG, origin, name, PV paths) of lvcreate's arguments."""
     words = list(names)
-    run_dir = session.host.run_dir
-    if not words and (is_snapshot or name is None or "/" not in name):
+    run_dir, default = session.host.run_dir, session.host.default_vg
+    if not words and (with_origin or (not default and (name is None or "/" not in name))):
         raise no_such_syntax("lvcreate")
+    group_of_name, chosen = "", name
+    if name is not None and "/" in name:
+        group_of_name, chosen = split_volume(name, run_dir)
     origin = None
-    if is_snapshot:
-        group, origin = split_volume(words.pop(0), run_dir)
+    if with_origin:
+        group, origin = split_volume(words.pop(0), run_dir, default or group_of_name)
         if origin is None:
             raise UsageError("The origin name should include the volume group.")
+        if group_of_name and group != group_of_name:
+            raise UsageError(
+                f'Please use a single volume group name ("{group}" or "{group_of_name}").'
+            )
     elif words:
         group, extra = split_volume(words.pop(0), run_dir)
         if extra is not None:
             raise UsageError("Volume group name expected (no slash)")
+        if group_of_name and group != group_of_name:
+            raise UsageError(
+                f'Inconsistent volume group names given: "{group_of_name}" and "{group}"'
+            )
     else:
-        group = ""
-    chosen = name
+        group = group_of_name or default
     if name is not None:
-        if "/" in name:
-            group_of_name, chosen = split_volume(name, run_dir)
-            group = group or group_of_name
-            if group != group_of_name:
-                raise UsageError(
-                    f'Inconsistent volume group names given: "{group_of_name}" and "{group}"'
-                )
         check_new_lv_name(chosen or "")
     return group, origin, chosen, words
 
@@ -204,13 +293,6 @@ def _new_size(size: str | None, extents: str | None, is_snapshot: bool) -> SizeR
     return parse_extents(extents or "", signs="+")
 
 
-def reduced(session: Session, vg: VolumeGroup, request: SizeRequest, extents: int) -> int:
-    """Per cent are what the user would like: of what does not fit the rest is left out."""
-    size = display_size(extents * vg.extent_size)
-    session.say(f"Reducing {request.percent}%{request.whole} to remaining free space {size} in VG.")
-    return extents
-
-
 def _count(
     session: Session,
     request: SizeRequest,
@@ -218,15 +300,17 @@ def _count(
     origin: str | None,
     chunk_size: int,
 ) -> Callable[[VolumeGroup], int]:
-    """How many extents a request is in the VG as it is found under the lock."""
+    """How many extents a request is in the VG as it is found under the lock. Of per cent, as much
+    is given as there is."""
 
     def count(vg: VolumeGroup) -> int:
         if request.percent is not None:
             pv_free = free_in(vg, places_of(session, vg, pv_paths))
             found = request.for_new(vg, origin=origin, chunk_size=chunk_size, pv_free=pv_free)
-            free = vg.free_count if pv_free is None else pv_free
-            if origin is None and found > free > 0:
-                found = reduced(session, vg, request, free)
+            if request.whole == "VG" and found > vg.free_count > 0:
+                found = vg.free_count
+                size = display_size(found * vg.extent_size)
+                session.say(f"Reducing {request.percent}%VG to remaining free space {size} in VG.")
             if not found:
                 raise RefusedError(
                     "Calculated size of logical volume is 0 extents. Needs to be larger."
@@ -248,8 +332,8 @@ def _whole_stripes(
     shape: Stripes,
     count: Callable[[VolumeGroup], int],
 ) -> Callable[[VolumeGroup], int]:
-    """The extents that `count` finds, rounded to a multiple of the stripes: up, but of per cent,
-    where it is what fits, down."""
+    """The extents that `count` finds, rounded to a multiple of the stripes: up, but per cent down
+    where up is more than is free."""
     stripes = shape.number or 1
     if stripes == 1:
         if shape.size is not None:
@@ -258,27 +342,33 @@ def _whole_stripes(
 
     def whole(vg: VolumeGroup) -> int:
         if shape.size is None:
-            session.say(f"Using default stripesize {display_size(_DEFAULT_STRIPE)}.")
+            session.say(f"Using default stripesize {display_size(DEFAULT_STRIPE)}.")
         elif shape.size > vg.extent_size:
             session.say(
                 f"Reducing requested stripe size {display_size(shape.size)} to maximum, "
                 f"physical extent size {display_size(vg.extent_size)}."
             )
+        extents = count(vg)
+        rest = extents % stripes
+        up = extents - rest + stripes
+        if rest and request.percent is not None and up > vg.free_count:
+            down = extents - rest
+            session.say(
+                f"Rounding size ({extents} extents) down to stripe boundary size ({down} extents)"
+            )
+            extents = down
+        elif rest:
+            session.say(
+                f"Rounding size {lvm_lv.size_words(vg, extents)} up to stripe boundary size "
+                f"{lvm_lv.size_words(vg, up)}."
+            )
+            extents = up
         places = places_of(session, vg, pv_paths)
         pvs = len(vg.pvs) if places is None else len(places)
         if stripes > pvs:
             raise RefusedError(
                 f"Number of stripes ({stripes}) must not exceed number of physical volumes ({pvs})"
             )
-        extents = count(vg)
-        if request.percent is not None:
-            return min(extents, most_striped(vg, stripes, places)) // stripes * stripes
-        rounded = -(-extents // stripes) * stripes
-        if rounded != extents:
-            session.say(
-                f"Rounding size {lvm_lv.size_words(vg, extents)} up to stripe boundary size "
-                f"{lvm_lv.size_words(vg, rounded)}."
-            )
-        return rounded
+        return extents
 
     return whole

@@ -7,7 +7,18 @@ import click
 from ulvm.errors import UsageError
 from ulvm.units import parse_u64
 
-__all__ = ["PERMISSION", "POLICY", "YES_NO", "Number", "OneOf"]
+__all__ = [
+    "ALLOC",
+    "PERMISSION",
+    "POLICY",
+    "READ_AHEAD",
+    "YES_NO",
+    "Alloc",
+    "Number",
+    "OneOf",
+    "ReadAhead",
+    "SegmentType",
+]
 
 
 def _invalid(param: click.Parameter | None, value: str) -> UsageError:
@@ -53,6 +64,48 @@ class Number(click.ParamType["int"]):
         return number
 
 
+class Alloc(OneOf):
+    """A volume's allocation policy. cling_by_tags is cling: PVs are not chosen by tags."""
+
+    def __init__(self) -> None:
+        super().__init__("contiguous", "cling", "cling_by_tags", "normal", "anywhere", "inherit")
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.words:
+            problem = _invalid(param, value)
+            raise UsageError(f"Unrecognised allocation policy {value}\n{problem.message}")
+        return "cling" if value == "cling_by_tags" else value
+
+
+class SegmentType(OneOf):
+    """--type."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.words:
+            problem = _invalid(param, value)
+            raise UsageError(f"WARNING: Unrecognised segment type {value}\n{problem.message}")
+        return value
+
+
+class ReadAhead(click.ParamType["int"]):
+    """-r: sectors, or a size with a unit; 0 for auto, -1 for none."""
+
+    name = "auto|none|sectors"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        if value in ("auto", "none"):
+            return 0 if value == "auto" else -1
+        from ulvm.lvm.sizes import parse_sectors
+
+        return parse_sectors(value, "--readahead", unit="s")
+
+
 YES_NO = OneOf("y", "n")
 POLICY = OneOf("contiguous", "cling", "normal", "anywhere")
 PERMISSION = OneOf("r", "rw")
+ALLOC = Alloc()
+READ_AHEAD = ReadAhead()

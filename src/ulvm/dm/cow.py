@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, WritableBuffer
 from ulvm.dm.commit import GroupCommit
 from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap
+from ulvm.dm.exceptions.sparse_map import exception_map
 from ulvm.dm.exceptions.store import ExceptionStore, Run
 from ulvm.dm.origins import Origin
 from ulvm.errors import DeviceError
@@ -80,7 +81,7 @@ class CowSnapshot:
     def _size_map(self) -> None:
         chunk_bytes = self.store.chunk_size * SECTOR
         self.shift = chunk_bytes.bit_length() - 1
-        self.map = ExceptionMap((self.length + chunk_bytes - 1) >> self.shift)
+        self.map = exception_map((self.length + chunk_bytes - 1) >> self.shift)
         self.commit = GroupCommit(self.store, self.map, self._commit_failed)
 
     def take_over(self, source: CowSnapshot) -> None:

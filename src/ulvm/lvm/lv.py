@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from ulvm.activation.activate import LvState
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.extents import ZEROED, wipe_new
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
-from ulvm.metadata import edit
+from ulvm.metadata import edit, lv_edit
+from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import display_size
@@ -33,7 +33,6 @@ __all__ = [
     "reduce",
     "remove",
     "rename",
-    "set_writable",
     "size_words",
     "states",
 ]
@@ -60,17 +59,17 @@ def create(
     *,
     extents: int | Callable[[VolumeGroup], int],
     pv_paths: Sequence[str] = (),
-    read_only: bool = False,
-    tags: Sequence[str] = (),
-    policy: str | None = None,
+    properties: Properties = PLAIN,
     active: bool = True,
     zero: bool = True,
     wipe_signatures: bool = True,
     stripes: int = 1,
     stripe_size: int = 0,
+    approximate: bool = False,
 ) -> str:
     """A new linear or striped volume, wiped and activated; its name. `extents` may depend on the VG
-    as it is found under the lock; `stripe_size` in sectors. What is not active or read only is not
+    as it is found under the lock; `approximate`: as many of them as the policy lets it have.
+    `stripe_size` in sectors. What is not active or read only is not
     wiped, and that is said. RefusedError, and nothing is made, when the user wants to keep a
     signature that is there."""
     with session.lock(vg_name):
@@ -79,7 +78,7 @@ def create(
         count = extents if isinstance(extents, int) else extents(vg)
 
         def add(vg: VolumeGroup) -> VolumeGroup:
-            return edit.add_linear(
+            made = edit.add_linear(
                 vg,
                 chosen,
                 count,
@@ -87,15 +86,15 @@ def create(
                 now=int(time.time()),
                 host=os.uname().nodename,
                 places=places_of(session, vg, pv_paths),
-                read_only=read_only,
-                tags=tags,
-                policy=policy,
+                policy=properties.policy,
                 stripes=stripes,
                 stripe_size=min(stripe_size, vg.extent_size),
+                approximate=approximate,
             )
+            return with_properties(made, chosen, properties)
 
         def wipe(vg: VolumeGroup) -> None:
-            if active and not read_only and (zero or wipe_signatures):
+            if active and not properties.read_only and (zero or wipe_signatures):
                 zero_bytes = ZEROED if zero else 0
                 wipe_new(
                     session,
@@ -128,7 +127,7 @@ def create_virtual(
     *,
     type_name: str,
     extents: Callable[[VolumeGroup], int],
-    tags: Sequence[str] = (),
+    properties: Properties = PLAIN,
     active: bool = True,
 ) -> str:
     """A new volume of `type_name` error or zero; its name."""
@@ -138,7 +137,7 @@ def create_virtual(
         count = extents(vg)
 
         def add(vg: VolumeGroup) -> VolumeGroup:
-            return edit.add_virtual(
+            made = edit.add_virtual(
                 vg,
                 chosen,
                 count,
@@ -146,8 +145,8 @@ def create_virtual(
                 uuid=new_uuid(),
                 now=int(time.time()),
                 host=os.uname().nodename,
-                tags=tags,
             )
+            return with_properties(made, chosen, properties)
 
         changed = session.change_vg(vg_name, add)
         if active:
@@ -182,9 +181,12 @@ def extend(
     pv_paths: Sequence[str] = (),
     stripes: int | None = None,
     stripe_size: int | None = None,
+    policy: str | None = None,
+    approximate: bool = False,
 ) -> Change:
     """Grow to `extents`; active or not. An origin only while it is inactive. Stripes as the last
-    segment's unless given; `stripe_size` in sectors."""
+    segment's, and the policy as the volume's, unless given; `stripe_size` in sectors.
+    `approximate`: as far as the policy lets it grow."""
 
     def grow(vg: VolumeGroup) -> VolumeGroup:
         _check_resizable(session, vg, lv_name)
@@ -195,6 +197,8 @@ def extend(
             places=places_of(session, vg, pv_paths),
             stripes=stripes,
             stripe_size=stripe_size,
+            policy=policy,
+            approximate=approximate,
         )
 
     return session.change_vg(vg_name, grow)
@@ -242,6 +246,9 @@ def remove(session: Session, vg_name: str, lv_name: str) -> Change:
         state = states(session, vg).get(lv_name)
         if state is not None and state.open_count:
             raise BusyError(f"Logical volume {vg_name}/{lv_name} in use.")
+        own = vg.snapshot_of(lv_name)
+        if own is not None and own.merging and own.origin in states(session, vg):
+            raise RefusedError(f"Can't remove merging snapshot logical volume {vg_name}/{lv_name}.")
         return edit.remove_lv(vg, lv_name)
 
     return session.change_vg(vg_name, drop, allow_missing=True)
@@ -258,25 +265,7 @@ def change_tags(
     """Add and remove tags of a volume."""
 
     def change(vg: VolumeGroup) -> VolumeGroup:
-        lv = get(vg, lv_name)
-        kept = [tag for tag in lv.tags if tag not in remove]
-        return vg.with_lv(replace(lv, tags=tuple(dict.fromkeys([*kept, *add]))))
-
-    return session.change_vg(vg_name, change, allow_missing=True)
-
-
-def set_writable(session: Session, vg_name: str, lv_name: str, writable: bool) -> Change:
-    """Permission read-write or read-only, at once also for an active volume."""
-
-    def change(vg: VolumeGroup) -> VolumeGroup:
-        lv = get(vg, lv_name)
-        if lv.writable == writable:
-            volume = f"{vg_name}/{lv_name}"
-            if writable:
-                raise RefusedError(f"Logical volume {volume} is already writable.")
-            raise RefusedError(f'Logical volume "{volume}" is already read only.')
-        status = lv.status | {"WRITE"} if writable else lv.status - {"WRITE"}
-        return vg.with_lv(replace(lv, status=status))
+        return lv_edit.set_tags(vg, lv_name, add=add, remove=remove)
 
     return session.change_vg(vg_name, change, allow_missing=True)
 

@@ -25,7 +25,7 @@ from ulvm.activation.status import SnapshotStatus
 from ulvm.errors import DeviceError, RefusedError
 from ulvm.lvm.lv import get, states
 from ulvm.lvm.session import Session
-from ulvm.metadata import edit
+from ulvm.metadata import snapshot_edit
 from ulvm.metadata.model import SnapshotSegment, VolumeGroup
 
 __all__ = ["Started", "poll", "poll_in_background", "resume_polling", "start"]
@@ -56,7 +56,7 @@ def start(session: Session, vg_name: str, snapshot: str) -> tuple[str, Started]:
                 f"{vg_name}/{snapshot} cannot be merged because --trackchanges was not used."
             )
         origin = segment.origin
-        edit.start_merge(vg, snapshot)  # What the metadata refuse is said first.
+        snapshot_edit.start_merge(vg, snapshot)  # What the metadata refuse is said first.
         active = states(session, vg)
         state = active.get(snapshot)
         if state is not None and state.status is not None and state.status.invalid:
@@ -69,7 +69,7 @@ def start(session: Session, vg_name: str, snapshot: str) -> tuple[str, Started]:
             began = Started.SNAPSHOT_IS_OPEN
         session.change_vg(
             vg_name,
-            lambda vg: edit.start_merge(vg, snapshot),
+            lambda vg: snapshot_edit.start_merge(vg, snapshot),
             start_merge=began is Started.RUNNING,
         )
     return origin, began
@@ -138,7 +138,7 @@ def _finish(session: Session, vg_name: str, origin: str, cow: str, quiet: bool) 
         status = _status(session, vg, origin)
         if segment is None or segment.cow != cow or status is None or not status.merge_done:
             return False  # somebody else was faster
-        session.change_vg(vg_name, lambda vg: edit.finish_merge(vg, cow))
+        session.change_vg(vg_name, lambda vg: snapshot_edit.finish_merge(vg, cow))
     if not quiet:
         session.say(f"Merge of snapshot into logical volume {vg_name}/{origin} has finished.")
         session.say(f'Logical volume "{cow}" successfully removed.')

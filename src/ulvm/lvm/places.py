@@ -40,7 +40,11 @@ def places_of(
         for pv, ranges in named:
             if not pv.allocatable and not source:
                 path = session.last_scan.path_of(pv.uuid) or pv.device
-                session.warn(f"WARNING: Physical volume {path} not allocatable.")
+                session.warn_once(f"WARNING: Physical volume {path} not allocatable.")
+                continue
+            if vg.allocated(pv.uuid) == pv.pe_count:
+                path = session.last_scan.path_of(pv.uuid) or pv.device
+                session.warn_once(f'WARNING: No free extents on physical volume "{path}".')
                 continue
             runs = _ranges(ranges, pv) if ranges else ((0, pv.pe_count),)
             found[pv.uuid] = (*found.get(pv.uuid, ()), *runs)

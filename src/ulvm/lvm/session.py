@@ -76,6 +76,12 @@ class Session:
         """A session of its own, for another thread."""
         return Session(self.host, self._messages, command_line=self.command_line)
 
+    def warn_once(self, text: str) -> None:
+        """A warning that a session gives once, however often it comes upon its reason."""
+        if text not in self._said:
+            self._said.add(text)
+            self.warn(text)
+
     def close(self) -> None:
         if self._dm is not None:
             self._dm.close()

@@ -29,6 +29,7 @@ from ulvm.lvm.lv import get
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
+from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import SECTOR, display_size
@@ -54,13 +55,15 @@ def create(
     *,
     extents: int | Callable[[VolumeGroup], int],
     chunk_size: int = DEFAULT_CHUNK,
-    read_only: bool = False,
-    tags: Sequence[str] = (),
+    properties: Properties = PLAIN,
     pv_paths: Sequence[str] = (),
-    policy: str | None = None,
+    stripes: int = 1,
+    stripe_size: int = 0,
+    approximate: bool = False,
 ) -> Made:
     """A snapshot of `origin`, active if that is. `extents` of the COW: more than can be of use is
-    cut, and said. `chunk_size` in sectors. What LVM refuses raises RefusedError or UsageError."""
+    cut, and said. `chunk_size` and `stripe_size` in sectors. `approximate`: as many extents as the
+    policy lets it have. What LVM refuses raises RefusedError or UsageError."""
     chosen = name
 
     def add(vg: VolumeGroup) -> VolumeGroup:
@@ -77,7 +80,7 @@ def create(
                 f"Reducing COW size {display_size(count * vg.extent_size)} down to maximum "
                 f"usable size {display_size(most * vg.extent_size)}."
             )
-        return edit.add_snapshot(
+        made = edit.add_snapshot(
             vg,
             origin,
             chosen,
@@ -88,10 +91,12 @@ def create(
             now=int(time.time()),
             host=os.uname().nodename,
             places=places_of(session, vg, pv_paths),
-            read_only=read_only,
-            tags=tags,
-            policy=policy,
+            policy=properties.policy,
+            stripes=stripes,
+            stripe_size=min(stripe_size, vg.extent_size),
+            approximate=approximate,
         )
+        return with_properties(made, chosen, properties)
 
     def wipe(vg: VolumeGroup) -> None:
         assert chosen is not None

@@ -38,7 +38,6 @@ __all__ = [
     "allocate_striped",
     "effective_policy",
     "free_areas",
-    "most_striped",
 ]
 
 POLICIES = ("contiguous", "cling", "normal", "anywhere")
@@ -86,11 +85,13 @@ def allocate(
     policy: str = "normal",
     places: Sequence[PvExtents] | None = None,
     existing: Sequence[PvRun] = (),
+    approximate: bool = False,
 ) -> tuple[PvRun, ...]:
     """Runs of physical extents for `extents` logical ones, in logical order.
 
     `places`: only there, in this order. `existing`: the runs that a volume which is extended
-    has. RefusedError with LVM's sentence if they are not to be had; `name` is the volume's, for it.
+    has. `approximate`: as many as are to be had, none perhaps; else RefusedError with LVM's
+    sentence if not all are; `name` is the volume's, for it.
     """
     if extents <= 0:
         raise RefusedError("Unable to allocate less than one extent.")
@@ -99,7 +100,7 @@ def allocate(
         raise RefusedError("No specified PVs have space available.")
     for level in POLICIES[: POLICIES.index(policy) + 1]:
         free = search.space.free
-        if search.needed > free:
+        if search.needed > free and not approximate:
             raise RefusedError(
                 f"Insufficient free space: {search.needed} extents needed, "
                 f"but only {free} available"
@@ -113,7 +114,9 @@ def allocate(
         else:
             search.spread()
         if not search.needed:
-            return tuple(search.runs)
+            break
+    if not search.needed or approximate:
+        return tuple(search.runs)
     kind = "" if search.may_split else "contiguous "
     raise RefusedError(
         f"Insufficient suitable {kind}allocatable extents for logical volume {name}: "
@@ -176,14 +179,15 @@ def allocate_striped(
     policy: str = "normal",
     places: Sequence[PvExtents] | None = None,
     existing: Sequence[Sequence[PvRun]] = (),
+    approximate: bool = False,
 ) -> tuple[tuple[PvRun, ...], ...]:
     """Sets of `stripes` runs of one length on different PVs, in logical order; `extents` in all,
     a multiple of `stripes`. `existing`: the sets that a volume which is extended has.
-    RefusedError as `allocate`."""
+    `approximate` and RefusedError as `allocate`."""
     search = _StripeSearch(_Space(vg, places), extents // stripes, stripes)
     if places is not None and not search.space.areas:
         raise RefusedError("No specified PVs have space available.")
-    if extents > search.space.free:
+    if extents > search.space.free and not approximate:
         raise RefusedError(
             f"Insufficient free space: {extents} extents needed, "
             f"but only {search.space.free} available"
@@ -199,20 +203,14 @@ def allocate_striped(
             while search.needed and search.take_best(may_split=True):
                 pass
         if not search.needed:
-            return tuple(search.sets)
+            break
+    if not search.needed or approximate:
+        return tuple(search.sets)
     kind = "contiguous " if policy == "contiguous" else ""
     raise RefusedError(
         f"Insufficient suitable {kind}allocatable extents for logical volume {name}: "
         f"{search.needed * stripes} more required"
     )
-
-
-def most_striped(vg: VolumeGroup, stripes: int, places: Sequence[PvExtents] | None = None) -> int:
-    """Extents of the largest volume with so many stripes."""
-    search = _StripeSearch(_Space(vg, places), vg.extent_count, stripes)
-    while search.take_best(may_split=True):
-        pass
-    return (vg.extent_count - search.needed) * stripes
 
 
 class _Space:

@@ -16,6 +16,13 @@ from ulvm.metadata.allocate import (
     allocate_striped,
     effective_policy,
 )
+from ulvm.metadata.cow import (
+    MAX_CHUNK,
+    MIN_CHUNK,
+    check_chunk_size,
+    check_cow_size,
+    cow_max_extents,
+)
 from ulvm.metadata.model import (
     Area,
     LogicalVolume,
@@ -44,10 +51,10 @@ __all__ = [
     "add_virtual",
     "auto_name",
     "check_chunk_size",
+    "check_cow_size",
     "check_extent_size",
     "cow_max_extents",
     "extend_lv",
-    "finish_merge",
     "new_vg",
     "reduce_lv",
     "remove_lv",
@@ -55,12 +62,9 @@ __all__ = [
     "rename_lv",
     "rename_vg",
     "restore_pv",
-    "start_merge",
+    "without",
 ]
 
-MIN_CHUNK, MAX_CHUNK = 8, 1024
-"""Sectors: 4 KiB and 512 KiB."""
-_MIN_COW_CHUNKS = 3
 _VISIBLE = frozenset({"READ", "WRITE", "VISIBLE"})
 
 
@@ -236,22 +240,40 @@ def add_linear(
     policy: str | None = None,
     stripes: int = 1,
     stripe_size: int = 0,
+    approximate: bool = False,
 ) -> VolumeGroup:
     """A new linear volume, or a striped one: `stripe_size` in sectors, `extents` a multiple of
-    `stripes`. `now` in seconds since the epoch; `policy` None inherits the VG's."""
+    `stripes`. `now` in seconds since the epoch; `policy` None inherits the VG's. `approximate`: as
+    many extents as the policy lets it have."""
     _check_new(vg, name)
     anywhere = places is None or allocatable_extents(vg, places) > 0
-    if extents > vg.free_count and anywhere:
+    if extents > vg.free_count and anywhere and not approximate:
         raise RefusedError(
             f'Volume group "{vg.name}" has insufficient free space '
             f"({vg.free_count} extents): {extents} required."
         )
     allowed = effective_policy(vg, policy)
     if stripes > 1:
-        sets = allocate_striped(vg, extents, stripes, name=name, policy=allowed, places=places)
+        sets = allocate_striped(
+            vg,
+            extents,
+            stripes,
+            name=name,
+            policy=allowed,
+            places=places,
+            approximate=approximate,
+        )
         segments = _striped_segments(sets, stripe_size)
     else:
-        segments = _linear_segments(allocate(vg, extents, name=name, policy=allowed, places=places))
+        runs = allocate(
+            vg, extents, name=name, policy=allowed, places=places, approximate=approximate
+        )
+        segments = _linear_segments(runs)
+    if not segments:
+        kind = "contiguous " if allowed == "contiguous" else ""
+        raise RefusedError(
+            f"Insufficient suitable {kind}allocatable extents found for logical volume {name}."
+        )
     lv = LogicalVolume(
         name,
         uuid,
@@ -273,9 +295,12 @@ def extend_lv(
     places: Sequence[PvExtents] | None = None,
     stripes: int | None = None,
     stripe_size: int | None = None,
+    policy: str | None = None,
+    approximate: bool = False,
 ) -> VolumeGroup:
     """Grow to `extents` logical extents; a snapshot's COW as well as any other volume. Stripes and
-    their size as the last segment's unless given."""
+    their size as the last segment's, and the policy as the volume's, unless given.
+    `approximate`: as far as the policy lets it grow, if at all."""
     lv = _get(vg, name)
     _check_unlocked(vg, lv, "resize")
     more = extents - lv.extent_count
@@ -284,7 +309,7 @@ def extend_lv(
             f"New size ({extents} extents) matches existing size ({lv.extent_count} extents)."
         )
     last = lv.segments[-1]
-    policy = effective_policy(vg, lv.allocation_policy)
+    allowed = effective_policy(vg, policy or lv.allocation_policy)
     segments: list[Segment]
     if isinstance(last, SimpleSegment):
         segments = [SimpleSegment(lv.extent_count, more, last.type_name)]
@@ -296,8 +321,9 @@ def extend_lv(
             more,
             number,
             name=name,
-            policy=policy,
+            policy=allowed,
             places=places,
+            approximate=approximate,
             existing=[[PvRun(a.pv_uuid, a.pe, last.area_len) for a in last.areas]] if like else (),
         )
         segments = _striped_segments(sets, stripe_size or last.stripe_size, lv.extent_count)
@@ -307,8 +333,9 @@ def extend_lv(
             vg,
             more,
             name=name,
-            policy=policy,
+            policy=allowed,
             places=places,
+            approximate=approximate,
             existing=list(pv_runs(lv)) if linear else (),
         )
         segments = _linear_segments(runs, lv.extent_count)
@@ -344,20 +371,26 @@ def rename_lv(vg: VolumeGroup, old: str, new: str) -> VolumeGroup:
     if vg.lv(new) is not None:
         raise ExistsError(f'Logical Volume "{new}" already exists in volume group "{vg.name}"')
 
+    names = {old: new}
+    own = vg.snapshot_of(old)
+    below = vg.lv(own.origin) if own is not None else None
+    if below is not None and vg.is_virtual_origin(below):
+        names[below.name] = f"{new}_vorigin"
+
     def renamed(volume: LogicalVolume) -> LogicalVolume:
         segment = volume.snapshot_segment
         if segment is not None:
-            origin = new if segment.origin == old else segment.origin
-            cow = new if segment.cow == old else segment.cow
+            origin = names.get(segment.origin, segment.origin)
+            cow = names.get(segment.cow, segment.cow)
             return replace(volume, segments=(replace(segment, origin=origin, cow=cow),))
-        return replace(volume, name=new) if volume.name == old else volume
+        return replace(volume, name=names.get(volume.name, volume.name))
 
     return replace(vg, lvs=tuple(renamed(v) for v in vg.lvs))
 
 
 def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
-    """Remove a volume; of a snapshot the hidden LV that ties it to its origin, too; with an
-    origin the snapshot that is merging into it, which cannot go alone."""
+    """Remove a volume; of a snapshot the hidden LV that ties it to its origin, and a virtual
+    origin, too; with an origin the snapshot that is merging into it."""
     lv = _get(vg, name)
     _check_unlocked(vg, lv, "remove")
     snapshots = [s for s in vg.snapshots_of_origin(name) if not s.merging]
@@ -365,16 +398,20 @@ def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
         raise RefusedError(
             f"Can't remove logical volume {vg.name}/{name} with {len(snapshots)} snapshot(s)."
         )
-    snapshot = vg.snapshot_of(name)
-    if snapshot is not None and snapshot.merging:
-        raise RefusedError(f"Can't remove merging snapshot logical volume {vg.name}/{name}.")
     merging = vg.merging_snapshot_of(name)
     if merging is not None:
-        vg = _without(vg, _get(vg, merging.cow))
-    return _without(vg, lv)
+        vg = without(vg, _get(vg, merging.cow))
+    own = vg.snapshot_of(name)
+    vg = without(vg, lv)
+    origin = vg.lv(own.origin) if own is not None else None
+    if origin is not None and vg.is_virtual_origin(origin) and not vg.is_origin(origin.name):
+        vg = without(vg, origin)
+    return vg
 
 
-def _without(vg: VolumeGroup, lv: LogicalVolume) -> VolumeGroup:
+def without(vg: VolumeGroup, lv: LogicalVolume) -> VolumeGroup:
+    """The VG without a volume and what ties it to its origin."""
+
     def stays(volume: LogicalVolume) -> bool:
         segment = volume.snapshot_segment
         return volume.uuid != lv.uuid and (segment is None or segment.cow != lv.name)
@@ -383,20 +420,6 @@ def _without(vg: VolumeGroup, lv: LogicalVolume) -> VolumeGroup:
 
 
 # -- snapshots ----------------------------------------------------------------------------------
-
-
-def check_chunk_size(sectors: int) -> None:
-    """UsageError unless LVM takes it as a snapshot's chunk size."""
-    if not MIN_CHUNK <= sectors <= MAX_CHUNK or sectors & (sectors - 1):
-        raise UsageError("Chunk size must be a power of 2 in the range 4K to 512K.")
-
-
-def cow_max_extents(vg: VolumeGroup, origin: str, chunk_size: int) -> int:
-    """Extents of the largest COW that can be of use: every chunk changed (cow_max_extents)."""
-    chunks = -(-vg.lv_sectors(_get(vg, origin)) // chunk_size)
-    per_area = chunk_size * 32
-    metadata = (chunks + per_area) // per_area
-    return -(-(1 + chunks + metadata) * chunk_size // vg.extent_size)
 
 
 def add_snapshot(
@@ -414,6 +437,9 @@ def add_snapshot(
     read_only: bool = False,
     tags: Sequence[str] = (),
     policy: str | None = None,
+    stripes: int = 1,
+    stripe_size: int = 0,
+    approximate: bool = False,
 ) -> VolumeGroup:
     """A snapshot of `origin` whose COW has `cow_extents`, cut to what can be of use.
 
@@ -426,14 +452,13 @@ def add_snapshot(
         raise RefusedError("Snapshots of locked volumes are not supported.")
     if vg.is_cow(origin):
         raise RefusedError("Snapshots of snapshots are not supported.")
+    if vg.is_virtual_origin(base) and vg.is_origin(origin):
+        raise RefusedError("Can't share virtual origins. Use --virtualsize.")
     if vg.merging_snapshot_of(origin) is not None:
         raise RefusedError("Snapshots of an origin that has a merging snapshot are not supported.")
-    smallest = -(-_MIN_COW_CHUNKS * chunk_size // vg.extent_size)
-    if cow_extents < smallest:
-        raise RefusedError(
-            f"Snapshot volume cannot be smaller than {_MIN_COW_CHUNKS} chunks ({smallest} extents)."
-        )
+    check_cow_size(vg, cow_extents, chunk_size)
     extents = min(cow_extents, cow_max_extents(vg, origin, chunk_size))
+    extents = -(-extents // stripes) * stripes
     with_cow = add_linear(
         vg,
         name,
@@ -445,6 +470,9 @@ def add_snapshot(
         read_only=read_only,
         tags=tags,
         policy=policy,
+        stripes=stripes,
+        stripe_size=stripe_size,
+        approximate=approximate,
     )
     cow = _get(with_cow, name)
     tie = LogicalVolume(
@@ -456,34 +484,3 @@ def add_snapshot(
     )
     hidden = with_cow.with_lv(replace(cow, status=cow.status - {"VISIBLE"}))
     return replace(hidden, lvs=(*hidden.lvs, tie))
-
-
-def start_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
-    """Mark a snapshot as merging into its origin."""
-    segment = vg.snapshot_of(snapshot)
-    if segment is None:
-        raise RefusedError(
-            f"{vg.name}/{snapshot} cannot be merged because --trackchanges was not used."
-        )
-    if vg.merging_snapshot_of(segment.origin) is not None:
-        raise RefusedError(
-            f"Cannot merge snapshot {vg.name}/{snapshot} into the origin "
-            f"{vg.name}/{segment.origin} with merging snapshot {vg.name}/{snapshot}."
-        )
-
-    def marked(volume: LogicalVolume) -> LogicalVolume:
-        own = volume.snapshot_segment
-        if own is None or own.cow != snapshot:
-            return volume
-        status = volume.status - {"VISIBLE"}
-        return replace(volume, status=status, segments=(replace(own, merging=True),))
-
-    return replace(vg, lvs=tuple(marked(v) for v in vg.lvs))
-
-
-def finish_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
-    """The VG when all of a merging snapshot has been copied back."""
-    segment = vg.snapshot_of(snapshot)
-    if segment is None or not segment.merging:
-        raise RefusedError(f"{vg.name}/{snapshot} is not being merged.")
-    return _without(vg, _get(vg, snapshot))

@@ -291,6 +291,10 @@ class VolumeGroup:
                         found[below.uuid] = below
         return tuple(found.values())
 
+    def is_virtual_origin(self, lv: LogicalVolume) -> bool:
+        """Whether it is the hidden origin of zeroes of a sparse volume."""
+        return lv.name.endswith("_vorigin") and "VISIBLE" not in lv.status
+
     def is_visible(self, lv: LogicalVolume) -> bool:
         """LVM2's derived rule (lv_is_visible): a snapshotN never; a COW iff its origin is
         visible (or virtual) and it is not merging; else the VISIBLE flag."""
@@ -302,7 +306,7 @@ class VolumeGroup:
                 return False
             origin = self.lv(snap.origin)
             return origin is not None and (
-                "VISIBLE" in origin.status or origin.name.endswith("_vorigin")
+                "VISIBLE" in origin.status or self.is_virtual_origin(origin)
             )
         return "VISIBLE" in lv.status
 

@@ -6,7 +6,7 @@ LVs, to 22 for VGs and PVs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ulvm.activation.activate import LvState
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
@@ -48,15 +48,21 @@ def _vg(label: str, value: object) -> str:
 # -- logical volumes ------------------------------------------------------------------------------
 
 
-def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str]:
+def lv_lines(
+    vg: VolumeGroup,
+    lv: LogicalVolume,
+    states: States,
+    size: Callable[[int], str] = display_size,
+) -> Iterator[str]:
+    """`size` writes sectors as text."""
     state = states.get(lv.name)
     snap = vg.snapshot_of(lv.name)
     yield "--- Logical volume ---"
-    if lv.is_pvmove or vg.pvmove_image_of(lv.name) is not None:
-        yield _lv("Internal LV Name", lv.name)
-    else:
+    if vg.is_visible(lv):
         yield _lv("LV Path", f"/dev/{vg.name}/{lv.name}")
         yield _lv("LV Name", lv.name)
+    else:
+        yield _lv("Internal LV Name", lv.name)
     yield _lv("VG Name", vg.name)
     yield _lv("LV UUID", lv.uuid)
     yield _lv("LV Write Access", "read/write" if lv.writable else "read only")
@@ -74,15 +80,15 @@ def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str
     if state is not None:
         yield _lv("# open", state.open_count)
     extents = lv.extent_count if snap is None else snap.extent_count
-    yield _lv("LV Size", display_size(extents * vg.extent_size))
+    yield _lv("LV Size", size(extents * vg.extent_size))
     yield _lv("Current LE", extents)
     if snap is not None:
-        yield _lv("COW-table size", display_size(vg.lv_sectors(lv)))
+        yield _lv("COW-table size", size(vg.lv_sectors(lv)))
         yield _lv("COW-table LE", lv.extent_count)
         full = percent(state.status) if state is not None and state.status is not None else None
         if _usable(state) and full is not None:
             yield _lv("Allocated to snapshot", f"{full}%")
-        yield _lv("Snapshot chunk size", display_size(snap.chunk_size))
+        yield _lv("Snapshot chunk size", size(snap.chunk_size))
     if lv.is_pvmove:
         yield _lv("Mirrored volumes", 2)
     yield _lv("Segments", len(lv.segments))
@@ -90,7 +96,8 @@ def lv_lines(vg: VolumeGroup, lv: LogicalVolume, states: States) -> Iterator[str
     wanted = "auto" if lv.read_ahead is None else max(lv.read_ahead, 0)
     yield _lv("Read ahead sectors", wanted)
     if state is not None:
-        yield _lv("- currently set to", read_ahead(vg, lv))
+        if wanted != read_ahead(vg, lv):
+            yield _lv("- currently set to", read_ahead(vg, lv))
         yield _lv("Block device", f"{state.info.major}:{state.info.minor}")
     yield " "
 
@@ -140,11 +147,14 @@ def lv_map(scan: Scan, lv: LogicalVolume) -> Iterator[str]:
 def lv_colon(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
     """lvdisplay -c."""
     access = 3 if lv.writable else 1
+    if state is not None and state.info.read_only:
+        access |= 4
     opened = state.open_count if state is not None else 0
     major, minor = (state.info.major, state.info.minor) if state is not None else (-1, -1)
+    ahead = -1 if lv.read_ahead is None else max(lv.read_ahead, 0)
     return (
         f"/dev/{vg.name}/{lv.name}:{vg.name}:{access}:1:-1:{opened}:{vg.lv_sectors(lv)}:"
-        f"{lv.extent_count}:-1:0:-1:{major}:{minor}"
+        f"{lv.extent_count}:-1:0:{ahead}:{major}:{minor}"
     )
 
 

@@ -178,7 +178,10 @@ def _modules(vg: VolumeGroup, lv: LogicalVolume) -> str:
 
 def read_ahead(vg: VolumeGroup, lv: LogicalVolume) -> int:
     """Sectors that are read ahead when the volume is active: two stripes of each disk, also of a
-    snapshot's origin, and no less than for any device (block/blk-settings.c, io_opt)."""
+    snapshot's origin, and no less than for any device (block/blk-settings.c, io_opt); or what the
+    volume was given."""
+    if lv.read_ahead is not None:
+        return max(lv.read_ahead, 0)
     below = [lv, vg.lv(_origin(vg, lv))]
     stripes = [
         2 * len(segment.areas) * segment.stripe_size

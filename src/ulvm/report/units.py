@@ -8,14 +8,16 @@ b s   bytes, sectors                         k m g t p e   1024       K M G T P 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ulvm.errors import UsageError
-from ulvm.units import SECTOR
+from ulvm.units import SECTOR, display_size
 
 __all__ = ["SizeFormat", "parse_units"]
 
 _LETTERS = "bkmgtpe"
+_BIG = {"K": "kB", "M": "MB", "G": "GB", "T": "TB", "P": "PB", "E": "EB"}
+"""Powers of 1000, as the long forms write them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,18 @@ class SizeFormat:
             letter = "B"
         number_text = f"{hundredths // 100}.{hundredths % 100:02d}"
         return ("<" if below else "") + number_text + (letter if self.suffix or human else "")
+
+    def long_text(self, sectors: int) -> str:
+        """As lvdisplay and its like write sizes: `28.00 MiB`, `29360128 B `, `57344 Se`."""
+        if self.unit in "rR" and not self.factor:
+            return display_size(sectors)
+        text = replace(self, suffix=True).text(sectors)
+        number, letter = text[:-1], text[-1]
+        if letter in "BSU":
+            return f"{number} {'B ' if letter == 'B' else {'S': 'Se', 'U': 'Un'}[letter]}"
+        if letter == " ":
+            return display_size(0)
+        return f"{number} {letter.upper()}iB" if letter.islower() else f"{number} {_BIG[letter]}"
 
     def _in_units(self, size: int) -> str:
         if size == 0:

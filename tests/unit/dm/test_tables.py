@@ -275,10 +275,3 @@ def test_messages_are_refused_by_targets_that_know_none(lab: Lab) -> None:
         lab.dm.message("z", 0, "hello")
     with pytest.raises(TableError, match="outside"):
         lab.dm.message("z", 8, "hello")
-
-
-def test_a_snapshot_of_more_chunks_than_there_are_addresses(lab: Lab) -> None:
-    origin, cow = lab.file("origin", 64), lab.file("cow", 64)
-    with pytest.raises(TableError, match="Unable to allocate") as caught:
-        lab.device("s", f"0 {1 << 48} snapshot {origin} {cow} P 8")
-    assert caught.value.errno == 12

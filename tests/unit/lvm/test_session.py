@@ -6,7 +6,8 @@ import pytest
 
 from tests.unit.lvm.lab import KIB, Lab
 from ulvm.errors import NotFoundError, RefusedError, UlvmError
-from ulvm.lvm import lv, merge, snapshot
+from ulvm.lvm import lv, lv_change, merge, snapshot
+from ulvm.lvm.lv_change import Changes
 from ulvm.metadata import edit
 
 
@@ -82,7 +83,7 @@ def test_an_edit_that_is_refused_changes_nothing(busy: Lab) -> None:
         lambda: lv.reduce(busy.session, "vg", "o", 1),
         lambda: lv.rename(busy.session, "vg", "o", "s"),
         lambda: lv.remove(busy.session, "vg", "o"),
-        lambda: lv.set_writable(busy.session, "vg", "o", True),
+        lambda: lv_change.change(busy.session, "vg", "o", Changes(writable=True)),
         lambda: merge.start(busy.session, "vg", "o"),
     ):
         with pytest.raises(UlvmError):

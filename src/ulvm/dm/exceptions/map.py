@@ -19,13 +19,14 @@ from __future__ import annotations
 import errno
 import mmap
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ulvm.errors import TableError
 
-__all__ = ["DONE", "NONE", "PENDING", "ExceptionMap"]
+__all__ = ["DONE", "NONE", "PENDING", "ExceptionMap", "Lookup", "States"]
 
 NONE = 0
 DONE = 1
@@ -46,6 +47,18 @@ def _anonymous(size: int) -> mmap.mmap:
         raise TableError(message, errno=errno.ENOMEM) from error
 
 
+class Lookup(Protocol):
+    """Chunk -> a number."""
+
+    def __getitem__(self, chunk: int, /) -> int: ...
+
+
+class States(Lookup, Protocol):
+    """Chunk -> state, and where one is next: `find` as that of bytes."""
+
+    def find(self, needle: bytes, start: int, stop: int, /) -> int: ...
+
+
 class ExceptionMap:
     """`chunks`: number of chunks of the snapshot, the last one possibly partial.
 
@@ -54,68 +67,71 @@ class ExceptionMap:
 
     def __init__(self, chunks: int) -> None:
         self.chunks = chunks
-        self.state = _anonymous(chunks)
+        self._state = _anonymous(chunks)
         self._memory = _anonymous(chunks * 4)
-        self.where = memoryview(self._memory).cast("I")
+        self._where = memoryview(self._memory).cast("I")
+        self.state: States = self._state
+        self.where: Lookup = self._where
 
     def grow(self, chunks: int) -> None:
         """Make room for a longer snapshot; nobody may be using the map meanwhile."""
         other = ExceptionMap(chunks)
-        if self.where.itemsize == 8:
+        if self._where.itemsize == 8:
             other._memory = _anonymous(chunks * 8)
-            other.where = memoryview(other._memory).cast("Q")
-        position = self.state.find(_DONE)
+            other._where = memoryview(other._memory).cast("Q")
+        position = self._state.find(_DONE)
         while position >= 0:
             end = self.run_end(position, self.chunks)
-            other.where[position:end] = self.where[position:end]
-            other.state[position:end] = self.state[position:end]
-            position = self.state.find(_DONE, end)
-        self.chunks, self.state = chunks, other.state
-        self._memory, self.where = other._memory, other.where
+            other._where[position:end] = self._where[position:end]
+            other._state[position:end] = self._state[position:end]
+            position = self._state.find(_DONE, end)
+        self.chunks, self._state = chunks, other._state
+        self._memory, self._where = other._memory, other._where
+        self.state, self.where = self._state, self._where
 
     def _widen(self) -> None:
         """Go over to 8-byte COW chunk numbers (a COW of 2^32 chunks or more)."""
         memory = _anonymous(self.chunks * 8)
         wide = memoryview(memory).cast("Q")
-        narrow = np.frombuffer(self.where, dtype=np.uint32)
+        narrow = np.frombuffer(self._where, dtype=np.uint32)
         view = np.frombuffer(wide, dtype=np.uint64)
-        position = self.state.find(_DONE)
+        position = self._state.find(_DONE)
         while position >= 0:
             end = self.run_end(position, self.chunks)
             view[position:end] = narrow[position:end]
-            position = self.state.find(_DONE, end)
+            position = self._state.find(_DONE, end)
         for chunk in self._pending():
             view[chunk] = narrow[chunk]
         self._memory = memory
-        self.where = wide
+        self.where = self._where = wide
 
     def _pending(self) -> Iterator[int]:
         needle = bytes([PENDING])
-        position = self.state.find(needle)
+        position = self._state.find(needle)
         while position >= 0:
             yield position
-            position = self.state.find(needle, position + 1)
+            position = self._state.find(needle, position + 1)
 
     def insert_pending(self, old: int, new: int, count: int) -> None:
         """Chunks old..old+count-1 have been copied to new..new+count-1; not committed."""
-        if new + count > _U32_LIMIT and self.where.itemsize == 4:
+        if new + count > _U32_LIMIT and self._where.itemsize == 4:
             self._widen()
         if count == 1:
-            self.where[old] = new
-            self.state[old] = PENDING
+            self._where[old] = new
+            self._state[old] = PENDING
             return
         where = np.frombuffer(
-            self.where, dtype=np.uint32 if self.where.itemsize == 4 else np.uint64
+            self._where, dtype=np.uint32 if self._where.itemsize == 4 else np.uint64
         )
         where[old : old + count] = np.arange(new, new + count, dtype=where.dtype)
-        self.state[old : old + count] = bytes([PENDING]) * count
+        self._state[old : old + count] = bytes([PENDING]) * count
 
     def complete(self, old: int, count: int) -> None:
         """The exceptions of these chunks are committed."""
         if count == 1:
-            self.state[old] = DONE
+            self._state[old] = DONE
         else:
-            self.state[old : old + count] = _DONE * count
+            self._state[old : old + count] = _DONE * count
 
     def load(self, old: npt.NDArray[np.uint64], new: npt.NDArray[np.uint64]) -> None:
         """Insert committed exceptions, a whole metadata area at once; of two for the same
@@ -125,27 +141,27 @@ class ExceptionMap:
             old, new = old[inside], new[inside]
         if old.size == 0:
             return
-        if self.where.itemsize == 4 and int(new.max()) >= _U32_LIMIT:
+        if self._where.itemsize == 4 and int(new.max()) >= _U32_LIMIT:
             self._widen()
-        dtype = np.uint32 if self.where.itemsize == 4 else np.uint64
-        np.frombuffer(self.where, dtype=dtype)[old] = new
-        np.frombuffer(self.state, dtype=np.uint8)[old] = DONE
+        dtype = np.uint32 if self._where.itemsize == 4 else np.uint64
+        np.frombuffer(self._where, dtype=dtype)[old] = new
+        np.frombuffer(self._state, dtype=np.uint8)[old] = DONE
 
     def remove(self, old: int, count: int) -> None:
         """Forget exceptions that were merged."""
         end = min(old + count, self.chunks)
         if old < end:
-            self.state[old:end] = bytes(end - old)
+            self._state[old:end] = bytes(end - old)
 
     def all_done(self, first: int, last: int) -> bool:
         """Whether every chunk of first..last (inclusive) has a complete exception."""
         if first == last:
-            return self.state[first] == DONE
-        return self.state[first : last + 1].count(DONE) == last + 1 - first
+            return self._state[first] == DONE
+        return self._state[first : last + 1].count(DONE) == last + 1 - first
 
     def run_end(self, chunk: int, stop: int) -> int:
         """The end (exclusive, at most `stop`) of the run of equal state that holds `chunk`."""
-        state = self.state
+        state = self._state
         kind = state[chunk]
         ends = [stop]
         for other in (NONE, DONE, PENDING):

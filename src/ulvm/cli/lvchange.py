@@ -1,0 +1,167 @@
+"""lvchange."""
+
+from __future__ import annotations
+
+import click
+
+from ulvm.cli.arguments import (
+    ALLOC,
+    PERMISSION,
+    READ_AHEAD,
+    YES_NO,
+    Number,
+    OneOf,
+    each,
+    no_such_syntax,
+    select_option,
+    wants_active,
+)
+from ulvm.cli.choose import choose_lvs
+from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.cli.lvcreate import MAX_MINOR, whole_pages
+from ulvm.errors import RefusedError, UsageError
+from ulvm.lvm import lv_change
+from ulvm.lvm import merge as lvm_merge
+from ulvm.lvm.lv_change import Changes
+from ulvm.metadata.names import check_tag
+
+__all__ = ["lvchange"]
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="VG|LV|@TAG...")
+@click.option("-a", "--activate", help="y, n, or ay: as at start-up.")
+@click.option("-p", "--permission", type=PERMISSION, help="Read only or read-write.")
+@click.option("--alloc", type=ALLOC, help="Policy for extents that it gets later.")
+@click.option("-C", "--contiguous", type=YES_NO, help="The same as --alloc contiguous.")
+@click.option("-r", "--readahead", type=READ_AHEAD, help="Sectors, or auto, or none.")
+@click.option("--addtag", multiple=True, help="Add a tag.")
+@click.option("--deltag", multiple=True, help="Remove a tag.")
+@click.option(
+    "-k", "--setactivationskip", type=YES_NO, help="y: plain activation leaves the volume out."
+)
+@click.option("-K", "--ignoreactivationskip", is_flag=True, help="Activate it even so.")
+@click.option("--setautoactivation", type=YES_NO, help="n: -aay leaves the volume out.")
+@click.option("-M", "--persistent", type=YES_NO, help="y: with --minor, always that number.")
+@click.option("--minor", type=Number(MAX_MINOR), help="Minor number of the device.")
+@click.option("-j", "--major", type=Number(4095), help="Major number; has no meaning here.")
+@click.option("--refresh", is_flag=True, help="Load the tables anew, and resume what is suspended.")
+@click.option("--poll", type=YES_NO, help="y: see to the end of a merge.")
+@click.option("--monitor", "watch", type=YES_NO, help="n: the monitor leaves a snapshot alone.")
+@click.option(
+    "--activationmode",
+    type=OneOf("partial", "degraded", "complete"),
+    default="degraded",
+    help="partial: also with missing PVs.",
+)
+@click.option("-P", "--partial", is_flag=True, help="The same as --activationmode partial.")
+@click.option("-Z", "--zero", type=YES_NO, hidden=True)
+@click.option("--resync", is_flag=True, hidden=True)
+@click.option("-f", "--force", is_flag=True, expose_value=False, hidden=True)
+@click.option("--sysinit", is_flag=True, expose_value=False, hidden=True)
+@click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
+@click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
+@select_option
+@read_only_option
+@common_options
+@click.pass_obj
+def lvchange(
+    context: Context,
+    names: tuple[str, ...],
+    activate: str | None,
+    permission: str | None,
+    alloc: str | None,
+    contiguous: str | None,
+    readahead: int | None,
+    addtag: tuple[str, ...],
+    deltag: tuple[str, ...],
+    setactivationskip: str | None,
+    ignoreactivationskip: bool,
+    setautoactivation: str | None,
+    persistent: str | None,
+    minor: int | None,
+    major: int | None,
+    refresh: bool,
+    poll: str | None,
+    watch: str | None,
+    activationmode: str,
+    partial: bool,
+    zero: str | None,
+    resync: bool,
+    select: str | None,
+) -> int:
+    """Change logical volumes: activate and deactivate, permissions, tags, policies.
+
+    \b
+    lvchange -ay vg/data                activate
+    lvchange -an @old                   deactivate what has the tag
+    lvchange -pr vg/snap                read only
+    lvchange --refresh vg/data          also begins a merge that waited
+    """  # fmt: skip
+    session = context.session()
+    if contiguous is not None and alloc is not None:
+        raise UsageError("Command does not accept option combination: --contiguous  with --alloc ")
+    if contiguous is not None:
+        alloc = "contiguous" if contiguous == "y" else "inherit"
+    changes = Changes(
+        writable=None if permission is None else permission == "rw",
+        policy=alloc,
+        read_ahead=None if readahead is None else whole_pages(session, readahead),
+        add_tags=tuple(check_tag(tag) for tag in addtag),
+        remove_tags=tuple(check_tag(tag) for tag in deltag),
+        skip_activation=None if setactivationskip is None else setactivationskip == "y",
+        autoactivation=None if setautoactivation is None else setautoactivation == "y",
+        no_minor=persistent == "n",
+    )
+    other = activate or refresh or poll or watch or zero or resync or minor is not None
+    if not (names or select is not None) or not (changes.any or other):
+        raise no_such_syntax("lvchange")
+    if persistent == "y" and minor is None:
+        raise no_such_syntax("lvchange")
+    if refresh and (changes.any or activate):
+        raise UsageError("Command does not accept option: --refresh.")
+    wanted = None if activate is None else wants_active(activate)
+    if wanted is not None and changes.any:
+        session.warn("WARNING: Combining activation change with other commands is not advised.")
+    volumes, failures = choose_lvs(session, names, select)
+    as_partial = partial or activationmode == "partial"
+    if as_partial:
+        session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
+    refused = False
+
+    def change(name: str) -> None:
+        nonlocal refused
+        vg_name, lv_name = name.split("/")
+        if zero is not None or resync:
+            problem = "uses options that require LV types thinpool ."
+            if resync:
+                problem = "does not accept LV type linear."
+            raise RefusedError(
+                f"Command on LV {name} {problem}\nCommand not permitted on LV {name}."
+            )
+        if changes.any:
+            refused |= lv_change.change(session, vg_name, lv_name, changes)
+        if persistent == "y" and minor is not None:
+            lv_change.set_minor(session, vg_name, lv_name, minor, major=major)
+        if wanted is not None:
+            lv_change.switch(
+                session,
+                vg_name,
+                lv_name,
+                wanted,
+                auto=activate in ("ay", "aay"),
+                ignore_skip=ignoreactivationskip,
+                partial=as_partial,
+                polling=poll != "n",
+            )
+        if refresh:
+            lv_change.refresh(session, vg_name, [lv_name], partial=as_partial)
+        if watch is not None:
+            lv_change.monitor(session, vg_name, lv_name, watch == "y")
+        if poll == "y":
+            lvm_merge.resume_polling(session, session.find_vg(vg_name))
+
+    status = each(session, volumes, change)
+    for sentence in failures:
+        session.warn(sentence)
+    return status or (5 if failures or refused else 0)

@@ -1,0 +1,96 @@
+"""lvdisplay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from ulvm.cli.arguments import select_option
+from ulvm.cli.choose import choose_lvs
+from ulvm.cli.columns_form import OrColumns
+from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.errors import UsageError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.report import describe
+from ulvm.report.units import parse_units
+
+__all__ = ["lvdisplay"]
+
+
+def _show(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(f"  {line}")
+
+
+@click.command(cls=OrColumns)
+@click.argument("names", nargs=-1, metavar="[VG|LV|@TAG...]")
+@click.option("-c", "--colon", is_flag=True, help="One line a volume, for programs.")
+@click.option("-m", "--maps", is_flag=True, help="Also where the extents are.")
+@click.option("-a", "--all", "hidden", is_flag=True, help="Also volumes that are parts of others.")
+@click.option("--units", default="r", help="Of sizes: one of hrbskmgtpe, or HRBSKMGTPE for 1000s.")
+@click.option("-C", "--columns", is_flag=True, help="As lvs, with all its options.")
+@click.option("-o", "--options", help="With -C.")
+@click.option("-O", "--sort", help="With -C.")
+@click.option("--noheadings", is_flag=True, hidden=True)
+@click.option("--separator", hidden=True)
+@click.option("--aligned", is_flag=True, hidden=True)
+@click.option("--segments", is_flag=True, hidden=True)
+@click.option("--nosuffix", is_flag=True, expose_value=False, hidden=True)
+@click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
+@click.option("-H", "--history", is_flag=True, expose_value=False, hidden=True)
+@select_option
+@read_only_option
+@common_options
+@click.pass_obj
+def lvdisplay(
+    context: Context,
+    names: tuple[str, ...],
+    colon: bool,
+    maps: bool,
+    hidden: bool,
+    units: str,
+    columns: bool,
+    options: str | None,
+    sort: str | None,
+    noheadings: bool,
+    separator: str | None,
+    aligned: bool,
+    segments: bool,
+    select: str | None,
+) -> int:
+    """Show logical volumes at length."""
+    if options or sort or noheadings or separator or aligned or segments:
+        raise UsageError("Incompatible options selected.")
+    if colon and maps:
+        raise UsageError("Options -c and -m are incompatible.")
+    size = parse_units(units).long_text
+    session = context.session()
+    scan = session.scan()
+    volumes, failures = choose_lvs(session, names, select)
+    wanted = set(volumes)
+    if hidden and not names and select is None:
+        wanted |= {
+            f"{vg.name}/{lv.name}"
+            for vg in scan.vgs
+            for lv in vg.lvs
+            if lv.snapshot_segment is None
+        }
+    for vg in scan.vgs:
+        if "EXPORTED" in vg.status:
+            if names and any(volume.startswith(f"{vg.name}/") for volume in wanted):
+                failures.append(f"Volume group {vg.name} is exported")
+            continue
+        states = lvm_lv.states(session, vg)
+        for lv in vg.lvs:
+            if f"{vg.name}/{lv.name}" not in wanted:
+                continue
+            if colon:
+                _show([describe.lv_colon(vg, lv, states.get(lv.name))])
+                continue
+            _show(describe.lv_lines(vg, lv, states, size))
+            if maps:
+                _show(describe.lv_map(scan, lv))
+    for sentence in failures:
+        session.warn(sentence)
+    return 5 if failures else 0

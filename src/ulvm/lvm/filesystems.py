@@ -1,0 +1,93 @@
+"""A volume and its file system resized together (--resizefs, what fsadm(8) is to LVM2).
+
+    grow    check, volume, file system          cut    check, file system, volume
+
+Crash argument. The volume is at every moment at least as long as the file system says it is. Cut
+short between two steps, it is longer: `lvextend -r` to the same size, or `lvreduce -r`, is refused
+or done as if the first had not been, and nothing of the file system is lost. Each file system's own
+program sees to what happens when it is cut short itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ulvm.errors import NotSupportedError, RefusedError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm import resize
+from ulvm.lvm.resize import Resize, Target
+from ulvm.lvm.session import Session
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.mounts.filesystem_size import SizedFileSystem
+from ulvm.units import SECTOR
+
+__all__ = ["resize_with"]
+
+
+class _Job(NamedTuple):
+    session: Session
+    vg: VolumeGroup
+    lv: LogicalVolume
+    asked: Resize
+    wanted: Target
+
+    def resize(self) -> None:
+        resize.apply(*self)
+
+
+def resize_with(
+    session: Session,
+    vg: VolumeGroup,
+    lv: LogicalVolume,
+    asked: Resize,
+    wanted: Target,
+    *,
+    check: bool,
+) -> None:
+    """Resize the volume, which is active, and what is on it. The VG's lock is held."""
+    name = f"{vg.name}/{lv.name}"
+    job = _Job(session, vg, lv, asked, wanted)
+    if vg.is_cow(lv.name):
+        session.say(f"Ignoring --resizefs as volume {name} does not have a filesystem.")
+        job.resize()
+        return
+    if lv.name not in lvm_lv.states(session, vg):
+        raise RefusedError(f"Logical volume {name} must be activated before resizing filesystem.")
+    path = session.host.run_dir / "dev" / vg.name / lv.name
+    if not path.exists():
+        raise NotSupportedError(f"There is no {path}: the daemon runs without FUSE.")
+    found = SizedFileSystem(path, session.say)
+    if session.host.trial:
+        job.resize()
+    elif wanted.wanted > wanted.have:
+        _grow(job, found, check=check)
+    else:
+        _cut(job, found, check=check)
+
+
+def _grow(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
+    if check:
+        found.check()
+    job.resize()
+    vg = job.session.scan().vg(job.vg.name)
+    grown = lvm_lv.get(vg, job.lv.name)
+    found.grow(vg.lv_sectors(grown) * SECTOR, force=not check)
+
+
+def _cut(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
+    session, vg, lv = job.session, job.vg, job.lv
+    if vg.is_origin(lv.name):
+        raise RefusedError("Snapshot origin volumes cannot be reduced in size yet.")
+    found.may_shrink()
+    mounts = found.mounts
+    if mounts:
+        if not session.ask(f'Do you want to unmount "{mounts[0].mount_point}" ?'):
+            raise RefusedError(f"Logical volume {vg.name}/{lv.name} NOT reduced.")
+        found.unmount()
+    try:
+        if check:
+            found.check()
+        found.shrink(job.wanted.wanted * vg.extent_size * SECTOR, force=not check)
+        job.resize()
+    finally:
+        found.mount_again()

@@ -1,0 +1,181 @@
+"""What lvchange does to one volume: its properties in one commit, and activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ulvm.activation.plan import root_of
+from ulvm.errors import RefusedError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm import merge as lvm_merge
+from ulvm.lvm.session import Session
+from ulvm.metadata import lv_edit
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
+
+__all__ = ["Changes", "change", "monitor", "refresh", "set_minor", "switch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is to be changed; None and () for what is not. `read_ahead` in sectors, or one of the
+    constants of metadata.lv_edit."""
+
+    writable: bool | None = None
+    policy: str | None = None
+    read_ahead: int | None = None
+    add_tags: tuple[str, ...] = ()
+    remove_tags: tuple[str, ...] = ()
+    skip_activation: bool | None = None
+    autoactivation: bool | None = None
+    no_minor: bool = False
+
+    def edits(self, name: str) -> list[Callable[[VolumeGroup], VolumeGroup]]:
+        """Each wish as a change of the VG, in the order in which LVM2 takes them."""
+        found: list[Callable[[VolumeGroup], VolumeGroup]] = []
+        if self.writable is not None:
+            writable = self.writable
+            found.append(lambda vg: lv_edit.set_writable(vg, name, writable))
+        if self.policy is not None:
+            policy = self.policy
+            found.append(lambda vg: lv_edit.set_policy(vg, name, policy))
+        if self.read_ahead is not None:
+            sectors = self.read_ahead
+            found.append(lambda vg: lv_edit.set_read_ahead(vg, name, sectors))
+        if self.no_minor:
+            found.append(lambda vg: lv_edit.set_minor(vg, name, None))
+        if self.add_tags or self.remove_tags:
+            found.append(
+                lambda vg: lv_edit.set_tags(vg, name, add=self.add_tags, remove=self.remove_tags)
+            )
+        if self.skip_activation is not None:
+            skip = self.skip_activation
+            found.append(lambda vg: lv_edit.set_skip(vg, name, skip))
+        if self.autoactivation is not None:
+            auto = self.autoactivation
+            found.append(lambda vg: lv_edit.set_autoactivation(vg, name, auto))
+        return found
+
+    @property
+    def any(self) -> bool:
+        return bool(self.edits(""))
+
+
+def change(session: Session, vg_name: str, name: str, wanted: Changes) -> bool:
+    """Make the changes; those that are refused are warned of, and the others made. Whether any was
+    refused. Says so when something was changed."""
+    refused: list[str] = []
+
+    def edit(vg: VolumeGroup) -> VolumeGroup:
+        lvm_lv.get(vg, name)
+        if wanted.read_ahead is not None and vg.is_origin(name):
+            raise RefusedError(
+                f"Command on LV {vg_name}/{name} uses options that are invalid with LV "
+                f"properties: lv_is_thick_origin .\nCommand not permitted on LV {vg_name}/{name}."
+            )
+        edits = wanted.edits(name)
+        for each in edits:
+            try:
+                vg = each(vg)
+            except RefusedError as error:
+                refused.append(error.message)
+        if len(refused) == len(edits):
+            raise RefusedError("\n".join(refused))
+        return vg
+
+    session.change_vg(vg_name, edit, allow_missing=True)
+    for sentence in refused:
+        session.warn(sentence)
+    session.say(f"Logical volume {vg_name}/{name} changed.")
+    return bool(refused)
+
+
+def switch(
+    session: Session,
+    vg_name: str,
+    name: str,
+    active: bool,
+    *,
+    auto: bool = False,
+    ignore_skip: bool = False,
+    partial: bool = False,
+    polling: bool = True,
+) -> None:
+    """Activate or deactivate the volume, with its origin and all snapshots, which is asked about.
+    What is marked to be left out by plain activation, or (`auto`) at start-up, is left out."""
+    vg = session.find_vg(vg_name)
+    lv = lvm_lv.get(vg, name)
+    snap = vg.snapshot_of(name)
+    origin = vg.lv(snap.origin) if snap is not None else None
+    if snap is not None and origin is not None and not vg.is_virtual_origin(origin):
+        others = len(vg.snapshots_of_origin(snap.origin)) - 1
+        more = f" and {others} other snapshot(s)" if others else ""
+        if not session.ask(
+            f"Change of snapshot {vg_name}/{name} will also change its origin "
+            f"{vg_name}/{snap.origin}{more}. Proceed?"
+        ):
+            raise RefusedError(f"Logical volume {vg_name}/{name} not changed.")
+    if not active:
+        lvm_lv.deactivate(session, vg_name, name)
+        return
+    if _left_out(vg, lv, auto=auto, ignore_skip=ignore_skip):
+        return
+    lvm_lv.activate(session, vg_name, name, partial=partial)
+    if polling:
+        lvm_merge.resume_polling(session, session.scan().vg(vg_name))
+
+
+def _left_out(vg: VolumeGroup, lv: LogicalVolume, *, auto: bool, ignore_skip: bool) -> bool:
+    if auto and "NOAUTOACTIVATE" in vg.flags | lv.flags:
+        return True
+    return "ACTIVATION_SKIP" in root_of(vg, lv.name).flags | lv.flags and not ignore_skip
+
+
+def set_minor(
+    session: Session, vg_name: str, name: str, minor: int, *, major: int | None = None
+) -> None:
+    """The volume has this minor number from now on. One that is active is taken down for it, which
+    is asked about, and comes back with the new number."""
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        lvm_lv.get(vg, name)
+        volume = f"{vg_name}/{name}"
+        active = name in lvm_lv.states(session, vg)
+        if active:
+            if not session.ask(
+                f"Logical volume {volume} will be deactivated temporarily. Continue?"
+            ):
+                raise RefusedError(f"{volume} device number not changed.")
+            lvm_lv.deactivate(session, vg_name, name)
+        session.change_vg(vg_name, lambda vg: lv_edit.set_minor(vg, name, minor, major=major))
+        if active:
+            lvm_lv.activate(session, vg_name, name)
+
+
+def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bool = False) -> None:
+    """Bring the devices of these volumes to the metadata, resume what is suspended, and begin
+    merges that waited for their volumes to be closed."""
+    with session.lock(vg_name):
+        vg = session.find_vg(vg_name)
+        activator = session.activator_if_running
+        if activator is None:
+            return
+        for name in names:
+            lv = lvm_lv.get(vg, name)
+            if vg.is_partial(lv) and not partial:
+                raise RefusedError(
+                    f"Refusing refresh of partial LV {vg_name}/{name}. "
+                    "Use '--activationmode partial' to override."
+                )
+        activator.refresh(vg, start_merges=True)
+        lvm_merge.resume_polling(session, vg)
+
+
+def monitor(session: Session, vg_name: str, name: str, wanted: bool) -> None:
+    """Watch how full a snapshot is, or leave it alone, as long as it is active."""
+    vg = session.find_vg(vg_name)
+    lvm_lv.get(vg, name)
+    dm = session.dm_if_running
+    state = lvm_lv.states(session, vg).get(name)
+    if dm is not None and state is not None and vg.is_cow(name) and not session.host.trial:
+        dm.monitor(state.info.uuid, wanted)

@@ -1,0 +1,179 @@
+"""Snapshots of nothing, merges, and volumes that cease or begin to be a snapshot. Pure, as
+`metadata.edit`.
+
+A sparse volume is a snapshot of a virtual origin: a hidden volume `NAME_vorigin` of zeroes that
+takes no space. All that was written lies in the COW. The origin comes and goes with its one
+snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ulvm.errors import NotFoundError, RefusedError
+from ulvm.metadata import edit
+from ulvm.metadata.model import LogicalVolume, SimpleSegment, SnapshotSegment, VolumeGroup
+from ulvm.metadata.names import next_snapshot_name
+from ulvm.metadata.segments import PvExtents
+
+__all__ = [
+    "add_sparse",
+    "finish_merge",
+    "join_snapshot",
+    "split_snapshot",
+    "start_merge",
+    "virtual_origin_of",
+]
+
+_VIRTUAL = "_vorigin"
+
+
+def virtual_origin_of(vg: VolumeGroup, name: str) -> LogicalVolume | None:
+    """The virtual origin of a sparse volume; None for any other."""
+    segment = vg.snapshot_of(name)
+    origin = vg.lv(segment.origin) if segment is not None else None
+    return origin if origin is not None and vg.is_virtual_origin(origin) else None
+
+
+def add_sparse(
+    vg: VolumeGroup,
+    name: str,
+    virtual_extents: int,
+    cow_extents: int,
+    *,
+    chunk_size: int,
+    uuid: str,
+    origin_uuid: str,
+    snapshot_uuid: str,
+    now: int,
+    host: str,
+    places: Sequence[PvExtents] | None = None,
+    policy: str | None = None,
+    approximate: bool = False,
+) -> VolumeGroup:
+    """A sparse volume of `virtual_extents` with room for `cow_extents` of data, its metadata
+    included. `chunk_size` in sectors."""
+    origin = LogicalVolume(
+        name + _VIRTUAL,
+        origin_uuid,
+        (SimpleSegment(0, virtual_extents, "zero"),),
+        status=frozenset({"READ"}),
+        creation_time=now,
+        creation_host=host,
+    )
+    made = edit.add_snapshot(
+        replace(vg, lvs=(*vg.lvs, origin)),
+        origin.name,
+        name,
+        cow_extents,
+        chunk_size=chunk_size,
+        uuid=uuid,
+        snapshot_uuid=snapshot_uuid,
+        now=now,
+        host=host,
+        places=places,
+        policy=policy,
+        approximate=approximate,
+    )
+    before, (_, cow, tie) = made.lvs[:-3], made.lvs[-3:]
+    return replace(made, lvs=(*before, cow, origin, tie))
+
+
+def split_snapshot(vg: VolumeGroup, name: str) -> VolumeGroup:
+    """A snapshot becomes a volume of its own, which holds its store; a virtual origin goes."""
+    segment = vg.snapshot_of(name)
+    cow = vg.lv(name)
+    if segment is None or cow is None:
+        raise RefusedError(f"{vg.name}/{name} is not a snapshot.")
+    if segment.merging:
+        raise RefusedError(f"Unable to split merging snapshot {vg.name}/{name}.")
+    origin = virtual_origin_of(vg, name)
+    kept = tuple(
+        lv
+        for lv in vg.lvs
+        if lv is not origin and (lv.snapshot_segment is None or lv.snapshot_segment.cow != name)
+    )
+    return replace(vg, lvs=kept).with_lv(replace(cow, status=cow.status | {"VISIBLE"}))
+
+
+def join_snapshot(
+    vg: VolumeGroup,
+    origin: str,
+    name: str,
+    *,
+    chunk_size: int,
+    snapshot_uuid: str,
+    now: int,
+    host: str,
+) -> VolumeGroup:
+    """A volume becomes the store of a new snapshot of `origin`; `chunk_size` in sectors."""
+    if name == origin:
+        raise RefusedError(f"Unable to use {vg.name}/{name} as both snapshot and origin.")
+    base, cow = vg.lv(origin), vg.lv(name)
+    if base is None or base.snapshot_segment is not None:
+        raise RefusedError(f"Couldn't find origin volume {origin} in Volume group {vg.name}.")
+    if cow is None or cow.snapshot_segment is not None:
+        raise NotFoundError(f'Failed to find logical volume "{vg.name}/{name}"')
+    if vg.is_cow(origin):
+        raise RefusedError("Snapshots of snapshots are not supported.")
+    if not vg.is_visible(base):
+        raise RefusedError("Snapshots of hidden volumes are not supported.")
+    if vg.merging_snapshot_of(origin) is not None:
+        raise RefusedError("Snapshots of an origin that has a merging snapshot are not supported.")
+    if vg.is_cow(name) or vg.is_origin(name):
+        kind = "snapshot" if vg.is_cow(name) else "origin"
+        raise RefusedError(
+            f"Command on LV {vg.name}/{name} does not accept LV type {kind}.\n"
+            f"Command not permitted on LV {vg.name}/{name}."
+        )
+    edit.check_cow_size(vg, cow.extent_count, chunk_size)
+    tie = LogicalVolume(
+        next_snapshot_name(v.name for v in vg.lvs),
+        snapshot_uuid,
+        (SnapshotSegment(0, base.extent_count, chunk_size, origin, name),),
+        creation_time=now,
+        creation_host=host,
+    )
+    hidden = vg.with_lv(replace(cow, status=cow.status - {"VISIBLE"}))
+    return replace(hidden, lvs=(*hidden.lvs, tie))
+
+
+def start_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
+    """Mark a snapshot as merging into its origin."""
+    segment = vg.snapshot_of(snapshot)
+    if segment is None:
+        raise RefusedError(
+            f"{vg.name}/{snapshot} cannot be merged because --trackchanges was not used."
+        )
+    base = vg.lv(segment.origin)
+    assert base is not None, "the metadata were checked on reading"
+    if not base.writable:
+        raise RefusedError(
+            f"Cannot merge snapshot {vg.name}/{snapshot} into the read-only origin "
+            f"{vg.name}/{base.name}. (Use lvchange -p rw)."
+        )
+    if vg.merging_snapshot_of(segment.origin) is not None:
+        raise RefusedError(
+            f"Cannot merge snapshot {vg.name}/{snapshot} into the origin "
+            f"{vg.name}/{segment.origin} with merging snapshot {vg.name}/{snapshot}."
+        )
+
+    def marked(volume: LogicalVolume) -> LogicalVolume:
+        own = volume.snapshot_segment
+        if own is None or own.cow != snapshot:
+            return volume
+        status = volume.status - {"VISIBLE"}
+        return replace(volume, status=status, segments=(replace(own, merging=True),))
+
+    return replace(vg, lvs=tuple(marked(v) for v in vg.lvs))
+
+
+def finish_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
+    """The VG when all of a merging snapshot has been copied back."""
+    segment = vg.snapshot_of(snapshot)
+    if segment is None or not segment.merging:
+        raise RefusedError(f"{vg.name}/{snapshot} is not being merged.")
+    cow = vg.lv(snapshot)
+    assert cow is not None, "the metadata were checked on reading"
+    return edit.without(vg, cow)
