@@ -21,6 +21,7 @@ from ulvm.lvm.sizes import parse_sectors
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.names import check_tag
 from ulvm.metadata.uuid import UUID_LEN, format_uuid
+from ulvm.vgstore.config import Config
 
 __all__ = ["layout_options", "pv_options", "pvchange", "pvcreate", "pvremove", "pvresize"]
 
@@ -33,11 +34,11 @@ def layout_options(function: _F) -> _F:
     options = [
         click.option("--metadatasize", help="Size of a metadata area (default: to 1 MiB)."),
         click.option("--pvmetadatacopies", "--metadatacopies", type=OneOf("0", "1", "2"),
-                     default="1", help="Metadata areas on the PV (default 1)."),
+                     help="Metadata areas on the PV (default 1)."),
         click.option("--dataalignment", help="Align the first extent to this (default 1m)."),
         click.option("--dataalignmentoffset", help="Shift the first extent by this."),
         click.option("--bootloaderareasize", help="Space kept free before the first extent."),
-        click.option("--metadataignore", type=YES_NO, default="n",
+        click.option("--metadataignore", type=YES_NO,
                      help="Make the metadata areas and leave them out of use."),
         click.option("--labelsector", type=Number(), default=1,
                      help="The label's sector, 0 to 3 (default 1)."),
@@ -47,20 +48,46 @@ def layout_options(function: _F) -> _F:
     return function
 
 
-def pv_options(values: dict[str, Any]) -> PvOptions:
-    """`PvOptions` from the values of `layout_options`."""
+def pv_options(values: dict[str, Any], config: Config) -> PvOptions:
+    """`PvOptions` from the values of `layout_options`, and the settings where nothing is given."""
 
     if values["labelsector"] > 3:
         raise UsageError("labelsector must be less than 4.")
+    copies = values["pvmetadatacopies"]
+    if copies is None:
+        copies = config.get_int("metadata/pvmetadatacopies", 1)
+    if not 0 <= int(copies) <= 2:
+        raise UsageError(f"Invalid number of metadata areas in metadata/pvmetadatacopies: {copies}")
+    ignore = values["metadataignore"]
     return PvOptions(
-        metadata_size=_size(values["metadatasize"], "metadatasize", "m"),
-        metadata_copies=int(values["pvmetadatacopies"]),
-        data_alignment=_size(values["dataalignment"], "dataalignment", "k"),
+        metadata_size=_size(values["metadatasize"], "metadatasize", "m")
+        or _natural("metadata/pvmetadatasize", config.get_int("metadata/pvmetadatasize", 0)),
+        metadata_copies=int(copies),
+        data_alignment=_size(values["dataalignment"], "dataalignment", "k")
+        or _set_alignment(config),
         data_alignment_offset=_size(values["dataalignmentoffset"], "dataalignmentoffset", "k"),
         bootloader_area_size=_size(values["bootloaderareasize"], "bootloaderareasize", "m"),
         label_sector=values["labelsector"],
-        metadata_ignore=values["metadataignore"] == "y",
+        metadata_ignore=config.get_bool("metadata/pvmetadataignore", False)
+        if ignore is None
+        else ignore == "y",
     )
+
+
+def _set_alignment(config: Config) -> int:
+    """Sectors, of devices/data_alignment in KiB or default_data_alignment in MiB; 0: as LVM."""
+    kib = _natural("devices/data_alignment", config.get_int("devices/data_alignment", 0))
+    mib = _natural(
+        "devices/default_data_alignment", config.get_int("devices/default_data_alignment", 1)
+    )
+    return kib * 2 if kib else mib * 2048
+
+
+def _natural(name: str, value: int) -> int:
+    """A setting that counts something."""
+    if not 0 <= value < 1 << 32:
+        raise UsageError(f"Configuration setting {name} is {value}, which is out of range.")
+    return value
 
 
 def _size(text: str | None, option: str, unit: str) -> int:
@@ -132,7 +159,7 @@ def pvcreate(
     wanted = None if uuid is None else _uuid(uuid)
     session = context.session()
     options = replace(
-        pv_options(layout),
+        pv_options(layout, session.host.config),
         zero=(zero or ("n" if wanted else "y")) == "y",
         size=_size(setphysicalvolumesize, "setphysicalvolumesize", "m"),
     )

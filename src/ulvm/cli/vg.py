@@ -69,7 +69,7 @@ def vgcreate(
 ) -> None:
     """Create a volume group of disks or plain files, which become physical volumes."""
     session = context.session()
-    extent = lvm_vg.DEFAULT_EXTENT
+    extent = 2 * session.host.config.get_int("allocation/physical_extent_size", 4096)
     if physicalextentsize is not None:
         extent = parse_sectors(physicalextentsize, "--physicalextentsize")
     lvm_vg.create(
@@ -81,7 +81,7 @@ def vgcreate(
         max_pv=maxphysicalvolumes,
         tags=[check_tag(tag) for tag in addtag],
         policy=alloc,
-        options=pv_options(layout),
+        options=pv_options(layout, session.host.config),
         force=force,
     )
     session.say(f'Volume group "{name}" successfully created')
@@ -112,7 +112,9 @@ def vgextend(
     if restoremissing:
         lvm_missing.restore(session, group, paths)
     else:
-        lvm_vg.extend(session, group, paths, options=pv_options(layout), force=force)
+        lvm_vg.extend(
+            session, group, paths, options=pv_options(layout, session.host.config), force=force
+        )
     session.say(f'Volume group "{group}" successfully extended')
 
 

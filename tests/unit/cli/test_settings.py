@@ -72,3 +72,55 @@ def test_locks_lie_where_the_settings_say(image: Path) -> None:
     assert main(["pvcreate", str(image), "--config", f'global/locking_dir="{place}"']) == 0
     assert list(place.iterdir()) != []
     assert not (image.parent / "run" / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ("", "2048 1 2040 1"),
+        ("devices/default_data_alignment=2", "4096 1 4088 1"),
+        ("devices/data_alignment=64", "2048 1 2040 1"),
+        ("metadata/pvmetadatacopies=2", "2048 2 2040 2"),
+        ("metadata/pvmetadatacopies=0", "2048 0 0 0"),
+        ("metadata/pvmetadatasize=4096", "6144 1 6136 1"),
+        ("metadata/pvmetadataignore=1", "2048 1 2040 0"),
+    ],
+)
+def test_a_new_pv_is_as_the_settings_say(
+    image: Path, capsys: pytest.CaptureFixture[str], settings: str, shown: str
+) -> None:
+    """The sizes are LVM2's."""
+    assert main(["pvcreate", str(image), *(["--config", settings] if settings else [])]) == 0
+    capsys.readouterr()
+    fields = "pe_start,pv_mda_count,pv_mda_size,pv_mda_used_count"
+    assert main(["pvs", "--noheadings", "--nosuffix", "--units", "s", "-o", fields]) == 0
+    assert capsys.readouterr().out.split() == shown.split()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "metadata/pvmetadatacopies=3",
+        "metadata/pvmetadatasize=-1",
+        "devices/data_alignment=-4",
+        "devices/default_data_alignment=99999999999",
+    ],
+)
+def test_a_setting_that_no_pv_can_have_is_refused(image: Path, settings: str) -> None:
+    before = image.read_bytes()
+    assert main(["pvcreate", str(image), "--config", settings]) == 3
+    assert image.read_bytes() == before
+
+
+def test_extents_are_as_large_as_the_settings_say(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting = ["--config", "allocation/physical_extent_size=64"]
+    assert main(["vgcreate", "vg", str(image), *setting]) == 0
+    capsys.readouterr()
+    assert main(["vgs", "--noheadings", "-o", "vg_extent_size"]) == 0
+    assert capsys.readouterr().out.split() == ["64.00k"]
+    assert main(["vgremove", "vg"]) == 0
+    for wrong in ("0", "-4"):
+        setting = ["--config", f"allocation/physical_extent_size={wrong}"]
+        assert main(["vgcreate", "vg", str(image), *setting]) == 3
