@@ -26,7 +26,7 @@ from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.convert import create_sparse
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.places import free_in, places_of
-from ulvm.lvm.resize import DEFAULT_STRIPE
+from ulvm.lvm.resize import default_stripe
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
 from ulvm.metadata.edit import check_chunk_size
@@ -190,7 +190,7 @@ def lvcreate(
             properties=properties,
             pv_paths=pv_paths,
             stripes=shape.number or 1,
-            stripe_size=shape.size or DEFAULT_STRIPE,
+            stripe_size=shape.size or default_stripe(session),
             approximate=approximate,
         )
     elif virtual is not None:
@@ -230,7 +230,7 @@ def lvcreate(
             zero=wiped and zero != "n",
             wipe_signatures=wiped and (wipesignatures or zero) != "n",
             stripes=shape.number or 1,
-            stripe_size=shape.size or DEFAULT_STRIPE,
+            stripe_size=shape.size or default_stripe(session),
             approximate=approximate,
         )
     session.say(f'Logical volume "{made}" created.')
@@ -342,7 +342,7 @@ def _whole_stripes(
 
     def whole(vg: VolumeGroup) -> int:
         if shape.size is None:
-            session.say(f"Using default stripesize {display_size(DEFAULT_STRIPE)}.")
+            session.say(f"Using default stripesize {display_size(default_stripe(session))}.")
         elif shape.size > vg.extent_size:
             session.say(
                 f"Reducing requested stripe size {display_size(shape.size)} to maximum, "

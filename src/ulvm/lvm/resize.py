@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ulvm.errors import RefusedError
+from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.places import free_in, places_of
 from ulvm.lvm.session import Session
@@ -24,10 +24,10 @@ from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.metadata.segments import PvExtents
 from ulvm.units import display_size
 
-__all__ = ["DEFAULT_STRIPE", "Resize", "Target", "apply", "grow_to", "target"]
+__all__ = ["Resize", "Target", "apply", "default_stripe", "grow_to", "target"]
 
-DEFAULT_STRIPE = 128
-"""Sectors: 64 KiB."""
+_MIN_STRIPE = 8
+"""Sectors: a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,8 @@ def _shape(session: Session, lv: LogicalVolume, asked: Resize) -> tuple[int | No
     if last:
         session.say(f"Using stripesize of last segment {display_size(last)}")
         return stripes, last
-    session.say(f"Using default stripesize {display_size(DEFAULT_STRIPE)}")
-    return stripes, DEFAULT_STRIPE
+    session.say(f"Using default stripesize {display_size(default_stripe(session))}")
+    return stripes, default_stripe(session)
 
 
 def _whole_stripes(
@@ -223,3 +223,11 @@ def _say_changed(session: Session, vg: VolumeGroup, name: str, before: int, afte
             f"to {lvm_lv.size_words(vg, after)}."
         )
     session.say(f"Logical volume {vg.name}/{name} successfully resized.")
+
+
+def default_stripe(session: Session) -> int:
+    """Sectors, of metadata/stripesize in KiB; UsageError for what no stripe may be."""
+    size = 2 * session.host.config.get_int("metadata/stripesize", 64)
+    if size < _MIN_STRIPE or size & (size - 1):
+        raise UsageError(f"Invalid stripe size {display_size(max(size, 0))}.")
+    return size
