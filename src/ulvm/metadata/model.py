@@ -206,6 +206,23 @@ class LogicalVolume:
         return "PVMOVE" in self.status
 
 
+class _Index:
+    """Look-ups of a VG by name, made once: a report asks them of every volume. Where two volumes
+    have one name, the first counts."""
+
+    __slots__ = ("by_cow", "by_name", "by_origin", "moves", "snapshots")
+
+    def __init__(self, lvs: tuple[LogicalVolume, ...]) -> None:
+        self.by_name = {lv.name: lv for lv in reversed(lvs)}
+        found = [segment for lv in lvs if (segment := lv.snapshot_segment) is not None]
+        self.snapshots = tuple(found)
+        self.by_cow = {segment.cow: segment for segment in reversed(found)}
+        self.by_origin: dict[str, tuple[SnapshotSegment, ...]] = {}
+        for segment in found:
+            self.by_origin[segment.origin] = (*self.by_origin.get(segment.origin, ()), segment)
+        self.moves = tuple(lv for lv in lvs if lv.is_pvmove)
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeGroup:
     """A whole VG. `lvs` holds visible, COW and hidden snapshotN LVs alike, in VG list order."""
@@ -228,6 +245,16 @@ class VolumeGroup:
     lvs: tuple[LogicalVolume, ...] = ()
     missing_uuids: frozenset[str] = field(default=frozenset(), compare=False)
     """PVs that no device was found for at the last scan (not part of the text)."""
+    _made: _Index | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def _index(self) -> _Index:
+        found = self._made
+        if found is None:
+            found = _Index(self.lvs)
+            # Two threads that come at once make the same.
+            object.__setattr__(self, "_made", found)
+        return found
 
     # -- look-ups ---------------------------------------------------------------------------
 
@@ -235,24 +262,21 @@ class VolumeGroup:
         return next((p for p in self.pvs if p.uuid == uuid), None)
 
     def lv(self, name: str) -> LogicalVolume | None:
-        return next((v for v in self.lvs if v.name == name), None)
+        return self._index.by_name.get(name)
 
     def lv_by_uuid(self, uuid: str) -> LogicalVolume | None:
         return next((v for v in self.lvs if v.uuid == uuid), None)
 
     def snapshot_segments(self) -> Iterator[SnapshotSegment]:
-        for lv in self.lvs:
-            seg = lv.snapshot_segment
-            if seg is not None:
-                yield seg
+        return iter(self._index.snapshots)
 
     def snapshot_of(self, cow_name: str) -> SnapshotSegment | None:
         """The snapshot segment whose COW is this LV; None if the LV is not a COW."""
-        return next((s for s in self.snapshot_segments() if s.cow == cow_name), None)
+        return self._index.by_cow.get(cow_name)
 
     def snapshots_of_origin(self, origin_name: str) -> tuple[SnapshotSegment, ...]:
         """The snapshots of an origin, merging one included, in VG list order."""
-        return tuple(s for s in self.snapshot_segments() if s.origin == origin_name)
+        return self._index.by_origin.get(origin_name, ())
 
     def merging_snapshot_of(self, origin_name: str) -> SnapshotSegment | None:
         return next((s for s in self.snapshots_of_origin(origin_name) if s.merging), None)
@@ -265,7 +289,7 @@ class VolumeGroup:
 
     def pvmoves(self) -> tuple[LogicalVolume, ...]:
         """The moves that are under way."""
-        return tuple(v for v in self.lvs if v.is_pvmove)
+        return self._index.moves
 
     def pvmove_image_of(self, name: str) -> LogicalVolume | None:
         """The move that the hidden volume of this name is a side of (pvmove --atomic)."""
