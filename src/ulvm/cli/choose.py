@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ulvm.errors import NotFoundError, UlvmError, UsageError
+from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.names import vg_name as vg_name_of
@@ -24,7 +24,7 @@ from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.report.select import parse_selection
 from ulvm.vgstore.scan import PvDevice, Scan
 
-__all__ = ["Chosen", "choose_lvs", "choose_pvs", "choose_vgs"]
+__all__ = ["Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg"]
 
 
 class Chosen(NamedTuple):
@@ -115,24 +115,85 @@ def _selected(
 # -- volume groups --------------------------------------------------------------------------------
 
 
-def choose_vgs(session: Session, words: Sequence[str], select: str | None = None) -> Chosen:
-    """The VGs; all for no words, those that cannot be read among the failures."""
+def choose_vgs(
+    session: Session, words: Sequence[str], select: str | None = None, *, exported: bool = True
+) -> Chosen:
+    """The VGs, in the order of the words; all, the last found first, for no words and for tags,
+    those that cannot be read among the failures. `exported` False: for commands that leave
+    exported VGs alone, which is a failure only for one that is named. UsageError for a word that
+    names a volume."""
     scan = session.scan()
     names: list[str] = []
     failures: list[str] = []
-    for word in words or [*(vg.name for vg in scan.vgs), *scan.broken]:
+    tags = {check_tag(word[1:]) for word in words if word.startswith("@")}
+    for word in words or [*scan.broken]:
+        if word.startswith("@"):
+            continue
         try:
-            if word.startswith("@"):
-                tag = check_tag(word[1:])
-                names += [vg.name for vg in scan.vgs if tag in vg.tags]
-            else:
-                names.append(_group(scan, vg_name_of(word, session.host.run_dir)).name)
+            vg = _group(scan, _name(word, session))
+            names.append(vg.name)
+            if "EXPORTED" in vg.status and not exported:
+                failures.append(f"Volume group {vg.name} is exported")
+        except UsageError:
+            raise
         except UlvmError as error:
             failures += error.message.splitlines()
+    if not words:
+        for vg in scan.foreign:
+            session.warn(scan.foreign_words(vg.name))
+    if tags or not words:
+        every = [vg for vg in scan.vgs if not words or tags & {*vg.tags}]
+        names += [vg.name for vg in every if _alone(scan, vg.name, failures)]
+    if not exported:
+        away = {vg.name for vg in scan.vgs if "EXPORTED" in vg.status}
+        names = [name for name in names if name not in away]
     if select is not None:
         selected = _selected_vgs(session, scan, select)
         names = [name for name in names if name in selected]
     return Chosen(list(dict.fromkeys(names)), list(dict.fromkeys(failures)))
+
+
+def _name(word: str, session: Session) -> str:
+    try:
+        return vg_name_of(word, session.host.run_dir)
+    except RefusedError as error:
+        raise RefusedError(f"{error.message}\nCannot process volume group {word}") from None
+
+
+def _alone(scan: Scan, name: str, failures: list[str]) -> bool:
+    """Whether no other VG has the name."""
+    try:
+        scan.vg(name)
+    except UlvmError as error:
+        failures.append(error.message)
+        return False
+    return True
+
+
+def each_vg(
+    session: Session,
+    words: Sequence[str],
+    work: Callable[[str], bool | None],
+    *,
+    select: str | None = None,
+    exported: bool = True,
+) -> int:
+    """Do the work for each VG chosen, go on after a failure, and fail in the end; exit code. The
+    work may say False for a failure that it has told itself."""
+    chosen = choose_vgs(session, words, select, exported=exported)
+    status = 0
+    for name in chosen.names:
+        try:
+            if work(name) is False:
+                status = RefusedError.exit_code
+        except UsageError:
+            raise
+        except UlvmError as error:
+            session.warn(error.message)
+            status = error.exit_code
+    for sentence in chosen.failures:
+        session.warn(sentence)
+    return RefusedError.exit_code if chosen.failures else status
 
 
 def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from ulvm.lvm.session import Session
     from ulvm.vgstore.host import Host
 
-__all__ = ["Context", "Settings", "common_options", "own_options", "read_only_option"]
+__all__ = [
+    "Context",
+    "Settings",
+    "common_options",
+    "foreign_option",
+    "own_options",
+    "read_only_option",
+    "reading_options",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -39,6 +47,7 @@ class Settings:
     autobackup: bool = True
     driver_loaded: bool = True
     read_only: bool = False
+    foreign: bool = False
     locking: bool = True
     profile: str = ""
     devices: tuple[str, ...] = ()
@@ -82,6 +91,7 @@ class Context:
             host,
             activation=asked.driver_loaded and not asked.read_only,
             locking=asked.locking and not asked.read_only,
+            foreign=asked.foreign,
             only_devices=tuple(os.path.abspath(path) for path in asked.devices),
         )
         return host.on_trial() if asked.test else host
@@ -295,6 +305,14 @@ read_only_option = _option(
 )
 """Of commands that show: look at metadata alone."""
 
+foreign_option = _option(
+    "--foreign",
+    is_flag=True,
+    change=_flag("foreign", True),
+    help="Also volume groups of other hosts.",
+)
+"""Of commands that show (lvmsystemid(7))."""
+
 
 def _with(function: _F, options: Sequence[Callable[[_F], _F]]) -> _F:
     for option in reversed(options):
@@ -309,4 +327,9 @@ def own_options(function: _F) -> _F:
 
 def common_options(function: _F) -> _F:
     """The options that every command of LVM takes (lvm(8))."""
-    return _with(function, (_YES, _SILENT, *_SHARED, *_LVM, _AUTO_BACKUP, _VERSION))
+    return reading_options(_AUTO_BACKUP(function))
+
+
+def reading_options(function: _F) -> _F:
+    """The options of a command of LVM that never writes a backup."""
+    return _with(function, (_YES, _SILENT, *_SHARED, *_LVM, _VERSION))

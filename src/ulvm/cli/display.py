@@ -1,4 +1,4 @@
-"""vgdisplay and pvdisplay."""
+"""pvdisplay."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import click
 
 from ulvm.cli.columns_form import OrColumns
 from ulvm.cli.context import Context, common_options, read_only_option
-from ulvm.errors import NotFoundError, UlvmError, UsageError
-from ulvm.lvm import lv as lvm_lv
-from ulvm.lvm.names import vg_name
+from ulvm.errors import UsageError
 from ulvm.report import describe
 from ulvm.report.rows import pv_rows
 from ulvm.units import SECTOR, display_size
 
-__all__ = ["pvdisplay", "vgdisplay"]
+__all__ = ["pvdisplay"]
 
 
 def _not_together(option: str, other: str) -> UsageError:
@@ -26,44 +24,6 @@ def _not_together(option: str, other: str) -> UsageError:
 def _show(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(f"  {line}")
-
-
-@click.command(cls=OrColumns)
-@click.argument("names", nargs=-1, metavar="[VG...]")
-@click.option("-c", "--colon", is_flag=True, help="One line a VG, for programs.")
-@click.option("-s", "--short", is_flag=True, help="One line a VG, for people.")
-@read_only_option
-@common_options
-@click.pass_obj
-def vgdisplay(context: Context, names: tuple[str, ...], colon: bool, short: bool) -> int:
-    """Show volume groups at length; with -v their volumes and devices, too."""
-    if colon and short:
-        raise _not_together("-c", "-s")
-    session = context.session()
-    scan = session.scan()
-    status = 0
-    for name in names or [*(vg.name for vg in scan.vgs), *scan.broken]:
-        try:
-            vg = scan.vg(vg_name(name, session.host.run_dir))
-        except UlvmError as error:
-            session.warn(error.message)
-            if isinstance(error, NotFoundError):
-                session.warn(f"Cannot process volume group {name}")
-            status = error.exit_code
-            continue
-        states = lvm_lv.states(session, vg)
-        if colon:
-            _show([describe.vg_colon(vg, states)])
-        elif short:
-            _show([describe.vg_short(vg)])
-        else:
-            _show(describe.vg_lines(scan, vg, states))
-            if context.verbose:
-                for lv in vg.lvs:
-                    if vg.is_visible(lv):
-                        _show(describe.lv_lines(vg, lv, states))
-                _show(describe.vg_pv_lines(scan, vg))
-    return status
 
 
 @click.command(cls=OrColumns)

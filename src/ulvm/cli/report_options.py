@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ulvm.cli.context import Context, read_only_option
+from ulvm.cli.context import Context, foreign_option, read_only_option
 from ulvm.cli.words import OneOf
 from ulvm.errors import RefusedError
 from ulvm.report.columns import DEFAULTS, ReportKind, choose, compacted, rows_of, sort_keys
@@ -85,9 +85,9 @@ def report_options(function: _F) -> _F:
         click.option("--reportformat", type=OneOf(*FORMATS), help="basic, json or json_std."),
         click.option("-P", "--partial", is_flag=True, hidden=True),
         read_only_option,
+        foreign_option,
         click.option("--ignorelockingfailure", is_flag=True, hidden=True),
         click.option("--ignoreskippedcluster", is_flag=True, hidden=True),
-        click.option("--foreign", is_flag=True, hidden=True),
         click.option("--shared", is_flag=True, hidden=True),
     ]  # fmt: skip
     for option in reversed(options):

@@ -9,11 +9,13 @@ from ulvm.units import parse_u64
 
 __all__ = [
     "ALLOC",
+    "COPIES",
     "PERMISSION",
     "POLICY",
     "READ_AHEAD",
     "YES_NO",
     "Alloc",
+    "Copies",
     "Number",
     "OneOf",
     "ReadAhead",
@@ -104,7 +106,26 @@ class ReadAhead(click.ParamType["int"]):
         return parse_sectors(value, "--readahead", unit="s")
 
 
+class Copies(click.ParamType["int"]):
+    """--vgmetadatacopies: a number, `all` (-1) or `unmanaged` (0)."""
+
+    name = "all|unmanaged|number"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        if value in ("all", "unmanaged"):
+            return -1 if value == "all" else 0
+        number = parse_u64(value)
+        if number is None or number >= 1 << 32:
+            raise _invalid(param, value)
+        return number
+
+
 YES_NO = OneOf("y", "n")
+COPIES = Copies()
 POLICY = OneOf("contiguous", "cling", "normal", "anywhere")
 PERMISSION = OneOf("r", "rw")
 ALLOC = Alloc()

@@ -4,13 +4,16 @@ A change that is made while a PV is missing (only removals are allowed) leaves t
 it: what it holds is older than the VG. Such a PV stays missing when it comes back, until
 `restore` says that its content counts (vgextend --restoremissing), or `remove` drops it
 (vgreduce --removemissing).
+
+An origin of which only a snapshot has lost extents is partial, and yet kept: its own data are all
+there. LVM2 removes it, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ulvm.errors import RefusedError
+from ulvm.errors import NotFoundError, RefusedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Change, Session
 from ulvm.metadata import edit
@@ -30,14 +33,17 @@ def remove(session: Session, name: str, *, force: bool) -> bool:
             return True
         partial = [lv.name for lv in vg.lvs if vg.is_partial(lv)]
         if force:
-            for lv_name in partial:
-                _remove_volume(session, name, lv_name)
+            for lv in vg.lvs:
+                if vg.has_lost_extents(lv):
+                    _remove_volume(session, name, lv.name)
         elif partial:
             for lv_name in partial:
                 session.warn(f"WARNING: Partial LV {lv_name} needs to be repaired or removed.")
             session.warn(
                 f"There are still partial LVs in VG {name}.\n"
                 "To remove them unconditionally use: vgreduce --removemissing --force.\n"
+                "To remove them unconditionally from mirror LVs use: "
+                "vgreduce --removemissing --mirrorsonly --force.\n"
                 "WARNING: Proceeding to remove empty missing PVs."
             )
         left = session.change_vg(name, _without_missing, allow_missing=True).vg
@@ -71,8 +77,14 @@ def restore(session: Session, name: str, paths: Sequence[str]) -> Change:
     def take_back(vg: VolumeGroup) -> VolumeGroup:
         new = vg
         for path in paths:
-            pv = vg.pv(session.last_scan.pv(device_path(path)).uuid)
-            if pv is None or not pv.missing:
+            try:
+                pv = vg.pv(session.last_scan.pv(device_path(path)).uuid)
+            except NotFoundError:
+                pv = None
+            if pv is None:
+                session.warn(f"WARNING: PV {path} not found in VG {name}")
+                continue
+            if not pv.missing:
                 session.warn(f"WARNING: PV {path} was not missing in VG {name}")
                 continue
             new = edit.restore_pv(new, pv.uuid)

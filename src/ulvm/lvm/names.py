@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from ulvm.activation.names import split_dm_name
-from ulvm.errors import FormatError, UsageError
+from ulvm.errors import FormatError, RefusedError, UsageError
 from ulvm.metadata.names import check_new_vg_name, name_problem
 
-__all__ = ["new_vg_name", "split_volume", "vg_name"]
+__all__ = ["given_vg", "new_vg_name", "plain_name", "split_volume", "vg_name"]
 
 _MAPPER = "mapper"
 
@@ -45,12 +45,31 @@ def split_volume(text: str, run_dir: Path, default_vg: str = "") -> tuple[str, s
 
 
 def vg_name(text: str, run_dir: Path) -> str:
-    """The VG that a user typed; UsageError if it is not a VG's name."""
+    """The VG that a user typed; UsageError if it is rather a volume's name, RefusedError if it can
+    be no name at all."""
     name = _strip(text, run_dir).rstrip("/")
-    problem = name_problem(name)
-    if problem is not None:
-        raise UsageError(f"Volume group name {name} has invalid characters")
+    if "/" in name:
+        raise UsageError(f"Invalid volume group name {name}.")
+    if name_problem(name) is not None:
+        raise RefusedError(f'Volume group name "{name}" has invalid characters.')
     return name
+
+
+def given_vg(text: str, run_dir: Path) -> str:
+    """The one VG that a command works on; RefusedError, as for a VG that is not there, if it can
+    be no name."""
+    name = plain_name(text, run_dir)
+    if name_problem(name) is not None:
+        raise RefusedError(
+            f'Volume group name "{name}" has invalid characters.\n'
+            f"Cannot process volume group {name}"
+        )
+    return name
+
+
+def plain_name(text: str, run_dir: Path) -> str:
+    """Without the directory that it may have been typed with."""
+    return _strip(text, run_dir).rstrip("/")
 
 
 def new_vg_name(text: str, run_dir: Path) -> str:

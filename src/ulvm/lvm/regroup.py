@@ -13,9 +13,12 @@ refused (`vgstore.commit`), and the same command, given again, goes on from ther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
-from ulvm.errors import NotFoundError, RefusedError
+from ulvm.errors import NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
@@ -23,10 +26,18 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.regroup import export_vg, import_vg, merge_vgs, pvs_of_lv, split_vg
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.archive import remove_backup
-from ulvm.vgstore.commit import prepare
+from ulvm.vgstore.commit import check_complete, prepare
 from ulvm.vgstore.pv import device_path
 
 __all__ = ["exported", "imported", "merge", "split"]
+
+
+def _check_complete(vg: VolumeGroup) -> None:
+    try:
+        check_complete(vg)
+    except RefusedError as error:
+        words = error.message.replace(f"\nCannot process volume group {vg.name}", "")
+        raise RefusedError(words) from None
 
 
 def exported(session: Session, name: str) -> None:
@@ -40,9 +51,15 @@ def exported(session: Session, name: str) -> None:
     session.change_vg(name, export)
 
 
-def imported(session: Session, name: str) -> None:
-    """Take the mark away."""
-    session.change_vg(name, import_vg, exported=True)
+def imported(session: Session, name: str, *, incomplete: bool = False) -> None:
+    """Take the mark away, and make the VG this host's. `incomplete`: also while PVs are missing."""
+    owner = session.host.system_id or None
+    session.change_vg(
+        name,
+        lambda vg: replace(import_vg(vg), system_id=owner),
+        exported=True,
+        allow_missing=incomplete,
+    )
 
 
 def _commit(session: Session, old: VolumeGroup | None, new: VolumeGroup) -> None:
@@ -65,13 +82,15 @@ def split(
     *,
     paths: Sequence[str] = (),
     lv_name: str | None = None,
+    attributes: Mapping[str, Any] = MappingProxyType({}),
 ) -> bool:
-    """Move PVs, or those that a volume lies on, to a VG that is new or there. Whether it is new."""
+    """Move PVs, or those that a volume lies on, to a VG that is new or there. Whether it is new.
+    `attributes`: of `VolumeGroup`, for a new one; those of the old one are the default."""
     if source == target:
         raise RefusedError(f'Duplicate volume group name "{source}"')
     first, second = sorted((source, target))
     with session.lock_global(), session.lock(first), session.lock(second):
-        vg = session.vg_for_change(source)
+        vg = _to_split(session, source, target)
         there = next((v for v in session.last_scan.vgs if v.name == target), None)
         moving = _moving(session, vg, paths, lv_name)
         new_target = there is None
@@ -85,13 +104,19 @@ def split(
                     f"Extent sizes differ: {there.extent_size} ({target}) and "
                     f"{vg.extent_size} ({source})"
                 )
-            base = there or edit.new_vg(
-                target,
-                uuid=new_uuid(),
-                extent_size=vg.extent_size,
-                max_lv=vg.max_lv,
-                max_pv=vg.max_pv,
-                allocation_policy=vg.allocation_policy,
+            if there is not None and attributes:
+                raise RefusedError(f"Volume group name {target} already exists")
+            base = there or replace(
+                edit.new_vg(
+                    target,
+                    uuid=new_uuid(),
+                    extent_size=vg.extent_size,
+                    max_lv=vg.max_lv,
+                    max_pv=vg.max_pv,
+                    allocation_policy=vg.allocation_policy,
+                    system_id=vg.system_id,
+                ),
+                **attributes,
             )
             active = lvm_lv.states(session, vg)
             rest, new = split_vg(vg, base, moving, active.__contains__)
@@ -104,6 +129,18 @@ def split(
         return new_target
 
 
+def _to_split(session: Session, source: str, target: str) -> VolumeGroup:
+    """LVM2 reads both VGs, and names the one that it cannot lock."""
+    try:
+        vg = session.scan().vg(source)
+        if "EXPORTED" in vg.status:
+            raise RefusedError(f"Volume group {source} is exported")
+        _check_complete(vg)
+    except UlvmError as error:
+        raise RefusedError(f"{error.message}\nFailed to read VG {target}.") from error
+    return session.vg_for_change(source)
+
+
 def _holds(vg: VolumeGroup, pv_uuids: set[str]) -> bool:
     return pv_uuids <= {pv.uuid for pv in vg.pvs}
 
@@ -112,7 +149,9 @@ def _moving(
     session: Session, vg: VolumeGroup, paths: Sequence[str], lv_name: str | None
 ) -> set[str]:
     if lv_name is not None:
-        lv = lvm_lv.get(vg, lv_name)
+        lv = vg.lv(lv_name)
+        if lv is None or lv.snapshot_segment is not None:
+            raise NotFoundError(f"Logical volume {lv_name} not in volume group {vg.name}")
         names = {lv.name}
         for segment in vg.snapshot_segments():
             if lv.name in (segment.origin, segment.cow):
@@ -125,7 +164,7 @@ def _moving(
         except NotFoundError:
             uuid = ""
         if vg.pv(uuid) is None:
-            raise NotFoundError(f'Physical volume "{path}" not in volume group "{vg.name}"')
+            raise NotFoundError(f"Physical volume {path} not in volume group {vg.name}")
         moving.add(uuid)
     return moving
 
@@ -141,6 +180,7 @@ def merge(session: Session, target: str, source: str) -> None:
         session.repair(into)
         if "EXPORTED" in into.status:
             raise RefusedError(f"Volume group {target} is exported")
+        _check_complete(into)
         if lvm_lv.states(session, vg):
             raise RefusedError(f'Logical volumes in "{source}" must be inactive')
         # What an earlier vgmerge that got into step 2 committed has the PVs already.
@@ -149,4 +189,3 @@ def merge(session: Session, target: str, source: str) -> None:
             both = merge_vgs(into, vg)
             session.change_vg(source, export_vg)
         _commit(session, into, both)
-        remove_backup(session.host, source)

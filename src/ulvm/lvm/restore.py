@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ulvm.errors import DeviceError, FormatError, RefusedError, UlvmError
+from ulvm.activation.names import LVM_UUID_PREFIX, split_dm_name
+from ulvm.errors import DeviceError, FormatError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
@@ -23,11 +24,13 @@ def backups(
     """The archived states of a VG, oldest first, and its backup; or what one file holds."""
     host = session.host
     if path is not None:
+        if not path.exists():
+            raise NotFoundError(f"Archive file {path} not found.")
         yield path, *read_backup(path)
         return
     files = archived(host.archive_dir, vg_name)
     if not files:
-        session.warn(f"No archives found in {host.archive_dir}.")
+        session.say(f"No archives found in {host.archive_dir}.")
     last = backup_path(host, vg_name)
     for file in (*files, *([last] if last.exists() else [])):
         try:
@@ -47,13 +50,15 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
     is active that the file does not know or knows otherwise (a snapshot would be lost).
     """
     with session.lock_global(), session.lock(vg_name):
+        scan = session.scan(labels_only=True)
+        _ask_about_active(session, vg_name)
         wanted = _read(session, vg_name, path or backup_path(session.host, vg_name))
-        scan = session.scan()
         current = next((vg for vg in scan.vgs if vg.uuid == wanted.uuid), None)
         named = next((vg for vg in scan.vgs if vg.name == vg_name), None)
         if named is not None and named.uuid != wanted.uuid:
-            raise RefusedError(f"{vg_name} is another volume group than that of the file.\n"
-                               "Restore failed.")  # fmt: skip
+            raise RefusedError(
+                f"{vg_name} is another volume group than that of the file.\nRestore failed."
+            )
         _check_pvs(session, wanted)
         if current is None:
             pending = prepare(
@@ -69,15 +74,48 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
             return
         _check_active(session, current, wanted)
         seqno = max(current.seqno, wanted.seqno)
-        session.change_vg(current.name, lambda _: replace(wanted, seqno=seqno), allow_missing=True)
+        session.change_vg(
+            current.name,
+            lambda _: replace(wanted, seqno=seqno),
+            allow_missing=True,
+            exported=True,
+        )
+
+
+def _ask_about_active(session: Session, vg_name: str) -> None:
+    """RefusedError unless none of the VG's devices is there, or the user wants to go on."""
+    dm = session.dm_if_running
+    found = []
+    for info in dm.devices() if dm is not None else ():
+        if info.uuid.startswith(LVM_UUID_PREFIX):
+            group, volume, _ = split_dm_name(info.name)
+            if group == vg_name:
+                found.append(volume)
+    if not found:
+        return
+    for volume in sorted(found):
+        session.say(f"Volume group {vg_name} has active volume: {volume}.")
+    session.warn(f'WARNING: Found {len(found)} active volume(s) in volume group "{vg_name}".')
+    session.say("Restoring VG with active LVs, may cause mismatch with its metadata.")
+    if not session.ask(
+        f'Do you really want to proceed with restore of volume group "{vg_name}", '
+        f"while {len(found)} volume(s) are active?"
+    ):
+        raise RefusedError("Restore aborted.")
 
 
 def _read(session: Session, vg_name: str, path: Path) -> VolumeGroup:
+    failed = f"Failed to read VG {vg_name} from {path}\nRestore failed."
+    if not path.exists():
+        raise RefusedError(
+            f"{path}: stat failed: No such file or directory\n"
+            f"WARNING: couldn't read volume group metadata from file.\n{failed}"
+        )
     try:
         found, _ = read_backup(path)
     except UlvmError as error:
         raise RefusedError(
-            f"{error.message}\nFailed to read VG {vg_name} from {path}\nRestore failed."
+            f"{error.message}\nWARNING: couldn't read volume group metadata from file.\n{failed}"
         ) from error
     if found.name != vg_name:
         raise RefusedError(f"'{path}' does not contain volume group '{vg_name}'.\nRestore failed.")
@@ -92,12 +130,19 @@ def _check_pvs(session: Session, wanted: VolumeGroup) -> None:
         if device is None:
             session.warn(f"WARNING: Couldn't find device with uuid {pv.uuid}.")
             missing += 1
-        elif device.vg_name not in (None, wanted.name):
+            continue
+        if device.vg_name not in (None, wanted.name):
             owner = next((vg for vg in scan.vgs if vg.name == device.vg_name), None)
             if owner is None or owner.uuid != wanted.uuid:
                 raise RefusedError(
                     f"PV {device.path} is in volume group {device.vg_name}.\nRestore failed."
                 )
+        if pv.missing:
+            session.warn(
+                f"WARNING: VG {wanted.name} was previously updated while PV {device.path} "
+                "was missing."
+            )
+            missing += 1
     if missing:
         raise RefusedError(
             f"Cannot restore Volume Group {wanted.name} with {missing} PVs marked as missing.\n"
@@ -106,8 +151,7 @@ def _check_pvs(session: Session, wanted: VolumeGroup) -> None:
 
 
 def _check_active(session: Session, current: VolumeGroup, wanted: VolumeGroup) -> None:
-    active = lvm_lv.states(session, current)
-    for name in active:
+    for name in lvm_lv.states(session, current):
         lv = current.lv(name)
         after = wanted.lv_by_uuid(lv.uuid) if lv is not None else None
         if lv is None or after is None or _ties(current, lv.name) != _ties(wanted, after.name):
@@ -115,14 +159,6 @@ def _check_active(session: Session, current: VolumeGroup, wanted: VolumeGroup) -
                 f"Logical volume {current.name}/{name} is active and would be lost: "
                 "deactivate it first.\nRestore failed."
             )
-    if not active:
-        return
-    session.warn(f'WARNING: Found {len(active)} active volume(s) in volume group "{current.name}".')
-    if not session.ask(
-        f'Do you really want to proceed with restore of volume group "{current.name}", '
-        f"while {len(active)} volume(s) are active?"
-    ):
-        raise RefusedError("Restore aborted.")
 
 
 def _ties(vg: VolumeGroup, name: str) -> set[tuple[str, str]]:
@@ -137,11 +173,8 @@ def _ties(vg: VolumeGroup, name: str) -> set[tuple[str, str]]:
 
 
 def check(session: Session, vg_name: str) -> None:
-    """RefusedError if PVs are missing or the VG is exported; what else is odd the scan has told."""
-    vg = session.find_vg(vg_name)
-    if "EXPORTED" in vg.status:
-        raise RefusedError(f"Volume group {vg_name} is exported")
-    missing = len(vg.all_missing)
+    """RefusedError if PVs are missing; what else is odd the scan has told."""
+    missing = len(session.find_vg(vg_name).all_missing)
     if missing:
         raise RefusedError(f"The volume group is missing {missing} physical volumes.")
 

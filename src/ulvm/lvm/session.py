@@ -268,6 +268,7 @@ class Session:
                 new,
                 command=self.command_line,
                 allow_missing=allow_missing,
+                exported=exported,
                 exclusive=self.dm_if_running is None,
                 ignore=ignore,
                 relabel=renamed,

@@ -108,15 +108,22 @@ class SizeRequest:
         return -(-whole * self.percent // 100)
 
 
-def parse_sectors(text: str, option: str, *, unit: str = "m") -> int:
-    """A size without a sign, in sectors, rounded up; UsageError."""
-    request = parse_size(text, option, signs="+", unit=unit)
+def parse_sectors(text: str, option: str, *, unit: str = "m", zero: bool = False) -> int:
+    """A size without a sign, in sectors, rounded up; UsageError. `zero`: it may be none."""
+    if text[:1] in ("+", "-"):
+        raise _bad("Size may not be relative/signed.", option, text)
+    request = parse_size(text, option, unit=unit, zero=zero)
     assert request.sectors is not None
     return request.sectors
 
 
 def parse_size(
-    text: str, option: str = "--size", *, signs: str = "+-", unit: str = "m"
+    text: str,
+    option: str = "--size",
+    *,
+    signs: str = "+-",
+    unit: str = "m",
+    zero: bool = False,
 ) -> SizeRequest:
     """`-L`: [+|-]number[unit], where the command takes one of `signs`; `unit` if none is given."""
     _check_sign(text, option, "Size", signs)
@@ -143,7 +150,7 @@ def parse_size(
     sectors = -(-size.numerator // (size.denominator * SECTOR))
     if sectors >= _MOST:
         raise _bad("Size is too big (>=16EiB).", option, text)
-    if not sectors:
+    if not sectors and not zero:
         raise UsageError(f"{option} may not be zero.")
     return SizeRequest(sign, sectors=sectors)
 

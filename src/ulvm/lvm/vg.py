@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from ulvm.errors import BusyError, ExistsError, NotFoundError, RefusedError, UlvmError
+from ulvm.errors import ExistsError, NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
-from ulvm.lvm import merge as lvm_merge
-from ulvm.lvm import move as lvm_move
 from ulvm.lvm import pv as lvm_pv
+from ulvm.lvm.names import given_vg
 from ulvm.lvm.session import Change, Session
-from ulvm.metadata import edit
+from ulvm.metadata import edit, vg_edit
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
-from ulvm.vgstore.commit import prepare, remove_vg
+from ulvm.vgstore.commit import check_complete, prepare, remove_vg
 from ulvm.vgstore.devices import DeviceEntry, add_devices
 from ulvm.vgstore.pv import as_member, device_path
 from ulvm.vgstore.scan import PvDevice
 
-__all__ = [
-    "Activity",
-    "activate",
-    "create",
-    "deactivate",
-    "extend",
-    "reduce",
-    "refresh",
-    "remove",
-    "rename",
-]
+__all__ = ["DEFAULT_EXTENT", "create", "extend", "reduce", "remove", "rename"]
 
 DEFAULT_EXTENT = 8192
 """Sectors: 4 MiB."""
-
-
-class Activity(NamedTuple):
-    """After (de)activation: visible volumes that are active, and how many refused."""
-
-    active: int
-    failed: int
 
 
 def create(
@@ -56,8 +37,11 @@ def create(
     policy: str = "normal",
     options: PvOptions | None = None,
     force: int = 0,
+    metadata_copies: int = 0,
+    autoactivation: bool = True,
+    system_id: str | None = None,
 ) -> VolumeGroup:
-    """A new VG of devices, which become PVs if they are not."""
+    """A new VG of devices, which become PVs if they are not; `system_id` None for this host's."""
     vg = edit.new_vg(
         name,
         uuid=new_uuid(),
@@ -66,9 +50,17 @@ def create(
         max_pv=max_pv,
         tags=tags,
         allocation_policy=policy,
+        metadata_copies=metadata_copies,
+        system_id=(session.host.system_id if system_id is None else system_id) or None,
     )
+    if not autoactivation:
+        vg = vg_edit.set_autoactivation(vg, False)
     with session.lock_global(), session.lock(name):
-        _check_new_name(session, name)
+        taken = _path_taken(session, name)
+        if taken is not None:
+            raise UsageError(taken)
+        if _is_taken(session, name):
+            raise ExistsError(f"A volume group called {name} already exists.")
         for pv in _orphans(session, name, paths, options, force):
             vg = edit.add_pv(vg, as_member(pv, extent_size))
         scan = session.scan()
@@ -78,13 +70,19 @@ def create(
         return pending.commit()
 
 
-def _check_new_name(session: Session, name: str) -> None:
-    scan = session.scan()
-    if name in scan.broken or any(vg.name == name for vg in scan.vgs):
-        raise ExistsError(f"A volume group called {name} already exists.")
+def _path_taken(session: Session, name: str) -> str | None:
+    """Why a new VG's directory could not be made, if volumes of a VG of the name are active or
+    something of the name lies where it would."""
     path = session.host.dev_dir / name
-    if os.path.lexists(path):
-        raise ExistsError(f"{path}: already exists in filesystem")
+    vg = next((vg for vg in session.scan().vgs if vg.name == name), None)
+    if os.path.lexists(path) or (vg is not None and lvm_lv.states(session, vg)):
+        return f"{path}: already exists in filesystem"
+    return None
+
+
+def _is_taken(session: Session, name: str) -> bool:
+    scan = session.last_scan
+    return name in scan.broken or any(vg.name == name for vg in (*scan.vgs, *scan.foreign))
 
 
 def _orphans(
@@ -95,26 +93,30 @@ def _orphans(
     force: int,
 ) -> list[PvDevice]:
     """PVs in no VG for these devices. All are looked at before the first is written to."""
-    absolute = [device_path(path) for path in paths]
+    absolute = _found(paths)
     twice = next((p for p in absolute if absolute.count(p) > 1), None)
     if twice is not None:
         raise RefusedError(f"Device {twice} is named twice.")
     scan = session.scan(absolute)
     known = {pv.path: pv for pv in (*scan.pvs, *scan.outdated)}
+    members = []
     for path in absolute:
         scan.check_used(path)
         pv = known.get(path)
         if pv is not None and pv.vg_name is not None:
-            raise RefusedError(
+            members.append(
                 f"Physical volume '{path}' is already in volume group '{pv.vg_name}'\n"
                 f"Unable to add physical volume '{path}' to volume group '{pv.vg_name}'\n"
                 f"{path}: physical volume not initialized."
             )
+            continue
         if pv is not None and pv.in_use:
             raise RefusedError(
                 f"PV {path} is used by a VG but its metadata is missing.\n"
                 f"Unable to add physical volume '{path}' to volume group '{vg_name}'"
             )
+    if members:
+        raise RefusedError("\n".join(members))
     new = [path for path in absolute if path not in known]
     made, failed = lvm_pv.create(session, new, options=options, force=force, together=True)
     if failed:
@@ -122,6 +124,22 @@ def _orphans(
     known.update((pv.path, pv) for pv in made)
     found = [known[path] for path in absolute]
     add_devices(session.host, [DeviceEntry(pv.path, pv.uuid) for pv in found])
+    return found
+
+
+def _found(paths: Sequence[str]) -> list[str]:
+    """Absolute paths; NotFoundError that names each device that is not there."""
+    found: list[str] = []
+    missing: list[str] = []
+    for path in paths:
+        try:
+            found.append(device_path(path))
+        except NotFoundError as error:
+            missing.append(error.message)
+    if missing and found:
+        missing.append("Command requires all devices to be found.")
+    if missing:
+        raise NotFoundError("\n".join(missing))
     return found
 
 
@@ -135,7 +153,7 @@ def extend(
 ) -> Change:
     """Add devices to a VG."""
     with session.lock_global(), session.lock(name):
-        session.scan().vg(name)
+        session.vg_for_change(name)
         new = _orphans(session, name, paths, options, force)
 
         def add(vg: VolumeGroup) -> VolumeGroup:
@@ -151,14 +169,22 @@ def reduce(session: Session, name: str, paths: Sequence[str], *, unused: bool = 
     last. What cannot be is warned of. How many refused."""
     failed = 0
     with session.lock_global(), session.lock(name):
-        vg = session.vg_for_change(name)
+        try:
+            vg = session.vg_for_change(name)
+            check_complete(vg)
+        except UlvmError as error:
+            # LVM2 then has not come upon the PVs, either.
+            lost = [f'Failed to find physical volume "{path}".' for path in paths]
+            exported = [
+                f"Cannot use PV {path} in exported VG {name}."
+                for path in paths
+                if error.message == f"Volume group {name} is exported"
+            ]
+            raise type(error)("\n".join(exported or [error.message, *lost])) from None
         wanted = {pv.uuid for pv in vg.pvs} if unused else set()
         for path in paths:
             try:
-                pv = session.last_scan.pv(device_path(path))
-                if vg.pv(pv.uuid) is None:
-                    raise NotFoundError(f'Failed to find physical volume "{path}".')
-                wanted.add(pv.uuid)
+                wanted.add(_member(session, vg, path))
             except UlvmError as error:
                 session.warn(error.message)
                 failed += 1
@@ -175,14 +201,30 @@ def reduce(session: Session, name: str, paths: Sequence[str], *, unused: bool = 
     return failed
 
 
+def _member(session: Session, vg: VolumeGroup, path: str) -> str:
+    """UUID of the PV at a path; NotFoundError in the words of vgreduce."""
+    if not os.path.exists(path):
+        raise NotFoundError(f"Cannot use {path}: device not found")
+    pv = session.last_scan.pv(device_path(path))
+    if vg.pv(pv.uuid) is None:
+        raise NotFoundError(f'Failed to find physical volume "{path}".')
+    return pv.uuid
+
+
 def _drop(session: Session, name: str, pv_uuid: str) -> None:
     session.change_vg(name, lambda vg: edit.remove_pv(vg, pv_uuid))
 
 
-def remove(session: Session, name: str) -> None:
-    """Remove a VG without volumes; its PVs are free then."""
+def remove(session: Session, name: str, *, incomplete: bool = False) -> None:
+    """Remove a VG without volumes; its PVs are free then. `incomplete`: also if PVs are missing,
+    which will hold a VG of the name when they come back."""
     with session.lock_global(), session.lock(name):
         vg = session.vg_for_change(name)
+        if vg.partial and not incomplete:
+            raise RefusedError(
+                f'Volume group "{name}" not found, is inconsistent or has PVs missing.\n'
+                "Consider vgreduce --removemissing if metadata is inconsistent."
+            )
         if vg.visible_lvs():
             raise RefusedError(
                 f'Volume group "{name}" still contains {len(vg.visible_lvs())} logical volume(s)'
@@ -192,72 +234,24 @@ def remove(session: Session, name: str) -> None:
         )
 
 
-def rename(session: Session, old: str, new: str) -> Change:
-    """Rename a VG, with the devices of its active volumes."""
+def rename(session: Session, old: str, new: str) -> None:
+    """Rename a VG, exported ones too, with the devices of its active volumes. `old` is a name, a
+    path or a UUID."""
     with session.lock_global():
-        if old == new:
+        edit.new_vg(new, uuid=new_uuid(), extent_size=DEFAULT_EXTENT)  # checks the name
+        taken = _path_taken(session, new)
+        if taken is not None:
+            raise RefusedError(taken)
+        name = next((vg.name for vg in session.last_scan.vgs if vg.uuid == old), None)
+        if name is not None:
+            session.say(f"Processing VG {name} because of matching UUID {old}")
+        else:
+            name = given_vg(old, session.host.run_dir)
+        if name == new:
             raise RefusedError("Old and new volume group names must differ")
-        first, second = sorted((old, new))
+        first, second = sorted((name, new))
         with session.lock(first), session.lock(second):
-            edit.new_vg(new, uuid=new_uuid(), extent_size=DEFAULT_EXTENT)  # checks the name
-            _check_new_name(session, new)
-            return session.change_vg(old, lambda vg: edit.rename_vg(vg, new))
-
-
-# -- activation -----------------------------------------------------------------------------------
-
-
-def activate(session: Session, name: str, *, partial: bool = False) -> Activity:
-    """Activate all volumes; what cannot be is warned of."""
-    with session.lock(name):
-        vg = session.vg_for_change(name)
-        failed = 0
-        for lv in vg.visible_lvs():
-            if vg.is_cow(lv.name):
-                continue  # comes with its origin
-            try:
-                lvm_lv.activate(session, name, lv.name, partial=partial)
-            except UlvmError as error:
-                session.warn(error.message)
-                failed += 1
-        lvm_merge.resume_polling(session, vg)
-        moving = lvm_move.resume_polling(session, vg)
-        if moving:
-            session.say(
-                f"Background polling started for {moving} logical volume(s) "
-                f'in volume group "{vg.name}"'
-            )
-        return Activity(_active_count(session, vg), failed)
-
-
-def deactivate(session: Session, name: str) -> Activity:
-    """Deactivate all volumes that nobody has open; what cannot be is warned of."""
-    with session.lock(name):
-        vg = session.scan().vg(name)
-        activator = session.activator_if_running
-        failed = 0
-        for lv in vg.visible_lvs():
-            if activator is None or vg.is_cow(lv.name):
-                continue
-            try:
-                activator.deactivate(vg, lv.name)
-            except (BusyError, NotFoundError) as error:
-                session.warn(error.message)
-                failed += 1
-        return Activity(_active_count(session, vg), failed)
-
-
-def _active_count(session: Session, vg: VolumeGroup) -> int:
-    active = lvm_lv.states(session, vg)
-    return sum(lv.name in active for lv in vg.visible_lvs())
-
-
-def refresh(session: Session, name: str) -> None:
-    """Bring the devices of active volumes to the metadata, resume what is suspended, and begin
-    merges that waited for their volumes to be closed."""
-    with session.lock(name):
-        vg = session.scan().vg(name)
-        activator = session.activator_if_running
-        if activator is not None:
-            activator.refresh(vg, start_merges=True)
-            lvm_merge.resume_polling(session, vg)
+            session.find_vg(name)
+            if _is_taken(session, new):
+                raise RefusedError(f'New VG name "{new}" already exists')
+            session.change_vg(name, lambda vg: edit.rename_vg(vg, new), exported=True)

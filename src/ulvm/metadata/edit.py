@@ -92,8 +92,10 @@ def new_vg(
     max_pv: int = 0,
     tags: Sequence[str] = (),
     allocation_policy: str = "normal",
+    metadata_copies: int = 0,
+    system_id: str | None = None,
 ) -> VolumeGroup:
-    """A VG without PVs; `extent_size` in sectors."""
+    """A VG without PVs; `extent_size` in sectors, `metadata_copies` 0 for all areas."""
     check_new_vg_name(name)
     check_extent_size(extent_size)
     return VolumeGroup(
@@ -104,6 +106,8 @@ def new_vg(
         max_pv=max_pv,
         tags=tuple(tags),
         allocation_policy=allocation_policy,
+        metadata_copies=metadata_copies,
+        system_id=system_id,
     )
 
 
@@ -113,10 +117,15 @@ def add_pv(vg: VolumeGroup, pv: PhysicalVolume) -> VolumeGroup:
     if "RESIZEABLE" not in vg.status:
         raise RefusedError(f"Volume group {vg.name} is not resizeable.")
     if vg.max_pv and len(vg.pvs) >= vg.max_pv:
-        raise RefusedError(f"No space for '{pv.device}' - volume group '{vg.name}' holds max "
-                           f"{vg.max_pv} physical volume(s).")  # fmt: skip
+        raise RefusedError(
+            f"No space for '{pv.device}' - volume group '{vg.name}' holds max {vg.max_pv} "
+            f"physical volume(s).\nPV {pv.device} cannot be added to VG {vg.name}."
+        )
     if pv.pe_count == 0:
-        raise RefusedError(f"Insufficient free space for extents on physical volume {pv.device}.")
+        raise RefusedError(
+            f"Insufficient free space for extents on physical volume {pv.device}.\n"
+            f"PV {pv.device} cannot be added to VG {vg.name}."
+        )
     return replace(vg, pvs=(*vg.pvs, pv))
 
 
@@ -124,6 +133,8 @@ def remove_pv(vg: VolumeGroup, pv_uuid: str) -> VolumeGroup:
     pv = vg.pv(pv_uuid)
     if pv is None:
         raise NotFoundError(f"PV {pv_uuid} is not in volume group {vg.name}.")
+    if "RESIZEABLE" not in vg.status and not pv.missing and pv_uuid not in vg.missing_uuids:
+        raise RefusedError(f"Volume group {vg.name} is not resizeable.")
     if vg.allocated(pv_uuid):
         raise RefusedError(f'Physical volume "{pv.device}" still in use')
     if len(vg.pvs) == 1:

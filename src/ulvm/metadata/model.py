@@ -371,15 +371,25 @@ class VolumeGroup:
     def partial(self) -> bool:
         return bool(self.all_missing)
 
-    def is_partial(self, lv: LogicalVolume) -> bool:
+    def has_lost_extents(self, lv: LogicalVolume) -> bool:
         """Whether any of its extents is on a missing PV."""
         missing = self.all_missing
-        return any(
+        return bool(missing) and any(
             area.pv_uuid in missing
             for volume in (lv, *self.lower_lvs(lv))
             for segment in volume.segments
             if isinstance(segment, StripedSegment | MirrorSegment)
             for area in segment.areas
+        )
+
+    def is_partial(self, lv: LogicalVolume) -> bool:
+        """Whether it has lost extents, or, of an origin, one of its snapshots has."""
+        if not self.all_missing:
+            return False
+        cows = {snapshot.cow for snapshot in self.snapshots_of_origin(lv.name)}
+        return any(
+            self.has_lost_extents(volume)
+            for volume in (lv, *(v for v in self.lvs if v.name in cows))
         )
 
     def lv_sectors(self, lv: LogicalVolume) -> int:

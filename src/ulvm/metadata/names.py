@@ -96,11 +96,11 @@ def check_stored_name(kind: str, name: str) -> None:
         raise FormatError(f"Invalid {kind} name {name[:200]!r} in metadata: {problem}")
 
 
-def check_tag(tag: str) -> str:
+def check_tag(tag: str, option: str = "--addtag") -> str:
     """The tag, without a leading `@`; UsageError if LVM would not have it."""
     bare = tag.removeprefix("@")
     if bare.startswith("-") or not _TAG.fullmatch(bare):
-        raise UsageError(f"Invalid argument for --addtag: {tag}")
+        raise UsageError(f"Invalid argument for {option}: {tag}")
     return bare
 
 

@@ -69,7 +69,7 @@ def split_vg(
             moving.add(tie.name)
     for lv in vg.lvs:
         if lv.name in moving and is_active(lv.name):
-            raise RefusedError(f'Logical volume "{lv.name}" must be inactive')
+            raise RefusedError(f"Logical volume {vg.name}/{lv.name} must be inactive.")
     pvs = tuple(pv for pv in vg.pvs if pv.uuid in pv_uuids)
     lvs = tuple(lv for lv in vg.lvs if lv.name in moving)
     new = _joined(target, replace(vg, pvs=pvs, lvs=lvs))
@@ -125,6 +125,5 @@ def _joined(target: VolumeGroup, source: VolumeGroup) -> VolumeGroup:
         target,
         pvs=(*target.pvs, *source.pvs),
         lvs=tuple(lvs),
-        tags=tuple(dict.fromkeys((*target.tags, *source.tags))) if target.pvs else target.tags,
         missing_uuids=target.missing_uuids | source.missing_uuids,
     )

@@ -33,6 +33,11 @@ __all__ = [
 
 States = Mapping[str, LvState]
 
+SizeWords = Callable[[int], str]
+"""Sectors to words."""
+
+_STATUS_BITS = {"EXPORTED": 0x2, "RESIZEABLE": 0x4, "READ": 0x100, "WRITE": 0x200}
+"""LVM2's, as vgdisplay -c shows them."""
 _MISSING = 1 << 23
 """LVM2's bit for a PV that is not there, as pvdisplay -c shows it."""
 
@@ -161,7 +166,9 @@ def lv_colon(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
 # -- volume groups --------------------------------------------------------------------------------
 
 
-def vg_lines(scan: Scan, vg: VolumeGroup, states: States) -> Iterator[str]:
+def vg_lines(
+    scan: Scan, vg: VolumeGroup, states: States, size: SizeWords = display_size
+) -> Iterator[str]:
     areas = sum(len(pv.mdas) for p in vg.pvs if (pv := scan.by_uuid(p.uuid)) is not None)
     access = "read/write" if {"READ", "WRITE"} <= vg.status else "read"
     status = ["exported"] if "EXPORTED" in vg.status else []
@@ -181,12 +188,12 @@ def vg_lines(scan: Scan, vg: VolumeGroup, states: States) -> Iterator[str]:
     yield _vg("Max PV", vg.max_pv)
     yield _vg("Cur PV", len(vg.pvs))
     yield _vg("Act PV", len(vg.pvs) - len(vg.all_missing))
-    yield _vg("VG Size", display_size(vg.extent_count * vg.extent_size))
-    yield _vg("PE Size", display_size(vg.extent_size))
+    yield _vg("VG Size", size(vg.extent_count * vg.extent_size))
+    yield _vg("PE Size", size(vg.extent_size))
     yield _vg("Total PE", vg.extent_count)
-    yield _vg("Alloc PE / Size", f"{used} / {display_size(used * vg.extent_size)}")
+    yield _vg("Alloc PE / Size", f"{used} / {size(used * vg.extent_size)}")
     free = vg.free_count
-    yield _vg("Free  PE / Size", f"{free} / {display_size(free * vg.extent_size)}")
+    yield _vg("Free  PE / Size", f"{free} / {size(free * vg.extent_size)}")
     yield _vg("VG UUID", vg.uuid)
     yield " "
 
@@ -202,17 +209,17 @@ def vg_pv_lines(scan: Scan, vg: VolumeGroup) -> Iterator[str]:
         yield " "
 
 
-def vg_short(vg: VolumeGroup) -> str:
+def vg_short(vg: VolumeGroup, size: SizeWords = display_size) -> str:
     """vgdisplay -s."""
-    size = vg.extent_count * vg.extent_size
+    total = vg.extent_count * vg.extent_size
     free = vg.free_count * vg.extent_size
-    used = display_size(size - free)
-    return f'"{vg.name}" {display_size(size)} [{used:<9} used / {display_size(free)} free]'
+    used = size(total - free)
+    return f'"{vg.name}" {size(total)} [{used:<9} used / {size(free)} free]'
 
 
 def vg_colon(vg: VolumeGroup, states: States) -> str:
     """vgdisplay -c."""
-    flags = 0x100 | (0x200 if "WRITE" in vg.status else 0) | 0x4
+    flags = sum(bit for word, bit in _STATUS_BITS.items() if word in vg.status)
     access = "r/w" if "WRITE" in vg.status else "r"
     opened = sum(1 for s in states.values() if s.open_count)
     size_kib = vg.extent_count * vg.extent_size // 2

@@ -80,7 +80,7 @@ def vg_lv_rows(
 def pv_rows(scan: Scan, *, by_segment: bool = False) -> Iterator[Row]:
     """Every PV, also missing ones: group by group, as the group has them, then those in none."""
     devices = {device.uuid: device for device in scan.pvs}
-    members = {pv.uuid for vg in scan.vgs for pv in vg.pvs}
+    members = {pv.uuid for vg in (*scan.vgs, *scan.foreign) for pv in vg.pvs}
     for vg in scan.vgs:
         for pv in vg.pvs:
             row = Row(scan, vg, pv=pv, device=devices.get(pv.uuid))

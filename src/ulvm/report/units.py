@@ -8,10 +8,10 @@ b s   bytes, sectors                         k m g t p e   1024       K M G T P 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ulvm.errors import UsageError
-from ulvm.units import SECTOR, display_size
+from ulvm.units import SECTOR
 
 __all__ = ["SizeFormat", "parse_units"]
 
@@ -58,16 +58,31 @@ class SizeFormat:
         return ("<" if below else "") + number_text + (letter if self.suffix or human else "")
 
     def long_text(self, sectors: int) -> str:
-        """As lvdisplay and its like write sizes: `28.00 MiB`, `29360128 B `, `57344 Se`."""
-        if self.unit in "rR" and not self.factor:
-            return display_size(sectors)
-        text = replace(self, suffix=True).text(sectors)
-        number, letter = text[:-1], text[-1]
-        if letter in "BSU":
-            return f"{number} {'B ' if letter == 'B' else {'S': 'Se', 'U': 'Un'}[letter]}"
-        if letter == " ":
-            return display_size(0)
-        return f"{number} {letter.upper()}iB" if letter.islower() else f"{number} {_BIG[letter]}"
+        """As displays have it: `32.00 MiB`, `<5.00 GB`, `65536 Se`, `24.75 Un`. The unit of human
+        sizes stays without suffixes, too."""
+        size = sectors * SECTOR
+        human = self.unit in "hHrR"
+        base = 1000 if self.unit.isupper() else 1024
+        if human and size == 0:
+            return "0   "
+        if self.factor:
+            number, name = self._in_units(size).rstrip("U"), "Un"
+        elif self.unit in "bBsS":
+            whole, name = (size, "B ") if self.unit in "bB" else (sectors, "Se")
+            return f"{whole} {name}" if self.suffix else str(whole)
+        else:
+            short = SizeFormat(self.unit, factor=0).text(sectors)
+            letter = short[-1].upper()
+            number = short[:-1]
+            if letter == "B":
+                return f"{size} B"
+            if base == 1000:
+                name = f"{'k' if letter == 'K' else letter}B"
+            else:
+                name = f"{letter}iB"
+        if size == 0:
+            number = "0"
+        return f"{number} {name}" if self.suffix or human else number
 
     def _in_units(self, size: int) -> str:
         if size == 0:

@@ -45,11 +45,17 @@ def backup_path(host: Host, vg_name: str) -> Path:
 def backup_vg(
     host: Host, vg: VolumeGroup, command: str, *, path: Path | None = None, force: bool = False
 ) -> Path | None:
-    """Keep the VG as it is after a command; to `path` if given. None if turned off, unless
-    `force` (vgcfgbackup)."""
+    """Keep the VG as it is after a command. None if turned off, unless `force` (vgcfgbackup);
+    with `path` into that file, whose directory must be there."""
+    if path is not None:
+        if not path.parent.is_dir():
+            raise DeviceError("Couldn't create temporary text file name.")
+        if not host.trial:
+            _write(path, vg, command)
+        return path
     if not force and not host.config.get_bool("backup/backup", True):
         return None
-    target = path or backup_path(host, vg.name)
+    target = backup_path(host, vg.name)
     if host.trial:
         return target
     _write(target, vg, f"Created *after* executing '{command}'")

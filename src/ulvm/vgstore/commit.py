@@ -5,11 +5,11 @@
               7. headers with slot 1 = the new text  8. flush
               9. labels of PVs that get another UUID
     (the caller loads tables and suspends)
-    commit    10. headers of areas that go out of use, with the mark of that
-              11. headers with slot 0 = the new text  12. flush
+    commit    10. headers with slot 0 = the new text  11. flush
+              12. headers of areas that go out of use, with the mark of that
               13. PVs that left the VG are made orphans  14. backup file
 
-Crash argument. Until the first header of 11 is on disk no reader sees the new text: 5 never touches
+Crash argument. Until the first header of 10 is on disk no reader sees the new text: 5 never touches
 the bytes of the committed one, slot 1 is not read, and a header is one sector, which a disk
 writes whole. After it the highest seqno wins everywhere, and areas that still
 hold the old text are said to be old and are brought up to date by the next commit. A failure in
@@ -17,15 +17,16 @@ hold the old text are said to be old and are brought up to date by the next comm
 A PV that joins is marked as used before any metadata name it, and one that leaves is marked as
 free after none does: between the two it is refused to others, never lost.
 
-An area that fails in 11 is left behind and told; the commit stands if one header was written.
+An area that fails in 10 is left behind and told; the commit stands if one header was written.
 If all fail the change is refused and taken back; a header whose flush failed may still be on the
 disk, and the revert that follows writes over it.
 
 A PV that gets another UUID is not in the old text after 9 and not known under its old UUID, so the
-VG has a missing PV until 11. Slot 1 of every area holds the text that names it: `prepare` with that
+VG has a missing PV until 10. Slot 1 of every area holds the text that names it: `prepare` with that
 text (`vgstore.precommit`) goes on from there, and no other command will take the PV, which is
-marked as used. An area that goes out of use gets the text like the others, and is read by nobody
-from 10 on: before the first of the others has it too, so at least one stays in use.
+marked as used. An area that goes out of use gets the text like the others, and its mark from 12 on:
+after the others have the text. At least one area stays in use (vgstore/copies.py). A VG that gets
+another UUID is known by its name and its PVs meanwhile (`scan.same_group`).
 
 Each area in use gets the same bytes. Areas that are marked as ignored, and those whose header is
 damaged, are not written to.
@@ -46,8 +47,9 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader, vg_to_text
 from ulvm.units import SECTOR
 from ulvm.vgstore.archive import archive_vg, backup_vg, remove_backup
+from ulvm.vgstore.copies import areas_in_use
 from ulvm.vgstore.host import Host
-from ulvm.vgstore.scan import MdaCopy, PvDevice, Scan
+from ulvm.vgstore.scan import MdaCopy, PvDevice, Scan, same_group
 
 __all__ = [
     "Pending",
@@ -95,6 +97,7 @@ class Pending:
         self._joined: list[PvDevice] = []
         self._relabelled: list[PvDevice] = []
         self.regroup = False
+        self.copies = 0
         self.ignore: Mapping[str, bool] = {}
         self.relabel: Sequence[tuple[PvDevice, PvDevice]] = ()
 
@@ -111,23 +114,21 @@ class Pending:
                         )
         text = vg_to_text(vg, TextHeader.now(f"Write from {self._command}."))
         data = text.encode("utf-8", errors="surrogateescape") + b"\0"
-        for pv in _of_vg(self._scan, vg):
-            for mda in _usable(pv):
-                assert mda.header is not None
-                limit = max_text(mda.header.size)
-                retire = self.ignore.get(pv.uuid, mda.ignored)
-                if retire and mda.ignored:
-                    continue
-                if len(data) > limit:
-                    raise RefusedError(
-                        f"VG {vg.name} {vg.seqno} metadata on {pv.path} ({len(data)} bytes) "
-                        f"exceeds maximum metadata size ({limit} bytes)"
-                    )
-                header = mda.header.with_ignored(False) if mda.ignored else mda.header
-                areas = self._retired if retire else self._areas
-                areas.append(_Area(pv, header, mda.header))
+        used, unused = areas_in_use(_of_vg(self._scan, vg), self.copies, self.ignore)
+        retired = [(pv, mda) for pv, mda in unused if not mda.ignored]
+        for pv, mda in (*used, *retired):
+            assert mda.header is not None
+            limit = max_text(mda.header.size)
+            if len(data) > limit:
+                raise RefusedError(
+                    f"VG {vg.name} {vg.seqno} metadata on {pv.path} ({len(data)} bytes) "
+                    f"exceeds maximum metadata size ({limit} bytes)"
+                )
+            header = mda.header.with_ignored(False) if mda.ignored else mda.header
+            areas = self._retired if (pv, mda) in retired else self._areas
+            areas.append(_Area(pv, header, mda.header))
         if not self._areas:
-            raise RefusedError(f"Volume group {vg.name} has no metadata area to write to.")
+            raise RefusedError("Aborting vg_write: No metadata areas to write to!")
         for pv in _of_vg(self._scan, vg):
             if not pv.in_use:
                 self._joined.append(pv)
@@ -146,9 +147,6 @@ class Pending:
     def commit(self) -> VolumeGroup:
         """Make the new metadata the ones that count. DeviceError if no area could be written:
         then the old ones still count."""
-        for area in self._retired:
-            retired = area.header.with_commit(area.locn).with_ignored(True)
-            self._try(partial(_write_header, self._host, area, retired))
         failures: list[UlvmError] = []
         written = 0
         for area in self._areas:
@@ -161,6 +159,9 @@ class Pending:
             raise DeviceError(f"Failed to commit VG {self.vg.name}: {failures[0].message}")
         for failure in failures:
             self._warn(f"WARNING: {failure.message}")
+        for area in self._retired:
+            retired = area.header.with_commit(area.locn).with_ignored(True)
+            self._try(partial(_write_header, self._host, area, retired))
         self._after()
         return self.vg
 
@@ -175,7 +176,8 @@ class Pending:
             if old.name != self.vg.name:
                 self._try(partial(remove_backup, self._host, old.name))
         try:
-            backup_vg(self._host, self.vg, self._command)
+            if backup_vg(self._host, self.vg, self._command) is None:
+                self._warn("WARNING: This metadata update is NOT backed up.")
         except UlvmError as error:
             self._warn(f"WARNING: {error.message}")
 
@@ -206,6 +208,7 @@ def prepare(
     allow_missing: bool = False,
     exclusive: bool = False,
     regroup: bool = False,
+    exported: bool = False,
     ignore: Mapping[str, bool] | None = None,
     relabel: Sequence[tuple[PvDevice, PvDevice]] = (),
     warn: Callable[[str], None] = lambda text: None,
@@ -215,11 +218,12 @@ def prepare(
     `old` is None for a new VG. `allow_missing`: for what LVM allows while PVs are missing.
     `exclusive`: nobody may have the PVs open for writing (no daemon of ours runs that might).
     `regroup`: PVs come from another VG or have gone to one, whose text they hold.
+    `exported`: for what LVM allows with an exported VG.
     `ignore`: by PV, whether its areas are to be out of use from now on. `relabel`: PVs as they are
     and as they will be; `scan` and `new` have them as they will be.
     RefusedError, BusyError, DeviceError: nothing has changed then.
     """
-    _check(scan, old or new, new, allow_missing)
+    _check(scan, old or new, new, allow_missing, exported)
     if not regroup and old is not None:
         _check_members(scan, old)
     if exclusive:
@@ -227,10 +231,12 @@ def prepare(
             FileDevice(pv.path, writable=True, claim=True).close()
     if old is not None:
         archive_vg(host, old, command)
-    new = _stamped(scan, new)
+    copies = new.metadata_copies
+    new = replace(_stamped(scan, new), metadata_copies=max(copies, 0))
     check_vg(new)
     pending = Pending(host, scan, old, new, command=command, warn=warn)
     pending.regroup = regroup
+    pending.copies = copies
     pending.ignore = ignore or {}
     pending.relabel = relabel
     try:
@@ -251,7 +257,7 @@ def remove_vg(
 ) -> None:
     """vgremove: clear both slots of every area, then make the PVs orphans; texts stay where they
     are. A crash in between leaves PVs that are marked as used or the whole VG, never half."""
-    _check(scan, vg, vg, allow_missing=True)
+    _check(scan, vg, vg, allow_missing=True, exported=False)
     _check_members(scan, vg)
     archive_vg(host, vg, command)
     members = _of_vg(scan, vg)
@@ -295,7 +301,9 @@ def check_complete(vg: VolumeGroup) -> None:
         )
 
 
-def _check(scan: Scan, old: VolumeGroup, vg: VolumeGroup, allow_missing: bool) -> None:
+def _check(
+    scan: Scan, old: VolumeGroup, vg: VolumeGroup, allow_missing: bool, exported: bool
+) -> None:
     if vg.has_unknown_segments:
         raise RefusedError(
             f"Cannot change VG {vg.name} with unknown segments in it!\n"
@@ -305,8 +313,8 @@ def _check(scan: Scan, old: VolumeGroup, vg: VolumeGroup, allow_missing: bool) -
         check_complete(vg)
     if any(pv.uuid in scan.duplicates for pv in (*old.pvs, *vg.pvs)):
         raise RefusedError(f"Cannot update volume group {vg.name} with duplicate PV devices.")
-    # All that may be done to an exported VG is to import it.
-    if "EXPORTED" in old.status and "EXPORTED" in vg.status and old.seqno:
+    # All that may be done to an exported VG is to import it, and to rename it.
+    if "EXPORTED" in old.status and "EXPORTED" in vg.status and old.seqno and not exported:
         raise RefusedError(f"Volume group {vg.name} is exported")
 
 
@@ -315,7 +323,9 @@ def _check_members(scan: Scan, vg: VolumeGroup) -> None:
     leaves. To write there would destroy the only text of the other VG."""
     for pv in _of_vg(scan, vg):
         for mda in pv.mdas:
-            if mda.vg is not None and mda.vg.uuid != vg.uuid and mda.vg.pv(pv.uuid) is not None:
+            if mda.vg is None or same_group(mda.vg, vg):
+                continue
+            if mda.vg.pv(pv.uuid) is not None:
                 raise RefusedError(
                     f"PV {pv.path} of VG {vg.name} also belongs to VG {mda.vg.name}: "
                     "run the vgsplit or vgmerge again that was interrupted."

@@ -17,6 +17,7 @@ from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.overlay import OverlayDevice, Written
 from ulvm.vgstore.config import Config
+from ulvm.vgstore.system_id import local_system_id
 
 __all__ = [
     "ROOT_RUN_DIR",
@@ -81,6 +82,8 @@ class Host:
     """Whether device-mapper may be talked to: not with `--driverloaded n`, nor with --readonly."""
     locking: bool = True
     """Whether commands wait for each other: not with --nolocking."""
+    foreign: bool = False
+    """--foreign: VGs of other hosts are shown like this host's own."""
     only_devices: tuple[str, ...] = ()
     """--devices: absolute paths to look at instead of the devices file's."""
     default_vg: str = ""
@@ -141,6 +144,11 @@ class Host:
     def dev_dir(self) -> Path:
         """DM_DEV_DIR or devices/dir: what stands before `vg/lv` in the names of volumes."""
         return Path(self.dev_dir_override or self.config.get_str("devices/dir", "/dev"))
+
+    @property
+    def system_id(self) -> str:
+        """By which VGs belong to this host; empty for none."""
+        return local_system_id(self.config)
 
     @property
     def backup_dir(self) -> Path:

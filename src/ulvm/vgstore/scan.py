@@ -27,8 +27,9 @@ from ulvm.units import SECTOR
 from ulvm.vgstore.candidates import find_candidates
 from ulvm.vgstore.devices import read_devices, uses_devices_file
 from ulvm.vgstore.host import Host
+from ulvm.vgstore.system_id import is_foreign, local_system_id
 
-__all__ = ["MdaCopy", "PvDevice", "Scan", "read_pv", "scan"]
+__all__ = ["MdaCopy", "PvDevice", "Scan", "read_pv", "same_group", "scan"]
 
 _MAX_TEXT = 64 << 20
 """Bytes; a header that claims more is damaged or hostile."""
@@ -104,6 +105,10 @@ class Scan:
     """How many of `warnings` are about labels and areas alone; the rest about VGs."""
     dev_dir: str = "/dev"
     """What stands before `vg/lv` in the paths of volumes."""
+    foreign: tuple[VolumeGroup, ...] = ()
+    """VGs of other hosts, which are not among `vgs`; their PVs are not free."""
+    system_id: str = ""
+    """This host's."""
 
     def vg(self, name: str) -> VolumeGroup:
         """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood,
@@ -113,9 +118,18 @@ class Scan:
             raise RefusedError(f"Multiple VGs found with the same name: skipping {name}")
         if found:
             return found[0]
+        if any(vg.name == name for vg in self.foreign):
+            raise RefusedError(self.foreign_words(name))
         if name in self.broken:
             raise FormatError(f"{self.broken[name]}\nCannot process volume group {name}")
         raise NotFoundError(f'Volume group "{name}" not found')
+
+    def foreign_words(self, name: str) -> str:
+        """Why a VG of another host cannot be accessed, in LVM2's words."""
+        owner = next(vg.system_id for vg in self.foreign if vg.name == name)
+        local = self.system_id or "unknown local system ID"
+        own = f"local system ID {local}" if self.system_id else local
+        return f"Cannot access VG {name} with system ID {owner} with {own}."
 
     def pv(self, path: str) -> PvDevice:
         """The PV on a device; NotFoundError as LVM prints it, RefusedError for a duplicate."""
@@ -200,6 +214,8 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     label_warnings = len(warnings)
     vgs, broken, outdated = _assemble(pvs, warnings)
     owner = {p.uuid: vg.name for vg in vgs for p in vg.pvs}
+    foreign = [] if host.foreign else [vg for vg in vgs if is_foreign(host.config, vg)]
+    vgs = [vg for vg in vgs if vg not in foreign]
     named = tuple(
         replace(pv, vg_name=owner.get(pv.uuid, _broken_owner(pv, broken)))
         for pv in pvs
@@ -217,6 +233,8 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         candidates.rejected,
         label_warnings,
         str(host.dev_dir),
+        tuple(foreign),
+        local_system_id(host.config),
     )
 
 
@@ -347,11 +365,7 @@ def _assemble(
 ) -> tuple[list[VolumeGroup], dict[str, str], dict[str, str]]:
     """VGs, names of those that cannot be understood with the reason, UUIDs of outdated PVs with
     their VG's name."""
-    newest: dict[str, tuple[VolumeGroup, PvDevice]] = {}
-    for pv, _, vg in _copies(pvs):
-        known = newest.get(vg.uuid)
-        if known is None or vg.seqno > known[0].seqno:
-            newest[vg.uuid] = (vg, pv)
+    newest = _newest(pvs)
     outdated_warnings: list[str] = []
     outdated = _outdated(pvs, newest, outdated_warnings)
     _warn_about_old_copies(pvs, newest, outdated, warnings)
@@ -359,7 +373,7 @@ def _assemble(
     present = {pv.uuid: pv for pv in pvs}
     vgs: list[VolumeGroup] = []
     names: dict[str, str] = {}
-    for vg, _ in newest.values():
+    for vg in {best.uuid: best for best, _ in newest.values()}.values():
         if vg.name in names:
             warnings.append(
                 f"WARNING: VG name {vg.name} is used by VGs {names[vg.name]} and {vg.uuid}."
@@ -375,6 +389,34 @@ def _assemble(
             if mda.vg is None and mda.problem is not None and name and name not in names:
                 broken[name] = mda.problem
     return vgs, broken, outdated
+
+
+def _newest(pvs: Sequence[PvDevice]) -> dict[str, tuple[VolumeGroup, PvDevice]]:
+    """By VG UUID, the newest text and a PV that has it. A change of the UUID that was cut short
+    leaves two UUIDs, for which the newer text stands."""
+    newest: dict[str, tuple[VolumeGroup, PvDevice]] = {}
+    for pv, _, vg in _copies(pvs):
+        known = newest.get(vg.uuid)
+        if known is None or vg.seqno > known[0].seqno:
+            newest[vg.uuid] = (vg, pv)
+    for uuid, (vg, _) in list(newest.items()):
+        for other in list(newest.values()):
+            if other[0].seqno > vg.seqno and same_group(vg, other[0]):
+                newest[uuid] = other
+    return newest
+
+
+def same_group(one: VolumeGroup, other: VolumeGroup) -> bool:
+    """Whether two texts are of one VG: by the UUID, or as the states before and after a change of
+    it (vgchange --uuid), which leaves the name and all PVs and volumes."""
+    if one.uuid == other.uuid:
+        return True
+    return (
+        one.name == other.name
+        and abs(one.seqno - other.seqno) == 1
+        and {pv.uuid for pv in one.pvs} == {pv.uuid for pv in other.pvs}
+        and {lv.uuid for lv in one.lvs} == {lv.uuid for lv in other.lvs}
+    )
 
 
 def _outdated(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ulvm.errors import UsageError
+from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm.names import split_volume, vg_name
 
 RUN = Path("/run/ulvm")
@@ -49,7 +49,13 @@ def test_what_names_nothing(text: str) -> None:
         split_volume(text, RUN)
 
 
-@pytest.mark.parametrize("text", ["", "a b", "vg/lv", "..", "-x", "/dev"])
+@pytest.mark.parametrize("text", ["vg/lv", "/dev", "a b/c"])
+def test_what_is_rather_a_volume(text: str) -> None:
+    with pytest.raises(UsageError, match="Invalid volume group name"):
+        vg_name(text, RUN)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "..", "-x"])
 def test_what_is_no_group(text: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(RefusedError, match="has invalid characters"):
         vg_name(text, RUN)

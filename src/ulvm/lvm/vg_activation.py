@@ -1,0 +1,149 @@
+"""All volumes of a volume group activated, deactivated, refreshed (vgchange(8)).
+
+Snapshots come and go with their origins. What one volume refuses is warned of, and the others are
+gone on with.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
+from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm import merge as lvm_merge
+from ulvm.lvm import move as lvm_move
+from ulvm.lvm.session import Session
+from ulvm.lvm.volume_lists import may_activate
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
+
+__all__ = ["Activity", "activate", "deactivate", "monitor", "poll", "refresh"]
+
+
+class Activity(NamedTuple):
+    """After activation: visible volumes that are active, and how many refused."""
+
+    active: int
+    failed: int
+
+
+def activate(
+    session: Session,
+    name: str,
+    *,
+    partial: bool = False,
+    auto: bool = False,
+    ignore_skip: bool = False,
+    polling: bool = True,
+) -> Activity | None:
+    """Activate all volumes that the lists allow and that are not marked to be skipped. `auto`: as
+    at start-up; None then for a VG that is marked to be left alone."""
+    with session.lock(name):
+        vg = session.vg_for_change(name)
+        if auto and "NOAUTOACTIVATE" in vg.flags:
+            return None
+        failed = 0
+        for lv in _roots(vg):
+            if "ACTIVATION_SKIP" in lv.flags and not ignore_skip:
+                continue
+            if not may_activate(session.host.config, vg, lv.name, auto=auto):
+                continue
+            try:
+                if not partial:
+                    _check_whole(vg, lv, "activation")
+                lvm_lv.activate(session, name, lv.name, partial=partial)
+            except UlvmError as error:
+                session.warn(error.message)
+                failed += 1
+        if polling:
+            _resume_polling(session, vg)
+        return Activity(_active_count(session, vg), failed)
+
+
+def _roots(vg: VolumeGroup) -> list[LogicalVolume]:
+    return [lv for lv in vg.visible_lvs() if not vg.is_cow(lv.name)]
+
+
+def _check_whole(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
+    if vg.is_partial(lv):
+        raise RefusedError(
+            f"Refusing {what} of partial LV {vg.name}/{lv.name}. "
+            "Use '--activationmode partial' to override."
+        )
+
+
+def deactivate(session: Session, name: str) -> int | None:
+    """Deactivate all volumes; how many are active then, which may be those that others have
+    activated meanwhile. None, and that is said, if some are open: these stay."""
+    with session.lock(name):
+        vg = session.vg_for_change(name)
+        activator = session.activator_if_running
+        if activator is None:
+            return 0
+        for lv in _roots(vg):
+            try:
+                activator.deactivate(vg, lv.name)
+            except (BusyError, NotFoundError) as error:
+                session.warn(error.message)
+        states = activator.states(vg)
+        opened = sum(state.open_count > 0 for state in states.values())
+        if opened:
+            session.warn(
+                f'Can\'t deactivate volume group "{name}" with {opened} open logical volume(s)'
+            )
+            return None
+        return _active_count(session, vg)
+
+
+def monitor(session: Session, name: str, wanted: bool) -> int:
+    """Watch how full the active snapshots are, or leave them alone as long as they are active.
+    How many volumes that goes for: the active ones, whatever there is to watch of them."""
+    with session.lock(name):
+        vg = session.vg_for_change(name)
+        active = lvm_lv.states(session, vg)
+        snapshots = [s.cow for s in vg.snapshot_segments() if s.cow in active and not s.merging]
+        dm = session.dm_if_running
+        if dm is not None and not session.host.trial:
+            for cow in snapshots:
+                dm.monitor(active[cow].info.uuid, wanted)
+        return sum(lv.name in active for lv in vg.visible_lvs())
+
+
+def _active_count(session: Session, vg: VolumeGroup) -> int:
+    active = lvm_lv.states(session, vg)
+    return sum(lv.name in active for lv in vg.visible_lvs())
+
+
+def refresh(session: Session, name: str, *, polling: bool = True) -> int:
+    """Bring the devices of active volumes to the metadata, resume what is suspended, and begin
+    merges that waited for their volumes to be closed. How many volumes refused, having lost a
+    PV: they keep their tables."""
+    with session.lock(name):
+        vg = session.vg_for_change(name)
+        failed = 0
+        for lv in vg.visible_lvs():
+            try:
+                _check_whole(vg, lv, "refresh")
+            except RefusedError as error:
+                session.warn(error.message)
+                failed += 1
+        activator = session.activator_if_running
+        if activator is not None:
+            activator.refresh(vg, start_merges=True)
+            if polling:
+                _resume_polling(session, vg)
+        return failed
+
+
+def poll(session: Session, name: str) -> None:
+    """See to the end of the merges and moves that are under way."""
+    with session.lock(name):
+        _resume_polling(session, session.vg_for_change(name))
+
+
+def _resume_polling(session: Session, vg: VolumeGroup) -> None:
+    lvm_merge.resume_polling(session, vg)
+    moving = lvm_move.resume_polling(session, vg)
+    if moving:
+        session.say(
+            f'Background polling started for {moving} logical volume(s) in volume group "{vg.name}"'
+        )
