@@ -10,8 +10,7 @@ import click
 from ulvm.cli.arguments import Number
 from ulvm.cli.context import Context, common_options, read_only_option
 from ulvm.errors import NotFoundError, UlvmError, UsageError
-from ulvm.lvm import diskscan, online
-from ulvm.lvm import vg as lvm_vg
+from ulvm.lvm import diskscan, online, vg_activation
 from ulvm.lvm.online import Arrival
 from ulvm.report import describe
 from ulvm.report.rows import pv_rows
@@ -169,10 +168,12 @@ def _cache(context: Context, named: Sequence[str], activate: bool) -> int:
             continue
         session.say(f"pvscan[{os.getpid()}] VG {name} run autoactivation.")
         try:
-            activity = lvm_vg.activate(session, name)
+            activity = vg_activation.activate(session, name, auto=True)
         except UlvmError as error:
             session.warn(error.message)
             status = error.exit_code
+            continue
+        if activity is None:
             continue
         session.say(f'{activity.active} logical volume(s) in volume group "{name}" now active')
         if activity.failed:

@@ -72,6 +72,7 @@ _AUTO_WORDS = ("aay", "ay")
 @click.option("--ignorelockingfailure", is_flag=True, hidden=True)
 @click.option("--ignoremonitoring", is_flag=True, hidden=True)
 @click.option("-f", "--force", count=True, hidden=True)
+@click.option("--ignoreskippedcluster", is_flag=True, hidden=True)
 @select_option
 @read_only_option
 @common_options
