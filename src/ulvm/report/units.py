@@ -76,10 +76,7 @@ class SizeFormat:
             number = short[:-1]
             if letter == "B":
                 return f"{size} B"
-            if base == 1000:
-                name = f"{'k' if letter == 'K' else letter}B"
-            else:
-                name = f"{letter}iB"
+            name = _BIG[letter] if base == 1000 else f"{letter}iB"
         if size == 0:
             number = "0"
         return f"{number} {name}" if self.suffix or human else number
