@@ -260,14 +260,14 @@ ARGUMENTS = {"lvcreate": ["-an", "-n", "n", "-L", "1m", "vg"], "lvrename": ["vg"
 
 def swept_lines(choose: Random) -> Iterator[list[str]]:
     """Each option of each command, by one of its names, with one word or two more."""
-    for entry in catalogue():
-        name = entry.name
-        if name in UNSWEPT or entry.hidden:
-            continue
-        usual = {"pv": ["disk2"], "vg": ["vg"], "lv": ["vg/lv"]}.get(name[:2], [])
-        arguments = ARGUMENTS.get(name, usual)
-        yield [name]
-        yield [name, choose.choice(HOSTILE)]
+    everything = [e for e in catalogue() if e.name not in UNSWEPT and not e.hidden]
+    inner = [e for entry in everything for e in entry.subcommands if e.name != "daemon listen"]
+    for entry in (*everything, *inner):
+        name = entry.name.split()
+        usual = {"pv": ["disk2"], "vg": ["vg"], "lv": ["vg/lv"]}.get(entry.name[:2], [])
+        arguments = ARGUMENTS.get(entry.name, usual)
+        yield name
+        yield [*name, choose.choice(HOSTILE)]
         for option in entry.options:
             if option.spellings[-1] in COMMON and choose.randrange(10):
                 continue
@@ -275,7 +275,7 @@ def swept_lines(choose: Random) -> Iterator[list[str]]:
             if spelling in WRITES_A_FILE:
                 continue
             value = [choose.choice([*option.choices, choose.choice(HOSTILE)])]
-            yield [name, spelling, *(value if option.value else []), *arguments]
+            yield [*name, spelling, *(value if option.value else []), *arguments]
 
 
 def test_every_option_of_every_command(ground: Ground) -> None:
