@@ -296,6 +296,10 @@ class Session:
                 raise
             for name in report.left:
                 self.warn(f"WARNING: {name} is still open; it answers with errors until closed.")
+            if self.host.config.get_bool("devices/issue_discards", False) and not self.host.trial:
+                from ulvm.lvm.discards import discard_freed
+
+                discard_freed(old, pending.vg, self._path_of, self.host.opener, self.warn)
             return Change(pending.vg, report)
 
 
