@@ -24,8 +24,8 @@ class FreedRange(NamedTuple):
     """Extents of a PV that belong to nobody any more."""
 
     pv: PhysicalVolume
-    start: int
-    count: int
+    pe: int
+    length: int
 
 
 def freed_ranges(old: VolumeGroup, new: VolumeGroup) -> Iterator[FreedRange]:
@@ -57,7 +57,7 @@ def discard_freed(
     """Discard what `new` has freed; a disk that cannot is passed over, other failures are warned
     of."""
     extent = new.extent_size * SECTOR
-    for pv, start, count in freed_ranges(old, new):
+    for pv, pe, length in freed_ranges(old, new):
         path = path_of(pv.uuid)
         if path is None:
             continue
@@ -65,7 +65,7 @@ def discard_freed(
             device = opener(path, True)
             try:
                 if device.can_discard:
-                    device.discard(pv.pe_start * SECTOR + start * extent, count * extent)
+                    device.discard(pv.pe_start * SECTOR + pe * extent, length * extent)
             finally:
                 device.close()
         except UlvmError as error:

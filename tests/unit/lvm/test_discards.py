@@ -21,13 +21,13 @@ def test_what_is_freed() -> None:
     for name, extents in (("a", 10), ("b", 20), ("c", 30)):
         vg = edit.add_linear(vg, name, extents, uuid=new_uuid(), now=1, host="h")
     without = edit.remove_lv(vg, "b")
-    assert [(r.start, r.count) for r in freed_ranges(vg, without)] == [(10, 20)]
+    assert [(r.pe, r.length) for r in freed_ranges(vg, without)] == [(10, 20)]
     assert list(freed_ranges(without, vg)) == []
     assert list(freed_ranges(vg, vg)) == []
     # Not what had been free before.
     less = edit.remove_lv(without, "c")
-    assert [(r.start, r.count) for r in freed_ranges(without, less)] == [(30, 30)]
-    assert [(r.start, r.count) for r in freed_ranges(vg, edit.remove_lv(vg, "c"))] == [(30, 30)]
+    assert [(r.pe, r.length) for r in freed_ranges(without, less)] == [(30, 30)]
+    assert [(r.pe, r.length) for r in freed_ranges(vg, edit.remove_lv(vg, "c"))] == [(30, 30)]
 
 
 @pytest.mark.parametrize("wanted", [False, True])
