@@ -51,7 +51,6 @@ __all__ = ["lvchange"]
 @click.option(
     "--activationmode",
     type=OneOf("partial", "degraded", "complete"),
-    default="degraded",
     help="partial: also with missing PVs.",
 )
 @click.option("-P", "--partial", is_flag=True, help="The same as --activationmode partial.")
@@ -84,7 +83,7 @@ def lvchange(
     refresh: bool,
     poll: str | None,
     watch: str | None,
-    activationmode: str,
+    activationmode: str | None,
     partial: bool,
     zero: str | None,
     resync: bool,
@@ -124,7 +123,8 @@ def lvchange(
     if wanted is not None and changes.any:
         session.warn("WARNING: Combining activation change with other commands is not advised.")
     volumes, failures = choose_lvs(session, names, select)
-    as_partial = partial or activationmode == "partial"
+    mode = activationmode or session.host.config.get_str("activation/activation_mode", "degraded")
+    as_partial = partial or mode == "partial"
     if as_partial:
         session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
     refused = False

@@ -228,7 +228,7 @@ def lvcreate(
             properties=properties,
             active=active,
             zero=wiped and zero != "n",
-            wipe_signatures=wiped and (wipesignatures or zero) != "n",
+            wipe_signatures=wiped and _wipes(session, wipesignatures, zero),
             stripes=shape.number or 1,
             stripe_size=shape.size or default_stripe(session),
             approximate=approximate,
@@ -243,6 +243,14 @@ def whole_pages(session: Session, sectors: int) -> int:
     rounded = -(-sectors // PAGE) * PAGE if sectors < PAGE else sectors // PAGE * PAGE
     session.warn(f"WARNING: Overriding readahead to {rounded} sectors, a multiple of 4K page size.")
     return rounded
+
+
+def _wipes(session: Session, asked: str | None, zero: str | None) -> bool:
+    """-W, else whether what is zeroed is looked through."""
+    if asked is not None:
+        return asked == "y"
+    setting = "allocation/wipe_signatures_when_zeroing_new_lvs"
+    return zero != "n" and session.host.config.get_bool(setting, True)
 
 
 def _place(

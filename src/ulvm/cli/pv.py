@@ -154,7 +154,8 @@ def pvcreate(
         raise UsageError("--uuid is required with --restorefile")
     if uuid is not None and len(paths) != 1:
         raise UsageError("Can only set uuid on one volume at once")
-    if uuid is not None and restorefile is None and not norestorefile:
+    wants_file = context.host.config.get_bool("devices/require_restorefile_with_uuid", True)
+    if uuid is not None and restorefile is None and not norestorefile and wants_file:
         raise UsageError("--restorefile is required with --uuid")
     wanted = None if uuid is None else _uuid(uuid)
     session = context.session()

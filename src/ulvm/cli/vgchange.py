@@ -95,6 +95,10 @@ def vgchange(context: Context, /, names: tuple[str, ...], select: str | None, **
     if asked["monitor"] and (asked["sysinit"] or asked["ignoremonitoring"]):
         session.warn("--ignoremonitoring or --sysinit option not allowed with --monitor option.")
         return 0
+    if asked["activationmode"] is None:
+        asked["activationmode"] = session.host.config.get_str(
+            "activation/activation_mode", "degraded"
+        )
     if asked["partial"] or asked["activationmode"] == "partial":
         session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
 

@@ -124,3 +124,32 @@ def test_extents_are_as_large_as_the_settings_say(
     for wrong in ("0", "-4"):
         setting = ["--config", f"allocation/physical_extent_size={wrong}"]
         assert main(["vgcreate", "vg", str(image), *setting]) == 3
+
+
+def test_a_uuid_of_ones_own_needs_no_file_if_the_settings_say_so(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uuid = "abcdef-ghij-klmn-opqr-stuv-wxyz-012345"
+    assert main(["pvcreate", "--uuid", uuid, str(image)]) == 3
+    setting = ["--config", "devices/require_restorefile_with_uuid=0"]
+    assert main(["pvcreate", "--uuid", uuid, str(image), *setting]) == 0
+    capsys.readouterr()
+    assert main(["pvs", "--noheadings", "-o", "pv_uuid"]) == 0
+    assert capsys.readouterr().out.split() == [uuid]
+
+
+@pytest.mark.parametrize("wipe", [False, True])
+def test_signatures_are_wiped_if_the_settings_say_so(
+    image: Path, capsys: pytest.CaptureFixture[str], wipe: bool
+) -> None:
+    assert main(["vgcreate", "-s", "1m", "vg", str(image)]) == 0
+    with image.open("r+b") as file:
+        file.seek((1 << 20) + 65600)
+        file.write(b"_BHRfS_M")
+    setting = f"allocation/wipe_signatures_when_zeroing_new_lvs={int(wipe)}"
+    create = ["lvcreate", "-y", "-n", "a", "-L", "2m", "vg", "--config", setting]
+    assert main(create) == 0
+    assert ("Wiping btrfs signature" in capsys.readouterr().out) == wipe
+    left = image.read_bytes()[(1 << 20) + 65600 :][:8]
+    assert left == (bytes(8) if wipe else b"_BHRfS_M")
+    assert main(["daemon", "stop"]) == 0
