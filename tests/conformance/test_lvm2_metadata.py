@@ -47,10 +47,14 @@ class Peer:
         path = self.folder / f"disk{len(self.devices)}"
         path.touch()
         os.truncate(path, mib * MIB)
-        done = subprocess.run(
-            ["losetup", "--find", "--show", str(path)], check=True, capture_output=True, text=True
-        )
-        self.devices.append(done.stdout.strip())
+        # Names in alphabetical order, whatever others hold on this machine: LVM2 goes by them.
+        number = int(self.devices[-1].removeprefix("/dev/loop")) + 1 if self.devices else 10
+        while subprocess.run(
+            ["losetup", f"/dev/loop{number}", str(path)], capture_output=True, check=False
+        ).returncode:
+            number += 1
+            assert number < 100, "no loop device is free"
+        self.devices.append(f"/dev/loop{number}")
         return self.devices[-1]
 
     def close(self) -> None:

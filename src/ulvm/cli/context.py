@@ -219,9 +219,7 @@ _VERSION = click.option(
     callback=_show_version,
     help="Show the version, LVM2's that it does as first.",
 )
-_YES = _option(
-    "-y", "--yes", is_flag=True, change=_says_yes, help="Answer every question with yes."
-)
+_YES = _option("-y", "--yes", count=True, change=_says_yes, help="Answer every question with yes.")
 _QUIET = _option("-q", "--quiet", count=True, change=_is_quiet, help="Print no results.")
 _SILENT = _option(
     "-q",

@@ -19,7 +19,7 @@ import click
 
 import ulvm
 from ulvm import faultpoints
-from ulvm.cli.abbreviations import HELP_OPTIONS, AmbiguousOption, expanded
+from ulvm.cli.abbreviations import HELP_OPTIONS, AmbiguousOption, RepeatedOption, expanded
 from ulvm.cli.context import Context
 from ulvm.cli.loading import load
 from ulvm.cli.syntax import no_such_syntax
@@ -185,7 +185,7 @@ def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
     try:
         command = load(COMMANDS[name], name)
         status = command.main(
-            args=expanded(arguments, command),
+            args=expanded(arguments, command, once=name.startswith(("pv", "vg", "lv"))),
             prog_name=name,
             standalone_mode=False,
             obj=context,
@@ -197,6 +197,8 @@ def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
     except AmbiguousOption as error:
         click.echo(f"{name}: {error.message}", err=True)
         return _bad_line("", parsing=True)
+    except RepeatedOption as error:
+        return _bad_line(error.message, parsing=True)
     except (click.NoSuchOption, click.BadOptionUsage) as error:
         click.echo(f"{name}: {_option_problem(error)}", err=True)
         return _bad_line("", parsing=True)
