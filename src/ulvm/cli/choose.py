@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
-from ulvm.lvm.names import split_volume
+from ulvm.lvm.names import split_known
 from ulvm.lvm.names import vg_name as vg_name_of
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
@@ -75,7 +75,7 @@ def _add_tagged(scan: Scan, tag: str, chosen: dict[str, set[str]]) -> None:
 
 
 def _add_named(session: Session, scan: Scan, word: str, chosen: dict[str, set[str]]) -> None:
-    vg_name, lv_name = split_volume(word, session.host.run_dir, session.host.default_vg)
+    vg_name, lv_name = split_known(word, session.host.run_dir, session.host.default_vg)
     vg = _group(scan, vg_name)
     if lv_name is None:
         wanted = {lv.name for lv in vg.visible_lvs()}

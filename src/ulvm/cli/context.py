@@ -284,9 +284,9 @@ _LVM = (
     _option("--lockopt", hidden=True),
     _option("--journal", hidden=True),
     _option("--nohints", is_flag=True, hidden=True),
-    _option("--noudevsync", is_flag=True, hidden=True),
 )
 
+_NO_UDEV_SYNC = _option("--noudevsync", is_flag=True, hidden=True)
 _AUTO_BACKUP = _option(
     "-A",
     "--autobackup",
@@ -325,7 +325,7 @@ def own_options(function: _F) -> _F:
 
 def common_options(function: _F) -> _F:
     """The options that every command of LVM takes (lvm(8))."""
-    return reading_options(_AUTO_BACKUP(function))
+    return reading_options(_AUTO_BACKUP(_NO_UDEV_SYNC(function)))
 
 
 def reading_options(function: _F) -> _F:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, reading_options
 from ulvm.cli.report_options import Output, ReportCommand, report_options
 from ulvm.cli.reports import groups_of, vg_object, warned
 from ulvm.lvm import lv as lvm_lv
@@ -22,7 +22,7 @@ _ORPHANS = ("pv", "pvseg")
 @click.argument("names", nargs=-1, metavar="[VG...]")
 @click.option("-a", "--all", "hidden", is_flag=True, help="Also hidden volumes, in brackets.")
 @report_options
-@common_options
+@reading_options
 @click.pass_obj
 def fullreport(context: Context, /, names: tuple[str, ...], hidden: bool, **values: Any) -> int:
     """Report on volume groups, with their devices, volumes and segments."""

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import click
 
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, reading_options
 from ulvm.cli.report_options import Output, ReportCommand, report_options
-from ulvm.errors import NotFoundError, UlvmError, UsageError
+from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
-from ulvm.lvm.names import split_volume, vg_name
+from ulvm.lvm.names import split_known, vg_name
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_tag
@@ -42,18 +42,25 @@ def groups_of(
         session.warn(scan.foreign_words(vg.name))
     for name in names or [*(vg.name for vg in scan.vgs), *scan.broken]:
         try:
-            found = vg_name(name, session.host.run_dir)
-            if "/" in found:
-                raise UsageError(f"Invalid volume group name {name}.")
-            groups.append(scan.vg(found))
-        except NotFoundError as error:
-            sentence = f"{error.message}\nCannot process volume group {name}"
-            failures.append(Failure(LogObject("vg", name), sentence))
+            groups.append(_group(session, scan, name))
         except UsageError:
             raise
         except UlvmError as error:
             failures.append(Failure(LogObject("vg", name), error.message))
     return groups, failures
+
+
+def _group(session: Session, scan: Scan, name: str) -> VolumeGroup:
+    """NotFoundError also for what no VG may be called."""
+    cannot = f"Cannot process volume group {name}"
+    try:
+        group = vg_name(name, session.host.run_dir)
+    except RefusedError as error:
+        raise NotFoundError(f"{error.message}\n{cannot}") from None
+    try:
+        return scan.vg(group)
+    except NotFoundError as error:
+        raise NotFoundError(f"{error.message}\n{cannot}") from None
 
 
 def warned(session: Session, log: CommandLog, failures: Sequence[Failure]) -> int:
@@ -77,7 +84,7 @@ def vg_object(vg: VolumeGroup) -> LogObject:
 @click.option("-H", "--history", is_flag=True, hidden=True)
 @click.option("--segments", is_flag=True, help="A row for each segment.")
 @report_options
-@common_options
+@reading_options
 @click.pass_obj
 def lvs(
     context: Context,
@@ -144,7 +151,11 @@ def _named_volumes(
             only |= tagged
             wanted += sorted(whole | {group for group, _ in tagged})
             continue
-        group, volume = split_volume(name, session.host.run_dir)
+        try:
+            group, volume = split_known(name, session.host.run_dir, session.host.default_vg)
+        except NotFoundError as error:
+            failures.append(Failure(LogObject("vg", name), error.message))
+            continue
         if volume is None:
             whole.add(group)
         else:
@@ -171,7 +182,7 @@ def _named_volumes(
 @click.argument("names", nargs=-1, metavar="[VG|@TAG...]")
 @click.option("-a", "--all", "hidden", is_flag=True, hidden=True)
 @report_options
-@common_options
+@reading_options
 @click.pass_obj
 def vgs(context: Context, /, names: tuple[str, ...], hidden: bool, **values: Any) -> int:
     """List volume groups."""
@@ -208,7 +219,7 @@ def _rows_of_groups(
 @click.option("-a", "--all", "hidden", is_flag=True, hidden=True)
 @click.option("--segments", is_flag=True, help="A row for each run of extents.")
 @report_options
-@common_options
+@reading_options
 @click.pass_obj
 def pvs(
     context: Context, /, names: tuple[str, ...], hidden: bool, segments: bool, **values: Any

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from ulvm.activation.names import split_dm_name
-from ulvm.errors import FormatError, RefusedError, UsageError
+from ulvm.errors import FormatError, NotFoundError, RefusedError, UsageError
 from ulvm.metadata.names import check_new_vg_name, name_problem
 
-__all__ = ["given_vg", "new_vg_name", "plain_name", "split_volume", "vg_name"]
+__all__ = ["given_vg", "new_vg_name", "plain_name", "split_known", "split_volume", "vg_name"]
 
 _MAPPER = "mapper"
 
@@ -42,6 +42,24 @@ def split_volume(text: str, run_dir: Path, default_vg: str = "") -> tuple[str, s
         if problem is not None:
             raise UsageError(f'"{text}": Invalid path for Logical Volume: {problem}')
     return words[0], words[1] if len(words) == 2 else None
+
+
+def split_known(text: str, run_dir: Path, default_vg: str = "") -> tuple[str, str | None]:
+    """As `split_volume`, of a volume that is there: what no volume may be called is not there.
+    NotFoundError."""
+    try:
+        return split_volume(text, run_dir, default_vg)
+    except UsageError as error:
+        words = plain_name(text, run_dir).split("/")
+        sentence = error.message
+        if not text or (len(words) == 1 and words[0]):
+            sentence = (
+                f'Volume group name "{words[0]}" has invalid characters.\n'
+                f"Cannot process volume group {words[0]}"
+            )
+        elif len(words) == 2 and name_problem(words[0]) is None:
+            sentence = f'Failed to find logical volume "{"/".join(words)}"'
+        raise NotFoundError(sentence) from None
 
 
 def vg_name(text: str, run_dir: Path) -> str:

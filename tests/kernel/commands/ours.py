@@ -111,9 +111,16 @@ def attach(name: str, size: int) -> str:
     image = FOLDER / name
     with image.open("xb") as file:
         file.truncate(size)
-    loop = subprocess.run(
-        ["losetup", "--find", "--show", image], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout.strip()
+    # Others may take the device that was found free.
+    for tries in range(20):
+        done = subprocess.run(
+            ["losetup", "--find", "--show", image], stdout=subprocess.PIPE, text=True, check=False
+        )
+        if done.returncode == 0:
+            break
+        time.sleep(0.1 * tries)
+    done.check_returncode()
+    loop = done.stdout.strip()
     own = FOLDER / f"{name}.node"
     os.mknod(own, stat.S_IFBLK | 0o600, os.stat(loop).st_rdev)
     bind(str(own), Path("/dev") / name)

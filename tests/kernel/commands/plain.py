@@ -29,6 +29,7 @@ _ALIKE = (
     (re.compile(r"/(?:run|etc)/\S*?/(backup|archive)/"), r"\1/"),
     (re.compile(r"/\S+/etc/(backup|archive)/"), r"\1/"),
     (re.compile(r"/\S+/etc/profile/"), "/etc/lvm/profile/"),
+    (re.compile(r"pvscan\[\d+\]"), "pvscan[PID]"),
     (re.compile(r"(archive/\w+)_(\d+)-\d+\.vg"), r"\1_\2.vg"),
     (re.compile(r"/tmp/\S+/run/lock/"), "lock/"),
     (re.compile(r"/run/lock/lvm/"), "lock/"),
