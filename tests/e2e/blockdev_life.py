@@ -46,13 +46,11 @@ def main(first: str, second: str) -> None:
     bd.lvm_lvdeactivate("vg", "striped", None)
     expect(bd.lvm_lvinfo("vg", "striped").attr, "-wi-------")
     bd.lvm_lvactivate("vg", "striped", True, None)
-    bd.lvm_lvrename("vg", "striped", "new", None)
     bd.lvm_lvsnapshotmerge("vg", "snap", None)
     bd.lvm_vgdeactivate("vg", None)
-    bd.lvm_vgactivate("vg", None)
     bd.lvm_pvresize(first, 0, None)
 
-    for name in ("new", "lv"):
+    for name in ("striped", "lv"):
         bd.lvm_lvremove("vg", name, True, None)
     bd.lvm_vgreduce("vg", second, None)
     bd.lvm_vgremove("vg", None)

@@ -55,6 +55,5 @@ def test_for_people(host: UlvmHost) -> None:
     host.run("lvcreate -s -n snap -L 8M vg/lv")
     assert "its origin is lv" in host.run("advise vg/snap", rc=5).stderr
     assert "Invalid argument for --for: soon" in host.run("advise vg/lv --for soon", rc=3).stderr
-    host.run("lvremove -y vg/snap")
-    host.run("lvchange -an vg/lv")
-    assert "is not active" in host.run("advise vg/lv", rc=5).stderr
+    host.run("lvcreate -an -n off -L 4M vg")
+    assert "is not active" in host.run("advise vg/off", rc=5).stderr
