@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.e2e.scripts import ScriptHost, unpacked
 
-pytestmark = [needs.fuse, needs.program("apt-get"), needs.program("dpkg-deb")]
+pytestmark = [
+    needs.fuse,
+    needs.root,
+    needs.program("apt-get"),
+    needs.program("dpkg-deb"),
+    needs.program("mkfs.ext4"),
+    needs.program("resize2fs"),
+]
 
 _LIBRARY = "usr/lib/python3/dist-packages"
 _MODULES = f"{_LIBRARY}/ansible_collections/community/general/plugins/modules"
@@ -57,10 +66,18 @@ def test_groups_and_volumes_come_grow_and_go(host: UlvmHost) -> None:
     assert not playbook.changed("lvg", vg="vg", pvs=disks)
     assert playbook.changed("lvg", vg="vg", pvs=disks[:1])
     assert fields(host, "pvs -o vg_name") == ["vg"]
+    with Path(disks[0]).open("r+b") as file:
+        file.truncate(192 << 20)
+    assert playbook.changed("lvg", vg="vg", pvs=disks[:1], pvresize=True)
+    assert fields(host, "vgs -o vg_size") == ["184.00m"]
 
     assert playbook.changed("lvol", vg="vg", lv="data", size="64M", opts="--addtag ansible")
     assert not playbook.changed("lvol", vg="vg", lv="data", size="64M")
-    assert playbook.changed("lvol", vg="vg", lv="data", size="96M")
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", host.path("vg/data")], check=True)
+    assert playbook.changed("lvol", vg="vg", lv="data", size="96M", resizefs=True)
+    with host.path("vg/data").open("rb") as file:
+        file.seek(1024 + 4)  # s_blocks_count_lo
+        assert int.from_bytes(file.read(4), "little") * 4096 == 96 << 20
     assert fields(host, "lvs -o lv_size,lv_tags") == ["96.00m", "ansible"]
     assert "no shrinking" in playbook.task("lvol", vg="vg", lv="data", size="64M")["msg"]
     assert playbook.changed("lvol", vg="vg", lv="data", snapshot="snap", size="16M")
