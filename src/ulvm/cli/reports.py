@@ -17,7 +17,7 @@ from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_tag
 from ulvm.report.log import CommandLog, LogObject
-from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
+from ulvm.report.rows import Row, States, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.vgstore.scan import Scan
 
 __all__ = ["Failure", "groups_of", "lvs", "pvs", "vg_object", "vgs", "warned"]
@@ -74,6 +74,13 @@ def warned(session: Session, log: CommandLog, failures: Sequence[Failure]) -> in
     return 5 if failures else 0
 
 
+def _states(session: Session, groups: Sequence[VolumeGroup]) -> States:
+    """Nothing for any group where nobody may be asked."""
+    if not session.host.activation:
+        return {}
+    return {vg.name: lvm_lv.states(session, vg) for vg in groups}
+
+
 def vg_object(vg: VolumeGroup) -> LogObject:
     return LogObject("vg", vg.name, vg.uuid)
 
@@ -109,7 +116,7 @@ def lvs(
         failures += [
             Failure(vg_object(vg), f"Volume group {vg.name} is exported") for vg in exported
         ]
-    states = {vg.name: lvm_lv.states(session, vg) for vg in groups}
+    states = _states(session, groups)
     rows = list(
         lv_rows(
             scan,
@@ -206,7 +213,7 @@ def _rows_of_groups(
     session: Session, scan: Scan, groups: Sequence[VolumeGroup], rows: str
 ) -> Iterable[Row]:
     if rows in ("lv", "seg"):
-        states = {vg.name: lvm_lv.states(session, vg) for vg in groups}
+        states = _states(session, groups)
         return vg_lv_rows(scan, groups, states, by_segment=rows == "seg")
     if rows in ("pv", "pvseg"):
         shown = {vg.name for vg in groups}

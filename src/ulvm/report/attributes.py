@@ -20,8 +20,10 @@ _FLOAT = struct.Struct("f")
 _POLICY = {"contiguous": "c", "cling": "l", "normal": "n", "anywhere": "a", "inherit": "i"}
 
 
-def lv_attr(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
-    """The ten places of lv_attr."""
+def lv_attr(
+    vg: VolumeGroup, lv: LogicalVolume, state: LvState | None, *, asked: bool = True
+) -> str:
+    """The ten places of lv_attr. `asked`: whether it is known what is active."""
     snap = vg.snapshot_of(lv.name)
     origin = vg.is_origin(lv.name)
     return "".join(
@@ -30,14 +32,18 @@ def lv_attr(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
             _permission(lv, state),
             _policy(lv),
             "m" if lv.minor is not None else "-",
-            _state(state, is_snapshot=snap is not None),
-            "o" if state is not None and state.open_count else "-",
+            _state(state, is_snapshot=snap is not None) if asked else "X",
+            _open(state) if asked else "X",
             _target(vg, lv, snapshot=snap is not None or origin),
             "-",
             "p" if vg.is_partial(lv) else "-",
             "k" if "ACTIVATION_SKIP" in lv.flags else "-",
         )
     )
+
+
+def _open(state: LvState | None) -> str:
+    return "o" if state is not None and state.open_count else "-"
 
 
 def _policy(lv: LogicalVolume) -> str:

@@ -45,7 +45,7 @@ def _size(row: Row) -> Value:
 
 
 def _attr(row: Row) -> Value:
-    return lv_attr(row.vg, row.lv, row.state) if row.vg and row.lv else None
+    return lv_attr(row.vg, row.lv, row.state, asked=row.asked) if row.vg and row.lv else None
 
 
 def _origin(vg: VolumeGroup, lv: LogicalVolume) -> str:

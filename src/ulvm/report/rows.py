@@ -16,7 +16,7 @@ from ulvm.metadata.model import (
 )
 from ulvm.vgstore.scan import PvDevice, Scan
 
-__all__ = ["Row", "lv_rows", "pv_rows", "vg_lv_rows", "vg_rows"]
+__all__ = ["Row", "States", "lv_rows", "pv_rows", "vg_lv_rows", "vg_rows"]
 
 States = Mapping[str, Mapping[str, LvState]]
 """Active volumes by VG and name."""
@@ -34,6 +34,8 @@ class Row:
     pv: PhysicalVolume | None = None
     device: PvDevice | None = None
     """The PV's device; None for a missing one."""
+    asked: bool = True
+    """Whether it was asked what is active; else `state` None means nothing."""
     pv_segment: tuple[int, int] | None = None
     """First extent and length of a run on the PV."""
 
@@ -55,17 +57,15 @@ def lv_rows(
     """`hidden`: also volumes that are not visible, a merging snapshot say. `only`: (VG, LV)."""
     for vg in groups:
         active = states.get(vg.name, {})
+        asked = vg.name in states
         for lv in vg.lvs:
             if lv.snapshot_segment is not None or not (hidden or vg.is_visible(lv)):
                 continue
             if only is not None and (vg.name, lv.name) not in only:
                 continue
-            row = Row(scan, vg, lv, lv.segments[0], active.get(lv.name))
-            if not by_segment:
-                yield row
-                continue
-            for segment in lv.segments:
-                yield Row(scan, vg, lv, segment, active.get(lv.name))
+            state = active.get(lv.name)
+            for segment in lv.segments if by_segment else lv.segments[:1]:
+                yield Row(scan, vg, lv, segment, state, asked=asked)
 
 
 def vg_lv_rows(
