@@ -49,13 +49,11 @@ class Console:
         whole prompt."""
         if self.yes:
             return True
-        if self.denies:
-            return False
         sys.stdout.flush()
         prompt = question if question.endswith(" ") else f"{question} [y/n]: "
         print(prompt, end="", file=sys.stderr, flush=True)
         while True:
-            answer = sys.stdin.readline()
+            answer = "" if self.denies else sys.stdin.readline()
             if not answer:
                 print("[n]", file=sys.stderr)
                 return False

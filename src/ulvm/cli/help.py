@@ -30,7 +30,8 @@ def help_command(names: tuple[str, ...]) -> None:
 
     name, *inner = names
     if name not in COMMANDS:
-        raise UsageError(f"{name}: no such command.")
+        click.echo(f"  {name}: no such command.")
+        raise UsageError("")
     command = load(COMMANDS[name], name)
     context = click.Context(command, info_name=name, help_option_names=list(HELP_OPTIONS))
     for word in inner:
