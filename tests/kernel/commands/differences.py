@@ -81,12 +81,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         command=r"^lvremove ",
         ours=r"seqno \+\d+",
         theirs=r"seqno \+1",
+    ),
+    Difference(
         "A setting of the wrong type is refused by the command that reads it.",
         "LVM2 takes the default, and what somebody has set counts for nothing.",
         command=r"^vgs --config '(global/units=3|report/headings=\"maybe\")'",
         ours=r"  Configuration setting .* which is not .*|  Invalid units .*|  Run `vgs --help.*",
         theirs=r"  VG .*|  va .*|  WARNING: Ignoring unsupported value .*",
-        rc=(3, 0),
+        rc=((3, 0),),
     ),
 )
 
