@@ -62,4 +62,5 @@ class Console:
                 return True
             if word in ("n", "no"):
                 return False
+            self.warn(f"WARNING: Invalid input '{answer.strip()}'.")
             print(prompt, end="", file=sys.stderr, flush=True)
