@@ -53,6 +53,8 @@ CASES = [
     Case("lvconvert --merge vg/snap", {"base", "plain"}, origin_merged=True),
     Case("lvchange -an vg/base", BEFORE, (0,)),
     Case("lvchange -pr vg/plain", BEFORE),
+    Case("pvmove -i 0 a.img b.img", BEFORE),
+    Case("pvmove -i 0 --atomic -n base a.img b.img", BEFORE),
     Case("vgextend vg c.img", BEFORE),
     Case("vgreduce vg b.img", BEFORE),
     Case("vgrename vg renamed", BEFORE, group="renamed"),
@@ -157,7 +159,7 @@ def again(host: UlvmHost, case: Case, what: str) -> None:
     if case.origin_merged:
         host.run(f"vgchange -an {group}")
         host.run(f"vgchange -ay {group}")
-        host.attempt(f"lvpoll {group}/base")
+        host.attempt(f"lvpoll --polloperation merge {group}/base")
         assert read(host, group, "base") == OLD, f"{what}: the origin in the end"
     if case.command.startswith("backup"):
         host.run(f"backup --clean -y {group}")
@@ -210,7 +212,9 @@ def test_points_are_named(tmp_path: Path) -> None:
 def test_the_daemon_is_killed_between_any_two_requests() -> None:
     """At requests of a command that swaps tables; the command fails, or is done."""
     choose: random.Random = effort.rng("kill daemon at points")
-    cases = [c for c in CASES if c.command.split()[0] in ("lvcreate", "lvextend", "lvconvert")]
+    cases = [
+        c for c in CASES if c.command.split()[0] in ("lvcreate", "lvextend", "lvconvert", "pvmove")
+    ]
     for _ in range(effort.amount(3, 200)):
         case, number = choose.choice(cases), choose.randrange(1, 60)
         what = f"{case.command}, the daemon killed at point {number}"

@@ -11,7 +11,6 @@ from ulvm.cli.syntax import no_such_syntax
 from ulvm.cli.words import (
     ALLOC,
     PERMISSION,
-    POLICY,
     READ_AHEAD,
     YES_NO,
     Number,
@@ -26,7 +25,6 @@ from ulvm.units import display_size
 __all__ = [
     "ALLOC",
     "PERMISSION",
-    "POLICY",
     "READ_AHEAD",
     "YES_NO",
     "Number",

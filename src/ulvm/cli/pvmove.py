@@ -6,9 +6,10 @@ import os
 
 import click
 
-from ulvm.cli.arguments import POLICY, Number, OneOf
+from ulvm.cli.arguments import Number, OneOf, no_such_syntax
 from ulvm.cli.context import Context, common_options
-from ulvm.errors import NotFoundError, UsageError
+from ulvm.cli.words import ALLOC
+from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import merge as lvm_merge
 from ulvm.lvm import move as lvm_move
 from ulvm.lvm.names import split_volume
@@ -27,7 +28,7 @@ _interval_option = click.option(
 @click.argument("source", required=False, metavar="[PV[:PE-PE]]")
 @click.argument("to", nargs=-1, metavar="[PV[:PE-PE]...]")
 @click.option("-n", "--name", help="Move only what belongs to this volume.")
-@click.option("--alloc", type=POLICY, help="How to choose the extents.")
+@click.option("--alloc", type=ALLOC, help="How to choose the extents.")
 @click.option("--atomic", is_flag=True, help="Move all or nothing.")
 @click.option("--abort", is_flag=True, help="End what is under way; what is moved stays moved.")
 @click.option("-b", "--background", is_flag=True, help="Do not wait for the end.")
@@ -136,8 +137,10 @@ def _source(session: Session, word: str) -> tuple[str, str, str]:
             raise UsageError(f"Cannot use {path}: device not found") from None
         raise UsageError(f"Cannot use {path}: device is an LV") from None
     vg = next((vg for vg in scan.vgs if vg.pv(device.uuid) is not None), None)
-    if vg is None:
-        raise UsageError(f'Failed to find physical volume "{path}".')
+    if vg is None:  # It has no other PV beside it.
+        raise RefusedError("No extents available for allocation.")
+    if "EXPORTED" in vg.status:
+        raise UsageError(f"Cannot use PV {device.path} in exported VG {vg.name}.")
     return vg.name, device.uuid, device.path
 
 
@@ -160,7 +163,6 @@ def _volume(session: Session, vg_name: str, text: str) -> str:
 @click.option(
     "--polloperation",
     type=OneOf("pvmove", "convert", "merge", "merge_thin"),
-    default="merge",
     help="What is waited for: pvmove or merge.",
 )
 @click.option("--abort", is_flag=True, help="End it.")
@@ -171,12 +173,14 @@ def _volume(session: Session, vg_name: str, text: str) -> str:
 def lvpoll(
     context: Context,
     name: str,
-    polloperation: str,
+    polloperation: str | None,
     abort: bool,
     handlemissingpvs: bool,
     interval: int | None,
 ) -> None:
     """See to the end of a move, or of a merge into LV. Started with -b and by activation."""
+    if polloperation is None:
+        raise no_such_syntax("lvpoll")
     session = context.session()
     if polloperation != "pvmove":
         vg_name, origin = session.resolve_lv(name)

@@ -11,7 +11,6 @@ __all__ = [
     "ALLOC",
     "COPIES",
     "PERMISSION",
-    "POLICY",
     "READ_AHEAD",
     "YES_NO",
     "Alloc",
@@ -126,7 +125,6 @@ class Copies(click.ParamType["int"]):
 
 YES_NO = OneOf("y", "n")
 COPIES = Copies()
-POLICY = OneOf("contiguous", "cling", "normal", "anywhere")
 PERMISSION = OneOf("r", "rw")
 ALLOC = Alloc()
 READ_AHEAD = ReadAhead()

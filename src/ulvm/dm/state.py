@@ -7,7 +7,8 @@ every other snapshot must be there by then. If a snapshot cannot be made, its CO
 nothing is made that writes to its origin, or it would be wrong when it comes back: that
 device is there without a table, until a command brings the group to its metadata. What was
 suspended is suspended again when all are there: a snapshot over a suspended COW device could
-not read its store.
+not read its store. A mirror that was suspended copies nothing in between: its second leg may be
+in use for itself by now (a pvmove that was ended), and what the first one holds be old.
 
 A snapshot that was invalid stays invalid even if its header could not be written, and a
 transient snapshot comes back invalid: its exceptions lived in the process that died.
@@ -28,6 +29,7 @@ from ulvm.dm.table import Table
 from ulvm.dm.targets.base import Target
 from ulvm.dm.targets.error import ErrorTarget
 from ulvm.dm.targets.merge import MergeTarget
+from ulvm.dm.targets.mirror import MirrorTarget
 from ulvm.dm.targets.origin import OriginTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.dm_ioctl import TableLine
@@ -185,7 +187,12 @@ def _restore_table(mapper: LocalMapper, entry: dict[str, Any]) -> None:
     lines = [TableLine(*line) for line in entry["table"]]
     name = entry["name"]
     mapper.load(name, lines, read_only=entry["table_read_only"])
-    _mark_lost(mapper.mapped(name).inactive, entry["lost"])
+    table = mapper.mapped(name).inactive
+    _mark_lost(table, entry["lost"])
+    if entry["suspended"]:
+        for target in table.targets if table else ():
+            if isinstance(target, MirrorTarget):
+                target.still = True
     mapper.resume(name)
 
 

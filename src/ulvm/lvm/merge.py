@@ -149,7 +149,7 @@ def poll_in_background(session: Session, vg_name: str, origin: str) -> None:
     """Start the process that finishes the merge."""
     if session.host.trial:
         return
-    command = session.host.command("lvpoll", f"{vg_name}/{origin}")
+    command = session.host.command("lvpoll", "--polloperation", "merge", f"{vg_name}/{origin}")
     subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

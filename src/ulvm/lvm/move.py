@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from ulvm.activation.activate import LvState
 from ulvm.activation.move_status import MoveStatus
 from ulvm.errors import DeviceError, NotFoundError
+from ulvm.faultpoints import reach
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Session
 from ulvm.metadata import move as moves
@@ -132,6 +133,7 @@ def start(
         assert move is not None
         if session.host.trial:
             return None
+        reach("after a move was begun")
         session.activator.activate(changed.vg, move.name)
         return _move(session, changed.vg, move)
 
@@ -262,7 +264,9 @@ def _go_on(session: Session, vg_name: str, lv: LogicalVolume, number: int | None
         move = vg.lv_by_uuid(lv.uuid)
         if move is None or moves.current_segment(move) != number:
             return False  # Somebody else goes on with it.
+        reach("before a segment counts as moved")
         session.change_vg(vg_name, next_step, when_suspended=settled)
+        reach("after a segment counts as moved")
     return last
 
 

@@ -146,6 +146,8 @@ def start_move(
     targets = list(places) if places is not None else [PvExtents(pv.uuid) for pv in vg.pvs]
     if allowed != "anywhere":
         targets = [place for place in targets if place.pv_uuid != source.pv_uuid]
+    if places is not None and not places:
+        raise RefusedError("No specified PVs have space available.")
     if not targets:
         raise RefusedError("No extents available for allocation.")
     name = f"pvmove{next_lv_index((lv.name for lv in vg.lvs), 'pvmove')}"

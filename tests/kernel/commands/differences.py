@@ -90,6 +90,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs=r"  VG .*|  va .*|  WARNING: Ignoring unsupported value .*",
         rc=((3, 0),),
     ),
+    Difference(
+        "A pvmove ends with one commit.",
+        "LVM2 gives the volumes their new extents by one, takes pvmoveN away by a second, and with "
+        "--atomic the two sides of it by more.",
+        command=r"^pvmove",
+        ours=r"seqno \+\d",
+        theirs=r"seqno \+\d",
+    ),
 )
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.unit.dm.lab import SECTOR, Lab
 from tests.unit.dm.test_failures import FaultyLab
+from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.state import describe, restore
 from ulvm.errors import DeviceError, TableError
 
 SECTORS = 8192
@@ -124,3 +126,27 @@ def test_reads_go_to_the_copy_where_it_is_in_sync(tmp_path: Path) -> None:
     with pytest.raises(DeviceError):
         lab.write("m", 0, 8)
     lab.dm.shutdown()
+
+
+def test_one_that_was_suspended_copies_nothing_when_it_is_brought_back(lab: Lab) -> None:
+    """A pvmove was ended and its daemon killed: the second leg is in use for itself by then."""
+    source, target = lab.file("source", SECTORS), lab.file("target", SECTORS + 64)
+    lab.fill_pattern(source, SECTORS)
+    lab.device("m", LINE.format(source, target))
+    wait_status(lab, "m", "2 240:0 240:1 8/8 1 AA 1 core")
+    lab.dm.suspend("m")
+    state = describe(lab.dm)
+    lab.dm.shutdown()
+    newer = b"\x55" * ((SECTORS + 64) * SECTOR)
+    Path(target).write_bytes(newer)
+    again = LocalMapper()
+    assert restore(again, state) == []
+    assert again.info("m").suspended
+    assert Path(target).read_bytes() == newer
+    again.resume("m")
+    deadline = time.monotonic() + 20
+    while not again.status("m")[0].params.endswith("8/8 1 AA 1 core"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert Path(target).read_bytes()[64 * SECTOR :] == Path(source).read_bytes()
+    again.shutdown()

@@ -14,7 +14,7 @@ from ulvm.metadata.text import TextHeader, header_from_tree, parse, vg_from_text
 
 DATA = Path(__file__).parent / "data"
 RING = sorted(DATA.glob("ring-*.txt"))
-BACKUP = DATA / "backup-exported.vg"
+BACKUPS = sorted(DATA.glob("backup-*.vg"))
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,7 @@ def header_of(text: str) -> TextHeader:
 
 def test_the_examples_are_there() -> None:
     assert len(RING) == 4
+    assert len(BACKUPS) == 2
 
 
 @pytest.mark.parametrize("path", RING, ids=lambda p: p.stem)
@@ -46,8 +47,9 @@ def test_ring_text_round_trips(path: Path) -> None:
     assert vg_to_text(vg_from_text(text), header_of(text)) == text
 
 
-def test_backup_file_round_trips() -> None:
-    text = BACKUP.read_text()
+@pytest.mark.parametrize("path", BACKUPS, ids=lambda p: p.stem)
+def test_backup_file_round_trips(path: Path) -> None:
+    text = path.read_text()
     assert vg_to_text(vg_from_text(text), header_of(text), file_form=True) == text
 
 

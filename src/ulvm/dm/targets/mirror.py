@@ -73,6 +73,8 @@ class MirrorTarget(Target):
         self._barriers = context.barriers
         self._mapped = context.device
         self._log = context.log
+        self.still = False
+        """Copy nothing before the second resume (dm.state)."""
         self._stop = threading.Event()
         self._worker: threading.Thread | None = None
         self.devices = tuple(self._legs)
@@ -86,7 +88,8 @@ class MirrorTarget(Target):
 
     def resume(self) -> None:
         self._faults = [set() for _ in self._legs]
-        if all(self._synced):
+        still, self.still = self.still, False
+        if still or all(self._synced):
             return
         self._stop.clear()
         name = f"mirror-{self._mapped.minor}"
