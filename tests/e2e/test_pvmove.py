@@ -123,6 +123,8 @@ def test_what_is_shown_and_refused_meanwhile(group: UlvmHost) -> None:
         ("lvcreate -s -L4M vg/base", "Snapshots of locked volumes are not supported."),
         ("lvremove -y vg/pvmove0", ""),
         ("vgreduce vg c.img", "still in use"),
+        ("lvconvert --merge vg/snap", "is invalid on LV with properties: lv_is_locked ."),
+        ("lvconvert -y --splitsnapshot vg/snap", "lv_is_locked"),
     ):
         refused = group.attempt(command)
         assert refused.rc == 5, command

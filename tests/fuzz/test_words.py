@@ -43,6 +43,8 @@ pvs --segments -o+pvseg_all -S pv_size>1m -O -pv_size
 pvdisplay -m disk1
 pvdisplay -s disk1
 pvscan
+pvmove -i 0 -n lv disk1:0-99 disk2
+pvmove --abort
 vgcreate other disk2 -s 64k -l 5 -p 5 --addtag t --alloc normal
 vgextend vg disk2
 vgreduce vg disk2

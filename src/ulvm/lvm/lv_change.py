@@ -9,6 +9,7 @@ from ulvm.activation.plan import root_of
 from ulvm.errors import RefusedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
+from ulvm.lvm import move as lvm_move
 from ulvm.lvm.session import Session
 from ulvm.metadata import lv_edit
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
@@ -122,7 +123,10 @@ def switch(
         return
     lvm_lv.activate(session, vg_name, name, partial=partial)
     if polling:
-        lvm_merge.resume_polling(session, session.scan().vg(vg_name))
+        now = session.scan().vg(vg_name)
+        lvm_merge.resume_polling(session, now)
+        if vg.lower_lvs(lv):
+            lvm_move.resume_polling(session, now)
 
 
 def _left_out(vg: VolumeGroup, lv: LogicalVolume, *, auto: bool, ignore_skip: bool) -> bool:

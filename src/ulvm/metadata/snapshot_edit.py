@@ -80,12 +80,24 @@ def add_sparse(
     return replace(made, lvs=(*before, cow, origin, tie))
 
 
+def _check_unlocked(vg: VolumeGroup, *names: str) -> None:
+    """RefusedError while extents of one of the volumes are moved."""
+    for name in names:
+        lv = vg.lv(name)
+        if lv is not None and lv.locked:
+            raise RefusedError(
+                f"Command on LV {vg.name}/{name} is invalid on LV with properties: lv_is_locked .\n"
+                f"Command not permitted on LV {vg.name}/{name}."
+            )
+
+
 def split_snapshot(vg: VolumeGroup, name: str) -> VolumeGroup:
     """A snapshot becomes a volume of its own, which holds its store; a virtual origin goes."""
     segment = vg.snapshot_of(name)
     cow = vg.lv(name)
     if segment is None or cow is None:
         raise RefusedError(f"{vg.name}/{name} is not a snapshot.")
+    _check_unlocked(vg, name)
     if segment.merging:
         raise RefusedError(f"Unable to split merging snapshot {vg.name}/{name}.")
     origin = virtual_origin_of(vg, name)
@@ -127,6 +139,7 @@ def join_snapshot(
             f"Command on LV {vg.name}/{name} does not accept LV type {kind}.\n"
             f"Command not permitted on LV {vg.name}/{name}."
         )
+    _check_unlocked(vg, name, origin)
     edit.check_cow_size(vg, cow.extent_count, chunk_size)
     tie = LogicalVolume(
         next_snapshot_name(v.name for v in vg.lvs),
@@ -148,6 +161,7 @@ def start_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
         )
     base = vg.lv(segment.origin)
     assert base is not None, "the metadata were checked on reading"
+    _check_unlocked(vg, snapshot, base.name)
     if not base.writable:
         raise RefusedError(
             f"Cannot merge snapshot {vg.name}/{snapshot} into the read-only origin "
