@@ -1,8 +1,8 @@
 """What differs from LVM2 on purpose: the one table of it, with the reasons.
 
-`ours` and `theirs` are regular expressions that match whole lines of what is printed, or of the
-metadata as `plain` shows them; lines that match are left out on their side. `command` says which
-steps it is about. `python -m tests.kernel.commands.differences` prints docs/differences.md.
+`ours` and `theirs` are regular expressions for whole lines of what is printed and of the metadata,
+`out: ...`, `err: ...` and `disk: ...`; lines that match are left out on their side. `command` says
+which steps it is about. `python -m tests.kernel.commands.differences` prints docs/differences.md.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Difference(NamedTuple):
     theirs: str = ""
     rc: tuple[tuple[int, int], ...] = ()
     """Pairs of exit codes, ours and theirs."""
+    only_rc: int | None = None
+    """The exit code of ours that it is about."""
 
 
 DIFFERENCES: tuple[Difference, ...] = (
@@ -35,15 +37,39 @@ DIFFERENCES: tuple[Difference, ...] = (
         "LVM2 commits a plain volume first, wipes it, and converts it by a second commit: what "
         "is cut short between the two leaves a volume that nobody asked for.",
         command=r"^lvcreate.* (-s|--snapshot|--type snapshot)\b",
-        ours=r"seqno \+1",
-        theirs=r"seqno \+2",
+        ours=r"disk: seqno \+1",
+        theirs=r"disk: seqno \+2",
     ),
     Difference(
         "A merge that ends at once is committed twice.",
         "LVM2 commits three times; the third changes nothing that lasts.",
         command=r"^lvconvert.* --merge",
-        ours=r"seqno \+2",
-        theirs=r"seqno \+3",
+        ours=r"disk: seqno \+2",
+        theirs=r"disk: seqno \+3",
+    ),
+    Difference(
+        "A command line that fits no form of the command is answered with one sentence.",
+        "LVM2 adds the form that it holds for the nearest, which is often another one than was "
+        "meant. `--help` and the manual page show all forms.",
+        command=r"^(pv|vg|lv)\w+",
+        theirs=r"err:   (Correct command syntax is|Nearest similar command has syntax):|out: .*",
+        only_rc=3,
+    ),
+    Difference(
+        "The possibilities of an option that was cut too short come in the order of the alphabet.",
+        "LVM2 lists them in the order of a table of its source, and some that the command does "
+        "not take.",
+        ours=r"err: \w+: option '.*' is ambiguous; possibilities: .*",
+        theirs=r"err: \w+: option '.*' is ambiguous; possibilities: .*",
+        only_rc=3,
+    ),
+    Difference(
+        "Reports know the format json_std.",
+        "LVM2 2.03.16 does not have it yet; later ones do.",
+        command=r"--reportformat json_std",
+        ours=r"out: .*",
+        theirs=r"err:   (Invalid argument for --reportformat|Error during parsing).*",
+        rc=((0, 3),),
     ),
     Difference(
         "A slash at the end of a volume group's name is allowed.",
@@ -62,13 +88,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         rc=((0, 5),),
     ),
     Difference(
-        "Options that a word may stand for are listed by name.",
-        "LVM2 lists them in the order of its source.",
-        command=r"--s\b",
-        ours=r"lvcreate: option '--s' is ambiguous.*",
-        theirs=r"lvcreate: option '--s' is ambiguous.*",
-    ),
-    Difference(
         "A devices file that is not there names no device.",
         "LVM2 then looks at all disks, so that a name mistyped shows what it was meant to hide.",
         command=r"--devicesfile nope",
@@ -79,8 +98,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "LVM2 commits once, after it has said of each that it is removed; a command that is "
         "interrupted has then said what is not so.",
         command=r"^lvremove ",
-        ours=r"seqno \+\d+",
-        theirs=r"seqno \+1",
+        ours=r"disk: seqno \+\d+",
+        theirs=r"disk: seqno \+1",
     ),
     Difference(
         "A setting of the wrong type is refused by the command that reads it.",
@@ -107,7 +126,7 @@ def apply(line: str, ours: Outcome, theirs: Outcome, used: set[Difference]) -> b
     if ours == theirs:
         return True
     for difference in DIFFERENCES:
-        if not re.search(difference.command, line):
+        if not re.search(difference.command, line) or difference.only_rc not in (None, ours.rc):
             continue
         new = _without(ours, difference.ours), _without(theirs, difference.theirs)
         if (ours.rc, theirs.rc) in difference.rc:
@@ -123,10 +142,15 @@ def _without(outcome: Outcome, pattern: str) -> Outcome:
         return outcome
     compiled = re.compile(pattern)
 
-    def kept(lines: Iterable[str]) -> list[str]:
-        return [line for line in lines if not compiled.fullmatch(line)]
+    def kept(kind: str, lines: Iterable[str]) -> list[str]:
+        return [line for line in lines if not compiled.fullmatch(f"{kind}: {line}")]
 
-    return Outcome(outcome.rc, kept(outcome.out), kept(outcome.err), kept(outcome.disks))
+    return Outcome(
+        outcome.rc,
+        kept("out", outcome.out),
+        kept("err", outcome.err),
+        kept("disk", outcome.disks),
+    )
 
 
 _HEAD = """\

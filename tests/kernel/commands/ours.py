@@ -69,16 +69,6 @@ class Ulvm(runner.Runner):
         sys.stderr.flush()
         os._exit(status)
 
-    def do_merged(self, name: str) -> str:
-        """Also until the process that finishes a merge has done so, which LVM2's does faster."""
-        text = str(super().do_merged(name))
-        words = ["lvs", "-a", "--noheadings", "-o", "lv_name", "-S", "lv_merging=1"]
-        for _ in range(100):
-            if not self.command([*words, name.split("/", maxsplit=1)[0]], {}, None)[1].strip():
-                return text
-            time.sleep(0.1)
-        raise runner.Late
-
     def volume(self, name: str) -> str:
         return str(self.dev / name)
 

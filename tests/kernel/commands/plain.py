@@ -81,11 +81,22 @@ def plain(outcomes: Iterable[dict[str, Any]]) -> list[Outcome]:
             state = _state(disks, names)
             changes = _changes(shown, state)
             shown = state
-        out = _plain(outcome["out"], names).splitlines()
+        out = _plain(_named(outcome), names).splitlines()
         # LVM2 says a warning again where it reads a group again.
         err = list(dict.fromkeys(_plain(outcome["err"], names).splitlines()))
         found.append(Outcome(outcome["rc"], out, err, changes))
     return found
+
+
+def _named(outcome: dict[str, Any]) -> str:
+    """What was printed, with names for the numbers of dm devices: these follow from the order in
+    which devices are made."""
+    known = outcome.get("names", {})
+
+    def name(found: re.Match[str]) -> str:
+        return f"<{known[found[2]]}>" if found[2] in known else found[0]
+
+    return re.sub(r"\b253(:|, )(\d+)\b", name, outcome["out"])
 
 
 def _learn(disks: dict[str, Any], names: _Names) -> None:

@@ -54,6 +54,8 @@ class Runner:
             except OSError as error:
                 rc, out, err = -2, "", f"{error.strerror}\n"
             outcome = {"n": number, "rc": rc, "out": out, "err": err}
+            if "253:" in out or "253, " in out:
+                outcome["names"] = self.names()
             disks = self.look()
             if disks != self.shown:
                 outcome["disks"] = self.shown = disks
@@ -132,6 +134,12 @@ class Runner:
         finally:
             signal.alarm(0)
         return os.waitstatus_to_exitcode(status), slurp("out"), slurp("err")
+
+    def names(self):
+        """Names of the dm devices under their minor numbers."""
+        words = ["dmsetup", "info", "-c", "--noheadings", "--separator", "/", "-o", "minor,name"]
+        lines = self.command(words, {}, None)[1].splitlines()
+        return dict(line.split("/", 1) for line in lines if "/" in line)
 
     def become(self, words):
         """Be that program; does not come back."""
@@ -223,18 +231,12 @@ class Runner:
             lines.append(f"{name.rsplit('_', 1)[0]} {' '.join(said)}\n")
         return "".join(line for n, line in enumerate(lines) if line != lines[n - 1] or not n)
 
-    def do_merged(self, name):
-        """Wait until the volume that a snapshot is merged into has no more to merge."""
-        name = name.replace("-", "--").replace("/", "-")
+    def do_merged(self, *_):
+        """Wait until no volume is merging, by the metadata."""
         for _ in range(600):
-            _, out, _ = self.command(["dmsetup", "status", name], {}, None)
-            _kind, _, numbers = out.partition("snapshot-merge ")
-            if not numbers:
-                return ""
-            used, _, metadata = numbers.replace("/", " ").split()
-            if used == metadata:
-                return ""
-            time.sleep(0.05)
+            if not any("merging_store" in text for text in self.look()["texts"]):
+                return
+            time.sleep(0.1)
         raise Late
 
     # -- looking ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ happen, numbers being bytes:
     !open VG/LV, !close VG/LV            somebody holds the volume open
     !write VG/LV START LENGTH            data that are not zero are written to it
     !sum VG/LV                           how many 4-KiB blocks are zero, and how many are not
-    !merged VG/LV                        wait until a merge into it has done all there is to do
+    !merged                              wait until no volume is merging
     !put DISK START HEX, !get ...        bytes on a disk: !put vda 510 55aa; !get vda 510 2
     !copy vda vdb                        the head of a disk is cloned
     !hide vda, !show vda                 a disk goes away, and comes back
