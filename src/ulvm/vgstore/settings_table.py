@@ -43,7 +43,6 @@ use_devicesfile b 2.3.12 = 1
 devicesfile s 2.3.12 = "system.devices"
     The devices file's name in the directory `devices' of the system directory.
 search_for_devnames s 2.3.12 = "auto"
-    Look for a device that is not where the devices file has it.
 filter a 1.0.0 = ["a|.*|"]
     Which names are looked at: expressions `a|...|' and `r|...|', first match counts.
 global_filter a 2.2.98 = ["a|.*|"]
@@ -55,7 +54,6 @@ write_cache_state b 1.0.0 -2.3.0 plain = 1
 types x 1.0.0 advanced
 sysfs_scan b 1.0.8 = 1
 scan_lvs b 2.2.182 = 0
-    Look for PVs on active volumes, too.
 multipath_component_detection b 2.2.89 = 1
 multipath_wwids_file S 2.3.13 = "/etc/multipath/wwids"
 md_component_detection b 1.0.18 = 1
@@ -78,17 +76,12 @@ pv_min_size i 2.2.85 = 2048
 issue_discards b 2.2.85 = 0
     Discard what is freed by lvremove and lvreduce.
 allow_changes_with_duplicate_pvs b 2.2.153 = 0
-    Change a VG although two devices have one PV's UUID.
 allow_mixed_block_sizes b 2.3.6 = 0
-    Let PVs of different block sizes into one VG.
 [allocation]
     How extents are chosen.
 cling_tag_list a 2.2.77
-    Tags of PVs that count as neighbours under cling.
 maximise_cling b 2.2.85 = 1
-    Extend along all areas of a volume rather than its last.
 use_blkid_wiping b 2.2.105 = 1
-    Know signatures beyond LVM's own on what is to be wiped.
 wipe_signatures_when_zeroing_new_lvs b 2.2.105 = 1
     Wipe signatures on a new volume when its begin is zeroed.
 mirror_logs_require_separate_pvs b 2.2.85 = 0
@@ -214,9 +207,7 @@ mirror_segtype_default s 2.2.87 = "raid1"
 support_mirrored_mirror_log b 2.3.2 = 0
 raid10_segtype_default s 2.2.99 = "raid10"
 sparse_segtype_default s 2.2.112 = "thin"
-    What lvcreate -V -L makes without --type.
 lvdisplay_shows_full_device_path b 2.2.89 command = 0
-    lvdisplay shows the path, not the name.
 event_activation b 2.3.1 = 1
     Whether pvscan --cache -aay activates.
 use_lvmetad b 2.2.93 -2.3.0 = 0
@@ -242,7 +233,6 @@ vdo_format_executable S 2.3.0 = "/usr/bin/vdoformat"
 vdo_format_options A 2.3.0 = [""]
 vdo_disabled_features A 2.3.11
 fsadm_executable s 2.2.170 = "/sbin/fsadm"
-    The program that resizes file systems.
 system_id_source s 2.2.117 = "none"
     Where the host's system ID comes from.
 system_id_file s 2.2.117
@@ -253,16 +243,12 @@ io_memory_size i 2.3.2 = 8192
 [activation]
     How volumes are made active.
 checks b 2.2.86 = 0
-    Check what goes to device-mapper.
 udev_sync b 2.2.51 = 1
 udev_rules b 2.2.57 = 1
 verify_udev_operations b 2.2.86 = 0
 retry_deactivation b 2.2.89 = 1
-    Try again for a while when a volume is in use.
 missing_stripe_filler s 1.0.0 advanced = "error"
-    What stands for missing extents in a partial volume.
 use_linear_target b 2.2.89 = 1
-    Load one stripe as linear.
 reserved_stack i 1.0.0 = 64
 reserved_memory i 1.0.0 = 8192
 process_priority i 1.0.0 = -18
@@ -271,12 +257,10 @@ volume_list A 1.0.18
 auto_activation_volume_list A 2.2.97
     Only these volumes are activated by -aay.
 read_only_volume_list A 2.2.89
-    These volumes are activated read-only.
 mirror_region_size i 1.0.0 -2.2.99 = 2048
 raid_region_size i 2.2.99 = 2048
 error_when_full b 2.2.115 = 0
 readahead s 1.0.23 = "auto"
-    Read-ahead of volumes that do not say: auto or none.
 raid_fault_policy s 2.2.89 = "warn"
 mirror_image_fault_policy s 2.2.57 = "remove"
 mirror_log_fault_policy s 1.2.18 = "allocate"
@@ -296,7 +280,6 @@ monitoring b 2.2.63 = 1
 polling_interval i 2.2.63 = 15
     Seconds between reports on a move or merge.
 auto_set_activation_skip b 2.2.99 = 1
-    Give new thin snapshots the flag that keeps them inactive.
 activation_mode s 2.2.108 = "degraded"
     What is activated of a VG with missing PVs.
 lock_start_list A 2.2.124
@@ -304,13 +287,11 @@ auto_lock_start_list A 2.2.124
 [metadata] commented
     What is written to physical volumes.
 check_pv_device_sizes b 2.2.141 advanced = 1
-    Warn when a device is smaller than its PV.
 record_lvs_history b 2.2.145 = 0
 lvs_history_retention_time i 2.2.145 = 0
 pvmetadatacopies i 1.0.0 advanced = 1
     Metadata areas of a new PV.
 vgmetadatacopies i 2.2.69 = 0
-    Metadata areas in use of a new VG; 0: all.
 pvmetadatasize i 1.0.0
     Sectors of a metadata area of a new PV.
 pvmetadataignore b 2.2.69 advanced = 0

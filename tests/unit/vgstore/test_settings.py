@@ -56,6 +56,24 @@ def test_what_is_read_is_known_with_the_default_that_counts() -> None:
             assert setting.default_value(directories) == default, f"{module}: {name}"
 
 
+def test_what_is_said_to_do_something_is_read() -> None:
+    """By its name, or as one of a family whose names are put together."""
+    sources = [
+        path.read_text(encoding="utf-8")
+        for path in Path(ulvm.__file__).parent.rglob("*.py")
+        if path.stem not in ("settings_table", "examples")
+    ]
+    families = ("report/", "log/command_log_", "tags/")
+    unread = [
+        setting.path
+        for setting in known_settings().values()
+        if setting.summary != UNUSED
+        and not setting.path.startswith(families)
+        and not any(setting.path in text for text in sources)
+    ]
+    assert unread == []
+
+
 def test_every_default_passes_the_check_of_its_type() -> None:
     for setting in known_settings().values():
         assert setting.section in known_sections()
