@@ -65,6 +65,12 @@ def test_it_warns_when_nothing_extends_it_and_does_when_that_is_set(host: UlvmHo
     assert report(host)["threshold"] is None
     change(host, 0, 7)
     until(lambda: "WARNING: Snapshot vg-snap is now 8" in host.log())
+    host.run("lvchange --monitor n vg/snap")
+    watched = "lvs --noheadings -o lv_name,seg_monitor"
+    assert host.run(watched).stdout.split() == ["lv", "snap", "not", "monitored"]
+    assert "not monitored" in host.run("monitor status").stdout
+    host.run("lvchange --monitor y vg/snap")
+    assert host.run(watched).stdout.split() == ["lv", "snap", "monitored"]
     found = report(host)
     assert 0.87 < found["full"] < 0.9
     assert found["seconds"] is None or found["seconds"] > 0

@@ -60,6 +60,8 @@ class LvState:
     info: DeviceInfo
     status: SnapshotStatus | None = None
     move: MoveStatus | None = None
+    monitored: bool | None = None
+    """Whether somebody sees to it that a snapshot does not overflow; None: not asked."""
 
     @property
     def open_count(self) -> int:

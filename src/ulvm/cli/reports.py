@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import click
@@ -74,11 +75,18 @@ def warned(session: Session, log: CommandLog, failures: Sequence[Failure]) -> in
     return 5 if failures else 0
 
 
-def _states(session: Session, groups: Sequence[VolumeGroup]) -> States:
-    """Nothing for any group where nobody may be asked."""
+def _states(session: Session, groups: Sequence[VolumeGroup], rows: str) -> States:
+    """Nothing for any group where nobody may be asked. Whether a snapshot is watched is a segment's
+    field, and asked for where there are such."""
     if not session.host.activation:
         return {}
-    return {vg.name: lvm_lv.states(session, vg) for vg in groups}
+    found = {vg.name: lvm_lv.states(session, vg) for vg in groups}
+    if rows == "seg":
+        for (vg_name, lv_name), watched in lvm_lv.monitored(session).items():
+            state = found.get(vg_name, {}).get(lv_name)
+            if state is not None:
+                found[vg_name][lv_name] = replace(state, monitored=watched)
+    return found
 
 
 def vg_object(vg: VolumeGroup) -> LogObject:
@@ -116,7 +124,7 @@ def lvs(
         failures += [
             Failure(vg_object(vg), f"Volume group {vg.name} is exported") for vg in exported
         ]
-    states = _states(session, groups)
+    states = _states(session, groups, part.rows)
     rows = list(
         lv_rows(
             scan,
@@ -213,7 +221,7 @@ def _rows_of_groups(
     session: Session, scan: Scan, groups: Sequence[VolumeGroup], rows: str
 ) -> Iterable[Row]:
     if rows in ("lv", "seg"):
-        states = _states(session, groups)
+        states = _states(session, groups, rows)
         return vg_lv_rows(scan, groups, states, by_segment=rows == "seg")
     if rows in ("pv", "pvseg"):
         shown = {vg.name for vg in groups}

@@ -30,6 +30,7 @@ __all__ = [
     "deactivate",
     "extend",
     "get",
+    "monitored",
     "reduce",
     "remove",
     "rename",
@@ -50,6 +51,15 @@ def states(session: Session, vg: VolumeGroup) -> dict[str, LvState]:
     """The active volumes of a VG by name; none if no daemon runs."""
     activator = session.activator_if_running
     return {} if activator is None else activator.states(vg)
+
+
+def monitored(session: Session) -> dict[tuple[str, str], bool]:
+    """Whether the daemon watches a snapshot, by VG and name, for those that are active; none if
+    activation/monitoring is off."""
+    dm = session.dm_if_running
+    if dm is None or not session.host.config.get_bool("activation/monitoring", True):
+        return {}
+    return {(s["vg"], s["lv"]): s["monitored"] for s in dm.monitor_report()}
 
 
 def create(

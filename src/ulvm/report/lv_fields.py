@@ -317,6 +317,12 @@ def _in_segment(number: Callable[[int, int], int], size: bool) -> Callable[[Row]
     return value
 
 
+def _monitor(row: Row) -> Value:
+    if row.state is None or row.state.monitored is None:
+        return ""
+    return "monitored" if row.state.monitored else "not monitored"
+
+
 SEGMENT_FIELDS: Table = (
     ("segtype", "Type", "str", 0, _segment_type),
     ("stripes", "#Str", "num", 0, _stripes),
@@ -335,4 +341,5 @@ SEGMENT_FIELDS: Table = (
     ("seg_le_ranges", "LE Ranges", "list", 0, move_fields.le_ranges),
     ("seg_pe_ranges", "PE Ranges", "list", 0, move_fields.pe_ranges),
     ("devices", "Devices", "list", 0, move_fields.devices),
+    ("seg_monitor", "Monitor", "str", 0, _monitor),
 )  # fmt: skip

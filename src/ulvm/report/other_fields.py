@@ -70,7 +70,6 @@ OTHER_FIELDS: dict[str, Table] = {
         ("lv_check_needed", "CheckNeeded", "bin", 15, _unknown),
     ),
     "seg": (
-        ("seg_monitor", "Monitor", "str", 0, _blank),
         ("reshape_len", "RSize", "str", 0, _blank),
         ("reshape_len_le", "RSize", "str", 0, _blank),
         ("data_offset", "DOff", "str", 0, _blank),
