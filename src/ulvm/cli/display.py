@@ -30,14 +30,19 @@ def _show(lines: Iterable[str]) -> None:
 @click.argument("names", nargs=-1, metavar="[PATH...]")
 @click.option("-c", "--colon", is_flag=True, help="One line a PV, for programs.")
 @click.option("-m", "--maps", is_flag=True, help="Also which volumes have the extents.")
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="With -C: also devices that are none."
+)
 @click.option("-s", "--short", is_flag=True, help="Only the free space.")
 @read_only_option
 @common_options
 @click.pass_obj
 def pvdisplay(
-    context: Context, names: tuple[str, ...], colon: bool, maps: bool, short: bool
+    context: Context, names: tuple[str, ...], colon: bool, maps: bool, short: bool, everything: bool
 ) -> int:
     """Show physical volumes at length."""
+    if everything:
+        raise UsageError("Incompatible options selected")
     if colon and (short or maps):
         raise _not_together("-c", "-s" if short else "-m")
     session = context.session()

@@ -76,6 +76,11 @@ def pvscan(
     if silent and (listvg or listlvs or paths or major is not None or activate is not None):
         if udevoutput:
             print("LVM_EVENT_ACTIVATION=0")
+        elif checkcomplete:
+            context.console.say(
+                f"pvscan[{os.getpid()}] Ignoring pvscan with --checkcomplete because "
+                "event_activation is disabled."
+            )
         return 0
     if listvg or listlvs:
         _list(

@@ -231,7 +231,7 @@ def _rows_of_groups(
 
 @click.command(cls=ReportCommand)
 @click.argument("names", nargs=-1, metavar="[PATH|@TAG...]")
-@click.option("-a", "--all", "hidden", is_flag=True, hidden=True)
+@click.option("-a", "--all", "hidden", is_flag=True, help="Also devices that are none.")
 @click.option("--segments", is_flag=True, help="A row for each run of extents.")
 @report_options
 @reading_options
@@ -246,7 +246,7 @@ def pvs(
     tags = {check_tag(name[1:]) for name in names if name.startswith("@")}
     paths = {os.path.abspath(name): name for name in names if not name.startswith("@")}
     scan = session.scan(paths)
-    rows = list(pv_rows(scan, by_segment=part.rows == "pvseg"))
+    rows = list(pv_rows(scan, by_segment=part.rows == "pvseg", everything=hidden))
     known = {row.device.path for row in rows if row.device}
     failures = [
         Failure(

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ulvm.activation.names import LVM_UUID_PREFIX
 from ulvm.blockdev.file import FileDevice
 from ulvm.errors import NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
 from ulvm.metadata.names import check_new_vg_name
 from ulvm.metadata.pv_edit import set_uuid
-from ulvm.metadata.uuid import new_uuid
+from ulvm.metadata.uuid import UUID_LEN, new_uuid
 from ulvm.vgstore.archive import backup_vg
 from ulvm.vgstore.clone import interrupted, write_clone
 from ulvm.vgstore.devices import DeviceEntry, add_devices
 from ulvm.vgstore.pv import device_path
 from ulvm.vgstore.scan import PvDevice, Scan, read_pv
+from ulvm.vgstore.scan import scan as look
 
 __all__ = ["import_clone"]
 
@@ -34,7 +36,7 @@ def import_clone(
         devices = [_device(session, path) for path in paths]
         if len({pv.path for pv in devices}) < len(devices):
             raise RefusedError("A device is named twice.")
-        scan = session.scan(labels_only=True)
+        scan = look(session.host)
         names = {vg.name for vg in scan.vgs} | set(scan.broken)
         wanted = interrupted(session.host, devices)
         if wanted is None:
@@ -42,6 +44,7 @@ def import_clone(
             if not _is_elsewhere(scan, old, devices):
                 names.discard(old.name)
             wanted = _cloned(old, devices, _new_name(name, old, names), exported)
+        _check_inactive(session, wanted, devices)
         for pv in devices:
             # Held by a daemon, a virtual machine, another program: the claim says by whom.
             FileDevice(pv.path, writable=True, claim=True).close()
@@ -50,6 +53,18 @@ def import_clone(
             add_devices(session.host, [DeviceEntry(pv.device, pv.uuid) for pv in wanted.pvs])
             backup_vg(session.host, wanted, session.command_line)
     return wanted
+
+
+def _check_inactive(session: Session, vg: VolumeGroup, devices: Sequence[PvDevice]) -> None:
+    """No device of ours stands on them; the volumes are the same in a copy and its original."""
+    dm = session.dm_if_running
+    lvs = {lv.uuid.replace("-", "") for lv in vg.lvs}
+    active = {info.uuid[len(LVM_UUID_PREFIX) :] for info in dm.devices()} if dm else set()
+    on = {mda.vg.uuid.replace("-", "") for pv in devices for mda in pv.mdas if mda.vg is not None}
+    ours = {uuid for uuid in active if uuid[:UUID_LEN] in on and uuid[UUID_LEN:][:UUID_LEN] in lvs}
+    if ours and all(session.last_scan.path_of(pv.uuid) == pv.path for pv in devices):
+        lines = [f"Device {pv.path} has active LVs, deactivate first." for pv in devices]
+        raise RefusedError("\n".join([*lines, "Failed to update VG on devices being imported."]))
 
 
 def _device(session: Session, named: str) -> PvDevice:

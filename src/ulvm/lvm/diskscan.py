@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from ulvm.errors import UlvmError
 from ulvm.lvm.session import Session
 from ulvm.metadata.label import LABEL_SCAN_SIZE, find_label
 from ulvm.units import SECTOR
-from ulvm.vgstore.pv import min_sectors
+from ulvm.vgstore.candidates import find_candidates, min_sectors
 
 __all__ = ["Candidate", "candidates"]
 
@@ -30,18 +29,16 @@ class Candidate:
 
 
 def candidates(session: Session) -> Iterator[Candidate]:
-    """What the settings let be looked at, and the disks of this machine, in order of path."""
-    scan = session.scan(labels_only=True)
-    pvs = {pv.path for pv in (*scan.pvs, *scan.outdated)}
+    """What the settings let be looked at, in order of path."""
     least = min_sectors(session.host)
-    for path in sorted({*pvs, *_disks()} - set(scan.rejected)):
+    for path in sorted(find_candidates(session.host).paths):
         try:
             device = session.host.opener(path, False)
         except UlvmError:
             continue  # no medium in it, or not for us: none that could be used
         try:
             sectors = device.size // SECTOR
-            is_pv = path in pvs or _has_label(device)
+            is_pv = _has_label(device)
         finally:
             device.close()
         if sectors >= least:
@@ -49,24 +46,15 @@ def candidates(session: Session) -> Iterator[Candidate]:
 
 
 def _has_label(device: BlockDevice) -> bool:
-    """Also of a PV that is not among those looked at."""
     try:
         return find_label(device.read(0, LABEL_SCAN_SIZE)) is not None
     except UlvmError:
         return False
 
 
-def _disks() -> Iterator[str]:
-    folder = Path("/sys/class/block")
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-        path = f"/dev/{name.replace('!', '/')}"
-        # A disk with partitions on it is not to be used as a whole.
-        if os.path.exists(path) and not any((folder / name).glob(f"{name}*/partition")):
-            yield path
-
-
 def _is_whole(path: str) -> bool:
-    """LVM2 counts those whose names are of a disk: neither partitions, nor loop devices."""
+    """Not a partition; and no loop device, which LVM2 counts as one."""
     if not stat.S_ISBLK(os.stat(path).st_mode):
-        return False
-    return re.search(r"\d$", path) is None
+        return True
+    name = os.path.basename(os.path.realpath(path))
+    return not name.startswith("loop") and not Path(f"/sys/class/block/{name}/partition").exists()

@@ -20,11 +20,11 @@ from ulvm.lvm.session import Session
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import SECTOR, display_size
+from ulvm.vgstore.candidates import min_sectors
 from ulvm.vgstore.pv import (
     create_pv,
     device_path,
     erase_pv,
-    min_sectors,
     new_label,
     partitioned,
     probe_signatures,

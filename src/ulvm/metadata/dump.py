@@ -154,7 +154,7 @@ def dump_mda(found: Headers, read: Read, number: int, area: DiskLocn) -> MdaDump
     before = len(found.checks)
     found.show(f"{name} at {start} # metadata area")
     found.show(f"{name}.checksum 0x{checksum:x}")
-    found.show(f"{name}.magic 0x{magic.hex()}")
+    found.show(f"{name}.magic 0x{_digits(magic)}")
     found.show(f"{name}.version {version}")
     found.show(f"{name}.start {own_start}")
     found.show(f"{name}.size {size}")
@@ -162,7 +162,7 @@ def dump_mda(found: Headers, read: Read, number: int, area: DiskLocn) -> MdaDump
     if checksum != wanted:
         found.check(f"{name}.checksum expected 0x{wanted:x}")
     if magic != MAGIC:
-        found.check(f"{name}.magic expected 0x{MAGIC.hex()}")
+        found.check(f"{name}.magic expected 0x{_digits(MAGIC)}")
     if version != 1:
         found.check(f"{name}.version expected 1")
     if own_start != start:
@@ -203,6 +203,11 @@ def summary_of(text: bytes) -> tuple[str, int, str] | None:
     if name is None or seqno is None or identity is None:
         return None
     return name[1].decode(), int(seqno[1]), identity[1].decode("ascii", errors="replace")
+
+
+def _digits(raw: bytes) -> str:
+    """As LVM2 shows them: no leading zero of a byte."""
+    return "".join(f"{byte:x}" for byte in raw)
 
 
 def _text(raw: bytes) -> str:

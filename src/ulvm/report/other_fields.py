@@ -113,5 +113,5 @@ OTHER_FIELDS: dict[str, Table] = {
         ("vg_lock_type", "LockType", "str", 0, _blank),
         ("vg_lock_args", "VLockArgs", "str", 0, _blank),
     ),
-    "pv": (("pv_duplicate", "Duplicate", "bin", 0, _blank),),
+    "pv": (("pv_duplicate", "Duplicate", "bin", 0, lambda r: "duplicate" if r.copy else ""),),
 }

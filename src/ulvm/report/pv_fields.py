@@ -119,11 +119,19 @@ def _pv_uuid(row: Row) -> Value:
     return row.pv.uuid if row.pv else None
 
 
+def _pv_fmt(row: Row) -> Value:
+    if row.device is None:
+        return "lvm2" if row.pv else None
+    return "lvm2" if row.device.uuid else ""
+
+
 def _pv_size(row: Row) -> Value:
     if row.vg is not None and row.pv is not None:
         return row.pv.pe_count * row.vg.extent_size
     if row.device is None:
         return None
+    if row.copy or not row.device.uuid:
+        return 0
     return (row.device.label.pv_header.device_size or row.device.size) // SECTOR
 
 
@@ -139,6 +147,8 @@ def _pv_free(row: Row) -> Value:
 
 
 def _pv_attr(row: Row) -> Value:
+    if row.copy:
+        return "d--"
     uuid = row.device.uuid if row.device else row.pv.uuid if row.pv else ""
     return pv_attr(row.vg, uuid, missing=row.device is None)
 
@@ -169,7 +179,7 @@ def _pv_mda_free(row: Row) -> Value:
 
 PV_FIELDS: Table = (
     ("pv_name", "PV", "str", 10, _pv_name),
-    ("pv_fmt", "Fmt", "str", 0, lambda r: "lvm2" if r.device or r.pv else None),
+    ("pv_fmt", "Fmt", "str", 0, _pv_fmt),
     ("pv_uuid", "PV UUID", "str", 38, _pv_uuid),
     ("pv_attr", "Attr", "str", 4, _pv_attr),
     ("pv_size", "PSize", "size", 0, _pv_size),
@@ -190,7 +200,8 @@ PV_FIELDS: Table = (
     ("pv_ba_start", "BA Start", "size", 0, _ba(0)),
     ("pv_ba_size", "BA Size", "size", 0, _ba(1)),
     ("pv_ext_vsn", "PExtVsn", "num", 0,
-     lambda r: r.device.label.pv_header.extension_version if r.device else None),
+     lambda r: r.device.label.pv_header.extension_version
+     if r.device and r.device.uuid and not r.copy else None),
     ("pv_in_use", "PInUse", "bin", 0,
      lambda r: "used" if (r.device.in_use if r.device else r.pv) else ""),
     ("pv_allocatable", "Allocatable", "bin", 0,

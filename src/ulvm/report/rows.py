@@ -38,6 +38,8 @@ class Row:
     """Whether it was asked what is active; else `state` None means nothing."""
     pv_segment: tuple[int, int] | None = None
     """First extent and length of a run on the PV."""
+    copy: bool = False
+    """The device is a copy of a PV, which was passed over."""
 
 
 def vg_rows(scan: Scan, groups: Iterable[VolumeGroup]) -> Iterator[Row]:
@@ -77,8 +79,9 @@ def vg_lv_rows(
         yield from found or [Row(scan, vg)]
 
 
-def pv_rows(scan: Scan, *, by_segment: bool = False) -> Iterator[Row]:
-    """Every PV, also missing ones: group by group, as the group has them, then those in none."""
+def pv_rows(scan: Scan, *, by_segment: bool = False, everything: bool = False) -> Iterator[Row]:
+    """Every PV, also missing ones: group by group, as the group has them, then those in none.
+    `everything`: also copies of PVs that were passed over, and devices that are no PVs."""
     devices = {device.uuid: device for device in scan.pvs}
     members = {pv.uuid for vg in (*scan.vgs, *scan.foreign) for pv in vg.pvs}
     for vg in scan.vgs:
@@ -88,6 +91,9 @@ def pv_rows(scan: Scan, *, by_segment: bool = False) -> Iterator[Row]:
     for device in scan.pvs:
         if device.uuid not in members:
             yield Row(scan, device=device, pv_segment=(0, 0) if by_segment else None)
+    for device in (*scan.copies, *scan.bare) if everything else ():
+        copy = bool(device.uuid)
+        yield Row(scan, device=device, pv_segment=(0, 0) if by_segment else None, copy=copy)
 
 
 def _pv_segments(row: Row) -> Iterator[Row]:

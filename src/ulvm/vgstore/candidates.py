@@ -29,9 +29,11 @@ from ulvm.errors import RefusedError
 from ulvm.vgstore.devices import read_devices, uses_devices_file
 from ulvm.vgstore.host import Host
 
-__all__ = ["Candidates", "DeviceFilter", "find_candidates"]
+__all__ = ["Candidates", "DeviceFilter", "find_candidates", "min_sectors"]
 
 _SETTINGS = ("devices/global_filter", "devices/filter")
+_MIN_KIB = 2048
+_LEAST_KIB = 512
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -42,6 +44,11 @@ class Candidates:
     paths: tuple[str, ...]
     rejected: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+def min_sectors(host: Host) -> int:
+    """Of a PV: devices/pv_min_size (KiB), which is never below 512 KiB."""
+    return max(_LEAST_KIB, host.config.get_int("devices/pv_min_size", _MIN_KIB)) * 2
 
 
 def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:

@@ -20,6 +20,7 @@ from ulvm.metadata.layout import PvOptions, plan_layout, usable_extents
 from ulvm.metadata.mda import IGNORED_LOCN, NO_LOCN, MdaHeader
 from ulvm.metadata.model import PhysicalVolume
 from ulvm.units import SECTOR
+from ulvm.vgstore.candidates import min_sectors
 from ulvm.vgstore.devices import DeviceEntry, add_devices, remove_devices
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.scan import PvDevice, read_pv
@@ -30,15 +31,12 @@ __all__ = [
     "create_pv",
     "device_path",
     "erase_pv",
-    "min_sectors",
     "new_label",
     "partitioned",
     "probe_signatures",
     "wipe_signature",
 ]
 
-_MIN_KIB = 2048
-_LEAST_KIB = 512
 _MDA_CLEAN = 4096
 """Bytes zeroed at the start of a new metadata area."""
 
@@ -72,11 +70,6 @@ is from the end. The ext family is told apart in `_ext`."""
 
 _EXT_SUPERBLOCK = 1024
 _EXT_MAGIC = b"\x53\xef"
-
-
-def min_sectors(host: Host) -> int:
-    """Of a PV: devices/pv_min_size (KiB), which is never below 512 KiB."""
-    return max(_LEAST_KIB, host.config.get_int("devices/pv_min_size", _MIN_KIB)) * 2
 
 
 def device_path(path: str) -> str:

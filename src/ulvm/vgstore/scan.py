@@ -16,68 +16,16 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import DeviceError, FormatError, NotFoundError, RefusedError, UlvmError
-from ulvm.metadata.crc import lvm_crc
-from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, find_label
-from ulvm.metadata.mda import MDA_HEADER_SIZE, MdaHeader, ring_parts
 from ulvm.metadata.model import UnknownSegment, VolumeGroup
-from ulvm.metadata.text import vg_from_text
 from ulvm.units import SECTOR
-from ulvm.vgstore.candidates import find_candidates
+from ulvm.vgstore.candidates import find_candidates, min_sectors
 from ulvm.vgstore.devices import read_devices, uses_devices_file
 from ulvm.vgstore.host import Host
+from ulvm.vgstore.read import MdaCopy, PvDevice, read_pv
 from ulvm.vgstore.system_id import is_foreign, local_system_id
 
 __all__ = ["MdaCopy", "PvDevice", "Scan", "read_pv", "same_group", "scan"]
-
-_MAX_TEXT = 64 << 20
-"""Bytes; a header that claims more is damaged or hostile."""
-
-
-@dataclass(frozen=True, slots=True)
-class MdaCopy:
-    """One metadata area of a PV; offsets and sizes in bytes. `header` is None if it is bad."""
-
-    offset: int
-    size: int
-    header: MdaHeader | None = None
-    vg: VolumeGroup | None = None
-    vg_name: str | None = None
-    """The name its text gives, even if the text cannot be understood."""
-    problem: str | None = None
-
-    @property
-    def ignored(self) -> bool:
-        return self.header is not None and self.header.ignored
-
-
-@dataclass(frozen=True, slots=True)
-class PvDevice:
-    """A device with a PV label on it. `size` is the device's own, in bytes."""
-
-    path: str
-    size: int
-    label: Label
-    mdas: tuple[MdaCopy, ...] = ()
-    vg_name: str | None = None
-
-    @property
-    def uuid(self) -> str:
-        """In text form, with dashes."""
-        return self.label.pv_header.uuid
-
-    def with_uuid(self, uuid: str) -> PvDevice:
-        """The same PV under another UUID."""
-        if uuid == self.uuid:
-            return self
-        header = replace(self.label.pv_header, uuid=uuid)
-        return replace(self, label=replace(self.label, pv_header=header))
-
-    @property
-    def in_use(self) -> bool:
-        """The header says that the PV belongs to a VG."""
-        return self.label.pv_header.in_use
 
 
 @dataclass(frozen=True)
@@ -103,6 +51,10 @@ class Scan:
     """Paths that the settings keep from being looked at, and why."""
     label_warnings: int = 0
     """How many of `warnings` are about labels and areas alone; the rest about VGs."""
+    copies: tuple[PvDevice, ...] = ()
+    """PVs that were passed over, since another device has their UUID."""
+    bare: tuple[PvDevice, ...] = ()
+    """Devices that were looked at and are no PVs, so far as they could be."""
     dev_dir: str = "/dev"
     """What stands before `vg/lv` in the paths of volumes."""
     foreign: tuple[VolumeGroup, ...] = ()
@@ -181,6 +133,8 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     warnings = list(candidates.warnings)
     unreadable: dict[str, str] = {}
     found: list[PvDevice] = []
+    bare: list[PvDevice] = []
+    least = min_sectors(host)
     seen: set[tuple[int, int, int]] = set()
     unused: set[str] = set()
     for path in candidates.paths:
@@ -199,6 +153,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
             continue
         seen.add(identity)
         try:
+            size = device.size
             pv = read_pv(path, device, texts, warnings)
         except DeviceError as error:
             unreadable[path] = error.message
@@ -208,9 +163,12 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
             device.close()
         if pv is not None:
             found.append(pv)
+        elif size // SECTOR >= least:
+            bare.append(PvDevice.without_label(path, size))
     expected = {e.path: e.pv_uuid for e in entries}
     pvs, duplicates = _without_duplicates(found, expected, warnings)
-    unused.update({pv.path for pv in found}.difference(pv.path for pv in pvs))
+    chosen = {pv.path for pv in pvs}
+    unused.update({pv.path for pv in found} - chosen)
     label_warnings = len(warnings)
     vgs, broken, outdated = _assemble(pvs, warnings)
     owner = {p.uuid: vg.name for vg in vgs for p in vg.pvs}
@@ -232,6 +190,8 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         tuple(replace(pv, vg_name=outdated[pv.uuid]) for pv in pvs if pv.uuid in outdated),
         candidates.rejected,
         label_warnings,
+        tuple(replace(pv, vg_name=owner.get(pv.uuid)) for pv in found if pv.path not in chosen),
+        tuple(bare),
         str(host.dev_dir),
         tuple(foreign),
         local_system_id(host.config),
@@ -251,80 +211,6 @@ def _identity(path: str) -> tuple[int, int, int]:
     return 0, found.st_dev, found.st_ino
 
 
-# -- one device -----------------------------------------------------------------------------------
-
-
-def read_pv(
-    path: str,
-    device: BlockDevice,
-    texts: dict[tuple[int, int], VolumeGroup | FormatError],
-    warnings: list[str],
-) -> PvDevice | None:
-    """The PV on an open device, or None. `texts` keeps what was parsed, by size and checksum."""
-    size = device.size
-    if size < LABEL_SCAN_SIZE:
-        return None
-    try:
-        label = find_label(device.read(0, LABEL_SCAN_SIZE))
-    except FormatError as error:
-        warnings.append(f"WARNING: {path}: {error.message}")
-        return None
-    if label is None:
-        return None
-    areas = label.pv_header.metadata_areas
-    mdas = tuple(_read_mda(path, device, area, texts, warnings) for area in areas)
-    return PvDevice(path, size, label, mdas)
-
-
-def _read_mda(
-    path: str,
-    device: BlockDevice,
-    area: DiskLocn,
-    texts: dict[tuple[int, int], VolumeGroup | FormatError],
-    warnings: list[str],
-) -> MdaCopy:
-    offset, size = area
-    copy = MdaCopy(offset, size)
-    if offset + max(size, MDA_HEADER_SIZE) > device.size:
-        warnings.append(f"WARNING: metadata area on {path} at {offset} is beyond the device.")
-        return replace(copy, problem="beyond the device")
-    try:
-        header = MdaHeader.unpack(device.read(offset, MDA_HEADER_SIZE), start=offset, device=path)
-    except FormatError as error:
-        warnings += [f"WARNING: {line}" for line in error.message.splitlines()]
-        warnings.append(f"WARNING: bad metadata header on {path} at {offset}.")
-        return replace(copy, problem=error.message)
-    copy = replace(copy, header=header)
-    locn = header.current
-    if locn is None:
-        return copy
-    if header.size > device.size - offset or locn.size > _MAX_TEXT:
-        warnings.append(f"WARNING: bad metadata text size on {path} at {offset}.")
-        return replace(copy, problem="bad text size")
-    parts = ring_parts(header.size, locn.offset, locn.size)
-    text = b"".join(device.read(offset + start, length) for start, length in parts)
-    if lvm_crc(text) != locn.checksum:
-        where = offset + locn.offset
-        warnings.append(f"WARNING: Checksum error on {path} at offset {where}.")
-        return replace(copy, problem="checksum", vg_name=_first_word(text))
-    key = (locn.size, locn.checksum)
-    if key not in texts:
-        try:
-            texts[key] = vg_from_text(text.rstrip(b"\0"))
-        except FormatError as error:
-            texts[key] = error
-    parsed = texts[key]
-    if isinstance(parsed, FormatError):
-        return replace(copy, problem=parsed.message, vg_name=_first_word(text))
-    return replace(copy, vg=parsed, vg_name=parsed.name)
-
-
-def _first_word(text: bytes) -> str | None:
-    """The VG's name at the beginning of a text, so far as it can be told."""
-    words = text[:256].decode("ascii", errors="replace").split(None, 2)
-    return words[0] if len(words) > 1 and words[1] == "{" else None
-
-
 # -- all devices ----------------------------------------------------------------------------------
 
 
@@ -338,6 +224,7 @@ def _without_duplicates(
         by_uuid[pv.uuid].append(pv)
     hints = {(p.uuid, p.device) for _, _, vg in _copies(found) for p in vg.pvs}
     kept, duplicates = [], set()
+    preferred = []
     for uuid, same in by_uuid.items():
         named = [pv for pv in same if expected.get(pv.path) == uuid]
         matching = [pv for pv in named or same if (uuid, pv.path) in hints]
@@ -349,7 +236,8 @@ def _without_duplicates(
                 warnings.append(f"WARNING: Not using device {other.path} for PV {uuid}.")
         if uuid in duplicates:
             why = "device name matches previous" if matching else "device was seen first"
-            warnings.append(f"WARNING: PV {uuid} prefers device {chosen.path} because {why}.")
+            preferred.append(f"WARNING: PV {uuid} prefers device {chosen.path} because {why}.")
+    warnings += preferred
     return kept, frozenset(duplicates)
 
 
