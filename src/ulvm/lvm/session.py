@@ -92,6 +92,9 @@ class Session:
     def scan(self, extra_paths: Iterable[str] = (), *, labels_only: bool = False) -> Scan:
         """Look at all devices afresh. Each warning is given once in a session; `labels_only`: not
         those about VGs, for a command that is about none."""
+        if self.host.config.get_bool("devices/scan_lvs", False):
+            # A daemon that was killed comes back first: volumes are among what is looked at.
+            _ = self.dm_if_running
         found = scan(self.host, extra_paths)
         for text in found.warnings[: found.label_warnings if labels_only else None]:
             # Where a missing PV was is not known any more after a change.

@@ -8,7 +8,7 @@
 
 In a scanned directory and those below it, disks count and, outside /dev, plain files; links to
 either count by what they lead to. Directories that are links are not entered, nor is the host's own
-run directory, whose volumes are looked at with `scan_lvs` alone.
+run directory: active volumes are looked at with `scan_lvs` alone, wherever they are named.
 
 Of what was found, `global_filter` and `filter` must both accept: of each name of a device the first
 pattern that fits says whether it is accepted; a device is accepted if one of its names is, or none
@@ -63,15 +63,18 @@ def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:
     if uses_devices_file(host) and not host.only_devices:
         for entry in read_devices(host):
             names.setdefault(entry.path, set()).add(entry.path)
-    for directory in _scanned(host):
+    scanned = _scanned(host)
+    for directory in scanned:
         if not os.path.isdir(directory):
             warnings.append(f"Ignoring {directory}: No such file or directory.")
             continue
         for name in _walk(directory, str(host.run_dir)):
-            path = os.path.realpath(name)
-            # Links to volumes of our own (ulvm/device_links).
-            if not path.startswith(f"{host.run_dir}/"):
-                names.setdefault(path, set()).add(name)
+            names.setdefault(os.path.realpath(name), set()).add(name)
+    volumes = os.path.realpath(host.run_dir / "dev")
+    layered = host.config.get_bool("devices/scan_lvs", False)
+    if layered and scanned:
+        for path in _volumes(volumes):
+            names.setdefault(path, set()).add(path)
     rejected = {}
     for path in extra_paths:
         if path not in names and (host.only_devices or not uses_devices_file(host)):
@@ -80,7 +83,9 @@ def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:
             names.setdefault(path, set()).add(path)
     paths = []
     for path, aliases in names.items():
-        if all(one.accepts({path, *aliases}) for one in filters):
+        if path.startswith(f"{volumes}/") and not layered:
+            rejected[path] = "device is an LV"
+        elif all(one.accepts({path, *aliases}) for one in filters):
             paths.append(path)
         else:
             rejected[path] = "device is rejected by filter config"
@@ -94,6 +99,16 @@ def _scanned(host: Host) -> list[str]:
     if use_file is not None and uses_devices_file(host):
         return []
     return host.config.get_list("devices/scan", [] if use_file is None else ["/dev"])
+
+
+def _volumes(tree: str) -> Iterator[str]:
+    """The active volumes, each by the file of its own name."""
+    if os.path.isdir(tree):
+        for group in sorted(os.listdir(tree)):
+            if group != "mapper":
+                yield from (
+                    f"{tree}/{group}/{name}" for name in sorted(os.listdir(f"{tree}/{group}"))
+                )
 
 
 def _walk(directory: str, run_dir: str) -> Iterator[str]:

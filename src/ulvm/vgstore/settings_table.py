@@ -54,6 +54,7 @@ write_cache_state b 1.0.0 -2.3.0 plain = 1
 types x 1.0.0 advanced
 sysfs_scan b 1.0.8 = 1
 scan_lvs b 2.2.182 = 0
+    Let active volumes be PVs.
 multipath_component_detection b 2.2.89 = 1
 multipath_wwids_file S 2.3.13 = "/etc/multipath/wwids"
 md_component_detection b 1.0.18 = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -85,16 +84,22 @@ def test_nothing_is_entered_in_a_devices_file_that_does_not_count(tmp_path: Path
     assert [entry.path for entry in read_devices(host)] == [str(tmp_path / "listed.img")]
 
 
-def test_the_run_directory_is_not_entered(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "volume").write_bytes(b"x")
-    os.rename(tmp_path / "run", tmp_path / "images")
-    host = _host(tmp_path, "devices { use_devicesfile = 0 scan = 'IMAGES' }")
-    assert len(find_candidates(host).paths) == 1
-    inside = Host(host.system_dir, tmp_path / "images" / "x", host.config)
-    inside.run_dir.mkdir()
-    (inside.run_dir / "volume").write_bytes(b"x")
-    assert len(find_candidates(inside).paths) == 1
+def test_volumes_are_looked_at_if_that_is_wanted(tmp_path: Path, images: Path) -> None:
+    """By whatever name: below a scanned directory, by a link, or typed."""
+    for name in ("run/dev/vg/lv", "run/dev/mapper/vg-lv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    volume = str(tmp_path / "run/dev/vg/lv")
+    (images / "to_volume").symlink_to(volume)
+    settings = "devices { use_devicesfile = 0 scan = [ 'IMAGES', 'RUN' ] }"
+    settings = settings.replace("RUN", str(tmp_path))
+    found = find_candidates(_host(tmp_path, settings))
+    assert [path for path in found.paths if "/run/" in path] == []
+    assert found.rejected[volume] == "device is an LV"
+    found = find_candidates(_host(tmp_path, settings + " devices/scan_lvs = 1"))
+    assert [path for path in found.paths if "/run/" in path] == [volume]
+    typed = find_candidates(_host(tmp_path, "devices { use_devicesfile = 1 }"), [volume])
+    assert typed.rejected == {volume: "device is an LV"}
 
 
 @pytest.mark.parametrize(
