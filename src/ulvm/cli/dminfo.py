@@ -1,38 +1,18 @@
-"""`dmsetup info`: a paragraph or a row for each device (dmsetup(8))."""
+"""`dmsetup info`: a paragraph for each device, or a report of columns (dmsetup(8))."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from ulvm.dm_ioctl import DeviceInfo
-from ulvm.errors import UsageError
+from ulvm.cli.dmrequest import Request
+from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper
+from ulvm.report.columns import choose, sort_keys
+from ulvm.report.display import Layout, Report, render, sort_rows
+from ulvm.report.dm_fields import DM_REPORT, DmRow
+from ulvm.report.select import parse_selection
+from ulvm.report.units import SizeFormat
 
 __all__ = ["column_lines", "info_lines"]
-
-_DEFAULT_COLUMNS = "name,major,minor,attr,open,segments,events,uuid"
-
-
-def _attributes(info: DeviceInfo) -> str:
-    live = "L" if info.live_table else "-"
-    inactive = "I" if info.inactive_table else "-"
-    state = "s" if info.suspended else "-"
-    return f"{live}{inactive}{state}{'r' if info.read_only else 'w'}"
-
-
-_COLUMNS: dict[str, tuple[str, bool, Callable[[DeviceInfo], str]]] = {
-    "name": ("Name", False, lambda i: i.name),
-    "major": ("Maj", True, lambda i: str(i.major)),
-    "minor": ("Min", True, lambda i: str(i.minor)),
-    "attr": ("Stat", False, _attributes),
-    "open": ("Open", True, lambda i: str(i.open_count)),
-    "segments": ("Targ", True, lambda i: str(i.target_count)),
-    "events": ("Event", True, lambda i: str(i.event_nr)),
-    "uuid": ("UUID", False, lambda i: i.uuid),
-    "suspended": ("Suspended", False, lambda i: "Suspended" if i.suspended else "Active"),
-    "readonly": ("Read-only", False, lambda i: "Read-only" if i.read_only else "Writeable"),
-    "devno": ("DevNo", False, lambda i: f"{i.major}:{i.minor}"),
-    "size": ("Size", True, lambda i: str(i.size)),
-}
 
 
 def info_lines(info: DeviceInfo) -> Iterator[str]:
@@ -42,7 +22,8 @@ def info_lines(info: DeviceInfo) -> Iterator[str]:
     read_only = " (READ-ONLY)" if info.read_only else ""
     yield f"Name:              {info.name}"
     yield f"State:             {'SUSPENDED' if info.suspended else 'ACTIVE'}{read_only}"
-    yield "Read Ahead:        256"
+    if info.live_table or info.inactive_table:
+        yield "Read Ahead:        256"
     yield f"Tables present:    {' & '.join(tables) or 'None'}"
     yield f"Open count:        {info.open_count}"
     yield f"Event number:      {info.event_nr}"
@@ -53,23 +34,50 @@ def info_lines(info: DeviceInfo) -> Iterator[str]:
     yield ""
 
 
-def column_lines(
-    devices: Sequence[DeviceInfo], wanted: str | None, *, headings: bool, separator: str | None
-) -> Iterator[str]:
-    """`info -c -o WANTED`: aligned, or with a separator. UsageError for an unknown column."""
-    names = (wanted or _DEFAULT_COLUMNS).split(",")
-    unknown = [name for name in names if name not in _COLUMNS]
-    if unknown:
-        raise UsageError(f"Unrecognised field: {unknown[0]}")
-    columns = [_COLUMNS[name] for name in names]
-    table = [[of(info) for _, _, of in columns] for info in devices]
-    heads = [heading if headings else "" for heading, _, _ in columns]
-    if separator is not None:
-        yield from map(separator.join, ([heads] if headings else []) + table)
-        return
-    widths = [max(len(row[i]) for row in [heads, *table]) for i in range(len(columns))]
-    if headings:
-        yield " ".join(h.ljust(w) for h, w in zip(heads, widths, strict=True))
-    for row in table:
-        cells = zip(row, widths, columns, strict=True)
-        yield " ".join(t.rjust(w) if right else t.ljust(w) for t, w, (_, right, _) in cells)
+def column_lines(request: Request, dm: DeviceMapper, devices: Sequence[DeviceInfo]) -> list[str]:
+    """`info -c`. RefusedError in dmsetup's words, HelpAsked."""
+    wanted = [] if request.options is None else [request.options]
+    fields = choose(DM_REPORT, wanted, verbose=False)
+    selection = parse_selection(request.select, "", DM_REPORT.vocabulary)
+    keys = sort_keys(DM_REPORT, request.sort) if request.sort else []
+    used = {field.name for field in (*fields, *selection.fields, *(of for of, _ in keys))}
+    rows = _rows(dm, devices, related=bool(used & _RELATED))
+    layout = Layout(
+        SizeFormat(),
+        headings=not request.noheadings,
+        separator=request.separator or (":" if request.noheadings else " "),
+        aligned=not (request.separator or request.noheadings or request.nameprefixes),
+        name_prefixes=request.nameprefixes,
+        prefix="DM_",
+        unquoted=request.unquoted,
+        rows=request.rows,
+        indent="",
+    )
+    found = sort_rows(filter(selection, rows), keys)
+    return render(Report("dm", "", fields, found), layout)
+
+
+_RELATED = {
+    entry.name
+    for section in DM_REPORT.vocabulary.sections
+    for entry in section.entries
+    if section.all_name == "deps_all"
+}
+
+
+def _rows(dm: DeviceMapper, devices: Sequence[DeviceInfo], *, related: bool) -> list[DmRow]:
+    """`related`: with what they stand on, and what stands on them."""
+    if not related:
+        return [DmRow(info) for info in devices]
+    everything = sorted(dm.devices(), key=lambda info: info.name)
+    deps = {info.name: dm.deps(info.name) for info in everything}
+    names = {info.minor: info.name for info in everything}
+    rows = []
+    for info in devices:
+        lower = [
+            (major, minor, names.get(minor) if major == DM_MAJOR else dm.device_name(major, minor))
+            for major, minor in deps.get(info.name, ())
+        ]
+        upper = [top for top in everything if (info.major, info.minor) in deps[top.name]]
+        rows.append(DmRow(info, lower, upper))
+    return rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LOG", "VOLUMES", "Entry", "Section"]
+__all__ = ["DEVICES", "LOG", "VOLUMES", "Entry", "Section"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ _ALL = {
     "Logical Volume Segment Fields": "seg_all",
     "Physical Volume Segment Fields": "pvseg_all",
     "Command Log Fields": "log_all",
+    "Mapped Device Name Fields": "name_all",
+    "Mapped Device Information Fields": "info_all",
+    "Mapped Device Relationship Information Fields": "deps_all",
+    "Mapped Device Name Components Fields": "splitname_all",
 }
 
 _VOLUMES = """\
@@ -295,6 +299,43 @@ log_ret_code num Return code.
 """
 
 
+_DEVICES = """\
+[Mapped Device Name Fields]
+name str Name of mapped device.
+mangled_name str Mangled name of mapped device.
+unmangled_name str Unmangled name of mapped device.
+uuid str Unique (optional) identifier for mapped device.
+mangled_uuid str Mangled unique (optional) identifier for mapped device.
+unmangled_uuid str Unmangled unique (optional) identifier for mapped device.
+read_ahead num Read ahead value.
+[Mapped Device Information Fields]
+blkdevname str Name of block device.
+attr str (L)ive, (I)nactive, (s)uspended, (r)ead-only, read-(w)rite.
+tables_loaded str Which of the live and inactive table slots are filled.
+suspended str Whether the device is suspended.
+readonly str Whether the device is read-only or writeable.
+devno str Device major and minor numbers
+major num Block device major number.
+minor num Block device minor number.
+open num Number of references to open device, if requested.
+segments num Number of segments in live table, if present.
+events num Number of most recent event.
+[Mapped Device Relationship Information Fields]
+device_count num Number of devices used by this one.
+devs_used str List of names of mapped devices used by this one.
+devnos_used str List of device numbers of devices used by this one.
+blkdevs_used str List of names of block devices used by this one.
+device_ref_count num Number of mapped devices referencing this one.
+names_using_dev str List of names of mapped devices using this one.
+devnos_using_dev str List of device numbers of mapped devices using this one.
+[Mapped Device Name Components Fields]
+subsystem str Userspace subsystem responsible for this device.
+vg_name str LVM Volume Group name.
+lv_name str LVM Logical Volume name.
+lv_layer str LVM device layer.
+"""
+
+
 def _parsed(text: str) -> tuple[Section, ...]:
     sections = []
     for part in text.replace("\n ", " ").removeprefix("[").split("\n["):
@@ -306,6 +347,9 @@ def _parsed(text: str) -> tuple[Section, ...]:
 
 VOLUMES = _parsed(_VOLUMES)
 """Of lvs, vgs, pvs and fullreport."""
+
+DEVICES = _parsed(_DEVICES)
+"""Of `dmsetup info -c`; the statistics of dmstats are not among them."""
 
 LOG = _parsed(_LOG)
 """Of the log of a command."""

@@ -1,0 +1,295 @@
+"""The commands of dmsetup that show something."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable
+
+import click
+
+from ulvm.activation.names import split_dm_name
+from ulvm.cli.about import LIBRARY_VERSION
+from ulvm.cli.dminfo import column_lines, info_lines
+from ulvm.cli.dmrequest import ArgumentsError, Request
+from ulvm.cli.dmtree import parse_style, tree_lines
+from ulvm.cli.dmusage import USAGE
+from ulvm.daemon.client import DaemonClient
+from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
+from ulvm.errors import FormatError, TableError, UlvmError, UsageError
+from ulvm.report.dm_fields import DM_REPORT, block_name, mangled
+from ulvm.report.helptext import field_lines
+
+__all__ = [
+    "dependencies",
+    "driver_version",
+    "info",
+    "list_devices",
+    "mangle",
+    "split_name",
+    "status",
+    "table",
+    "target_version",
+    "targets",
+    "udev_complete",
+    "udev_complete_all",
+    "udev_cookies",
+    "udev_release_cookie",
+    "usage",
+]
+
+DRIVER_VERSION = "4.47.0"
+"""Of the kernel whose device-mapper this one does as."""
+
+_BY = ("devno", "devname", "blkdevname")
+_LINE_OF_COOKIES = "Cookie       Semid      Value      Last semop time           Last change time"
+_KEYS = "Semaphores with keys prefixed by 3405 (0xd4d)"
+
+
+def _found(request: Request) -> tuple[DaemonClient, list[DeviceInfo]] | None:
+    client, devices = request.selected()
+    if client is None or not devices:
+        click.echo("No devices found")
+        return None
+    return client, devices
+
+
+def usage(request: Request) -> None:
+    click.echo(USAGE, err=True)
+    if request.columns:
+        for line in field_lines(DM_REPORT.vocabulary.sections):
+            click.echo(line, err=True)
+
+
+# -- tables and status ----------------------------------------------------------------------------
+
+
+def _lines(
+    kind: str, of: Callable[[DaemonClient, str, Request], list[TableLine]]
+) -> Callable[[Request], None]:
+    def run(request: Request) -> None:
+        if kind == "table" and request.names:
+            for name in request.names:
+                request.call("table", name, lambda client: client.info(name))  # noqa: B023
+        found = _found(request)
+        if found is None:
+            return
+        client, devices = found
+        prefix = len(request.names) != 1
+        for device in devices:
+            lines = of(client, device.name, request)
+            if request.target is not None:
+                lines = [line for line in lines if line.target_type == request.target]
+                if not lines:
+                    continue
+            if request.context.verbose:
+                for line in info_lines(device):
+                    click.echo(line)
+            for text in [str(line) for line in lines] or [""]:
+                click.echo(f"{device.name}: {text}" if prefix else text)
+
+    return run
+
+
+status = _lines("status", lambda client, name, r: client.status(name, flush=not r.noflush))
+_plain_table = _lines("table", lambda client, name, r: client.table(name, inactive=r.inactive))
+
+
+def table(request: Request) -> None:
+    if not request.concise:
+        _plain_table(request)
+        return
+    found = _found(request)
+    if found is None:
+        return
+    client, devices = found
+    entries = []
+    for device in devices:
+        lines = ",".join(str(line) for line in client.table(device.name))
+        flags = "ro" if device.read_only else "rw"
+        entries.append(f"{mangled(device.name)},{device.uuid},{device.minor},{flags},{lines}")
+    click.echo(";".join(entries))
+
+
+# -- devices --------------------------------------------------------------------------------------
+
+
+def info(request: Request) -> None:
+    found = _found(request)
+    if found is None:
+        return
+    client, devices = found
+    if request.columns:
+        for line in column_lines(request, client, devices):
+            click.echo(line)
+        return
+    for device in devices:
+        for line in info_lines(device):
+            click.echo(line)
+
+
+def _by(request: Request) -> str:
+    """How devices are named by -o."""
+    word = request.options or "devno"
+    if word not in _BY:
+        raise UsageError(f"Option not recognised: {word}.")
+    return word
+
+
+def list_devices(request: Request) -> None:
+    style = parse_style(request.options) if request.tree else None
+    by = "devno" if request.tree else _by(request)
+    client = request.client(start=False)
+    devices = [] if client is None else sorted(client.devices(), key=lambda info: info.name)
+    if client is None or not devices:
+        click.echo("No devices found")
+        return
+    if request.target is not None:
+        devices = [
+            device
+            for device in devices
+            if any(line.target_type == request.target for line in client.table(device.name))
+        ]
+    if request.tree:
+        for line in tree_lines(client, devices, style):
+            click.echo(line)
+    elif request.exec is not None:
+        _execute(request, request.exec, devices)
+    else:
+        comma = ", " if request.target is not None else ":"
+        for device in devices:
+            shown = f"{device.major}{comma}{device.minor}"
+            if by == "devname" and device.live_table:
+                shown = mangled(device.name)
+            elif by == "blkdevname" and device.live_table:
+                shown = block_name(device.major, device.minor, None)
+            click.echo(f"{device.name}\t({shown})")
+
+
+def _execute(request: Request, command: str, devices: list[DeviceInfo]) -> None:
+    """The command, once for each device, with the device's path behind it."""
+    folder = request.context.host.run_dir / "dev" / "mapper"
+    for device in devices:
+        words = [*shlex.split(command), str(folder / device.name)]
+        try:
+            subprocess.run(words, check=False)
+        except OSError as error:
+            raise UlvmError(f"{words[0]}: {error.strerror}") from None
+
+
+def dependencies(request: Request) -> None:
+    by = _by(request)
+    for name in request.names:
+        request.call("deps", name, lambda client: client.info(name))  # noqa: B023
+    found = _found(request)
+    if found is None:
+        return
+    client, devices = found
+    prefix = len(request.names) != 1
+    for device in devices:
+        if request.context.verbose:
+            for line in info_lines(device):
+                click.echo(line)
+        lower = client.deps(device.name, inactive=request.inactive)
+        shown = "".join(f" ({_named(client, by, *number)})" for number in lower)
+        start = f"{device.name}: " if prefix else ""
+        click.echo(f"{start}{len(lower)} dependencies\t:{shown}")
+
+
+def _named(client: DaemonClient, by: str, major: int, minor: int) -> str:
+    if by == "devno":
+        return f"{major}, {minor}"
+    name = client.device_name(major, minor)
+    if by == "devname" and major == DM_MAJOR:
+        return name or f"{major}, {minor}"
+    return block_name(major, minor, name)
+
+
+def mangle(request: Request) -> None:
+    """Names are kept as they are; udev, which would want them otherwise, is not there."""
+    found = _found(request)
+    for device in found[1] if found is not None else ():
+        words = f"{device.uuid}: name and UUID" if device.uuid else "[no UUID]: name"
+        click.echo(f"{mangled(device.name)}: {words} already in correct form")
+
+
+# -- the mapper itself ----------------------------------------------------------------------------
+
+
+def targets(request: Request) -> None:
+    for name, (major, minor, patch) in request.started().targets():
+        click.echo(f"{name:<16} v{major}.{minor}.{patch}")
+
+
+def target_version(request: Request) -> None:
+    if not request.words:
+        raise ArgumentsError("Incorrect number of arguments.")
+    known = dict(request.started().targets())
+    for name in request.words:
+        if name not in known:
+            error = "Invalid argument"
+            raise TableError(f"device-mapper: target-version ioctl on {name}  failed: {error}")
+        click.echo(f"{name:<16} v{'.'.join(map(str, known[name]))}")
+
+
+def driver_version(request: Request) -> None:
+    click.echo(f"Library version:   {LIBRARY_VERSION}")
+    click.echo(f"Driver version:    {DRIVER_VERSION}")
+
+
+def split_name(request: Request) -> None:
+    """The parts of a name; none if a subsystem is named that is not LVM."""
+    request.check_count(1, 2)
+    parts = ("", "", "")
+    if request.words[1:] in ((), ("LVM",)):
+        try:
+            parts = split_dm_name(request.words[0])
+        except FormatError:
+            parts = (request.words[0], "", "")
+    wanted = request.options.split(",") if request.options else ["vg_name", "lv_name", "lv_layer"]
+    names = ("vg_name", "lv_name", "lv_layer")
+    if unknown := [name for name in wanted if name not in names]:
+        raise UlvmError(f"Unrecognised field: {unknown[0]}")
+    fields = [DM_REPORT.vocabulary.fields[name] for name in wanted]
+    separator = request.separator or (":" if request.noheadings else " ")
+    shown = [parts[names.index(name)] for name in wanted]
+    if request.noheadings or request.separator:
+        rows = [separator.join(shown)]
+        heads = [] if request.noheadings else [separator.join(f.heading for f in fields)]
+    else:
+        widths = [max(f.width, len(text)) for f, text in zip(fields, shown, strict=True)]
+        heads = [" ".join(f.heading.ljust(w) for f, w in zip(fields, widths, strict=True))]
+        rows = [" ".join(text.ljust(w) for text, w in zip(shown, widths, strict=True))]
+    for line in (*heads, *rows):
+        click.echo(line)
+
+
+# -- cookies of udev: there are none --------------------------------------------------------------
+
+
+def udev_cookies(request: Request) -> None:
+    click.echo(_LINE_OF_COOKIES)
+
+
+def udev_complete(request: Request) -> None:
+    request.check_count(1)
+    raise UlvmError("Incorrect cookie value.")
+
+
+def udev_release_cookie(request: Request) -> None:
+    if not request.words:
+        raise UlvmError("No udev transaction cookie given.")
+    raise UlvmError("Incorrect cookie value.")
+
+
+def udev_complete_all(request: Request) -> None:
+    console = request.context.console
+    click.echo(
+        "WARNING: This operation will destroy all semaphores with keys that have a prefix "
+        "3405 (0xd4d).",
+        err=True,
+    )
+    if console.ask("Do you really want to continue?"):
+        click.echo("0 semaphores with keys prefixed by 3405 (0xd4d) destroyed. 0 skipped.")
+    else:
+        click.echo(f"{_KEYS} NOT destroyed.")
