@@ -40,6 +40,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "daemon.history": frozenset(),
     "daemon.measure": frozenset({"dm"}),
     "daemon.links": frozenset(),
+    "daemon.syslog": frozenset(),
     "daemon.monitor": frozenset(
         {"errors", "units", "dm", "activation", "daemon.commands", "daemon.history"}
         | {"vgstore.policy"}

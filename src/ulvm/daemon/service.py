@@ -47,6 +47,7 @@ from ulvm.daemon.messages import info_to_json, lines_of, lines_to_json
 from ulvm.daemon.monitor import Monitor
 from ulvm.daemon.repairs import Repairs
 from ulvm.daemon.state import drop_state, read_state, write_state
+from ulvm.daemon.syslog import log_to_syslog
 from ulvm.daemon.volumes import DEV_DIR, MapperExports, MountFreezer, export_names, name_of_path
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
@@ -462,6 +463,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(message)s",
         level=logging.INFO,
     )
+    log_to_syslog()
     _prepare_process()
     # For a bug report: SIGUSR1 writes what each thread is doing to the log, a crash does as well.
     stacks = (host.run_dir / LOG_FILE).open("ab")
