@@ -71,6 +71,8 @@ def vgcreate(context: Context, /, name: str, paths: tuple[str, ...], **asked: An
     extent = 2 * session.host.config.get_int("allocation/physical_extent_size", 4096)
     if asked["physicalextentsize"] is not None:
         extent = parse_sectors(asked["physicalextentsize"], "--physicalextentsize", zero=True)
+    if extent == 0:
+        raise UsageError("Physical extent size may not be zero")
     if asked["alloc"] == "inherit":
         raise UsageError("Volume Group allocation policy cannot inherit from anything")
     name = new_vg_name(name, session.host.run_dir)

@@ -168,7 +168,7 @@ def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bo
             lv = lvm_lv.get(vg, name)
             if vg.is_partial(lv) and not partial:
                 raise RefusedError(
-                    f"Refusing refresh of partial LV {vg_name}/{name}. "
+                    f"Refusing refresh of partial LV {vg_name}/{name}.  "
                     "Use '--activationmode partial' to override."
                 )
         activator.refresh(vg, start_merges=True)

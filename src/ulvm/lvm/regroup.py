@@ -106,6 +106,9 @@ def split(
                 )
             if there is not None and attributes:
                 raise RefusedError(f"Volume group name {target} already exists")
+            active = lvm_lv.states(session, vg)
+            if there is not None and active:
+                raise RefusedError(f'Logical volumes in "{source}" must be inactive')
             base = there or replace(
                 edit.new_vg(
                     target,
@@ -118,7 +121,6 @@ def split(
                 ),
                 **attributes,
             )
-            active = lvm_lv.states(session, vg)
             rest, new = split_vg(vg, base, moving, active.__contains__)
             _commit(session, there, export_vg(new))
         if rest is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ulvm.errors import ExistsError, NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -42,26 +43,27 @@ def create(
     system_id: str | None = None,
 ) -> VolumeGroup:
     """A new VG of devices, which become PVs if they are not; `system_id` None for this host's."""
-    vg = edit.new_vg(
-        name,
-        uuid=new_uuid(),
-        extent_size=extent_size,
-        max_lv=max_lv,
-        max_pv=max_pv,
-        tags=tags,
-        allocation_policy=policy,
-        metadata_copies=metadata_copies,
-        system_id=(session.host.system_id if system_id is None else system_id) or None,
-    )
-    if not autoactivation:
-        vg = vg_edit.set_autoactivation(vg, False)
     with session.lock_global(), session.lock(name):
         taken = _path_taken(session, name)
         if taken is not None:
             raise UsageError(taken)
         if _is_taken(session, name):
             raise ExistsError(f"A volume group called {name} already exists.")
-        for pv in _orphans(session, name, paths, options, force):
+        vg = edit.new_vg(
+            name,
+            uuid=new_uuid(),
+            extent_size=extent_size,
+            max_lv=max_lv,
+            max_pv=max_pv,
+            tags=tags,
+            allocation_policy=policy,
+            metadata_copies=metadata_copies,
+            system_id=(session.host.system_id if system_id is None else system_id) or None,
+        )
+        if not autoactivation:
+            vg = vg_edit.set_autoactivation(vg, False)
+        devices = _usable(session, name, paths)
+        for pv in _as_pvs(session, devices, options, force):
             vg = edit.add_pv(vg, as_member(pv, extent_size))
         scan = session.scan()
         pending = prepare(
@@ -85,14 +87,15 @@ def _is_taken(session: Session, name: str) -> bool:
     return name in scan.broken or any(vg.name == name for vg in (*scan.vgs, *scan.foreign))
 
 
-def _orphans(
-    session: Session,
-    vg_name: str,
-    paths: Sequence[str],
-    options: PvOptions | None,
-    force: int,
-) -> list[PvDevice]:
-    """PVs in no VG for these devices. All are looked at before the first is written to."""
+class _Devices(NamedTuple):
+    """What is to join a VG: absolute paths, and the PVs that some of them are already."""
+
+    paths: list[str]
+    known: dict[str, PvDevice]
+
+
+def _usable(session: Session, vg_name: str, paths: Sequence[str]) -> _Devices:
+    """The devices, if all of them may join a VG; nothing is written."""
     absolute = _found(paths)
     twice = next((p for p in absolute if absolute.count(p) > 1), None)
     if twice is not None:
@@ -109,20 +112,27 @@ def _orphans(
                 f"Unable to add physical volume '{path}' to volume group '{pv.vg_name}'\n"
                 f"{path}: physical volume not initialized."
             )
-            continue
-        if pv is not None and pv.in_use:
+        elif pv is not None and pv.in_use:
             raise RefusedError(
                 f"PV {path} is used by a VG but its metadata is missing.\n"
                 f"Unable to add physical volume '{path}' to volume group '{vg_name}'"
             )
     if members:
         raise RefusedError("\n".join(members))
-    new = [path for path in absolute if path not in known]
+    return _Devices(absolute, known)
+
+
+def _as_pvs(
+    session: Session, devices: _Devices, options: PvOptions | None, force: int
+) -> list[PvDevice]:
+    """PVs in no VG on the devices, made where there are none."""
+    known = devices.known
+    new = [path for path in devices.paths if path not in known]
     made, failed = lvm_pv.create(session, new, options=options, force=force, together=True)
     if failed:
         raise RefusedError("")
     known.update((pv.path, pv) for pv in made)
-    found = [known[path] for path in absolute]
+    found = [known[path] for path in devices.paths]
     add_devices(session.host, [DeviceEntry(pv.path, pv.uuid) for pv in found])
     return found
 
@@ -153,8 +163,9 @@ def extend(
 ) -> Change:
     """Add devices to a VG."""
     with session.lock_global(), session.lock(name):
+        devices = _usable(session, name, paths)
         session.vg_for_change(name)
-        new = _orphans(session, name, paths, options, force)
+        new = _as_pvs(session, devices, options, force)
 
         def add(vg: VolumeGroup) -> VolumeGroup:
             for pv in new:
@@ -174,7 +185,12 @@ def reduce(session: Session, name: str, paths: Sequence[str], *, unused: bool = 
             check_complete(vg)
         except UlvmError as error:
             # LVM2 then has not come upon the PVs, either.
-            lost = [f'Failed to find physical volume "{path}".' for path in paths]
+            lost = [
+                f'Failed to find physical volume "{path}".'
+                if os.path.exists(path)
+                else f"Cannot use {path}: device not found"
+                for path in paths
+            ]
             exported = [
                 f"Cannot use PV {path} in exported VG {name}."
                 for path in paths
@@ -212,7 +228,17 @@ def _member(session: Session, vg: VolumeGroup, path: str) -> str:
 
 
 def _drop(session: Session, name: str, pv_uuid: str) -> None:
-    session.change_vg(name, lambda vg: edit.remove_pv(vg, pv_uuid))
+    def drop(vg: VolumeGroup) -> VolumeGroup:
+        left = edit.remove_pv(vg, pv_uuid)
+        scan = session.last_scan
+        devices = [scan.by_uuid(pv.uuid) for pv in left.pvs]
+        if not any(device is not None and device.mdas for device in devices):
+            raise RefusedError(
+                f'Cannot remove final metadata area on "{scan.path_of(pv_uuid)}" from "{name}"'
+            )
+        return left
+
+    session.change_vg(name, drop)
 
 
 def remove(session: Session, name: str, *, incomplete: bool = False) -> None:

@@ -66,7 +66,7 @@ def _roots(vg: VolumeGroup) -> list[LogicalVolume]:
 def _check_whole(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
     if vg.is_partial(lv):
         raise RefusedError(
-            f"Refusing {what} of partial LV {vg.name}/{lv.name}. "
+            f"Refusing {what} of partial LV {vg.name}/{lv.name}.  "
             "Use '--activationmode partial' to override."
         )
 

@@ -121,11 +121,6 @@ def add_pv(vg: VolumeGroup, pv: PhysicalVolume) -> VolumeGroup:
             f"No space for '{pv.device}' - volume group '{vg.name}' holds max {vg.max_pv} "
             f"physical volume(s).\nPV {pv.device} cannot be added to VG {vg.name}."
         )
-    if pv.pe_count == 0:
-        raise RefusedError(
-            f"Insufficient free space for extents on physical volume {pv.device}.\n"
-            f"PV {pv.device} cannot be added to VG {vg.name}."
-        )
     return replace(vg, pvs=(*vg.pvs, pv))
 
 

@@ -214,7 +214,7 @@ def vg_short(vg: VolumeGroup, size: SizeWords = display_size) -> str:
     total = vg.extent_count * vg.extent_size
     free = vg.free_count * vg.extent_size
     used = size(total - free)
-    return f'"{vg.name}" {size(total)} [{used:<9} used / {size(free)} free]'
+    return f'"{vg.name}" {size(total):<9} [{used:<9} used / {size(free)} free]'
 
 
 def vg_colon(vg: VolumeGroup, states: States) -> str:
