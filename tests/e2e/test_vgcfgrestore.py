@@ -63,10 +63,14 @@ def test_metadata_that_were_wiped_come_back(group: UlvmHost) -> None:
     refused = group.attempt("vgcfgrestore vg")
     # An area whose header is gone is not written to: that is for who knows why it is gone.
     assert refused.rc == 5
-    assert "has no metadata area to write to" in refused.stderr
+    assert "No metadata areas to write to" in refused.stderr
 
 
 def test_what_cannot_be_restored(group: UlvmHost) -> None:
+    asked = group.run("vgcfgrestore -f /etc/passwd vg", rc=5)
+    assert "Volume group vg has active volume: one." in asked.stdout
+    assert "Restore aborted." in asked.stderr
+    group.run("vgchange -an vg")
     for words, said in (
         ("vgcfgrestore nope", "Failed to read VG nope from"),
         ("vgcfgrestore -f /etc/passwd vg", "Parse error at byte"),

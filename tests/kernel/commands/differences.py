@@ -144,6 +144,21 @@ DIFFERENCES: tuple[Difference, ...] = (
         ours=r"seqno \+\d",
         theirs=r"seqno \+\d",
     ),
+    Difference(
+        "A restored group gets a sequence number above that of the state it replaces.",
+        "LVM2 counts on from the number in the file; a disk that missed the restore would then win "
+        "over it when it comes back.",
+        command=r"^vgcfgrestore ",
+        ours=r"seqno \+1",
+        theirs=r"seqno \+-?\d+",
+    ),
+    Difference(
+        "What a restore replaces is archived before, and the backup is written after it.",
+        "LVM2 leaves both to the next command that reads the group.",
+        command=r"^!archives",
+        ours=r".*\*before\* executing 'vgcfgrestore.*",
+        theirs=r".*\*before\* executing 'vgs.*",
+    ),
 )
 
 
