@@ -185,18 +185,12 @@ def reduce(session: Session, name: str, paths: Sequence[str], *, unused: bool = 
             check_complete(vg)
         except UlvmError as error:
             # LVM2 then has not come upon the PVs, either.
-            lost = [
-                f'Failed to find physical volume "{path}".'
-                if os.path.exists(path)
-                else f"Cannot use {path}: device not found"
-                for path in paths
-            ]
-            exported = [
-                f"Cannot use PV {path} in exported VG {name}."
-                for path in paths
-                if error.message == f"Volume group {name} is exported"
-            ]
-            raise type(error)("\n".join(exported or [error.message, *lost])) from None
+            here = [path for path in paths if os.path.exists(path)]
+            gone = [f"Cannot use {p}: device not found" for p in paths if p not in here]
+            words = [error.message, *(f'Failed to find physical volume "{p}".' for p in here)]
+            if here and error.message == f"Volume group {name} is exported":
+                words = [f"Cannot use PV {path} in exported VG {name}." for path in here]
+            raise type(error)("\n".join([*gone, *words])) from None
         wanted = {pv.uuid for pv in vg.pvs} if unused else set()
         for path in paths:
             try:

@@ -149,15 +149,30 @@ DIFFERENCES: tuple[Difference, ...] = (
         "LVM2 counts on from the number in the file; a disk that missed the restore would then win "
         "over it when it comes back.",
         command=r"^vgcfgrestore ",
-        ours=r"seqno \+1",
-        theirs=r"seqno \+-?\d+",
+        ours=r"disk: seqno \+1",
+        theirs=r"disk: seqno \+-?\d+",
     ),
     Difference(
         "What a restore replaces is archived before, and the backup is written after it.",
         "LVM2 leaves both to the next command that reads the group.",
         command=r"^!archives",
-        ours=r".*\*before\* executing 'vgcfgrestore.*",
-        theirs=r".*\*before\* executing 'vgs.*",
+        ours=r"out: .*\*before\* executing 'vgcfgrestore.*",
+        theirs=r"out: .*\*before\* executing 'vgs.*",
+    ),
+    Difference(
+        "The metadata areas that go out of use are the last ones.",
+        "LVM2 takes them by chance.",
+        command=r"^vgchange --(vg)?metadatacopies",
+        ours=r"disk: [-+]vd\w: label .*",
+        theirs=r"disk: [-+]vd\w: label .*",
+    ),
+    Difference(
+        "Snapshots are watched by the daemon that serves them.",
+        "LVM2 needs dmeventd for it, and fails where that is not installed.",
+        command=r"^vgchange --monitor",
+        ours=r"out: .*monitored",
+        theirs=r"(out|err): .*([Mm]onitor|dmeventd).*|err: .*unmonitor.*",
+        rc=((0, 5),),
     ),
 )
 
