@@ -132,8 +132,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "A setting of the wrong type is refused by the command that reads it.",
         "LVM2 takes the default, and what somebody has set counts for nothing.",
         command=r"^vgs --config '(global/units=3|report/headings=\"maybe\")'",
-        ours=r"  Configuration setting .* which is not .*|  Invalid units .*|  Run `vgs --help.*",
-        theirs=r"  VG .*|  va .*|  WARNING: Ignoring unsupported value .*",
+        ours=r"err:   (Configuration setting .* which is not|Invalid units|Run `vgs --help).*",
+        theirs=r"out:   (VG|va) .*|err:   WARNING: Ignoring unsupported value .*",
         rc=((3, 0),),
     ),
     Difference(
