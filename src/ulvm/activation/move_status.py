@@ -39,6 +39,11 @@ class MoveStatus:
         return self.copied / self.extents if self.extents else 1.0
 
     @property
+    def copying(self) -> bool:
+        """A mirror is at work."""
+        return bool(self.health) and not self.in_sync and not self.failed
+
+    @property
     def failed(self) -> bool:
         """Reads or writes of a side failed: it will not get in sync."""
         return bool(self.health.strip("A"))

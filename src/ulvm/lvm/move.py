@@ -30,7 +30,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ulvm.activation.activate import LvState
 from ulvm.activation.move_status import MoveStatus
 from ulvm.errors import DeviceError, NotFoundError
 from ulvm.faultpoints import reach
@@ -54,7 +53,8 @@ __all__ = [
     "start",
 ]
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS, _MOST_SECONDS = 0.1, 0.5
+"""Between two looks, at first and when nothing changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,53 +176,77 @@ def poll(
 ) -> bool:
     """Wait for moves to be done, segment by segment; say how far they are every `interval` seconds,
     never for 0. False if one was interrupted. DeviceError if one cannot go on."""
-    rest = list(waiting)
-    said: dict[str, float] = {}
+    rest = [_Watched(move) for move in waiting]
     whole = True
+    pause = _LOOK_SECONDS
     while rest:
-        for move in list(rest):
-            due = time.monotonic() - said.get(move.uuid, float("-inf")) >= interval
-            say = bool(interval) and not quiet
-            done, percent = _look(session, move, quiet)
+        for watched in list(rest):
+            before = watched.percent
+            done = _look(session, watched, quiet)
             if done is not None:
-                rest.remove(move)
+                rest.remove(watched)
                 whole = whole and done
-            if percent and say and (due or done):
-                said[move.uuid] = time.monotonic()
-                session.say(f"{move.label}: Moved: {percent}%")
+            now = time.monotonic()
+            due = done or now - watched.said >= interval
+            if watched.percent and interval and due and not quiet and done is not False:
+                watched.said = now
+                session.say(f"{watched.move.label}: Moved: {watched.percent}%")
+            # A segment that takes long is not looked at more often than it gets on.
+            pause = _LOOK_SECONDS if watched.percent != before else min(pause * 1.5, _MOST_SECONDS)
         if rest:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(pause)
     return whole
 
 
-def _look(session: Session, move: Move, quiet: bool) -> tuple[bool | None, str]:
-    """(how it ended or None, the per cent that are moved or "") after what could be done."""
-    vg = next((v for v in session.scan().vgs if v.uuid == move.vg_uuid), None)
-    lv = vg.lv_by_uuid(move.uuid) if vg is not None else None
-    if vg is None or lv is None:
-        if not quiet:
-            session.say(f"{move.label}: No pvmove in progress - already finished or aborted.")
-        return True, ""
-    try:
-        state = _state(session, vg, lv)
-    except DeviceError:
-        session.close()  # The next request connects anew.
-        state = _state(session, vg, lv)
-    status = state.move if state is not None else None
-    if status is None:
+@dataclass
+class _Watched:
+    """A move that is waited for. `vg` and `lv`: as they were scanned last, None to scan anew."""
+
+    move: Move
+    vg: VolumeGroup | None = None
+    lv: LogicalVolume | None = None
+    percent: str = ""
+    said: float = float("-inf")
+
+
+def _look(session: Session, watched: _Watched, quiet: bool) -> bool | None:
+    """Do what can be done; how the move ended, or None. The disks are read only when the mirror
+    is not at work on the segment that it was at work on when they were read last."""
+    status = None
+    if watched.vg is not None and watched.lv is not None:
+        status = _status(session, watched.vg, watched.lv)
+        if status is None or not status.copying:
+            watched.vg = None
+    move = watched.move
+    if watched.vg is None:
+        watched.vg = next((v for v in session.scan().vgs if v.uuid == move.vg_uuid), None)
+        watched.lv = watched.vg.lv_by_uuid(move.uuid) if watched.vg is not None else None
+        if watched.vg is None or watched.lv is None:
+            watched.percent = ""
+            if not quiet:
+                session.say(f"{move.label}: No pvmove in progress - already finished or aborted.")
+            return True
+        status = _status(session, watched.vg, watched.lv)
+    vg, lv = watched.vg, watched.lv
+    assert lv is not None
+    # With PVs missing it may be active without a mirror.
+    if status is None or (vg.is_partial(lv) and not status.health and status.current is not None):
         if not quiet:
             session.say(f"{move.label}: Interrupted: No longer active.")
-        return False, ""
+        return False
     if status.failed:
         raise DeviceError(
             f"{move.label}: Copying to or from a device failed ({vg.name}/{lv.name}).\n"
             "Run pvmove again to try once more, or pvmove --abort to end it."
         )
+    watched.percent = _percent(status)
     if status.current is not None and not status.in_sync:
-        return None, _percent(status)
-    if _go_on(session, vg.name, lv, status.current):
-        return True, "100.00"
-    return None, ""
+        return None
+    watched.vg = None
+    if not _go_on(session, vg.name, lv, status.current):
+        return None
+    watched.percent = "100.00"
+    return True
 
 
 def _percent(status: MoveStatus) -> str:
@@ -230,9 +254,16 @@ def _percent(status: MoveStatus) -> str:
     return f"{min(100 * status.fraction, 99.99):.2f}"
 
 
-def _state(session: Session, vg: VolumeGroup, lv: LogicalVolume) -> LvState | None:
-    activator = session.activator_if_running
-    return None if activator is None else activator.state(vg, lv.name)
+def _status(session: Session, vg: VolumeGroup, lv: LogicalVolume) -> MoveStatus | None:
+    """None if it is not active. A daemon that was killed meanwhile is started anew."""
+    try:
+        activator = session.activator_if_running
+        state = None if activator is None else activator.state(vg, lv.name)
+    except DeviceError:
+        session.close()  # The next request connects anew.
+        activator = session.activator_if_running
+        state = None if activator is None else activator.state(vg, lv.name)
+    return None if state is None else state.move
 
 
 def _go_on(session: Session, vg_name: str, lv: LogicalVolume, number: int | None) -> bool:
@@ -254,8 +285,7 @@ def _go_on(session: Session, vg_name: str, lv: LogicalVolume, number: int | None
     def settled() -> None:
         if number is None:
             return
-        state = _state(session, session.last_scan.vg(vg_name), lv)
-        status = state.move if state is not None else None
+        status = _status(session, session.last_scan.vg(vg_name), lv)
         if status is None or not status.in_sync or status.failed:
             raise DeviceError(f"{vg_name}/{lv.name}: The copy could not be completed.")
 
