@@ -165,10 +165,15 @@ def create_virtual(
 
 
 def activate(session: Session, vg_name: str, lv_name: str, *, partial: bool = False) -> None:
-    """Make the devices of the volume, with its origin and snapshots."""
+    """Make the devices of the volume, with its origin and snapshots. RefusedError while two
+    devices claim to be one PV: a write might go to the wrong one."""
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
         get(vg, lv_name)
+        if not session.last_scan.duplicates.isdisjoint(pv.uuid for pv in vg.pvs):
+            raise RefusedError(
+                f"Cannot activate LVs in VG {vg_name} while PVs appear on duplicate devices."
+            )
         session.activator.activate(vg, lv_name, partial=partial)
 
 

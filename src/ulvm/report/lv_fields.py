@@ -53,6 +53,11 @@ def _origin(vg: VolumeGroup, lv: LogicalVolume) -> str:
     return snap.origin if snap else ""
 
 
+def _origin_shown(vg: VolumeGroup, lv: LogicalVolume) -> str:
+    origin = vg.lv(_origin(vg, lv))
+    return _name(vg, origin) if origin else ""
+
+
 def _origin_uuid(vg: VolumeGroup, lv: LogicalVolume) -> str:
     origin = vg.lv(_origin(vg, lv))
     return origin.uuid if origin else ""
@@ -258,7 +263,7 @@ LV_FIELDS: Table = (
     ("lv_skip_activation", "SkipAct", "bin", 15,
      _lv(lambda _, lv: "skip activation" if "ACTIVATION_SKIP" in lv.flags else "")),
     ("pool_lv", "Pool", "str", 0, _lv(lambda *_: "")),
-    ("origin", "Origin", "str", 0, _lv(_origin)),
+    ("origin", "Origin", "str", 0, _lv(_origin_shown)),
     ("origin_uuid", "Origin UUID", "str", 0, _lv(_origin_uuid)),
     ("origin_size", "OSize", "size", 0, _lv(_origin_size)),
     ("data_percent", "Data%", "pct", 6, _data_percent),

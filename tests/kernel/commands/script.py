@@ -6,6 +6,8 @@ A script is a text of UTF-8, one step a line:
     vgcreate -s 1m va /dev/vda           a command, in the words of a shell
     lvremove va/l1 <<< 'y\\n'             what its standard input holds; else that is empty
     LVM_VG_NAME=va lvcreate -l1          variables of its environment
+    ~ lvchange -ay va/l1                 what it does to the disks counts with the next step, since
+                                         something goes on in the background
     !open va/l1                          something else that happens, see below
 
 Every script starts with empty disks, /dev/vda to /dev/vdh, of the sizes in `DISKS`. What else can
@@ -59,10 +61,13 @@ class Step(NamedTuple):
     words: list[str]
     env: dict[str, str]
     input: str | None
+    goes_on: bool = False
 
     def job(self) -> dict[str, Any]:
         """As the runner takes it."""
-        return {"words": self.words, "env": self.env, "input": self.input}
+        step = self._asdict()
+        del step["line"]
+        return step
 
 
 class Script(NamedTuple):
@@ -92,8 +97,11 @@ def _step(line: str) -> Step:
         text = line[: found.start()]
         given = found[1].strip("'").replace("\\n", "\n")
     words = shlex.split(text)
+    goes_on = words[0] == "~"
+    if goes_on:
+        del words[0]
     env = {}
     while variable := _VARIABLE.fullmatch(words[0]):
         env[variable[1]] = variable[2]
         del words[0]
-    return Step(line, words, env, given)
+    return Step(line, words, env, given, goes_on)
