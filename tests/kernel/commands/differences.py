@@ -158,8 +158,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "LVM2 gives the volumes their new extents by one, takes pvmoveN away by a second, and with "
         "--atomic the two sides of it by more.",
         command=r"^pvmove",
-        ours=r"seqno \+\d",
-        theirs=r"seqno \+\d",
+        ours=r"disk: seqno \+\d",
+        theirs=r"disk: seqno \+\d",
     ),
     Difference(
         "A restored group gets a sequence number above that of the state it replaces.",
