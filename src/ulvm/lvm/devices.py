@@ -19,6 +19,7 @@ from ulvm.metadata.uuid import format_uuid, parse_uuid
 from ulvm.vgstore.devices import DeviceEntry, add_devices, read_devices, remove_devices
 from ulvm.vgstore.pv import device_path
 from ulvm.vgstore.scan import PvDevice, read_pv
+from ulvm.vgstore.scan import scan as look
 
 __all__ = [
     "add",
@@ -164,7 +165,7 @@ def import_groups(session: Session, names: Sequence[str]) -> int:
     NotFoundError for a VG that is nowhere."""
     with session.lock_global():
         nearby = [pv.path for pv in find_pvs(session)]
-        scan = session.scan(nearby)
+        scan = look(session.host, nearby)
         groups: list[VolumeGroup] = [scan.vg(name) for name in names] or list(scan.vgs)
         known = {(e.path, e.pv_uuid) for e in read_devices(session.host)}
         new = []

@@ -32,7 +32,7 @@ from ulvm.vgstore.pv import (
 )
 from ulvm.vgstore.scan import PvDevice, Scan
 
-__all__ = ["create", "remove"]
+__all__ = ["create", "device_named", "remove"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -89,7 +89,7 @@ def _each(session: Session, items: Sequence[_T], step: Callable[[_T], _R]) -> It
 
 def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _Candidate:
     """Whether a device may be made a PV, so far as no question has to be asked."""
-    path = device_path(named)
+    path = device_named(session, named)
     scan = session.scan([path], labels_only=True)
     scan.check_used(path)
     if uuid is not None:
@@ -120,6 +120,14 @@ def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _C
         )
     known = any(pv.path == path for pv in (*scan.pvs, *scan.outdated))
     return _Candidate(named, path, sectors, owner, known)
+
+
+def device_named(session: Session, named: str) -> str:
+    """/dev/vg/lv means the volume, whether or not there are links in /dev."""
+    volume = session.host.run_dir / "dev" / named.removeprefix("/dev/")
+    if named.startswith("/dev/") and not os.path.exists(named) and volume.exists():
+        return device_path(str(volume))
+    return device_path(named)
 
 
 def _owner(scan: Scan, path: str) -> str | None:
@@ -209,7 +217,7 @@ def remove(session: Session, paths: Sequence[str], *, force: int = 0) -> int:
     forced once, a device without a label is wiped as well."""
     done = 0
     with session.lock_global():
-        found = list(_each(session, paths, device_path))
+        found = list(_each(session, paths, lambda named: device_named(session, named)))
         checked = list(_each(session, found, lambda path: _check_old(session, path, force)))
         wanted = list(_each(session, checked, lambda c: _ask_to_wipe(session, c)))
         for _ in _each(session, wanted, lambda c: _wipe_label(session, c)):

@@ -9,6 +9,7 @@ a kill -9 there is repaired by the daemon (daemon.service) from the committed me
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ulvm.activation.activate import Activator, SwapReport
-from ulvm.activation.names import LVM_UUID_PREFIX
+from ulvm.activation.names import LVM_UUID_PREFIX, dm_name
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.nbd import NbdDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
@@ -24,6 +25,7 @@ from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.still import StillActivator
 from ulvm.metadata.model import VolumeGroup
+from ulvm.vgstore.candidates import is_volume
 from ulvm.vgstore.commit import check_complete, prepare
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.locks import global_lock, vg_lock
@@ -172,7 +174,14 @@ class Session:
         return (StillActivator if self.host.trial else Activator)(dm, self._path_of)
 
     def _path_of(self, pv_uuid: str) -> str | None:
-        return self.last_scan.path_of(pv_uuid)
+        """How a table names the PV. A PV that is a volume of ours is named as a dm device: the
+        daemon must not come back to itself through its own file system, which is not yet there
+        when it brings devices back."""
+        path = self.last_scan.path_of(pv_uuid)
+        if path is None or not is_volume(self.host, path):
+            return path
+        folder, name = os.path.split(path)
+        return f"/dev/mapper/{dm_name(os.path.basename(folder), name)}"
 
     def device_for(self, vg_name: str, lv_name: str, *, write: bool) -> BlockDevice:
         """An active volume's bytes, through the daemon."""
@@ -302,7 +311,7 @@ class Session:
             if self.host.config.get_bool("devices/issue_discards", False) and not self.host.trial:
                 from ulvm.lvm.discards import discard_freed
 
-                discard_freed(old, pending.vg, self._path_of, self.host.opener, self.warn)
+                discard_freed(old, pending.vg, found.path_of, self.host.opener, self.warn)
             return Change(pending.vg, report)
 
 

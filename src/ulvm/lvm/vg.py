@@ -17,7 +17,7 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.commit import check_complete, prepare, remove_vg
 from ulvm.vgstore.devices import DeviceEntry, add_devices
-from ulvm.vgstore.pv import as_member, device_path
+from ulvm.vgstore.pv import as_member
 from ulvm.vgstore.scan import PvDevice
 
 __all__ = ["DEFAULT_EXTENT", "create", "extend", "reduce", "remove", "rename"]
@@ -96,7 +96,7 @@ class _Devices(NamedTuple):
 
 def _usable(session: Session, vg_name: str, paths: Sequence[str]) -> _Devices:
     """The devices, if all of them may join a VG; nothing is written."""
-    absolute = _found(paths)
+    absolute = _found(session, paths)
     twice = next((p for p in absolute if absolute.count(p) > 1), None)
     if twice is not None:
         raise RefusedError(f"Device {twice} is named twice.")
@@ -137,13 +137,13 @@ def _as_pvs(
     return found
 
 
-def _found(paths: Sequence[str]) -> list[str]:
+def _found(session: Session, paths: Sequence[str]) -> list[str]:
     """Absolute paths; NotFoundError that names each device that is not there."""
     found: list[str] = []
     missing: list[str] = []
     for path in paths:
         try:
-            found.append(device_path(path))
+            found.append(lvm_pv.device_named(session, path))
         except NotFoundError as error:
             missing.append(error.message)
     if missing and found:
@@ -215,7 +215,7 @@ def _member(session: Session, vg: VolumeGroup, path: str) -> str:
     """UUID of the PV at a path; NotFoundError in the words of vgreduce."""
     if not os.path.exists(path):
         raise NotFoundError(f"Cannot use {path}: device not found")
-    pv = session.last_scan.pv(device_path(path))
+    pv = session.last_scan.pv(lvm_pv.device_named(session, path))
     if vg.pv(pv.uuid) is None:
         raise NotFoundError(f'Failed to find physical volume "{path}".')
     return pv.uuid

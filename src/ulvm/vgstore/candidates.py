@@ -29,7 +29,7 @@ from ulvm.errors import RefusedError
 from ulvm.vgstore.devices import read_devices, uses_devices_file
 from ulvm.vgstore.host import Host
 
-__all__ = ["Candidates", "DeviceFilter", "find_candidates", "min_sectors"]
+__all__ = ["Candidates", "DeviceFilter", "find_candidates", "is_volume", "min_sectors"]
 
 _SETTINGS = ("devices/global_filter", "devices/filter")
 _MIN_KIB = 2048
@@ -83,13 +83,19 @@ def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:
             names.setdefault(path, set()).add(path)
     paths = []
     for path, aliases in names.items():
-        if path.startswith(f"{volumes}/") and not layered:
+        internal = path.startswith(f"{volumes}/mapper/")
+        if path.startswith(f"{volumes}/") and (internal or not layered):
             rejected[path] = "device is an LV"
         elif all(one.accepts({path, *aliases}) for one in filters):
             paths.append(path)
         else:
             rejected[path] = "device is rejected by filter config"
     return Candidates(tuple(paths), rejected, tuple(warnings))
+
+
+def is_volume(host: Host, path: str) -> bool:
+    """The path is that of a volume of ours, in the run directory."""
+    return os.path.realpath(path).startswith(f"{os.path.realpath(host.run_dir / 'dev')}/")
 
 
 def _scanned(host: Host) -> list[str]:

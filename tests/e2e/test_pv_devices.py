@@ -1,0 +1,103 @@
+"""The devices file by LVM's command, and physical volumes on logical volumes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.e2e.host import UlvmHost
+
+
+@pytest.fixture
+def host(short_tmp: Path) -> Iterator[UlvmHost]:
+    made = UlvmHost(short_tmp)
+    yield made
+    made.close()
+
+
+def pvid(host: UlvmHost, path: Path) -> str:
+    return host.run(f"pvs --noheadings -o pv_uuid {path}").stdout.strip().replace("-", "")
+
+
+def test_lvmdevices(host: UlvmHost) -> None:
+    assert host.run("lvmdevices", rc=5).stderr == "  Devices file does not exist.\n"
+    a, b = host.image("a", "8M"), host.image("b", "8M")
+    host.run(f"vgcreate vg {a} {b}")
+    first, second = pvid(host, a), pvid(host, b)
+    line = "  Device {0} IDTYPE=devname IDNAME={0} DEVNAME={0} PVID={1}\n"
+    listed = line.format(a, first) + line.format(b, second)
+    assert host.run("lvmdevices").stdout == listed
+    host.run("lvmdevices --check")
+    assert host.run("lvmdevices --update").stdout == "  No update for devices file is needed.\n"
+
+    host.run(f"lvmdevices --deldev {b}")
+    assert "is missing PV" in host.run("vgs").stderr
+    assert "No devices file entry" in host.run(f"lvmdevices --deldev {b}", rc=5).stderr
+    found = host.run(f"lvmdevices --addpvid {second}").stdout
+    assert found == f"  Found PVID {second} on {b}.\n"
+    assert "already exists" in host.run(f"lvmdevices --addpvid {second}", rc=5).stderr
+    host.run(f"lvmdevices --delpvid {second}")
+    host.run(f"lvmdevices -t --adddev {b}")
+    assert host.run("lvmdevices").stdout == line.format(a, first)
+    host.run(f"lvmdevices --adddev {b}")
+    assert host.run("lvmdevices").stdout == listed
+
+    # Files that have other names now, and one that is gone.
+    moved = b.with_name("moved")
+    b.rename(moved)
+    said = host.run("lvmdevices --check", rc=5).stderr
+    assert f"Device {moved} has updated name (devices file {b})" in said
+    host.run("lvmdevices --update")
+    assert host.run("lvmdevices").stdout == line.format(a, first) + line.format(moved, second)
+    assert host.run("vgck vg").stderr == ""
+    moved.unlink()
+    assert f"PVID {second} last seen on {moved} not found" in host.run("lvmdevices --check").stderr
+    assert "Device none" in host.run("lvmdevices").stdout
+
+
+def test_groups_of_another_host_are_imported(host: UlvmHost) -> None:
+    a, b, c = (host.image(name, "8M") for name in "abc")
+    # Names that no disk of this machine has on it, since those are looked at as well.
+    host.run(f"vgcreate ulvm_mine {a} {b}")
+    host.run(f"vgcreate ulvm_other {c}")
+    shutil.rmtree(host.system_dir / "devices")
+    host.run(f"lvmdevices --adddev {c}")
+    assert "not found" in host.run("vgimportdevices ulvm_nope", rc=5).stderr
+    assert host.run("vgimportdevices ulvm_mine").stdout == "  Added 2 devices to devices file.\n"
+    assert host.run("vgs --noheadings -o vg_name").stdout.split() == ["ulvm_mine", "ulvm_other"]
+
+
+@needs.fuse
+def test_a_volume_may_be_a_pv(host: UlvmHost) -> None:
+    host.run(f"vgcreate lower {host.image('a', '64M')}")
+    host.run("lvcreate -L 40M -n disk lower")
+    refused = host.run("pvcreate /dev/lower/disk", rc=5).stderr
+    assert refused == f"  Cannot use {host.path('lower/disk')}: device is an LV\n"
+    assert host.path("lower/disk").read_bytes()[:4096] == bytes(4096)
+
+    (host.system_dir / "ulvm.conf").write_text("devices { scan_lvs = 1 }")
+    host.run("vgcreate -s 1m upper /dev/lower/disk")
+    host.run("lvcreate -L 8M -n a upper")
+    host.path("upper/a").open("r+b").write(b"hello")
+    assert "253:0" in host.run("dmsetup deps upper-a").stdout.replace(", ", ":")
+    assert "in use" in host.run("vgchange -an lower", rc=5).stderr
+    assert "in use" in host.run("lvremove -y lower/disk", rc=5).stderr
+
+    os.kill(host.daemon_pid(), signal.SIGKILL)
+    assert host.run("lvs --noheadings -o lv_name,lv_active").stdout.split() == [
+        "disk", "active", "a", "active",
+    ]  # fmt: skip
+    with host.path("upper/a").open("rb") as file:
+        assert file.read(5) == b"hello"
+    host.run("vgchange -an upper lower")
+    assert "is missing" not in host.run("pvs").stderr
+    host.run("vgchange -ay lower")
+    host.run("vgchange -ay upper")
+    with host.path("upper/a").open("rb") as file:
+        assert file.read(5) == b"hello"
