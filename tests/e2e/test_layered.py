@@ -20,6 +20,8 @@ def test_a_group_on_a_volume_of_another(host: UlvmHost) -> None:
     (host.system_dir / "ulvm.conf").write_text("devices/scan_lvs = 1")
     host.run(f"vgcreate -s 1m high {base}")
     host.run("lvcreate -n top -L 8M high")
+    # The table names the mapped device, as the kernel's would, and not the file that shows it.
+    assert " linear 253:0 " in host.run("dmsetup table high-top").stdout
     data = os.urandom(1 << 20)
     with host.path("high/top").open("r+b") as file:
         file.write(data)

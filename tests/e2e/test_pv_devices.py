@@ -1,16 +1,13 @@
-"""The devices file by LVM's command, and physical volumes on logical volumes."""
+"""The devices file by LVM's command (lvmdevices, vgimportdevices)."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import needs
 from tests.e2e.host import UlvmHost
 
 
@@ -71,33 +68,3 @@ def test_groups_of_another_host_are_imported(host: UlvmHost) -> None:
     assert "not found" in host.run("vgimportdevices ulvm_nope", rc=5).stderr
     assert host.run("vgimportdevices ulvm_mine").stdout == "  Added 2 devices to devices file.\n"
     assert host.run("vgs --noheadings -o vg_name").stdout.split() == ["ulvm_mine", "ulvm_other"]
-
-
-@needs.fuse
-def test_a_volume_may_be_a_pv(host: UlvmHost) -> None:
-    host.run(f"vgcreate lower {host.image('a', '64M')}")
-    host.run("lvcreate -L 40M -n disk lower")
-    refused = host.run("pvcreate /dev/lower/disk", rc=5).stderr
-    assert refused == f"  Cannot use {host.path('lower/disk')}: device is an LV\n"
-    assert host.path("lower/disk").read_bytes()[:4096] == bytes(4096)
-
-    (host.system_dir / "ulvm.conf").write_text("devices { scan_lvs = 1 }")
-    host.run("vgcreate -s 1m upper /dev/lower/disk")
-    host.run("lvcreate -L 8M -n a upper")
-    host.path("upper/a").open("r+b").write(b"hello")
-    assert "253:0" in host.run("dmsetup deps upper-a").stdout.replace(", ", ":")
-    assert "in use" in host.run("vgchange -an lower", rc=5).stderr
-    assert "in use" in host.run("lvremove -y lower/disk", rc=5).stderr
-
-    os.kill(host.daemon_pid(), signal.SIGKILL)
-    assert host.run("lvs --noheadings -o lv_name,lv_active").stdout.split() == [
-        "disk", "active", "a", "active",
-    ]  # fmt: skip
-    with host.path("upper/a").open("rb") as file:
-        assert file.read(5) == b"hello"
-    host.run("vgchange -an upper lower")
-    assert "is missing" not in host.run("pvs").stderr
-    host.run("vgchange -ay lower")
-    host.run("vgchange -ay upper")
-    with host.path("upper/a").open("rb") as file:
-        assert file.read(5) == b"hello"
