@@ -20,7 +20,8 @@ class BuildWithPages(build_py):
         sys.path.insert(0, str(ROOT / "src"))
         from ulvm.cli.installed import shared_files
 
-        data_files = self.distribution.data_files = []
+        # The list itself is filled: whoever installs may have taken it already.
+        data_files = self.distribution.data_files
         for path, text in sorted(shared_files().items()):
             place = MADE / path
             (ROOT / place).parent.mkdir(parents=True, exist_ok=True)
@@ -29,4 +30,4 @@ class BuildWithPages(build_py):
         super().run()
 
 
-setup(cmdclass={"build_py": BuildWithPages})
+setup(cmdclass={"build_py": BuildWithPages}, data_files=[])

@@ -57,6 +57,8 @@ environment() {
     pip=".venv/bin/python -m pip --quiet --disable-pip-version-check"
     $pip install --require-hashes -r requirements.lock
     $pip install --no-deps --no-build-isolation -e .
+    # Manual pages and completion; an editable installation leaves data files out.
+    .venv/bin/python -m ulvm.cli.installed .venv
     printf '%s\n' "$wanted" >$stamp
 }
 
