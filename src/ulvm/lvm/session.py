@@ -19,7 +19,6 @@ from typing import Protocol
 from ulvm.activation.activate import Activator, SwapReport
 from ulvm.activation.names import LVM_UUID_PREFIX, dm_name
 from ulvm.blockdev.base import BlockDevice
-from ulvm.blockdev.nbd import NbdDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm.names import split_volume
@@ -186,6 +185,9 @@ class Session:
     def device_for(self, vg_name: str, lv_name: str, *, write: bool) -> BlockDevice:
         """An active volume's bytes, through the daemon."""
         address = str(self.host.run_dir / NBD_SOCKET)
+        # Commands that open no volume start without it.
+        from ulvm.blockdev.nbd import NbdDevice
+
         return NbdDevice(address, f"{vg_name}/{lv_name}", read_only=not write)
 
     # -- changing ---------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Readers accept the 64 characters `0-9a-zA-Z!#`; generated ones use the first 62 
 from __future__ import annotations
 
 import re
-import secrets
 
 from ulvm.errors import FormatError
 
@@ -20,6 +19,9 @@ _RAW = re.compile(r"[0-9a-zA-Z!#]{32}")
 
 def new_uuid() -> str:
     """A fresh random UUID in text form, with dashes."""
+    # Of commands that change something alone: it takes a while to load.
+    import secrets
+
     return format_uuid("".join(secrets.choice(_ALPHABET) for _ in range(UUID_LEN)))
 
 

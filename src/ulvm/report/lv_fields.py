@@ -264,7 +264,7 @@ LV_FIELDS: Table = (
      _lv(lambda _, lv: "skip activation" if "ACTIVATION_SKIP" in lv.flags else "")),
     ("pool_lv", "Pool", "str", 0, _lv(lambda *_: "")),
     ("origin", "Origin", "str", 0, _lv(_origin_shown)),
-    ("origin_uuid", "Origin UUID", "str", 0, _lv(_origin_uuid)),
+    ("origin_uuid", "Origin UUID", "str", 38, _lv(_origin_uuid)),
     ("origin_size", "OSize", "size", 0, _lv(_origin_size)),
     ("data_percent", "Data%", "pct", 6, _data_percent),
     ("snap_percent", "Snap%", "pct", 6, _data_percent),

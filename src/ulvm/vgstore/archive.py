@@ -8,7 +8,6 @@ written beside and renamed. Of the archive, `backup/retain_min` files (10) and a
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from pathlib import Path
 
@@ -32,6 +31,9 @@ def archive_vg(host: Host, vg: VolumeGroup, command: str) -> Path | None:
     folder = host.archive_dir
     numbers = [n for n, _ in _archived(folder, vg.name)]
     number = max(numbers, default=-1) + 1
+    # Of commands that change something alone: it takes a while to load.
+    import secrets
+
     path = folder / f"{vg.name}_{number:05d}-{secrets.randbelow(1 << 31)}.vg"
     _write(path, vg, f"Created *before* executing '{command}'")
     _expire(host, vg.name)
