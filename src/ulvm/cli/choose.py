@@ -225,6 +225,8 @@ def choose_pvs(session: Session, words: Sequence[str], select: str | None = None
         for path, word in paths.items()
         if path not in chosen and path not in scan.unused
     ]
+    if any(sentence.startswith("Failed") for sentence in failures):
+        session.scan(paths)  # LVM2 has looked at all groups before it gives up
     if select is not None:
         found = _selected(
             session, "pv", select, lambda kind: pv_rows(scan, by_segment=kind != "pv")
