@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from tests.e2e.machine import MIB, Machine, wait_closed, wait_merged
 from ulvm.errors import UlvmError
 
 EXT_MAGIC = (1080, b"\x53\xef")
-XFS_MAGIC = (0, b"XFSB")
+XFS_MAGIC = (0, struct.pack(">4sL94xH", b"XFSB", 4096, 512))
 SWAP_MAGIC = (4086, b"SWAPSPACE2")
 BTRFS_MAGIC = (0x10040, b"_BHRfS_M")
 FIRST_EXTENT = MIB

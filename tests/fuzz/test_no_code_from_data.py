@@ -39,7 +39,12 @@ SHELLS = frozenset({"/bin/sh", "/bin/bash", "bash", "sh", "zsh"})
 """As a word of their own."""
 
 ALLOWED = {
-    ("cli/main.py", "importlib.import_module"): "names from the table of commands alone",
+    ("cli/loading.py", "importlib.import_module"): "names from the table of commands alone",
+    ("cli/columns_form.py", "importlib.import_module"): "the module of the reports",
+    ("cli/completion.py", "bash"): "the name of a shell that a script is for",
+    ("cli/completion.py", "zsh"): "the name of a shell that a script is for",
+    ("cli/installed.py", "bash"): "where its script is installed",
+    ("cli/installed.py", "zsh"): "where its script is installed",
     ("backup/quiesce/commands.py", "/bin/sh"): "the user's commands, out of the command line",
     ("backup/sinks/command.py", "/bin/sh"): "the user's command; what is filled in is quoted",
     ("mounts/freeze.py", "/bin/sh"): "a script of its own; mount points are arguments",

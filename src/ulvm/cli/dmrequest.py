@@ -48,7 +48,7 @@ class Request:
     retry: bool
     setuuid: bool
     target: str | None
-    exec: str | None
+    execute: str | None
     tree: bool
     columns: bool
     options: str | None

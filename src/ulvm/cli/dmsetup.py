@@ -74,7 +74,7 @@ def _hidden(*names: str, value: bool = False) -> Callable[[_F], _F]:
 @click.option("--retry", is_flag=True, help="remove: try for some seconds.")
 @click.option("--setuuid", is_flag=True, help="rename: set the UUID instead of the name.")
 @click.option("--target", help="Only devices with a target of this type.")
-@click.option("--exec", help="ls: run this command with each device's path.")
+@click.option("--exec", "execute", help="ls: run this command with each device's path.")
 @click.option("--tree", is_flag=True, help="ls: as a tree.")
 @click.option("-c", "-C", "--columns", is_flag=True, help="info: in columns.")
 @click.option("-o", "--options", help="info -c: columns; ls, deps: names; ls --tree: its look.")

@@ -153,8 +153,8 @@ def list_devices(request: Request) -> None:
     if request.tree:
         for line in tree_lines(client, devices, style):
             click.echo(line)
-    elif request.exec is not None:
-        _execute(request, request.exec, devices)
+    elif request.execute is not None:
+        _execute(request, request.execute, devices)
     else:
         comma = ", " if request.target is not None else ":"
         for device in devices:
