@@ -200,7 +200,7 @@ def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
     except RepeatedOption as error:
         return _bad_line(error.message, parsing=True)
     except (click.NoSuchOption, click.BadOptionUsage) as error:
-        click.echo(f"{name}: {_option_problem(error)}", err=True)
+        click.echo(f"{name}: {_option_problem(error, arguments)}", err=True)
         return _bad_line("", parsing=True)
     except click.UsageError as error:
         if isinstance(error, click.MissingParameter) and name.startswith(("pv", "vg", "lv")):
@@ -239,11 +239,12 @@ def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
         context.close()
 
 
-def _option_problem(error: click.NoSuchOption | click.BadOptionUsage) -> str:
+def _option_problem(error: click.NoSuchOption | click.BadOptionUsage, words: Sequence[str]) -> str:
     """As getopt_long(3) says it."""
     option = error.option_name
     if isinstance(error, click.NoSuchOption):
         if option.startswith("--"):
+            option = next((word for word in words if word.startswith(f"{option}=")), option)
             return f"unrecognized option '{option}'"
         return f"invalid option -- '{option[1:]}'"
     if "requires an argument" not in error.message:
