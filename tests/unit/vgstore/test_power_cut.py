@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -215,3 +215,39 @@ def test_vgremove_leaves_the_vg_or_none_of_it(machine: Machine) -> None:
 
     machine.every_instant(act, check)
     assert machine.scan().vgs == ()
+
+
+@pytest.mark.parametrize("change", ["uuid", "fewer areas", "more areas"])
+def test_a_group_is_one_group_while_its_uuid_or_its_areas_change(
+    machine: Machine, change: str
+) -> None:
+    machine.create()
+    old = machine.scan().vg("vg")
+    if change == "more areas":
+        fewer = replace(old, metadata_copies=1)
+        prepare(machine.host, machine.scan(), old, fewer, command="vgchange").commit()
+        old = machine.scan().vg("vg")
+    new = {
+        "uuid": replace(old, uuid=new_uuid()),
+        "fewer areas": replace(old, metadata_copies=1),
+        "more areas": replace(old, metadata_copies=3),
+    }[change]
+    seen = []
+
+    def act() -> None:
+        prepare(machine.host, machine.scan(), old, new, command="vgchange").commit()
+
+    def check(found: Scan) -> None:
+        assert len(found.vgs) == 1
+        vg = found.vg("vg")
+        assert not vg.partial
+        assert (vg.uuid, vg.metadata_copies) in (
+            (old.uuid, old.metadata_copies),
+            (new.uuid, new.metadata_copies),
+        )
+        seen.append(vg.seqno)
+
+    machine.every_instant(act, check)
+    assert seen[-1] == old.seqno + 1
+    used = [mda for pv in machine.scan().pvs for mda in pv.mdas if not mda.ignored]
+    assert len(used) == {"uuid": 4, "fewer areas": 1, "more areas": 3}[change]
