@@ -69,13 +69,19 @@ class _Writer:
     def sized(self, key: str, value: int, sectors: int) -> None:
         self.line(f"{key} = {value}", _human(sectors))
 
-    def flags(self, status: Iterable[str], flags: Iterable[str], *, kind: str) -> None:
+    def flags(
+        self, status: Iterable[str], flags: Iterable[str], *, kind: str, locked: bool = False
+    ) -> None:
+        """`locked`: WRITE goes by the name that old releases do not know (`text_import`)."""
         statuses, compatible = {
             "vg": (VG_STATUS, VG_FLAGS),
             "pv": (PV_STATUS, PV_FLAGS),
             "lv": (LV_STATUS, LV_FLAGS),
         }[kind]
         have, have_flags = set(status), set(flags)
+        if locked and "WRITE" in have:
+            have.discard("WRITE")
+            have_flags.add("WRITE_LOCKED")
         self.line(f"status = {render_value([s for s in statuses if s in have])}")
         self.line(f"flags = {render_value([f for f in compatible if f in have_flags])}")
 
@@ -120,7 +126,7 @@ def vg_to_text(vg: VolumeGroup, header: TextHeader, *, file_form: bool = False) 
                 for lv in sorted(vg.lvs, key=lambda lv: not vg.is_visible(lv)):
                     out.line()
                     with out.section(lv.name):
-                        _write_lv(out, lv, vg.extent_size, pv_keys)
+                        _write_lv(out, lv, vg, pv_keys)
         out.line()
     if not file_form:
         _write_header(out, header)
@@ -145,7 +151,7 @@ def _write_vg(out: _Writer, vg: VolumeGroup) -> None:
     out.line(f'id = "{vg.uuid}"')
     out.line(f"seqno = {vg.seqno}")
     out.line('format = "lvm2"', "informational")
-    out.flags(vg.status, vg.flags, kind="vg")
+    out.flags(vg.status, vg.flags, kind="vg", locked=bool(vg.system_id))
     out.tags(vg.tags)
     if vg.system_id:
         out.line(f'system_id = "{escape(vg.system_id)}"')
@@ -178,9 +184,10 @@ def _write_pv(out: _Writer, pv: PhysicalVolume, extent_size: int) -> None:
         out.sized("ba_size", pv.ba_size, pv.ba_size)
 
 
-def _write_lv(out: _Writer, lv: LogicalVolume, extent_size: int, pv_keys: dict[str, str]) -> None:
+def _write_lv(out: _Writer, lv: LogicalVolume, vg: VolumeGroup, pv_keys: dict[str, str]) -> None:
+    extent_size = vg.extent_size
     out.line(f'id = "{lv.uuid}"')
-    out.flags(lv.status, lv.flags, kind="lv")
+    out.flags(lv.status, lv.flags, kind="lv", locked=bool(vg.system_id))
     out.tags(lv.tags)
     if lv.creation_time:
         local = local_time("%Y-%m-%d %T %z", lv.creation_time)

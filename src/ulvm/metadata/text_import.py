@@ -115,7 +115,7 @@ def vg_from_tree(tree: Section) -> VolumeGroup:
         uuid=_uuid(section, where),
         extent_size=_number(section, "extent_size", where, most=_UINT32, least=1),
         seqno=_number(section, "seqno", where, most=_UINT32),
-        status=_status(section, VG_STATUS, where),
+        status=_unlocked(_status(section, VG_STATUS, where), section, where),
         flags=_flags(section, VG_FLAGS, where),
         tags=_tags(section, where),
         system_id=_get(section, "system_id", str, where, "") or None,
@@ -170,7 +170,7 @@ def _read_lv(name: str, section: Section, vg_name: str, holders: _Holders) -> Lo
         raise FormatError(
             f"segment_count of {where} is {count}, but there are {len(children)} segments."
         )
-    status = _status(section, LV_STATUS, where)
+    status = _unlocked(_status(section, LV_STATUS, where), section, where)
     segments: list[Segment] = []
     for number in range(1, count + 1):
         child = _section(section, f"segment{number}", where)
@@ -317,7 +317,14 @@ def _status(section: Section, known: Iterable[str], where: str) -> frozenset[str
 
 
 def _flags(section: Section, known: Iterable[str], where: str) -> frozenset[str]:
-    return frozenset(_words(section, "flags", where, []).intersection(known))
+    return frozenset(_words(section, "flags", where, []).intersection(known) - {"WRITE_LOCKED"})
+
+
+def _unlocked(status: frozenset[str], section: Section, where: str) -> frozenset[str]:
+    """WRITE_LOCKED is what WRITE is called in a VG with a system ID: releases of LVM2 that do not
+    know of these see a VG that may not be written."""
+    locked = "WRITE_LOCKED" in _words(section, "flags", where, [])
+    return status | {"WRITE"} if locked else status
 
 
 def _tags(section: Section, where: str) -> tuple[str, ...]:
