@@ -46,21 +46,23 @@ class Runner:
         """Outcomes of the steps, from empty disks on."""
         self.start()
         self.shown = None
-        for number, step in enumerate(steps):
-            try:
-                rc, out, err = self.step(step)
-            except Late:
-                rc, out, err = -1, "", "the step does not end\n"
-            except OSError as error:
-                rc, out, err = -2, "", f"{error.strerror}\n"
-            outcome = {"n": number, "rc": rc, "out": out, "err": err}
-            if "253:" in out or "253, " in out:
-                outcome["names"] = self.names()
-            disks = self.shown if step.get("goes_on") else self.look()
-            if disks != self.shown:
-                outcome["disks"] = self.shown = disks
-            yield outcome
-        self.stop()
+        try:
+            for number, step in enumerate(steps):
+                try:
+                    rc, out, err = self.step(step)
+                except Late:
+                    rc, out, err = -1, "", "the step does not end\n"
+                except OSError as error:
+                    rc, out, err = -2, "", f"{error.strerror}\n"
+                outcome = {"n": number, "rc": rc, "out": out, "err": err}
+                if "253:" in out or "253, " in out:
+                    outcome["names"] = self.names()
+                disks = self.shown if step.get("goes_on") else self.look()
+                if disks != self.shown:
+                    outcome["disks"] = self.shown = disks
+                yield outcome
+        finally:
+            self.stop()
 
     def step(self, step):
         kind, *rest = step["words"]
