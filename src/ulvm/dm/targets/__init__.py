@@ -28,12 +28,13 @@ class TargetType(Protocol):
 
 
 TARGETS: dict[str, TargetType] = {
-    "linear": LinearTarget,
-    "striped": StripedTarget,
-    "error": ErrorTarget,
-    "zero": ZeroTarget,
     "mirror": MirrorTarget,
+    "zero": ZeroTarget,
+    "snapshot-merge": MergeTarget,
     "snapshot-origin": OriginTarget,
     "snapshot": SnapshotTarget,
-    "snapshot-merge": MergeTarget,
+    "striped": StripedTarget,
+    "linear": LinearTarget,
+    "error": ErrorTarget,
 }
+"""In the order in which the kernel lists them: the last registered first."""
