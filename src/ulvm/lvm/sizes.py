@@ -109,10 +109,11 @@ class SizeRequest:
 
 
 def parse_sectors(text: str, option: str, *, unit: str = "m", zero: bool = False) -> int:
-    """A size without a sign, in sectors, rounded up; UsageError. `zero`: it may be none."""
-    if text[:1] in ("+", "-"):
+    """A size without a sign, in sectors, rounded up; UsageError. `zero`: it may be none,
+    and is refused in the words for the size of extents."""
+    if zero and text[:1] in ("+", "-"):
         raise _bad("Size may not be relative/signed.", option, text)
-    request = parse_size(text, option, unit=unit, zero=zero)
+    request = parse_size(text, option, signs="+", unit=unit, zero=zero)
     assert request.sectors is not None
     return request.sectors
 
