@@ -135,7 +135,7 @@ SENTENCES = [
     ("lvs -o nosuch", 5, "Unrecognised field: nosuch"),
     ("lvs -S 'nosuch=1'", 5, "Unrecognised selection field: nosuch"),
     ("lvs --units q", 3, "Invalid units specification"),
-    ("--nosuch", 2, "No such command"),
+    ("--nosuch", 3, "Specify options after a command: ulvm [command] [options]."),
     ("frobnicate", 2, "No such command"),
     ("lvs --config 'global {'", 3, ""),
     ("mount vg/lv nowhere", 5, "is not a directory"),
