@@ -80,7 +80,11 @@ def _add_named(session: Session, scan: Scan, word: str, chosen: dict[str, set[st
     if lv_name is None:
         wanted = {lv.name for lv in vg.visible_lvs()}
     else:
-        wanted = {lvm_lv.get(vg, lv_name).name}
+        lv = lvm_lv.get(vg, lv_name)
+        if vg.is_virtual_origin(lv):
+            session.say(f"Ignoring virtual origin logical volume {vg_name}/{lv_name}.")
+            raise NotFoundError(f'Failed to find logical volume "{vg_name}/{lv_name}"')
+        wanted = {lv.name}
     chosen.setdefault(vg_name, set()).update(wanted)
 
 

@@ -55,9 +55,9 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
         if vg.lv(lv_name) is None:
             return  # it went with its origin
         lvm_lv.get(vg, lv_name)
-        active = lvm_lv.states(session, vg)
         segments = vg.snapshots_of_origin(lv_name)
         snapshots = [s.cow for s in segments if not s.merging]  # A merging one goes with it.
+        active = lvm_lv.states_at_rest(session, vg, [lv_name, *snapshots])
         in_use = [n for n in (lv_name, *snapshots) if n in active and active[n].open_count]
         if in_use:
             raise RefusedError(f"Logical volume {vg_name}/{in_use[0]} in use.")
@@ -93,9 +93,12 @@ def lvrename(context: Context, names: tuple[str, ...]) -> None:
         vg_name = _group(names[0], names[1:], run_dir)
         old, new = (word.rpartition("/")[2] for word in names[1:])
     else:
-        vg_name, found = split_volume(names[0], run_dir)
+        vg_name, found = split_volume(names[0], run_dir, session.host.default_vg)
         if found is None:
-            raise no_such_syntax("lvrename")
+            raise UsageError(
+                f'Path required for Logical Volume "{names[0]}".\n'
+                "Please provide a valid volume group name"
+            )
         old, new = found, names[1]
         if "/" in new:
             new_group, new_name = split_volume(new, run_dir)

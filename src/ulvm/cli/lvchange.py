@@ -19,10 +19,11 @@ from ulvm.cli.arguments import (
 from ulvm.cli.choose import choose_lvs
 from ulvm.cli.context import Context, common_options, read_only_option
 from ulvm.cli.lvcreate import MAX_MINOR, whole_pages
+from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv_change
-from ulvm.lvm import merge as lvm_merge
 from ulvm.lvm.lv_change import Changes
+from ulvm.lvm.names import split_volume
 from ulvm.metadata.names import check_tag
 
 __all__ = ["lvchange"]
@@ -128,6 +129,8 @@ def lvchange(
     if as_partial:
         session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
     refused = False
+    run_dir, default = session.host.run_dir, session.host.default_vg
+    named = {split_volume(word, run_dir, default) for word in names if not word.startswith("@")}
 
     def change(name: str) -> None:
         nonlocal refused
@@ -142,7 +145,7 @@ def lvchange(
         if changes.any:
             refused |= lv_change.change(session, vg_name, lv_name, changes)
         if persistent == "y" and minor is not None:
-            lv_change.set_minor(session, vg_name, lv_name, minor, major=major)
+            lv_change.set_minor(session, vg_name, lv_name, minor, major=major or DM_MAJOR)
         if wanted is not None:
             lv_change.switch(
                 session,
@@ -153,13 +156,14 @@ def lvchange(
                 ignore_skip=ignoreactivationskip,
                 partial=as_partial,
                 polling=poll != "n",
+                named=(vg_name, lv_name) in named,
             )
         if refresh:
             lv_change.refresh(session, vg_name, [lv_name], partial=as_partial)
         if watch is not None:
             lv_change.monitor(session, vg_name, lv_name, watch == "y")
-        if poll == "y":
-            lvm_merge.resume_polling(session, session.find_vg(vg_name))
+        if poll is not None and wanted is None:
+            lv_change.poll(session, vg_name, lv_name, poll == "y")
 
     status = each(session, volumes, change)
     for sentence in failures:

@@ -221,7 +221,7 @@ def _join(session: Session, origin_word: str, word: str, *, chunk: int, zero: bo
             check_chunk_size(chunk)
         except UsageError as error:
             raise RefusedError(error.message) from None
-        convert.check_join(session, vg, origin, name, chunk)
+        convert.check_join(vg, origin, name, chunk)
         session.warn(f"WARNING: Converting logical volume {volume} to snapshot exception store.")
         session.warn("THIS WILL DESTROY CONTENT OF LOGICAL VOLUME (filesystem etc.)")
         if not session.ask(f"Do you really want to convert {volume}?"):

@@ -20,6 +20,7 @@ from ulvm.cli.arguments import (
     wants_active,
 )
 from ulvm.cli.context import Context, common_options
+from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import snapshot as lvm_snapshot
@@ -172,8 +173,8 @@ def lvcreate(
         read_ahead=whole_pages(session, readahead),
         skip_activation=skip,
         autoactivation=setautoactivation == "y",
-        minor=minor if persistent == "y" else None,
-        major=major if persistent == "y" else None,
+        minor=minor if persistent != "n" else None,
+        major=None if minor is None or persistent == "n" else major or DM_MAJOR,
     )
     count = _whole_stripes(
         session, request, pv_paths, shape, _count(session, request, pv_paths, origin, chunk)

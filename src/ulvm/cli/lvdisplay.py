@@ -69,12 +69,13 @@ def lvdisplay(
     scan = session.scan()
     volumes, failures = choose_lvs(session, names, select)
     wanted = set(volumes)
-    if hidden and not names and select is None:
+    if hidden and select is None:
+        groups = {word for word in names if "/" not in word} if names else None
         wanted |= {
             f"{vg.name}/{lv.name}"
             for vg in scan.vgs
             for lv in vg.lvs
-            if lv.snapshot_segment is None
+            if lv.snapshot_segment is None and (groups is None or vg.name in groups)
         }
     for vg in scan.vgs:
         if "EXPORTED" in vg.status:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ulvm.cli.arguments import no_such_syntax, parse_stripes, stripe_options
+from ulvm.cli.arguments import Stripes, no_such_syntax, parse_stripes, stripe_options
 from ulvm.cli.context import Context, common_options
 from ulvm.cli.words import ALLOC, OneOf
 from ulvm.errors import NotFoundError, RefusedError, UsageError
@@ -94,7 +94,7 @@ def lvextend(
         _by_policy(session, *_find(session, "lvextend", name))
         return
     request = _request("lvextend", size, extents, "+", pv_words)
-    shape = parse_stripes(stripes, stripesize)
+    shape = _shape(stripes, stripesize)
     asked = Resize(request, True, pv_words, shape.number, shape.size, alloc, force=True)
     _resize(session, _find(session, "lvextend", name), asked, resizefs, nofsck)
 
@@ -147,7 +147,7 @@ def lvresize(
     """Give a volume another size."""
     session = context.session()
     request = _request("lvresize", size, extents, "+-", pv_words)
-    shape = parse_stripes(stripes, stripesize)
+    shape = _shape(stripes, stripesize)
     asked = Resize(request, None, pv_words, shape.number, shape.size, alloc, force=force)
     _resize(session, _find(session, "lvresize", name), asked, resizefs, nofsck)
 
@@ -181,6 +181,15 @@ def _request(
     if pv_words:
         return None
     raise no_such_syntax(command)
+
+
+def _shape(stripes: int | None, stripesize: str | None) -> Stripes:
+    try:
+        return parse_stripes(stripes, stripesize)
+    except UsageError as error:
+        if error.message.startswith("Invalid stripe size"):
+            raise RefusedError("Stripe size must be power of 2.") from None
+        raise
 
 
 def _resize(

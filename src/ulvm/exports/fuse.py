@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 
 _BLOCK = 4096
 """f_bsize and st_blksize in bytes. A loop device takes f_bsize as its discard granularity."""
+_MOST = (1 << 63) - _BLOCK
+"""Bytes of a file: off_t has a sign."""
 
 _KEEP_SIZE = 1  # linux/falloc.h
 _PUNCH_HOLE = 2
@@ -199,6 +201,8 @@ class FuseServer:
             result.st_mode, result.st_nlink = self._directory_mode, 2
         else:
             result.st_mode, result.st_nlink = stat.S_IFREG | 0o600, 1
+            # More than a file can be is not to be seen through this door.
+            size = min(size, _MOST)
             result.st_size, result.st_blocks = size, (size + 511) // 512
         return 0
 

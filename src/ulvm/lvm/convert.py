@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 from ulvm.errors import BusyError, RefusedError, UlvmError
 from ulvm.lvm.extents import wipe_new
-from ulvm.lvm.lv import get, states
+from ulvm.lvm.lv import get, states_at_rest
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
 from ulvm.metadata import edit, snapshot_edit
@@ -36,7 +36,7 @@ def split(session: Session, vg_name: str, name: str) -> Change:
 
     def change(vg: VolumeGroup) -> VolumeGroup:
         get(vg, name)
-        state = states(session, vg).get(name)
+        state = states_at_rest(session, vg, [name]).get(name)
         if state is not None and state.open_count:
             raise BusyError(f"Logical volume {vg_name}/{name} in use.")
         return snapshot_edit.split_snapshot(vg, name)
@@ -44,13 +44,9 @@ def split(session: Session, vg_name: str, name: str) -> Change:
     return session.change_vg(vg_name, change)
 
 
-def check_join(session: Session, vg: VolumeGroup, origin: str, name: str, chunk_size: int) -> None:
-    """What keeps a volume from being made a snapshot's store: RefusedError, or BusyError while it
-    is open. Nothing is changed."""
+def check_join(vg: VolumeGroup, origin: str, name: str, chunk_size: int) -> None:
+    """What keeps a volume from being made a snapshot's store: RefusedError. Nothing is changed."""
     _joined(vg, origin, name, chunk_size)
-    state = states(session, vg).get(name)
-    if state is not None and state.open_count:
-        raise BusyError(f"Logical volume {vg.name}/{name} in use.")
 
 
 def _joined(vg: VolumeGroup, origin: str, name: str, chunk_size: int) -> VolumeGroup:
@@ -69,7 +65,8 @@ def join(
     session: Session, vg_name: str, origin: str, name: str, *, chunk_size: int, zero: bool
 ) -> Change:
     """The volume becomes a snapshot of `origin`: a new one, or without `zero` the one whose store
-    it holds. `chunk_size` in sectors. The caller has asked; errors as `check_join`."""
+    it holds. `chunk_size` in sectors. The caller has asked; errors as `check_join`, and BusyError
+    while it is open."""
 
     def wipe(vg: VolumeGroup) -> None:
         if zero:
@@ -79,8 +76,14 @@ def join(
 
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
-        check_join(session, vg, origin, name, chunk_size)
-        was_active = name in states(session, vg)
+        check_join(vg, origin, name, chunk_size)
+        state = states_at_rest(session, vg, [name]).get(name)
+        if state is not None and state.open_count:
+            volume = f"{vg_name}/{name}"
+            raise BusyError(
+                f"Logical volume {volume} in use.\nCouldn't deactivate logical volume {volume}."
+            )
+        was_active = state is not None
         activator = session.activator_if_running
         if activator is not None:
             activator.deactivate(vg, name)

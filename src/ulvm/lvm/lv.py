@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from ulvm.activation.activate import LvState
+from ulvm.activation.activate import LvState, SwapReport
+from ulvm.activation.plan import tree_members
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.extents import ZEROED, wipe_new
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
-from ulvm.metadata import edit, lv_edit
+from ulvm.metadata import edit, lv_edit, snapshot_edit
 from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.uuid import new_uuid
@@ -36,7 +37,12 @@ __all__ = [
     "rename",
     "size_words",
     "states",
+    "states_at_rest",
 ]
+
+
+_CLOSING_SECONDS = 0.3
+_LOOK_SECONDS = 0.02
 
 
 def get(vg: VolumeGroup, name: str) -> LogicalVolume:
@@ -60,6 +66,19 @@ def monitored(session: Session) -> dict[tuple[str, str], bool]:
     if dm is None or not session.host.config.get_bool("activation/monitoring", True):
         return {}
     return {(s["vg"], s["lv"]): s["monitored"] for s in dm.monitor_report()}
+
+
+def states_at_rest(session: Session, vg: VolumeGroup, names: Collection[str]) -> dict[str, LvState]:
+    """As `states`, after a moment for those who have just closed one of these volumes: close(2) of
+    a file returns before the daemon has been told."""
+    deadline = time.monotonic() + _CLOSING_SECONDS
+    while True:
+        found = states(session, vg)
+        if not any(name in found and found[name].open_count for name in names):
+            return found
+        if time.monotonic() > deadline:
+            return found
+        time.sleep(_LOOK_SECONDS)
 
 
 def create(
@@ -147,7 +166,7 @@ def create_virtual(
         count = extents(vg)
 
         def add(vg: VolumeGroup) -> VolumeGroup:
-            made = edit.add_virtual(
+            made = snapshot_edit.add_virtual(
                 vg,
                 chosen,
                 count,
@@ -184,6 +203,7 @@ def deactivate(session: Session, vg_name: str, lv_name: str) -> None:
         get(vg, lv_name)
         activator = session.activator_if_running
         if activator is not None:
+            states_at_rest(session, vg, [lv.name for lv in tree_members(vg, lv_name)])
             activator.deactivate(vg, lv_name)
 
 
@@ -216,7 +236,11 @@ def extend(
             approximate=approximate,
         )
 
-    return session.change_vg(vg_name, grow)
+    with session.lock(vg_name):
+        vg = session.vg_for_change(vg_name)
+        if grow(vg) is vg:
+            return Change(vg, SwapReport())  # Nothing was to be had where anything would do.
+        return session.change_vg(vg_name, grow)
 
 
 def reduce(session: Session, vg_name: str, lv_name: str, extents: int) -> Change:
@@ -258,7 +282,7 @@ def remove(session: Session, vg_name: str, lv_name: str) -> Change:
 
     def drop(vg: VolumeGroup) -> VolumeGroup:
         get(vg, lv_name)
-        state = states(session, vg).get(lv_name)
+        state = states_at_rest(session, vg, [lv_name]).get(lv_name)
         if state is not None and state.open_count:
             raise BusyError(f"Logical volume {vg_name}/{lv_name} in use.")
         own = vg.snapshot_of(lv_name)

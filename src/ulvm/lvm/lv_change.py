@@ -11,10 +11,11 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
 from ulvm.lvm import move as lvm_move
 from ulvm.lvm.session import Session
+from ulvm.lvm.volume_lists import may_activate
 from ulvm.metadata import lv_edit
-from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.metadata.model import VolumeGroup
 
-__all__ = ["Changes", "change", "monitor", "refresh", "set_minor", "switch"]
+__all__ = ["Changes", "change", "monitor", "poll", "refresh", "set_minor", "switch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ def change(session: Session, vg_name: str, name: str, wanted: Changes) -> bool:
 
     def edit(vg: VolumeGroup) -> VolumeGroup:
         lvm_lv.get(vg, name)
-        if wanted.read_ahead is not None and vg.is_origin(name):
+        fixed = wanted.read_ahead is not None or wanted.policy is not None or wanted.no_minor
+        if fixed and vg.is_origin(name):
             raise RefusedError(
                 f"Command on LV {vg_name}/{name} uses options that are invalid with LV "
                 f"properties: lv_is_thick_origin .\nCommand not permitted on LV {vg_name}/{name}."
@@ -101,14 +103,18 @@ def switch(
     ignore_skip: bool = False,
     partial: bool = False,
     polling: bool = True,
+    named: bool = True,
 ) -> None:
-    """Activate or deactivate the volume, with its origin and all snapshots, which is asked about.
-    What is marked to be left out by plain activation, or (`auto`) at start-up, is left out."""
+    """Activate or deactivate the volume, with its origin and all snapshots, which is asked about
+    for a snapshot that was `named` itself; else it goes with its origin. What is marked to be left
+    out by plain activation, or (`auto`) at start-up, is left out."""
     vg = session.find_vg(vg_name)
     lv = lvm_lv.get(vg, name)
     snap = vg.snapshot_of(name)
     origin = vg.lv(snap.origin) if snap is not None else None
     if snap is not None and origin is not None and not vg.is_virtual_origin(origin):
+        if not named:
+            return
         others = len(vg.snapshots_of_origin(snap.origin)) - 1
         more = f" and {others} other snapshot(s)" if others else ""
         if not session.ask(
@@ -119,7 +125,8 @@ def switch(
     if not active:
         lvm_lv.deactivate(session, vg_name, name)
         return
-    if _left_out(vg, lv, auto=auto, ignore_skip=ignore_skip):
+    marked = "ACTIVATION_SKIP" in root_of(vg, name).flags | lv.flags and not ignore_skip
+    if marked or not may_activate(session.host.config, vg, name, auto=auto):
         return
     lvm_lv.activate(session, vg_name, name, partial=partial)
     if polling:
@@ -127,12 +134,6 @@ def switch(
         lvm_merge.resume_polling(session, now)
         if vg.lower_lvs(lv):
             lvm_move.resume_polling(session, now)
-
-
-def _left_out(vg: VolumeGroup, lv: LogicalVolume, *, auto: bool, ignore_skip: bool) -> bool:
-    if auto and "NOAUTOACTIVATE" in vg.flags | lv.flags:
-        return True
-    return "ACTIVATION_SKIP" in root_of(vg, lv.name).flags | lv.flags and not ignore_skip
 
 
 def set_minor(
@@ -171,7 +172,19 @@ def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bo
                     f"Refusing refresh of partial LV {vg_name}/{name}.  "
                     "Use '--activationmode partial' to override."
                 )
+        merging = [s for s in vg.snapshot_segments() if s.merging]
+        lvm_lv.states_at_rest(session, vg, [n for s in merging for n in (s.origin, s.cow)])
         activator.refresh(vg, start_merges=True)
+        lvm_merge.resume_polling(session, vg)
+
+
+def poll(session: Session, vg_name: str, name: str, wanted: bool) -> None:
+    """See to the end of what is merged into the volume. RefusedError for one that is inactive."""
+    vg = session.find_vg(vg_name)
+    lvm_lv.get(vg, name)
+    if name not in lvm_lv.states(session, vg):
+        raise RefusedError(f"Logical volume {vg_name}/{name} is not active.")
+    if wanted:
         lvm_merge.resume_polling(session, vg)
 
 

@@ -23,7 +23,7 @@ from enum import Enum
 
 from ulvm.activation.status import SnapshotStatus
 from ulvm.errors import DeviceError, RefusedError
-from ulvm.lvm.lv import get, states
+from ulvm.lvm.lv import get, states, states_at_rest
 from ulvm.lvm.session import Session
 from ulvm.metadata import snapshot_edit
 from ulvm.metadata.model import SnapshotSegment, VolumeGroup
@@ -57,7 +57,7 @@ def start(session: Session, vg_name: str, snapshot: str) -> tuple[str, Started]:
             )
         origin = segment.origin
         snapshot_edit.start_merge(vg, snapshot)  # What the metadata refuse is said first.
-        active = states(session, vg)
+        active = states_at_rest(session, vg, [origin, snapshot])
         state = active.get(snapshot)
         if state is not None and state.status is not None and state.status.invalid:
             raise RefusedError(f"Unable to merge invalidated snapshot LV {vg_name}/{snapshot}.")

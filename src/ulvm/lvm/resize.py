@@ -127,9 +127,7 @@ def _shape(session: Session, lv: LogicalVolume, asked: Resize) -> tuple[int | No
     segments = [s for s in lv.segments if isinstance(s, StripedSegment)]
     counts = {len(s.areas) for s in segments}
     sizes = {s.stripe_size for s in segments if s.stripe_size}
-    if (len(counts) > 1 and asked.stripes is None) or (
-        len(sizes) > 1 and asked.stripe_size is None
-    ):
+    if asked.stripes is None and (len(counts) > 1 or len(sizes) > 1):
         raise RefusedError("Please specify number of stripes (-i) and stripesize (-I)")
     stripes = asked.stripes or (len(segments[-1].areas) if segments else 1)
     if stripes == 1:

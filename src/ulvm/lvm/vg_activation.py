@@ -15,6 +15,7 @@ from ulvm.lvm import move as lvm_move
 from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import may_activate
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.metadata.snapshot_edit import virtual_origin_of
 
 __all__ = ["Activity", "activate", "deactivate", "monitor", "poll", "refresh"]
 
@@ -60,7 +61,12 @@ def activate(
 
 
 def _roots(vg: VolumeGroup) -> list[LogicalVolume]:
-    return [lv for lv in vg.visible_lvs() if not vg.is_cow(lv.name)]
+    """A volume of each tree: origins, and of sparse volumes what is seen of them."""
+    return [
+        lv
+        for lv in vg.visible_lvs()
+        if not vg.is_cow(lv.name) or virtual_origin_of(vg, lv.name) is not None
+    ]
 
 
 def _check_whole(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:

@@ -48,11 +48,11 @@ __all__ = [
     "add_linear",
     "add_pv",
     "add_snapshot",
-    "add_virtual",
     "auto_name",
     "check_chunk_size",
     "check_cow_size",
     "check_extent_size",
+    "check_new",
     "cow_max_extents",
     "extend_lv",
     "new_vg",
@@ -176,7 +176,8 @@ def _check_unlocked(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
         raise RefusedError(f"Can't {what} locked logical volume {vg.name}/{lv.name}.")
 
 
-def _check_new(vg: VolumeGroup, name: str) -> None:
+def check_new(vg: VolumeGroup, name: str) -> None:
+    """UsageError, ExistsError or RefusedError unless a new volume may have the name."""
     check_new_lv_name(name)
     check_lv_name_length(vg.name, name)
     if vg.lv(name) is not None:
@@ -207,31 +208,6 @@ def _striped_segments(
     return segments
 
 
-def add_virtual(
-    vg: VolumeGroup,
-    name: str,
-    extents: int,
-    *,
-    type_name: str,
-    uuid: str,
-    now: int,
-    host: str,
-    tags: Sequence[str] = (),
-) -> VolumeGroup:
-    """A new volume of `type_name` error or zero, which takes no space."""
-    _check_new(vg, name)
-    lv = LogicalVolume(
-        name,
-        uuid,
-        (SimpleSegment(0, extents, type_name),),
-        status=_VISIBLE,
-        tags=tuple(tags),
-        creation_time=now,
-        creation_host=host,
-    )
-    return replace(vg, lvs=(*vg.lvs, lv))
-
-
 def add_linear(
     vg: VolumeGroup,
     name: str,
@@ -251,7 +227,7 @@ def add_linear(
     """A new linear volume, or a striped one: `stripe_size` in sectors, `extents` a multiple of
     `stripes`. `now` in seconds since the epoch; `policy` None inherits the VG's. `approximate`: as
     many extents as the policy lets it have."""
-    _check_new(vg, name)
+    check_new(vg, name)
     anywhere = places is None or allocatable_extents(vg, places) > 0
     if extents > vg.free_count and anywhere and not approximate:
         raise RefusedError(
@@ -345,6 +321,8 @@ def extend_lv(
             existing=list(pv_runs(lv)) if linear else (),
         )
         segments = _linear_segments(runs, lv.extent_count)
+    if not segments:
+        return vg
     return vg.with_lv(replace(lv, segments=merge_adjacent((*lv.segments, *segments))))
 
 
@@ -446,8 +424,9 @@ def add_snapshot(
     stripes: int = 1,
     stripe_size: int = 0,
     approximate: bool = False,
+    clamp: bool = True,
 ) -> VolumeGroup:
-    """A snapshot of `origin` whose COW has `cow_extents`, cut to what can be of use.
+    """A snapshot of `origin` whose COW has `cow_extents`, with `clamp` cut to what can be of use.
 
     Two volumes come: the COW under the snapshot's name and UUID, and a hidden `snapshotN`
     (`snapshot_uuid`) that ties it to its origin. `chunk_size` in sectors.
@@ -463,7 +442,9 @@ def add_snapshot(
     if vg.merging_snapshot_of(origin) is not None:
         raise RefusedError("Snapshots of an origin that has a merging snapshot are not supported.")
     check_cow_size(vg, cow_extents, chunk_size)
-    extents = min(cow_extents, cow_max_extents(vg, origin, chunk_size))
+    extents = cow_extents
+    if clamp:
+        extents = min(extents, cow_max_extents(vg, origin, chunk_size))
     extents = -(-extents // stripes) * stripes
     with_cow = add_linear(
         vg,

@@ -99,7 +99,7 @@ def set_policy(vg: VolumeGroup, name: str, policy: str) -> VolumeGroup:
 def set_read_ahead(vg: VolumeGroup, name: str, sectors: int) -> VolumeGroup:
     lv = _get(vg, name)
     if (lv.read_ahead or AUTO_READ_AHEAD) == sectors:
-        shown = {AUTO_READ_AHEAD: "auto", NO_READ_AHEAD: "none"}.get(sectors, str(sectors))
+        shown = {AUTO_READ_AHEAD: "auto", NO_READ_AHEAD: "0"}.get(sectors, str(sectors))
         raise RefusedError(f"Read ahead is already {shown} for {vg.name}/{name}.")
     return vg.with_lv(replace(lv, read_ahead=sectors or None))
 

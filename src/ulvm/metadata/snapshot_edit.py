@@ -19,6 +19,7 @@ from ulvm.metadata.segments import PvExtents
 
 __all__ = [
     "add_sparse",
+    "add_virtual",
     "finish_merge",
     "join_snapshot",
     "split_snapshot",
@@ -34,6 +35,31 @@ def virtual_origin_of(vg: VolumeGroup, name: str) -> LogicalVolume | None:
     segment = vg.snapshot_of(name)
     origin = vg.lv(segment.origin) if segment is not None else None
     return origin if origin is not None and vg.is_virtual_origin(origin) else None
+
+
+def add_virtual(
+    vg: VolumeGroup,
+    name: str,
+    extents: int,
+    *,
+    type_name: str,
+    uuid: str,
+    now: int,
+    host: str,
+    tags: Sequence[str] = (),
+) -> VolumeGroup:
+    """A new volume of `type_name` error or zero, which takes no space."""
+    edit.check_new(vg, name)
+    lv = LogicalVolume(
+        name,
+        uuid,
+        (SimpleSegment(0, extents, type_name),),
+        status=frozenset({"READ", "WRITE", "VISIBLE"}),
+        tags=tuple(tags),
+        creation_time=now,
+        creation_host=host,
+    )
+    return replace(vg, lvs=(*vg.lvs, lv))
 
 
 def add_sparse(
@@ -75,6 +101,7 @@ def add_sparse(
         places=places,
         policy=policy,
         approximate=approximate,
+        clamp=False,
     )
     before, (_, cow, tie) = made.lvs[:-3], made.lvs[-3:]
     return replace(made, lvs=(*before, cow, origin, tie))

@@ -90,10 +90,13 @@ def _role(vg: VolumeGroup, lv: LogicalVolume) -> str:
     count = len(vg.snapshots_of_origin(lv.name))
     if not count:
         return "public"
-    return "public,origin,thickorigin" + (",multithickorigin" if count > 1 else "")
+    seen = "private" if vg.is_virtual_origin(lv) else "public"
+    return f"{seen},origin,thickorigin" + (",multithickorigin" if count > 1 else "")
 
 
 def _layout(vg: VolumeGroup, lv: LogicalVolume) -> str:
+    if vg.is_virtual_origin(lv):
+        return "virtual"
     return ",".join(dict.fromkeys(s.type_name for s in lv.segments))
 
 

@@ -1,0 +1,161 @@
+"""Volumes with their file systems, volumes of which little exists, snapshots off and on."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.e2e.host import UlvmHost
+from ulvm.blockdev.nbd import NbdDevice
+from ulvm.errors import DeviceError
+
+MIB = 1 << 20
+
+
+def ext_blocks(path: Path) -> int:
+    """Bytes of an ext file system by its superblock: s_blocks_count_lo, s_log_block_size."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    blocks, _, _, _, _, shift = struct.unpack_from("<6I", head, 1024 + 4)
+    return int(blocks) << (10 + shift)
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.ext4")
+@needs.program("resize2fs")
+def test_an_ext_file_system_has_the_size_of_its_volume(host: UlvmHost, tmp_path: Path) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
+    host.run("lvcreate -L 16M -n fs vg")
+    volume = host.path("vg/fs")
+    refused = host.run("lvextend -r -L +4M vg/fs", rc=5)
+    assert "Cannot get FSTYPE" in refused.stderr
+    subprocess.run(["mkfs.ext4", "-q", volume], check=True)
+    host.run("lvextend -r -L 32M vg/fs")
+    assert ext_blocks(volume) == 32 * MIB == volume.stat().st_size
+    where = tmp_path / "mnt"
+    where.mkdir()
+    host.run(f"mount vg/fs {where}")
+    (where / "kept").write_text("kept")
+    # It is asked about, since it has to be unmounted.
+    assert "NOT reduced" in host.run("lvreduce -r -L 24M vg/fs", rc=5).stderr
+    host.run("lvreduce -r -y -L 24M vg/fs")
+    assert (where / "kept").read_text() == "kept"
+    host.run(f"umount {where}")
+    assert ext_blocks(volume) == 24 * MIB == volume.stat().st_size
+    # What lies on the volume does not fit: nothing is cut.
+    host.run(f"mount vg/fs {where}")
+    (where / "large").write_bytes(bytes(range(256)) * (12 * MIB // 256))
+    host.run(f"umount {where}")
+    assert "Filesystem resize failed." in host.run("lvreduce -r -y -L 8M vg/fs", rc=5).stderr
+    assert volume.stat().st_size == 24 * MIB
+    host.run("lvchange -an vg/fs")
+    assert "must be activated" in host.run("lvextend -r -L +4M vg/fs", rc=5).stderr
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.xfs")
+@needs.program("xfs_growfs")
+def test_an_xfs_grows_mounted_or_not(host: UlvmHost, tmp_path: Path) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '1G')}")
+    host.run("lvcreate -L 320M -n fs vg")
+    volume = host.path("vg/fs")
+    subprocess.run(["mkfs.xfs", "-q", volume], check=True)
+
+    def blocks() -> int:
+        with volume.open("rb") as file:
+            return int.from_bytes(file.read(16)[8:], "big") * 4096
+
+    host.run("lvextend -r -L 360M vg/fs")
+    assert blocks() == 360 * MIB
+    where = tmp_path / "mnt"
+    where.mkdir()
+    host.run(f"mount vg/fs {where}")
+    host.run("lvextend -r -L 400M vg/fs")
+    host.run(f"umount {where}")
+    assert blocks() == 400 * MIB
+    assert "shrinking is unsupported" in host.run("lvreduce -r -y -L 360M vg/fs", rc=5).stderr
+    assert volume.stat().st_size == 400 * MIB
+
+
+def test_a_sparse_volume_takes_space_for_what_is_written(host: UlvmHost) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '64M')}")
+    host.run("lvcreate -V 15P -L 8M -n wide vg")
+    far = 14 << 50
+
+    def device() -> NbdDevice:
+        return NbdDevice(str(host.run_dir / "nbd.sock"), "vg/wide")
+
+    wide = device()
+    wide.write(far, b"far".ljust(4096, b"."))
+    wide.flush()
+    wide.close()
+    host.run("lvchange -an vg/wide")
+    host.run("lvchange -ay vg/wide")
+    wide = device()
+    assert wide.read(far - 4096, 12288) == bytes(4096) + b"far".ljust(4096, b".") + bytes(4096)
+    with pytest.raises(DeviceError):
+        wide.write(0, bytes(range(1, 251)) * (9 * MIB // 250))
+    # What is full loses nothing of what was written before.
+    wide.close()
+    shown = host.run("lvs --noheadings -o lv_size,data_percent,origin -a vg").stdout.split()
+    assert shown[:3] == ["8.00m", "100.00", "[wide_vorigin]"]
+    host.run("lvremove -y vg/wide")
+    assert host.run("lvs -a vg").stdout == ""
+
+
+def test_a_sparse_volume_may_have_fifteen_exbibytes(host: UlvmHost) -> None:
+    host.run(f"vgcreate -s 4g vg {host.image('a.img', '5G')}")
+    host.run("lvcreate -V 15E -l 1 -c 512k -n wide vg")
+    wide = NbdDevice(str(host.run_dir / "nbd.sock"), "vg/wide")
+    # A client counts with 63 bits; the volume is longer.
+    far = (8 << 60) - (1 << 20)
+    wide.write(far, b"far".ljust(4096, b"."))
+    assert wide.read(far, 3) == b"far"
+    wide.close()
+    assert host.run("lvs --noheadings -o origin_size vg/wide").stdout.strip() == "15.00e"
+
+
+def test_a_store_is_taken_off_and_put_back_with_what_it_holds(host: UlvmHost) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '64M')}")
+    host.run("lvcreate -L 8M -n o vg")
+
+    def device(name: str) -> NbdDevice:
+        return NbdDevice(str(host.run_dir / "nbd.sock"), f"vg/{name}")
+
+    def write(name: str, data: bytes) -> None:
+        opened = device(name)
+        opened.write(0, data)
+        opened.flush()
+        opened.close()
+
+    def read(name: str) -> bytes:
+        opened = device(name)
+        try:
+            return opened.read(0, 4096)
+        finally:
+            opened.close()
+
+    old, new = b"old" * 1365 + b".", b"new" * 1365 + b"."
+    write("o", old)
+    host.run("lvcreate -s -L 4M -n s vg/o")
+    write("o", new)
+    host.run("lvconvert -y --splitsnapshot vg/s")
+    assert read("s").startswith(b"SnAp")
+    host.run("lvconvert -y -s -Zn vg/o vg/s")
+    assert (read("o"), read("s")) == (new, old)
+    host.run("lvconvert -y --splitsnapshot vg/s")
+    host.run("lvconvert -y -s vg/o vg/s")
+    assert (read("o"), read("s")) == (new, new)
+    held = device("s")
+    assert (
+        "Logical volume vg/s in use." in host.run("lvconvert -y --splitsnapshot vg/s", rc=5).stderr
+    )
+    held.close()
