@@ -178,7 +178,7 @@ def test_a_move_goes_on_by_itself(group: UlvmHost) -> None:
 
 
 def wait_until_moved(host: UlvmHost) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while used(host) != [0, 4, 24]:
         assert time.monotonic() < deadline, host.run("lvs -a -o+devices").stdout
         time.sleep(0.1)

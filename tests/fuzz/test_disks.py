@@ -30,7 +30,7 @@ from tests.fuzz.test_hostile import in_time
 from tests.unit.lvm.lab import KIB, Lab
 from ulvm.cli.main import main
 from ulvm.errors import UlvmError
-from ulvm.lvm import lv, snapshot, vg
+from ulvm.lvm import lv, snapshot, vg_activation
 from ulvm.metadata.crc import lvm_crc
 from ulvm.metadata.mda import MDA_HEADER_SIZE, MdaHeader, RawLocn, ring_parts, ring_write
 from ulvm.units import SECTOR
@@ -242,7 +242,7 @@ def test_what_is_activated_from_a_hostile_text(lab: Lab, tmp_path: Path) -> None
             with in_time():
                 for group in scan(other.host).vgs:
                     with suppress(UlvmError):
-                        vg.activate(other.session, group.name)
+                        vg_activation.activate(other.session, group.name)
                 check_tables(other)
                 for device in other.mapper.all_mapped():
                     active += device.size > 0

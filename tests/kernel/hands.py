@@ -64,9 +64,9 @@ class Seen(NamedTuple):
 
 
 def _fields(*groups: str) -> str:
-    """All but the numbers that the kernel gives to disks and volumes."""
-    numbers = ("pv_major", "pv_minor", "lv_kernel_major", "lv_kernel_minor")
-    return ",".join(n for n, f in FIELDS.items() if f.group in groups and n not in numbers)
+    """All but the numbers that the kernel gives to disks and volumes, and what dmeventd tells."""
+    left_out = {"pv_major", "pv_minor", "lv_kernel_major", "lv_kernel_minor", "seg_monitor"}
+    return ",".join(n for n, f in FIELDS.items() if f.group in groups and n not in left_out)
 
 
 SEPARATOR = "|"

@@ -100,11 +100,12 @@ MERGE = (
 
 
 def fields(*groups: str) -> str:
-    """All fields of these kinds that we have, but for the numbers of disks: a file has none."""
+    """All fields of these kinds that we have, but for the numbers of disks: a file has none; and
+    but for what dmeventd, which the machine has not, would tell."""
     return ",".join(
         name
         for name, field in FIELDS.items()
-        if field.group in groups and name not in ("pv_major", "pv_minor")
+        if field.group in groups and name not in ("pv_major", "pv_minor", "seg_monitor")
     )
 
 

@@ -26,7 +26,7 @@ def expanded(words: Iterable[str], command: click.Command, *, once: bool = False
     """The words with their long options in full; what is no option of the command stays, for the
     parser to refuse. AmbiguousOption; with `once` RepeatedOption. A command that passes its words
     on gets them as they are."""
-    if command.context_settings.get("ignore_unknown_options"):
+    if isinstance(command, click.Group) or command.context_settings.get("ignore_unknown_options"):
         return list(words)
     options = {
         name: option

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import click
 
 from ulvm.cli.arguments import (
@@ -20,10 +23,11 @@ from ulvm.cli.choose import choose_lvs
 from ulvm.cli.context import Context, common_options, read_only_option
 from ulvm.cli.lvcreate import MAX_MINOR, whole_pages
 from ulvm.dm_ioctl import DM_MAJOR
-from ulvm.errors import RefusedError, UsageError
+from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import lv_change
 from ulvm.lvm.lv_change import Changes
-from ulvm.lvm.names import split_volume
+from ulvm.lvm.names import split_known
+from ulvm.lvm.session import Session
 from ulvm.metadata.names import check_tag
 
 __all__ = ["lvchange"]
@@ -129,8 +133,7 @@ def lvchange(
     if as_partial:
         session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
     refused = False
-    run_dir, default = session.host.run_dir, session.host.default_vg
-    named = {split_volume(word, run_dir, default) for word in names if not word.startswith("@")}
+    named = _named(session, names)
 
     def change(name: str) -> None:
         nonlocal refused
@@ -169,3 +172,13 @@ def lvchange(
     for sentence in failures:
         session.warn(sentence)
     return status or (5 if failures or refused else 0)
+
+
+def _named(session: Session, names: Sequence[str]) -> set[tuple[str, str | None]]:
+    """What is named itself; what cannot be is among the failures of the choice."""
+    found = set()
+    for word in names:
+        with suppress(NotFoundError):
+            if not word.startswith("@"):
+                found.add(split_known(word, session.host.run_dir, session.host.default_vg))
+    return found

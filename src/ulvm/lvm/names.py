@@ -99,7 +99,7 @@ def new_vg_name(text: str, run_dir: Path) -> str:
 
 def _strip(text: str, run_dir: Path) -> str:
     if text.startswith("/"):
-        with suppress(OSError):  # no link
+        with suppress(OSError, ValueError):  # no link, or no path at all
             target = os.readlink(text)
             if target.startswith(f"{run_dir / 'dev'}/"):
                 text = target

@@ -96,16 +96,6 @@ def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _C
         other = next((p for p in (*scan.pvs, *scan.outdated) if p.uuid == uuid), None)
         if other is not None and other.path != path:
             raise RefusedError(f'UUID {uuid} already in use on "{other.path}".')
-    # Held by a daemon, a virtual machine, a mount: the claim says by whom.
-    device = FileDevice(path, writable=True, claim=True)
-    try:
-        if stat.S_ISBLK(os.stat(path).st_mode) and "/loop" not in path and partitioned(device):
-            raise RefusedError(f"Cannot use {path}: device is partitioned")
-        sectors = device.size // SECTOR
-    finally:
-        device.close()
-    if sectors < min_sectors(session.host):
-        raise RefusedError(f"Cannot use {path}: device is too small (pv_min_size)")
     owner = _owner(scan, path)
     if owner is not None and force < 2:
         if owner == _UNKNOWN:
@@ -118,6 +108,16 @@ def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _C
             f'Can\'t initialize physical volume "{path}" of volume group "{owner}" without -ff\n'
             f"{path}: physical volume not initialized."
         )
+    # Held by a daemon, a virtual machine, a mount: the claim says by whom.
+    device = FileDevice(path, writable=True, claim=True)
+    try:
+        if stat.S_ISBLK(os.stat(path).st_mode) and "/loop" not in path and partitioned(device):
+            raise RefusedError(f"Cannot use {path}: device is partitioned")
+        sectors = device.size // SECTOR
+    finally:
+        device.close()
+    if sectors < min_sectors(session.host):
+        raise RefusedError(f"Cannot use {path}: device is too small (pv_min_size)")
     known = any(pv.path == path for pv in (*scan.pvs, *scan.outdated))
     return _Candidate(named, path, sectors, owner, known)
 

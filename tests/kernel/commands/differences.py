@@ -108,13 +108,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs=r"err:   Internal error: .*",
     ),
     Difference(
-        "dmsetup targets lists what there is, in one order.",
-        "The kernel lists what has been loaded so far, the last first.",
-        command=r"^dmsetup targets$",
-        ours=r"out: [a-z-]+ +v\d.*",
-        theirs=r"out: [a-z-]+ +v\d.*",
-    ),
-    Difference(
         "A table with a disk that is not there is refused with the reason.",
         "The kernel knows numbers alone, and its reason stands in its log.",
         command=r"^dmsetup create .* linear /dev/nope",
