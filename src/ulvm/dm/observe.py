@@ -59,7 +59,8 @@ class WriteObserver:
             self._blocks[block] = 0
             first = int(block) << _BLOCK_SHIFT
             marks = self._seen[first : first + (1 << _BLOCK_SHIFT)]
-            here = np.flatnonzero(marks)
+            # Of a copy: NumPy counts, then looks, and marks come between the two.
+            here = np.flatnonzero(marks.copy())
             marks[here] = 0
             found.append(here + first)
         return np.concatenate(found)
