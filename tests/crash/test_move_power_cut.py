@@ -15,6 +15,7 @@ import pytest
 from tests.crash.test_lvm_power_cut import BLOCK, BLOCKS, NEW, OLD, Play, blocks, origin_of
 from tests.unit.lvm.lab import Lab
 from ulvm.lvm import move, snapshot
+from ulvm.metadata.model import StripedSegment
 from ulvm.units import SECTOR
 
 CHANGED = (1, 5, 20, 40, 63)
@@ -63,7 +64,14 @@ def test_a_move_with_a_snapshot_and_writes(tmp_path: Path, atomic: bool) -> None
 
     def check(lab: Lab, time: int) -> None:
         vg = lab.vg
-        on = {a.pv_uuid or a.lv for s in vg.lv("o").segments for a in s.areas}  # type: ignore
+        origin = vg.lv("o")
+        assert origin is not None
+        on = {
+            area.pv_uuid
+            for segment in origin.segments
+            if isinstance(segment, StripedSegment)
+            for area in segment.areas
+        }
         there = vg.pvmoves()
         state = "moving" if there else "done" if vg.pvs[0].uuid not in on else "before"
         seen.add(state)

@@ -46,7 +46,10 @@ _LINE_OF_COOKIES = "Cookie       Semid      Value      Last semop time          
 _KEYS = "Semaphores with keys prefixed by 3405 (0xd4d)"
 
 
-def _found(request: Request) -> tuple[DaemonClient, list[DeviceInfo]] | None:
+def _found(request: Request, ioctl: str = "") -> tuple[DaemonClient, list[DeviceInfo]] | None:
+    """The devices that are meant. `ioctl`: the request that fails for a name that is not there."""
+    for name in request.names if ioctl else ():
+        request.call(ioctl, name, lambda client: client.info(name))  # noqa: B023
     client, devices = request.selected()
     if client is None or not devices:
         click.echo("No devices found")
@@ -68,10 +71,7 @@ def _lines(
     kind: str, of: Callable[[DaemonClient, str, Request], list[TableLine]]
 ) -> Callable[[Request], None]:
     def run(request: Request) -> None:
-        if kind == "table" and request.names:
-            for name in request.names:
-                request.call("table", name, lambda client: client.info(name))  # noqa: B023
-        found = _found(request)
+        found = _found(request, "table" if kind == "table" else "")
         if found is None:
             return
         client, devices = found
@@ -179,9 +179,7 @@ def _execute(request: Request, command: str, devices: list[DeviceInfo]) -> None:
 
 def dependencies(request: Request) -> None:
     by = _by(request)
-    for name in request.names:
-        request.call("deps", name, lambda client: client.info(name))  # noqa: B023
-    found = _found(request)
+    found = _found(request, "deps")
     if found is None:
         return
     client, devices = found

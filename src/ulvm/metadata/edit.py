@@ -62,6 +62,7 @@ __all__ = [
     "rename_lv",
     "rename_vg",
     "restore_pv",
+    "tie_snapshot",
     "without",
 ]
 
@@ -461,13 +462,22 @@ def add_snapshot(
         stripe_size=stripe_size,
         approximate=approximate,
     )
-    cow = _get(with_cow, name)
+    segment = SnapshotSegment(0, base.extent_count, chunk_size, origin, name)
+    return tie_snapshot(with_cow, segment, snapshot_uuid, now=now, host=host)
+
+
+def tie_snapshot(
+    vg: VolumeGroup, segment: SnapshotSegment, uuid: str, *, now: int, host: str
+) -> VolumeGroup:
+    """The hidden `snapshotN` that makes a volume the store that the segment names, and the store
+    no volume of its own."""
     tie = LogicalVolume(
         next_snapshot_name(v.name for v in vg.lvs),
-        snapshot_uuid,
-        (SnapshotSegment(0, base.extent_count, chunk_size, origin, name),),
+        uuid,
+        (segment,),
         creation_time=now,
         creation_host=host,
     )
-    hidden = with_cow.with_lv(replace(cow, status=cow.status - {"VISIBLE"}))
+    cow = _get(vg, segment.cow)
+    hidden = vg.with_lv(replace(cow, status=cow.status - {"VISIBLE"}))
     return replace(hidden, lvs=(*hidden.lvs, tie))

@@ -17,7 +17,6 @@ __all__ = [
     "NO_READ_AHEAD",
     "PLAIN",
     "Properties",
-    "free_minor",
     "set_autoactivation",
     "set_minor",
     "set_policy",
@@ -149,8 +148,3 @@ def set_minor(
             raise RefusedError(f"Minor number is already not persistent for {vg.name}/{name}.")
         return vg.with_lv(replace(lv, status=lv.status - {_FIXED_MINOR}, major=None, minor=None))
     return vg.with_lv(replace(lv, status=lv.status | {_FIXED_MINOR}, major=major, minor=minor))
-
-
-def free_minor(vg: VolumeGroup, name: str, minor: int) -> bool:
-    """Whether no other volume of the VG has this persistent minor number."""
-    return all(lv.minor != minor or lv.name == name for lv in vg.lvs)

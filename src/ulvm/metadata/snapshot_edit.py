@@ -14,7 +14,6 @@ from dataclasses import replace
 from ulvm.errors import NotFoundError, RefusedError
 from ulvm.metadata import edit
 from ulvm.metadata.model import LogicalVolume, SimpleSegment, SnapshotSegment, VolumeGroup
-from ulvm.metadata.names import next_snapshot_name
 from ulvm.metadata.segments import PvExtents
 
 __all__ = [
@@ -168,15 +167,8 @@ def join_snapshot(
         )
     _check_unlocked(vg, name, origin)
     edit.check_cow_size(vg, cow.extent_count, chunk_size)
-    tie = LogicalVolume(
-        next_snapshot_name(v.name for v in vg.lvs),
-        snapshot_uuid,
-        (SnapshotSegment(0, base.extent_count, chunk_size, origin, name),),
-        creation_time=now,
-        creation_host=host,
-    )
-    hidden = vg.with_lv(replace(cow, status=cow.status - {"VISIBLE"}))
-    return replace(hidden, lvs=(*hidden.lvs, tie))
+    segment = SnapshotSegment(0, base.extent_count, chunk_size, origin, name)
+    return edit.tie_snapshot(vg, segment, snapshot_uuid, now=now, host=host)
 
 
 def start_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
