@@ -33,6 +33,8 @@ pytestmark = needs.fuse
 class Heard:
     """Messages, warnings kept."""
 
+    verbosity = 0
+
     def __init__(self) -> None:
         self.warned: list[str] = []
 
@@ -41,6 +43,9 @@ class Heard:
 
     def warn(self, text: str) -> None:
         self.warned.append(text)
+
+    def verbose(self, text: str) -> None:
+        pass
 
     def ask(self, question: str) -> bool:
         return False

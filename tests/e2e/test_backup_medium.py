@@ -27,10 +27,15 @@ pytestmark = [needs.root, needs.loop]
 class Silent:
     """Messages that nobody reads, and no to every question."""
 
+    verbosity = 0
+
     def say(self, text: str) -> None:
         pass
 
     def warn(self, text: str) -> None:
+        pass
+
+    def verbose(self, text: str) -> None:
         pass
 
     def ask(self, question: str) -> bool:

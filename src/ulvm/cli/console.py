@@ -20,6 +20,7 @@ class Console:
         self.quiet = quiet
         self.denies = False
         self.prefix = "  "
+        self.verbosity = 0
         self.log: CommandLog | None = None
         """Takes what is said in place of the streams."""
 
@@ -44,11 +45,23 @@ class Console:
         for line in text.splitlines():
             print(f"{self.prefix}{line}", file=sys.stderr)
 
+    def verbose(self, text: str) -> None:
+        """What is done, with -v."""
+        if self.verbosity > 0:
+            sys.stdout.flush()
+            for line in text.splitlines():
+                print(f"{self.prefix}{line}", file=sys.stderr)
+
     def ask(self, question: str) -> bool:
         """LVM's prompt: no answer is no, which is shown. A question that ends in a blank is the
         whole prompt."""
         if self.yes:
             return True
+        answer = self._answer(question)
+        self.verbose(f"Accepted input: [{'y' if answer else 'n'}]")
+        return answer
+
+    def _answer(self, question: str) -> bool:
         sys.stdout.flush()
         prompt = question if question.endswith(" ") else f"{question} [y/n]: "
         print(prompt, end="", file=sys.stderr, flush=True)

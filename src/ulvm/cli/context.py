@@ -101,6 +101,7 @@ class Context:
         config, asked, console = host.config, self.settings, self.console
         console.prefix = config.get_str("log/prefix", "  ")
         asked.verbose = max(asked.verbose, config.get_int("log/verbose", 0))
+        console.verbosity = asked.verbose
         asked.test = asked.test or config.get_bool("global/test", False)
         asked.driver_loaded = asked.driver_loaded and config.get_bool("global/activation", True)
         if config.get_bool("log/silent", False):

@@ -67,6 +67,9 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
                 what = f"active origin logical volume {name} with {len(segments)} snapshots(s)"
             if not session.ask(f"Do you really want to remove {what}?"):
                 raise RefusedError(f"Logical volume {name} not removed.")
+        if segments:
+            count = len(segments)
+            session.verbose(f"Removing origin logical volume {name} with {count} snapshots(s).")
         for snapshot in snapshots:
             lvm_lv.remove(session, vg_name, snapshot)
             session.say(f'Logical volume "{snapshot}" successfully removed.')

@@ -90,7 +90,6 @@ def pvmove(
             only=only,
             policy=alloc,
             atomic=atomic,
-            verbose=context.verbose > 0,
         )
     if found is not None:
         _see_through(session, [found], interval, background=background)

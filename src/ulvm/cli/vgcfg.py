@@ -14,7 +14,7 @@ from ulvm.lvm import restore as lvm_restore
 from ulvm.lvm import vg_activation
 from ulvm.lvm.names import vg_name
 from ulvm.metadata.text_words import local_time
-from ulvm.vgstore.archive import backup_vg
+from ulvm.vgstore.archive import backup_vg, backup_words
 
 __all__ = ["vgcfgbackup", "vgcfgrestore", "vgck", "vgmknodes", "vgscan"]
 
@@ -47,7 +47,9 @@ def vgcfgbackup(context: Context, names: tuple[str, ...], path: str | None) -> i
             )
         file = None if target is None else Path(target).absolute()
         found = session.last_scan.as_found(vg)
-        backup_vg(session.host, found, session.command_line, path=file, force=True)
+        backup = backup_vg(session.host, found, session.command_line, path=file, force=True)
+        if backup is not None:
+            session.verbose(backup_words(session.host, backup, found))
         session.say(f'Volume group "{name}" successfully backed up.')
         if target is not None:
             written.add(target)

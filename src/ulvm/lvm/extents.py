@@ -14,7 +14,7 @@ from ulvm.errors import DeviceError, RefusedError
 from ulvm.faultpoints import reach
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
-from ulvm.units import SECTOR
+from ulvm.units import SECTOR, display_size
 from ulvm.vgstore.pv import probe_signatures, wipe_signature
 
 __all__ = ["ZEROED", "VolumeExtents", "wipe_new"]
@@ -120,7 +120,10 @@ def wipe_new(
     device = VolumeExtents(vg, lv, session.last_scan.path_of, session.host.opener)
     path = f"{session.host.dev_dir}/{vg.name}/{lv.name}"
     left = 0
+    volume = f"logical volume {vg.name}/{lv.name}"
     try:
+        if signatures:
+            session.verbose(f"Wiping known signatures on {volume}.")
         for found in probe_signatures(device) if signatures else ():
             question = (
                 f"WARNING: {found.name} signature detected on {path} at offset {found.offset}. "
@@ -135,9 +138,11 @@ def wipe_new(
         if left:
             session.say(f"{left} existing signature{'s' * (left > 1)} left on the device.")
             raise RefusedError(
-                f"Failed to wipe signatures on logical volume {vg.name}/{lv.name}.\n"
-                "Aborting. Failed to wipe start of new LV."
+                f"Failed to wipe signatures on {volume}.\nAborting. Failed to wipe start of new LV."
             )
+        if zero_bytes:
+            size = display_size(ZEROED // SECTOR)
+            session.verbose(f"Initializing {size} of {volume} with value 0.")
         device.write(0, bytes(min(zero_bytes, device.size)))
         device.flush()
         reach("after new extents were wiped")

@@ -17,6 +17,7 @@ from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.extents import ZEROED, wipe_new
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
+from ulvm.lvm.volume_lists import list_words
 from ulvm.metadata import edit, lv_edit, snapshot_edit
 from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
@@ -120,6 +121,7 @@ def create(
                 stripe_size=min(stripe_size, vg.extent_size),
                 approximate=approximate,
             )
+            session.verbose(f"Creating logical volume {chosen}")
             return with_properties(made, chosen, properties)
 
         def wipe(vg: VolumeGroup) -> None:
@@ -134,6 +136,11 @@ def create(
                 )
             else:
                 session.warn(f"WARNING: Logical volume {vg_name}/{chosen} not zeroed.")
+            if not active:
+                session.verbose(f"Deactivating logical volume {vg_name}/{chosen}.")
+            if not wipe_signatures or not active:
+                volume = f"logical volume {vg_name}/{chosen}"
+                session.verbose(f"Signature wiping on {volume} not requested.")
 
         changed = session.change_vg(vg_name, add, before_commit=wipe)
         if active:
@@ -142,6 +149,7 @@ def create(
 
 
 def _activate_new(session: Session, vg: VolumeGroup, name: str) -> None:
+    _tell_activation(session, vg, name)
     try:
         session.activator.activate(vg, name)
     except UlvmError:
@@ -175,6 +183,7 @@ def create_virtual(
                 now=int(time.time()),
                 host=os.uname().nodename,
             )
+            session.verbose(f"Creating logical volume {chosen}")
             return with_properties(made, chosen, properties)
 
         changed = session.change_vg(vg_name, add)
@@ -193,7 +202,14 @@ def activate(session: Session, vg_name: str, lv_name: str, *, partial: bool = Fa
             raise RefusedError(
                 f"Cannot activate LVs in VG {vg_name} while PVs appear on duplicate devices."
             )
+        _tell_activation(session, vg, lv_name)
         session.activator.activate(vg, lv_name, partial=partial)
+
+
+def _tell_activation(session: Session, vg: VolumeGroup, lv_name: str) -> None:
+    session.verbose(f"Activating logical volume {vg.name}/{lv_name}.")
+    for text in list_words(session.host.config, f"{vg.name}/{lv_name}"):
+        session.verbose(text)
 
 
 def deactivate(session: Session, vg_name: str, lv_name: str) -> None:
@@ -201,6 +217,7 @@ def deactivate(session: Session, vg_name: str, lv_name: str) -> None:
     with session.lock(vg_name):
         vg = session.scan().vg(vg_name)
         get(vg, lv_name)
+        session.verbose(f"Deactivating logical volume {vg_name}/{lv_name}.")
         activator = session.activator_if_running
         if activator is not None:
             states_at_rest(session, vg, [lv.name for lv in tree_members(vg, lv_name)])
@@ -288,6 +305,9 @@ def remove(session: Session, vg_name: str, lv_name: str) -> Change:
         own = vg.snapshot_of(lv_name)
         if own is not None and own.merging and own.origin in states(session, vg):
             raise RefusedError(f"Can't remove merging snapshot logical volume {vg_name}/{lv_name}.")
+        if own is not None:
+            session.verbose(f"Removing snapshot volume {vg_name}/{lv_name}.")
+        session.verbose(f'Releasing logical volume "{lv_name}"')
         return edit.remove_lv(vg, lv_name)
 
     return session.change_vg(vg_name, drop, allow_missing=True)

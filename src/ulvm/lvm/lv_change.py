@@ -86,6 +86,9 @@ def change(session: Session, vg_name: str, name: str, wanted: Changes) -> bool:
             raise RefusedError("\n".join(refused))
         return vg
 
+    if wanted.writable is not None:
+        mode = "read/write" if wanted.writable else "read-only"
+        session.verbose(f"Setting logical volume {vg_name}/{name} {mode}.")
     session.change_vg(vg_name, edit, allow_missing=True)
     for sentence in refused:
         session.warn(sentence)
@@ -172,6 +175,7 @@ def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bo
                     f"Refusing refresh of partial LV {vg_name}/{name}.  "
                     "Use '--activationmode partial' to override."
                 )
+            session.verbose(f"Refreshing logical volume {vg_name}/{name} (if active).")
         merging = [s for s in vg.snapshot_segments() if s.merging]
         lvm_lv.states_at_rest(session, vg, [n for s in merging for n in (s.origin, s.cow)])
         activator.refresh(vg, start_merges=True)

@@ -32,6 +32,7 @@ __all__ = ["Started", "poll", "poll_in_background", "resume_polling", "start"]
 
 _LOOK_SECONDS = 0.1
 _SAY_SECONDS = 1.0
+"""After so long a merge is reported on first, then every activation/polling_interval."""
 
 
 class Started(Enum):
@@ -93,7 +94,9 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
 
     A daemon that is killed meanwhile is started anew, and goes on with the merge.
     """
-    said = time.monotonic()
+    interval = session.host.config.get_int("activation/polling_interval", 15)
+    session.verbose(f"Checking progress before waiting every {interval} seconds.")
+    due = time.monotonic() + min(_SAY_SECONDS, interval)
     uuid = get(session.scan().vg(vg_name), origin).uuid
     while True:
         vg = session.scan().vg(vg_name)
@@ -119,8 +122,8 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
             )
         if status.invalid:
             raise DeviceError(f"Snapshot {vg_name}/{segment.cow} is invalid and cannot be merged.")
-        if not quiet and time.monotonic() - said >= _SAY_SECONDS:
-            said = time.monotonic()
+        if not quiet and interval and time.monotonic() >= due:
+            due = time.monotonic() + interval
             session.say(f"{vg_name}/{origin}: Merged: {_percent(status):.2f}%")
         time.sleep(_LOOK_SECONDS)
 
@@ -138,6 +141,8 @@ def _finish(session: Session, vg_name: str, origin: str, cow: str, quiet: bool) 
         status = _status(session, vg, origin)
         if segment is None or segment.cow != cow or status is None or not status.merge_done:
             return False  # somebody else was faster
+        session.verbose(f"Removing snapshot volume {vg_name}/{cow}.")
+        session.verbose(f'Releasing logical volume "{cow}"')
         session.change_vg(vg_name, lambda vg: snapshot_edit.finish_merge(vg, cow))
     if not quiet:
         session.say(f"Merge of snapshot into logical volume {vg_name}/{origin} has finished.")

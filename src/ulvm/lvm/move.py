@@ -35,6 +35,7 @@ from ulvm.errors import DeviceError, NotFoundError
 from ulvm.faultpoints import reach
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Session
+from ulvm.lvm.volume_lists import list_words
 from ulvm.metadata import move as moves
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.segments import PvExtents
@@ -100,7 +101,6 @@ def start(
     only: str | None = None,
     policy: str | None = None,
     atomic: bool = False,
-    verbose: bool = False,
 ) -> Move | None:
     """Begin to move what lies on `source`, a PV with ranges perhaps, to the PVs and ranges of `to`.
     None on a trial. RefusedError, NotFoundError; then nothing has changed."""
@@ -120,10 +120,11 @@ def start(
             atomic=atomic,
             say=session.say,
         )
-        if verbose:
-            session.warn(f"Creating logical volume {moved.name}")
-            for name, extents in moved.extents:
-                session.warn(f"Moving {extents} extents of logical volume {vg.name}/{name}.")
+        session.verbose(f"Creating logical volume {moved.name}")
+        for name, extents in moved.extents:
+            for text in list_words(session.host.config, f"{vg.name}/{name}"):
+                session.verbose(text)
+            session.verbose(f"Moving {extents} extents of logical volume {vg.name}/{name}.")
         begun.append(moved)
         return moved.vg
 
@@ -134,6 +135,8 @@ def start(
         if session.host.trial:
             return None
         reach("after a move was begun")
+        for text in list_words(session.host.config, f"{vg_name}/{move.name}"):
+            session.verbose(text)
         session.activator.activate(changed.vg, move.name)
         return _move(session, changed.vg, move)
 
@@ -178,6 +181,7 @@ def poll(
     never for 0. False if one was interrupted. DeviceError if one cannot go on."""
     rest = [_Watched(move) for move in waiting]
     whole = True
+    session.verbose(f"Checking progress before waiting every {interval:.0f} seconds.")
     pause = _LOOK_SECONDS
     while rest:
         for watched in list(rest):
@@ -280,7 +284,11 @@ def _go_on(session: Session, vg_name: str, lv: LogicalVolume, number: int | None
         if number is not None:
             vg = moves.advance_move(vg, lv.name, number)
         last = moves.current_segment(moves.move_from(vg, lv.name)) is None
-        return moves.finish_move(vg, lv.name) if last else vg
+        if not last:
+            return vg
+        session.verbose("Removing temporary pvmove LV")
+        session.verbose("Writing out final volume group after pvmove")
+        return moves.finish_move(vg, lv.name)
 
     def settled() -> None:
         if number is None:

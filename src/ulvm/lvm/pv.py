@@ -159,6 +159,7 @@ def _ask_to_initialize(
 
 def _wipe_signatures(session: Session, candidate: _Candidate, force: int) -> _Candidate:
     """What other programs know the device by is wiped, each kind if the user says so."""
+    session.verbose(f"Wiping signatures on new PV {candidate.path}.")
     device = session.host.opener(candidate.path, True)
     kept: list[str] = []
     try:
@@ -193,6 +194,7 @@ def _initialize(
         if options.size > candidate.sectors:
             session.warn(f"WARNING: {path}: Overriding real size. You could lose data.")
     sectors = options.size or candidate.sectors
+    session.verbose(f'Set up physical volume for "{path}" with {sectors} available sectors.')
     least = min_sectors(session.host)
     if sectors < least:
         raise RefusedError(f"{path}: Size must exceed minimum of {least} sectors.\n{failed}")
@@ -207,6 +209,8 @@ def _initialize(
     except RefusedError as error:
         raise RefusedError(f"{error.message}\n{failed}") from None
     uuid = uuid or new_uuid()
+    session.verbose(f"Zeroing start of device {path}.")
+    session.verbose(f'Writing physical volume data to disk "{path}".')
     pv = create_pv(session.host, path, uuid=uuid, options=options)
     session.say(f'Physical volume "{path}" successfully created.')
     return pv

@@ -70,6 +70,10 @@ def change(
                 vg = set_tags(vg, pv.uuid, add=add_tags, remove=remove_tags)
                 return set_uuid(vg, pv.uuid, uuid) if new_identity else vg
 
+            if allocatable is not None:
+                word = "allocatable" if allocatable else "NOT allocatable"
+                session.verbose(f'Setting physical volume "{path}" {word}')
+            session.verbose(f'Updating physical volume "{path}"')
             session.change_vg(
                 pv.vg_name,
                 edit,
@@ -133,6 +137,7 @@ def _finish_relabelling(session: Session, pv: PvDevice) -> bool:
             command=session.command_line,
             allow_missing=True,
             warn=session.warn,
+            verbose=session.verbose,
         ).commit()
     add_devices(session.host, [DeviceEntry(pv.path, pv.uuid)])
     return True
@@ -152,6 +157,7 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
             raise RefusedError(f"Size must exceed minimum of {_MIN_SECTORS} sectors on PV {path}.")
         header = pv.label.pv_header
         start = header.pe_start // SECTOR
+        session.verbose(f'Resizing volume "{path}" to {size} sectors.')
         if any(area.offset // SECTOR >= start for area in header.metadata_areas):
             raise RefusedError(
                 f"{path} has a metadata area at its end: it cannot be resized, only replaced."
@@ -159,6 +165,10 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
         if pv.vg_name is not None:
             vg = session.vg_for_change(pv.vg_name)
             extents = usable_extents(size, start, header.metadata_areas, vg.extent_size)
+            member = vg.pv(pv.uuid)
+            if member is not None and member.pe_count == extents:
+                session.verbose(f"No change to size of physical volume {path}.")
+            session.verbose(f'Updating physical volume "{path}"')
             # As LVM2: once resized, a PV's dev_size is without what lies before its extents.
             session.change_vg(vg.name, lambda vg: resize_pv(vg, pv.uuid, size - start, extents))
         else:

@@ -72,6 +72,7 @@ def _commit(session: Session, old: VolumeGroup | None, new: VolumeGroup) -> None
         exclusive=session.dm_if_running is None,
         regroup=True,
         warn=session.warn,
+        verbose=session.verbose,
     ).commit()
 
 
@@ -122,6 +123,7 @@ def split(
                 **attributes,
             )
             rest, new = split_vg(vg, base, moving, active.__contains__)
+            session.verbose("Writing out updated volume groups")
             _commit(session, there, export_vg(new))
         if rest is not None:
             _commit(session, vg, rest)
@@ -177,7 +179,9 @@ def merge(session: Session, target: str, source: str) -> None:
         raise RefusedError(f'Duplicate volume group name "{target}"')
     first, second = sorted((source, target))
     with session.lock_global(), session.lock(first), session.lock(second):
+        session.verbose(f'Checking for volume group "{target}"')
         into = session.scan().vg(target)
+        session.verbose(f'Checking for volume group "{source}"')
         vg = session.last_scan.vg(source)
         session.repair(into)
         if "EXPORTED" in into.status:
@@ -190,4 +194,5 @@ def merge(session: Session, target: str, source: str) -> None:
         if not _holds(into, {pv.uuid for pv in vg.pvs}):
             both = merge_vgs(into, vg)
             session.change_vg(source, export_vg)
+        session.verbose("Writing out updated volume group")
         _commit(session, into, both)

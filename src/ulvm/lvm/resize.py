@@ -176,6 +176,8 @@ def apply(
     if wanted.wanted > wanted.have:
         grow_to(session, vg, lv, asked, wanted)
         return
+    size = display_size(wanted.wanted * vg.extent_size)
+    session.verbose(f"Reducing logical volume {vg.name}/{lv.name} to {size}")
     lvm_lv.reduce(session, vg.name, lv.name, wanted.wanted)
     _say_changed(session, vg, lv.name, wanted.have, wanted.wanted)
 
@@ -192,9 +194,11 @@ def grow_to(
             size = display_size(usable * vg.extent_size)
             session.say(f"Reached maximum COW size {size} ({usable} extents).")
             most = usable
-        if most <= wanted.have:
-            _say_changed(session, vg, lv.name, wanted.have, wanted.have)
-            return
+    size = display_size(most * vg.extent_size)
+    session.verbose(f"Extending logical volume {vg.name}/{lv.name} to {size}")
+    if snap is not None and most <= wanted.have:
+        _say_changed(session, vg, lv.name, wanted.have, wanted.have)
+        return
     changed = lvm_lv.extend(
         session,
         vg.name,

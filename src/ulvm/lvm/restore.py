@@ -69,6 +69,7 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
                 command=session.command_line,
                 exclusive=session.dm_if_running is None,
                 warn=session.warn,
+                verbose=session.verbose,
             )
             pending.commit()
             return

@@ -20,6 +20,7 @@ from ulvm.activation.activate import Activator, SwapReport
 from ulvm.activation.names import LVM_UUID_PREFIX, dm_name
 from ulvm.blockdev.base import BlockDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
+from ulvm.dm_ioctl import DeviceMapper
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.still import StillActivator
@@ -39,11 +40,17 @@ class Messages(Protocol):
     """Where a command's words go. Texts are without LVM's indentation; a text of several lines is
     several messages."""
 
+    verbosity: int
+    """How much of `verbose` is wanted: nothing at 0."""
+
     def say(self, text: str) -> None:
         """A result, on standard output."""
 
     def warn(self, text: str) -> None:
         """A warning, on standard error."""
+
+    def verbose(self, text: str) -> None:
+        """What is done, for who wants to know it (-v)."""
 
     def ask(self, question: str) -> bool:
         """`question` ends before ` [y/n]: `, or is the whole prompt if it ends in a blank. Without
@@ -67,6 +74,7 @@ class Session:
         self._messages = messages
         self.say = messages.say
         self.warn = messages.warn
+        self.verbose = messages.verbose
         self.ask = messages.ask
         self._dm: DaemonClient | None = None
         self._scan: Scan | None = None
@@ -163,14 +171,24 @@ class Session:
     def activator(self) -> Activator:
         if self.host.trial or not self.host.activation:
             return StillActivator(self.dm_if_running, self._path_of)
-        return Activator(self.dm, self._path_of)
+        return Activator(self._told(self.dm), self._path_of)
 
     @property
     def activator_if_running(self) -> Activator | None:
         dm = self.dm_if_running
         if dm is None:
             return None
-        return (StillActivator if self.host.trial else Activator)(dm, self._path_of)
+        if self.host.trial:
+            return StillActivator(dm, self._path_of)
+        return Activator(self._told(dm), self._path_of)
+
+    def _told(self, dm: DaemonClient) -> DeviceMapper:
+        """Changes of devices are told with -v."""
+        if not self._messages.verbosity:
+            return dm
+        from ulvm.activation.told import ToldMapper
+
+        return ToldMapper(dm, self.verbose)
 
     def _path_of(self, pv_uuid: str) -> str | None:
         """How a table names the PV. A PV that is a volume of ours is named as a dm device: the
@@ -287,6 +305,7 @@ class Session:
                 ignore=ignore,
                 relabel=renamed,
                 warn=self.warn,
+                verbose=self.verbose,
             )
             committed = False
 

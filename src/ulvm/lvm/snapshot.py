@@ -80,6 +80,8 @@ def create(
                 f"Reducing COW size {display_size(count * vg.extent_size)} down to maximum "
                 f"usable size {display_size(most * vg.extent_size)}."
             )
+        session.verbose(f"Setting chunksize to {display_size(chunk_size)}.")
+        session.verbose(f"Creating logical volume {chosen}")
         made = edit.add_snapshot(
             vg,
             origin,

@@ -64,10 +64,17 @@ def create(
             vg = vg_edit.set_autoactivation(vg, False)
         devices = _usable(session, name, paths)
         for pv in _as_pvs(session, devices, options, force):
+            session.verbose(f"Adding physical volume '{pv.path}' to volume group '{name}'")
             vg = edit.add_pv(vg, as_member(pv, extent_size))
         scan = session.scan()
         pending = prepare(
-            session.host, scan, None, vg, command=session.command_line, warn=session.warn
+            session.host,
+            scan,
+            None,
+            vg,
+            command=session.command_line,
+            warn=session.warn,
+            verbose=session.verbose,
         )
         return pending.commit()
 
@@ -128,6 +135,9 @@ def _as_pvs(
     """PVs in no VG on the devices, made where there are none."""
     known = devices.known
     new = [path for path in devices.paths if path not in known]
+    for path in devices.paths:
+        if path in known:  # It may carry what is no label.
+            session.verbose(f"Wiping signatures on new PV {path}.")
     made, failed = lvm_pv.create(session, new, options=options, force=force, together=True)
     if failed:
         raise RefusedError("")
@@ -166,6 +176,11 @@ def extend(
         devices = _usable(session, name, paths)
         session.vg_for_change(name)
         new = _as_pvs(session, devices, options, force)
+        for pv in new:
+            session.verbose(f"Adding physical volume '{pv.path}' to volume group '{name}'")
+        session.verbose(
+            f'Volume group "{name}" will be extended by {len(new)} new physical volumes'
+        )
 
         def add(vg: VolumeGroup) -> VolumeGroup:
             for pv in new:
@@ -225,6 +240,7 @@ def _drop(session: Session, name: str, pv_uuid: str) -> None:
     def drop(vg: VolumeGroup) -> VolumeGroup:
         left = edit.remove_pv(vg, pv_uuid)
         scan = session.last_scan
+        session.verbose(f'Removing "{scan.path_of(pv_uuid)}" from volume group "{name}"')
         devices = [scan.by_uuid(pv.uuid) for pv in left.pvs]
         if not any(device is not None and device.mdas for device in devices):
             raise RefusedError(
@@ -250,7 +266,12 @@ def remove(session: Session, name: str, *, incomplete: bool = False) -> None:
                 f'Volume group "{name}" still contains {len(vg.visible_lvs())} logical volume(s)'
             )
         remove_vg(
-            session.host, session.last_scan, vg, command=session.command_line, warn=session.warn
+            session.host,
+            session.last_scan,
+            vg,
+            command=session.command_line,
+            warn=session.warn,
+            verbose=session.verbose,
         )
 
 
@@ -272,6 +293,7 @@ def rename(session: Session, old: str, new: str) -> None:
         first, second = sorted((name, new))
         with session.lock(first), session.lock(second):
             session.find_vg(name)
+            session.verbose("Writing out updated volume group")
             if _is_taken(session, new):
                 raise RefusedError(f'New VG name "{new}" already exists')
             session.change_vg(name, lambda vg: edit.rename_vg(vg, new), exported=True)

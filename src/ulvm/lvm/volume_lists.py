@@ -12,7 +12,7 @@ from ulvm.activation.plan import root_of
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.vgstore.config import Config
 
-__all__ = ["may_activate"]
+__all__ = ["list_words", "may_activate"]
 
 _NO_AUTO = "NOAUTOACTIVATE"
 
@@ -26,6 +26,14 @@ def may_activate(config: Config, vg: VolumeGroup, lv_name: str, *, auto: bool = 
         if not _listed(config, "activation/auto_activation_volume_list", vg, lv):
             return False
     return _listed(config, "activation/volume_list", vg, lv)
+
+
+def list_words(config: Config, volume: str) -> list[str]:
+    """What -v says of the list before `vg/lv` is activated."""
+    setting = "activation/volume_list configuration setting"
+    if config.get("activation/volume_list") is None:
+        return [f"{setting} not defined: Checking only host tags for {volume}."]
+    return [f"{setting} defined: Checking the list to match {volume}."]
 
 
 def _listed(config: Config, setting: str, vg: VolumeGroup, lv: LogicalVolume) -> bool:

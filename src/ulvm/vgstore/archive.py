@@ -17,7 +17,15 @@ from ulvm.metadata.text import TextHeader, header_from_tree, parse, vg_from_tree
 from ulvm.vgstore.files import write_atomically
 from ulvm.vgstore.host import Host
 
-__all__ = ["archive_vg", "archived", "backup_path", "backup_vg", "read_backup", "remove_backup"]
+__all__ = [
+    "archive_vg",
+    "archived",
+    "backup_path",
+    "backup_vg",
+    "backup_words",
+    "read_backup",
+    "remove_backup",
+]
 
 _DAY = 24 * 3600
 _MAX_FILE = 64 << 20
@@ -62,6 +70,13 @@ def backup_vg(
         return target
     _write(target, vg, f"Created *after* executing '{command}'")
     return target
+
+
+def backup_words(host: Host, path: Path, vg: VolumeGroup) -> str:
+    """What -v says of a backup."""
+    if host.trial:
+        return "Test mode: Skipping backup of volume group."
+    return f'Creating volume group backup "{path}" (seqno {vg.seqno}).'
 
 
 def remove_backup(host: Host, vg_name: str) -> None:

@@ -46,7 +46,7 @@ from ulvm.metadata.mda import MdaHeader, RawLocn, max_text, next_offset, ring_wr
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader, vg_to_text
 from ulvm.units import SECTOR
-from ulvm.vgstore.archive import archive_vg, backup_vg, remove_backup
+from ulvm.vgstore.archive import archive_vg, backup_vg, backup_words, remove_backup
 from ulvm.vgstore.copies import areas_in_use
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.scan import MdaCopy, PvDevice, Scan, same_group
@@ -85,6 +85,7 @@ class Pending:
         *,
         command: str,
         warn: Callable[[str], None],
+        verbose: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.vg = new
         self._host = host
@@ -92,6 +93,7 @@ class Pending:
         self._old = old
         self._command = command
         self._warn = warn
+        self._verbose = verbose
         self._areas: list[_Area] = []
         self._retired: list[_Area] = []
         self._joined: list[PvDevice] = []
@@ -176,8 +178,11 @@ class Pending:
             if old.name != self.vg.name:
                 self._try(partial(remove_backup, self._host, old.name))
         try:
-            if backup_vg(self._host, self.vg, self._command) is None:
+            path = backup_vg(self._host, self.vg, self._command)
+            if path is None:
                 self._warn("WARNING: This metadata update is NOT backed up.")
+            else:
+                self._verbose(backup_words(self._host, path, self.vg))
         except UlvmError as error:
             self._warn(f"WARNING: {error.message}")
 
@@ -212,6 +217,7 @@ def prepare(
     ignore: Mapping[str, bool] | None = None,
     relabel: Sequence[tuple[PvDevice, PvDevice]] = (),
     warn: Callable[[str], None] = lambda text: None,
+    verbose: Callable[[str], None] = lambda text: None,
 ) -> Pending:
     """Steps 1 to 9: everything that may be refused or fail, before anything counts.
 
@@ -230,11 +236,11 @@ def prepare(
         for pv in _of_vg(scan, new):
             FileDevice(pv.path, writable=True, claim=True).close()
     if old is not None:
-        archive_vg(host, old, command)
+        _archive(host, old, command, verbose)
     copies = new.metadata_copies
     new = replace(_stamped(scan, new), metadata_copies=max(copies, 0))
     check_vg(new)
-    pending = Pending(host, scan, old, new, command=command, warn=warn)
+    pending = Pending(host, scan, old, new, command=command, warn=warn, verbose=verbose)
     pending.regroup = regroup
     pending.copies = copies
     pending.ignore = ignore or {}
@@ -254,14 +260,16 @@ def remove_vg(
     *,
     command: str,
     warn: Callable[[str], None] = lambda text: None,
+    verbose: Callable[[str], None] = lambda text: None,
 ) -> None:
     """vgremove: clear both slots of every area, then make the PVs orphans; texts stay where they
     are. A crash in between leaves PVs that are marked as used or the whole VG, never half."""
     _check(scan, vg, vg, allow_missing=True, exported=False)
     _check_members(scan, vg)
-    archive_vg(host, vg, command)
+    _archive(host, vg, command, verbose)
     members = _of_vg(scan, vg)
     for pv in members:
+        verbose(f'Removing physical volume "{pv.path}" from volume group "{vg.name}"')
         _clear_areas(host, pv)
     for pv in members:
         write_label(host, pv, in_use=False)
@@ -269,6 +277,13 @@ def remove_vg(
         remove_backup(host, vg.name)
     except UlvmError as error:
         warn(f"WARNING: {error.message}")
+
+
+def _archive(host: Host, vg: VolumeGroup, command: str, verbose: Callable[[str], None]) -> None:
+    if host.trial:
+        verbose("Test mode: Skipping archiving of volume group.")
+    if archive_vg(host, vg, command) is not None:
+        verbose(f'Archiving volume group "{vg.name}" metadata (seqno {vg.seqno}).')
 
 
 def write_label(host: Host, pv: PvDevice, *, in_use: bool) -> None:

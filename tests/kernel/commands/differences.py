@@ -29,6 +29,8 @@ class Difference(NamedTuple):
     """Pairs of exit codes, ours and theirs."""
     only_rc: int | None = None
     """The exit code of ours that it is about."""
+    any_order: bool = False
+    """The lines of standard error may come in another order."""
 
 
 DIFFERENCES: tuple[Difference, ...] = (
@@ -198,6 +200,31 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs=r"(out|err): .*([Mm]onitor|dmeventd).*|err: .*unmonitor.*",
         rc=((0, 5),),
     ),
+    Difference(
+        "-v tells the steps in the order in which they are taken here.",
+        "LVM2 wipes a volume after it was made, and writes the backup at the end of the command.",
+        command=r"^\w+ -v ",
+        any_order=True,
+    ),
+    Difference(
+        "Trees with snapshots, and what is renamed or refreshed, take other steps of "
+        "device-mapper, which -v tells.",
+        "LVM2 activates a snapshot's store as a plain volume first, and loads and suspends "
+        "everything in the tree, also what stays as it is.",
+        command=r"^(lvcreate -v -s|lvremove -v -y va/(s2|b)|lvconvert -v|lvrename -v"
+        r"|lvchange -v (-ay|--refresh))",
+        ours=r"err:   (Loading table for|Resuming|Suspending|Removing|Creating va-\S+).*",
+        theirs=r"err:   ((Loading table for|Suppressed|Resuming|Suspending|Removing).*"
+        r"|Creating va-\S+|Creating logical volume snapshot\d"
+        r"|activation/volume_list .* for va/s2?\.)",
+    ),
+    Difference(
+        "vgremove archives the group that it removes, vgsplit and vgmerge what they change.",
+        "Of these LVM2 archives less than it changes.",
+        command=r"^vg(remove|split|merge) -v",
+        ours=r"err:   (Archiving|Creating) volume group .*",
+        theirs=r"err:   (Archiving|Creating) volume group .*",
+    ),
 )
 
 
@@ -210,12 +237,18 @@ def apply(line: str, ours: Outcome, theirs: Outcome, used: set[Difference]) -> b
         if not re.search(difference.command, line) or difference.only_rc not in (None, ours.rc):
             continue
         new = _without(ours, difference.ours), _without(theirs, difference.theirs)
+        if difference.any_order:
+            new = _sorted(new[0]), _sorted(new[1])
         if (ours.rc, theirs.rc) in difference.rc:
             new = new[0]._replace(rc=theirs.rc), new[1]
         if new != (ours, theirs):
             used.add(difference)
             ours, theirs = new
     return ours == theirs
+
+
+def _sorted(outcome: Outcome) -> Outcome:
+    return outcome._replace(err=sorted(outcome.err))
 
 
 def _without(outcome: Outcome, pattern: str) -> Outcome:

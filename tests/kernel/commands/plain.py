@@ -30,6 +30,8 @@ _ALIKE = (
     (re.compile(r"/\S+/etc/(backup|archive)\b/?"), r"\1/"),
     (re.compile(r"/\S+/etc/profile/"), "/etc/lvm/profile/"),
     (re.compile(r"pvscan\[\d+\]"), "pvscan[PID]"),
+    (re.compile(r" \(seqno \d+\)\.$", re.M), " (seqno)."),
+    (re.compile(r"^(  [A-Z][a-z]+(?: table for)? \S+ )\(253:\d+\)", re.M), r"\1(253)"),
     (re.compile(r"(archive/\w+)_(\d+)-\d+\.vg"), r"\1_\2.vg"),
     (re.compile(r"/tmp/\S+/run/lock/"), "lock/"),
     (re.compile(r"/run/lock/lvm/"), "lock/"),

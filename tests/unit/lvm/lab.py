@@ -34,12 +34,17 @@ class Heard:
     said: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    verbosity: int = 1
 
     def say(self, text: str) -> None:
         self.said.append(text)
 
     def warn(self, text: str) -> None:
         self.warned.append(text)
+
+    def verbose(self, text: str) -> None:
+        self.told.append(text)
 
     def ask(self, question: str) -> bool:
         self.asked.append(question)
