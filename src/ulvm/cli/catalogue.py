@@ -3,6 +3,7 @@ and completion are made from."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,49 @@ from ulvm.cli.context import common_options
 from ulvm.cli.examples import EXAMPLES, Example
 from ulvm.cli.loading import load
 
-__all__ = ["COMMON", "Entry", "OptionInfo", "catalogue"]
+__all__ = ["COMMON", "Entry", "OptionInfo", "catalogue", "entry_of"]
+
+_SIZE = "Size[m|UNIT]"
+_SMALL_SIZE = "Size[k|UNIT]"
+_VALUES = {
+    "--activate": "y|n|ay",
+    "--bootloaderareasize": _SIZE,
+    "--chunksize": _SMALL_SIZE,
+    "--dataalignment": _SMALL_SIZE,
+    "--dataalignmentoffset": _SMALL_SIZE,
+    "--deldev": "PV",
+    "--addtag": "Tag",
+    "--deltag": "Tag",
+    "--adddev": "PV",
+    "--devices": "PV,...",
+    "--exec": "Command",
+    "--extents": "Number[PERCENT]",
+    "--file": "File",
+    "--for": "Time",
+    "--measure": "Time",
+    "--metadatasize": _SIZE,
+    "--physicalextentsize": _SIZE,
+    "--quiesce": "Command",
+    "--readahead": "auto|none|Number",
+    "--resume": "Command",
+    "--setphysicalvolumesize": _SIZE,
+    "--size": _SIZE,
+    "--sort": "[+|-]Field,...",
+    "--stripesize": _SMALL_SIZE,
+    "--table": "Table",
+    "--units": "[Number]r|R|h|H|b|B|s|S|k|K|m|M|g|G|t|T|p|P|e|E",
+    "--vgmetadatacopies": "all|unmanaged|Number",
+    "--virtualsize": _SIZE,
+    "lvextend --extents": "[+]Number[PERCENT]",
+    "lvextend --size": "[+]Size[m|UNIT]",
+    "lvreduce --extents": "[-]Number[PERCENT]",
+    "lvreduce --size": "[-]Size[m|UNIT]",
+    "lvresize --extents": "[+|-]Number[PERCENT]",
+    "lvresize --size": "[+|-]Size[m|UNIT]",
+    "pvscan --activate": "ay",
+    "pvmove --name": "LV",
+}
+"""What LVM2's manual pages call the values of these options, of one command or of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +114,42 @@ def _entry(name: str, command: click.Command) -> Entry:
         command.get_short_help_str(limit=500).rstrip("."),
         _description(command.help or ""),
         arguments,
-        tuple(_option(command, p) for p in command.params if isinstance(p, click.Option)),
+        tuple(_option(name, command, p) for p in command.params if isinstance(p, click.Option)),
         tuple(_entry(f"{name} {word}", one) for word, one in inner.items()),
         command.hidden,
     )
 
 
-def _option(command: click.Command, option: click.Option) -> OptionInfo:
+def _option(name: str, command: click.Command, option: click.Option) -> OptionInfo:
     takes_none = option.is_flag or option.count
     return OptionInfo(
         (*option.opts, *option.secondary_opts),
-        "" if takes_none else option.make_metavar(click.Context(command)),
+        "" if takes_none else _value(name, command, option),
         tuple(getattr(option.type, "words", ())),
         option.help or "",
         option.count or option.multiple,
         option.hidden,
     )
+
+
+def _value(name: str, command: click.Command, option: click.Option) -> str:
+    """The word for an option's value as LVM2 writes it: variables begin with a capital letter,
+    what is typed as it stands is in small ones."""
+    long = next((o for o in option.opts if o.startswith("--")), option.opts[-1])
+    known = _VALUES.get(f"{name} {long}") or _VALUES.get(long)
+    if known is not None:
+        return known
+    if isinstance(option.type, click.IntRange):
+        return "Number"
+    word = option.make_metavar(click.Context(command))
+    return {"TEXT": "String", "INTEGER": "Number", "ID": "String"}.get(
+        word, re.sub(r"[A-Z]{5,}|SIZE|NAME|FILE|TYPE|PATH", lambda m: m[0].capitalize(), word)
+    )
+
+
+def entry_of(name: str, command: click.Command) -> Entry:
+    """Of a command that is loaded; `name` with that of its group."""
+    return _entry(name, command)
 
 
 def _description(text: str) -> str:

@@ -59,6 +59,7 @@ class Context:
 
     def __init__(self, environ: Mapping[str, str], argv: Sequence[str]) -> None:
         self.environ = environ
+        self.words = tuple(argv)
         self.command_line = " ".join(f"'{word}'" if " " in word else word for word in argv)
         self.settings = Settings()
         self.console = Console()

@@ -6,17 +6,25 @@ import importlib
 
 import click
 
-from ulvm.cli.examples import EXAMPLES
-
 __all__ = ["load"]
 
 
+class _HelpContext(click.Context):
+    """A context that shows help as lvm(8) has it."""
+
+    def get_help(self) -> str:
+        from ulvm.cli.help import help_lines, wants_long
+
+        return "\n".join(help_lines(self.command_path, self.command, long=wants_long(self)))
+
+
 def load(target: str, name: str) -> click.Command:
-    """The command at `module:attribute`; its examples stand below its help."""
+    """The command at `module:attribute`, which shows its help in our way."""
     module, _, attribute = target.partition(":")
     command = getattr(importlib.import_module(module), attribute)
-    assert isinstance(command, click.Command)
-    if command.epilog is None and name in EXAMPLES:
-        lines = "\n".join(f"  {line}\n      {what}" for line, what in EXAMPLES[name])
-        command.epilog = f"\b\nExamples:\n{lines}"
+    assert isinstance(command, click.Command), name
+    command.context_class = _HelpContext
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            inner.context_class = _HelpContext
     return command

@@ -8,7 +8,6 @@ codes are LVM's: 0, 2 for no such command, 3 for a bad command line, 5 for a ref
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import sys
@@ -22,7 +21,8 @@ from ulvm import faultpoints
 from ulvm.cli.abbreviations import HELP_OPTIONS, AmbiguousOption, RepeatedOption, expanded
 from ulvm.cli.context import Context
 from ulvm.cli.loading import load
-from ulvm.cli.syntax import no_such_syntax
+from ulvm.cli.streams import settled, steady_streams
+from ulvm.cli.syntax import NoSuchSyntax, no_such_syntax
 from ulvm.errors import UlvmError, UsageError
 
 __all__ = ["COMMANDS", "main"]
@@ -109,24 +109,15 @@ COMMANDS = {
 
 _LVM_NAMES = ("pv", "vg", "lv", "dmsetup", "blkdeactivate")
 """How the names begin under which LVM's variables count."""
+_COMMANDS_OF_LVM = ("", "help", "formats", "segtypes", "tags", "systemid", "devtypes", "version")
 _EXTRA = re.compile(r"unexpected extra arguments? \((\S+?)[ )]")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; `argv` is without the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files and words of metadata need not be UTF-8: they leave as they came.
-        sys.stdout.reconfigure(errors="surrogateescape")
-    try:
-        status = _main(words)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # The reader of our output has gone: that is its business. What is left must not be
-        # flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    steady_streams()
+    return settled(_main(words), told=True)
 
 
 def _main(words: list[str]) -> int:
@@ -182,34 +173,41 @@ def _shell(program: str, environ: Mapping[str, str]) -> int:
 
 def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
     context = Context(environ, [name, *arguments])
+    command = load(COMMANDS[name], name)
     try:
-        command = load(COMMANDS[name], name)
+        arguments = expanded(arguments, command, once=name.startswith(("pv", "vg", "lv")))
         status = command.main(
-            args=expanded(arguments, command, once=name.startswith(("pv", "vg", "lv"))),
+            args=list(arguments),
             prog_name=name,
             standalone_mode=False,
             obj=context,
             help_option_names=list(HELP_OPTIONS),
         )
-        return status if isinstance(status, int) else 0
+        status = status if isinstance(status, int) else 0
+        return settled(status, told=context.console.told)
     except click.exceptions.Exit as end:
-        return end.exit_code
+        return settled(end.exit_code, told=False)
     except AmbiguousOption as error:
         click.echo(f"{name}: {error.message}", err=True)
         return _bad_line("", parsing=True)
     except RepeatedOption as error:
         return _bad_line(error.message, parsing=True)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.message, err=True)
+        return UsageError.exit_code
     except (click.NoSuchOption, click.BadOptionUsage) as error:
         click.echo(f"{name}: {_option_problem(error, arguments)}", err=True)
         return _bad_line("", parsing=True)
     except click.UsageError as error:
         if isinstance(error, click.MissingParameter) and name.startswith(("pv", "vg", "lv")):
-            return _bad_line(no_such_syntax(name).message, parsing=False)
+            return _no_such_syntax(no_such_syntax(name), name, command, arguments)
         extra = _EXTRA.search(error.message)
         if extra is not None:
             return _bad_line(f"Command does not accept argument: {extra[1]}.", parsing=False)
         shown = error.ctx.command_path if error.ctx else name
         return _bad_line(f"{shown}: {error.format_message()}", parsing=True)
+    except NoSuchSyntax as error:
+        return _no_such_syntax(error, name, command, arguments)
     except UsageError as error:
         parsing = "Invalid argument for " in error.message
         return _bad_line(error.message, parsing=parsing, name=name)
@@ -219,8 +217,6 @@ def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         context.console.warn("Interrupted...")
         return 130
-    except BrokenPipeError:
-        raise
     except OSError as error:
         # Of the environment: a name that is too long, a file system that is full.
         where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
@@ -254,14 +250,34 @@ def _option_problem(error: click.NoSuchOption | click.BadOptionUsage, words: Seq
     return f"option requires an argument -- '{option[1:]}'"
 
 
+def _no_such_syntax(
+    error: UsageError, name: str, command: click.Command, words: Sequence[str]
+) -> int:
+    """LVM2 puts the form that comes nearest on standard output."""
+    from ulvm.cli.catalogue import entry_of
+    from ulvm.cli.usage import nearest
+
+    status = _bad_line(error.message, parsing=False)
+    title, *form = nearest(entry_of(name, command), words) or [""]
+    if title:
+        click.echo(f"  {title}", err=True)
+    for line in form:
+        click.echo(f"  {line}" if line else "")
+    return status
+
+
 def _bad_line(message: str, *, parsing: bool, name: str = "") -> int:
     for line in message.splitlines():
         click.echo(f"  {line}", err=True)
     if parsing:
         click.echo("  Error during parsing of command line.", err=True)
     elif "--help" not in message and not message.startswith("Command does not accept"):
-        click.echo(f"  Run `{name} --help' for more information.", err=True)
+        click.echo(f"  Run `{_typed(name)} --help' for more information.", err=True)
     return UsageError.exit_code
+
+
+def _typed(name: str) -> str:
+    return name if name.startswith(_LVM_NAMES) or name in _COMMANDS_OF_LVM else f"ulvm {name}"
 
 
 if __name__ == "__main__":

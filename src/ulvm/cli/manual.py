@@ -11,10 +11,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ulvm
-from ulvm.cli.catalogue import COMMON, Entry, OptionInfo, catalogue
+from ulvm.cli.catalogue import Entry, OptionInfo, catalogue
+from ulvm.cli.help import VARIABLES
+from ulvm.cli.usage import (
+    Piece,
+    command_options,
+    lvm_options,
+    option_pieces,
+    synopses,
+)
 from ulvm.vgstore.settings import UNUSED, Setting, known_sections, known_settings
 
 __all__ = ["manual_pages"]
+
+_DATE = "2026-11-21"
+"""When these pages last changed in their form."""
 
 _INTRODUCTION = """\
 ulvm is LVM2 in user space: volume groups, logical volumes and copy-on-write snapshots, with the
@@ -50,6 +61,31 @@ _FILES = (
     ("backup/, archive/", "The metadata of each volume group, as they are and as they were."),
     ("profile/", "Profiles: settings that --profile puts on top of ulvm.conf."),
 )
+
+_ASK_FOR_HELP = (
+    ("-h|--help", "Show how the command is used."),
+    ("--longhelp", "Show more of that."),
+)
+_RELATED = {
+    "backup": ["restore", "verify", "advise"],
+    "restore": ["backup", "verify"],
+    "verify": ["backup", "restore"],
+    "advise": ["monitor", "lvcreate"],
+    "monitor": ["advise", "lvextend"],
+    "mount": ["umount"],
+    "umount": ["mount"],
+    "devices": ["lvmdevices", "pvscan"],
+    "daemon": ["monitor", "dmsetup"],
+    "dmsetup": ["blkdeactivate"],
+    "blkdeactivate": ["dmsetup", "vgchange"],
+    "config": ["lvmconfig"],
+    "dumpconfig": ["lvmconfig"],
+    "fullreport": ["pvs", "vgs", "lvs"],
+    "links": ["fsadm", "lsblk"],
+    "fsadm": ["lvresize", "links"],
+    "man": ["help"],
+    "help": ["man"],
+}
 
 _EXIT_STATUS = (
     ("0", "All was done."),
@@ -106,7 +142,8 @@ def _literal(text: str) -> str:
 
 
 def _head(section: int, name: str, summary: str) -> Iterator[str]:
-    yield f'.TH "{name.upper()}" {section} "" "ulvm {ulvm.__version__}" "System Manager\'s Manual"'
+    version = f"ulvm {ulvm.__version__}"
+    yield f'.TH "{name.upper()}" {section} "{_DATE}" "{version}" "System Manager\'s Manual"'
     yield ".SH NAME"
     yield f"{_literal(name)} \\- {_plain(summary)}"
 
@@ -130,10 +167,16 @@ def _items(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def _options(options: Iterable[OptionInfo]) -> Iterator[str]:
     for option in options:
-        names = ", ".join(f"\\fB{_literal(name)}\\fR" for name in option.spellings)
-        value = f" \\fI{_literal(option.value)}\\fR" if option.value else ""
-        more = " ..." if option.repeatable else ""
-        yield from (".TP", f"{names}{value}{more}", *_paragraphs(option.help or "See lvm(8)."))
+        many = option.repeatable and option.value and not option.value.endswith("...")
+        more = " ..." if many else ""
+        head = _styled(option_pieces(option, pad=False)) + more
+        yield from (".TP", head, *_paragraphs(option.help or "See lvm(8)."))
+
+
+def _styled(pieces: Iterable[Piece]) -> str:
+    """What is typed in bold, what stands for something in italics."""
+    fonts = {"bold": "B", "italic": "I", "plain": "R"}
+    return "".join(f"\\f{fonts[style]}{_literal(text)}\\fR" for style, text in pieces)
 
 
 # -- pages ----------------------------------------------------------------------------------------
@@ -141,51 +184,81 @@ def _options(options: Iterable[OptionInfo]) -> Iterator[str]:
 
 def _command(entry: Entry) -> str:
     name = f"ulvm-{entry.name}"
-    lines = [*_head(8, name, entry.summary), *_synopsis(entry), ".SH DESCRIPTION"]
-    lines += _paragraphs(entry.description)
-    if entry.subcommands:
-        lines.append(".SH COMMANDS")
-        for inner in entry.subcommands:
-            if not inner.hidden:
-                lines.append(f".SS {_literal(inner.name)} {_literal(inner.arguments)}".rstrip())
-                lines += _paragraphs(inner.description)
-                lines += _options(o for o in inner.options if _shown(o) and not _common(o))
-    options = [option for option in entry.options if _shown(option)]
-    own = [option for option in options if not _common(option)]
-    if own:
-        lines += [".SH OPTIONS", *_options(own)]
-    shared = [option for option in options if _common(option)]
-    if not shared and entry.subcommands:
-        shared = [o for o in entry.subcommands[0].options if _shown(o) and _common(o)]
-    if shared:
-        lines += [".SH COMMON OPTIONS", *_options(shared)]
+    forms = entry.subcommands or (entry,)
+    lines = [*_head(8, name, entry.summary), ".SH SYNOPSIS", *_synopsis(forms)]
+    lines += [".SH DESCRIPTION", *_paragraphs(entry.description)]
+    if any(len(synopses(one)) > 1 for one in forms) or entry.subcommands:
+        lines += [".SH USAGE", *(line for one in forms if not one.hidden for line in _usage(one))]
+    else:
+        lines += _own_options(entry, ".SH OPTIONS")
+    lines += [".SH COMMON OPTIONS", *_options(lvm_options(forms[0])), *_items(_ASK_FOR_HELP)]
+    if entry.name.startswith(("pv", "vg", "lv")):
+        lines += [".SH VARIABLES", *_items(VARIABLES)]
     if entry.examples:
         lines.append(".SH EXAMPLES")
         for line, what in entry.examples:
-            lines += [".PP", _plain(what), ".PP", ".nf", f".RS\n{_literal(line)}\n.RE", ".fi"]
-    lines += [".SH EXIT STATUS", *_items(_EXIT_STATUS)]
-    lines += [".SH SEE ALSO", "ulvm(8), ulvm.conf(5)"]
+            lines += [*([".PP"] if lines[-1] == ".fi" else []), _plain(what), ".PP"]
+            lines += [".nf", ".RS", _literal(line), ".RE", ".fi"]
+    lines += [".SH EXIT STATUS", *_items(_exit_status(entry))]
+    lines += [".SH ENVIRONMENT", *_items(_ENVIRONMENT[:2]), ".PP", "Others: see ulvm(8)."]
+    lines += [".SH SEE ALSO", ", ".join(f"{other}" for other in _see_also(entry))]
     return "\n".join(lines) + "\n"
 
 
-def _synopsis(entry: Entry) -> list[str]:
-    lines = [".SH SYNOPSIS"]
-    if entry.subcommands:
-        for number, inner in enumerate(entry.subcommands):
-            lines += [".br"] if number else []
-            lines.append(f"\\fBulvm {_literal(inner.name)}\\fR [\\fIOPTIONS\\fR] "
-                         f"{_literal(inner.arguments)}".rstrip())  # fmt: skip
-        return lines
-    line = f"\\fB{_literal(entry.name)}\\fR [\\fIOPTIONS\\fR] {_literal(entry.arguments)}"
-    return [*lines, line.rstrip()]
+def _synopsis(forms: Iterable[Entry]) -> Iterator[str]:
+    """The first line of each form."""
+    yield ".nf"
+    for entry in forms:
+        if not entry.hidden:
+            for form in synopses(entry):
+                names = form.names or form.more
+                one = [("plain", " "), ("italic", "OPTION"), ("plain", " ...")]
+                end = [*(one if form.any_of else []), *([("plain", " "), *names] if names else [])]
+                yield _styled([*form.line, *end]) + " [ \\fIOPTIONS\\fR ]"
+    yield ".fi"
 
 
-def _shown(option: OptionInfo) -> bool:
-    return not option.hidden
+def _usage(entry: Entry) -> Iterator[str]:
+    """All forms of a command, and what its options do."""
+    if " " in entry.name:
+        yield f".SS {_literal(entry.name)}"
+        yield from _paragraphs(entry.description)
+        yield ".PP"
+    for number, form in enumerate(synopses(entry)):
+        yield from [".PP"] if number else []
+        yield from [_plain(line.strip()) for line in form.what.split("\n") if line]
+        yield from [".PP"] if form.what else []
+        yield from (".nf", _styled(form.line), ".RS 4")
+        for at, pieces in enumerate(form.any_of):
+            end = " )" if at == len(form.any_of) - 1 else ","
+            yield f"{'( ' if at == 0 else '  '}{_styled(pieces)}{end}"
+        yield from [_styled(form.names)] if form.names else []
+        yield from (
+            _styled(pieces) for pieces in (*form.takes, *([form.more] if form.more else []))
+        )
+        yield from (".RE", ".fi")
+    yield from _own_options(entry, ".SS Options" if " " in entry.name else ".SH OPTIONS")
 
 
-def _common(option: OptionInfo) -> bool:
-    return option.spellings[-1] in COMMON
+def _own_options(entry: Entry, title: str) -> list[str]:
+    own = command_options(entry)
+    return [title, *_options(own)] if own else []
+
+
+def _exit_status(entry: Entry) -> tuple[tuple[str, str], ...]:
+    if entry.name == "dmsetup":
+        return (("0", "All was done."), ("1", "The command line is wrong, or something failed."))
+    return _EXIT_STATUS
+
+
+def _see_also(entry: Entry) -> list[str]:
+    """Commands of the same family."""
+    from ulvm.cli.main import COMMANDS
+
+    family = [name for name in COMMANDS if name[:2] == entry.name[:2] and name != entry.name]
+    if not entry.name.startswith(("pv", "vg", "lv")):
+        family = _RELATED.get(entry.name, [])
+    return ["ulvm(8)", "ulvm.conf(5)", *(f"ulvm\\-{name}(8)" for name in family)]
 
 
 def _overview(entries: list[Entry]) -> str:

@@ -87,11 +87,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         rc=((0, 5), (5, 0)),
     ),
     Difference(
-        "A command line that fits no form of the command is answered with one sentence.",
-        "LVM2 adds the form that it holds for the nearest, which is often another one than was "
-        "meant. `--help` and the manual page show all forms.",
-        command=r"^(pv|vg|lv)\w+",
-        theirs=r"err:   (Correct command syntax is|Nearest similar command has syntax):|out: .*",
+        "A command line that fits no form is answered with the nearest of the forms that are here.",
+        "LVM2 names what the form does for mirrors and thin volumes as well, and takes the form "
+        "of error volumes for the nearest where a linear one has no name of its group.",
+        command=r"^lv(create|convert)",
+        ours=r"out:   (lvcreate -L\|--size Size\[m\|UNIT\] VG|Create a linear LV\.|"
+        r"Merge COW snapshot LV into its origin\.)",
+        theirs=r"out:   (lvcreate --type error .*|Create an LV that returns errors when used\.|"
+        r"Merge .* LV .*)",
         only_rc=3,
     ),
     Difference(

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from tests import needs
-from ulvm.cli.abbreviations import expanded
+from ulvm.cli.abbreviations import HELP_OPTIONS, expanded
 from ulvm.cli.catalogue import catalogue
 from ulvm.cli.completion import completion_script
 from ulvm.cli.examples import EXAMPLES
@@ -44,7 +44,12 @@ def test_an_example_is_a_command_line_of_its_command(name: str) -> None:
         program, *words = shlex.split(line)
         assert program == name
         assert what.endswith(".")
-        context = click.Context(command, info_name=name, resilient_parsing=True)
+        context = click.Context(
+            command,
+            info_name=name,
+            resilient_parsing=True,
+            help_option_names=list(HELP_OPTIONS),
+        )
         left = command.make_parser(context).parse_args(expanded(words, command))[1]
         assert not left, line
 
@@ -53,7 +58,8 @@ def test_there_is_a_page_for_each_command() -> None:
     pages = manual_pages()
     assert {path.stem for path in pages} == {"ulvm", "ulvm.conf"} | {f"ulvm-{n}" for n in SHOWN}
     lvcreate = pages[Path("man8/ulvm-lvcreate.8")]
-    for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS"):
+    sections = ("NAME", "SYNOPSIS", "DESCRIPTION", "USAGE", "OPTIONS", "EXAMPLES", "EXIT STATUS")
+    for section in (*sections, "ENVIRONMENT", "SEE ALSO"):
         assert f"\n.SH {section}\n" in lvcreate
     for option in ENTRIES["lvcreate"].options:
         if not option.hidden:
@@ -85,7 +91,7 @@ def test_pages_are_well_formed(tmp_path: Path) -> None:
 
 def test_help_and_page_are_made_of_the_same_text(capsys: pytest.CaptureFixture[str]) -> None:
     page = manual_pages()[Path("man8/ulvm-vgreduce.8")]
-    assert main(["vgreduce", "--help"]) == 0
+    assert main(["vgreduce", "--longhelp"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for line, what in EXAMPLES["vgreduce"]:
         assert line in shown

@@ -37,11 +37,14 @@ def run(tmp_path: Path, *words: str, name: str = "ulvm") -> subprocess.Completed
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
-    assert capsys.readouterr().out.startswith(f"Usage: {name} ")
+    shown = capsys.readouterr().out
+    assert shown.startswith("Usage:\n" if name == "dmsetup" else f"  {name} - ")
+    assert main([name, "--longhelp"]) == 0
+    assert "Variables:" in capsys.readouterr().out or name in ("daemon", "devices", "monitor")
 
 
 def test_a_command_answers_under_its_own_name(tmp_path: Path) -> None:
-    assert run(tmp_path, "--help", name="lvs").stdout.startswith("Usage: lvs ")
+    assert run(tmp_path, "--help", name="lvs").stdout.startswith("  lvs - ")
     assert run(tmp_path, name="vgs").returncode == 0
     done = run(tmp_path, "nosuch", name="vgs")
     assert (done.returncode, done.stderr) == (
