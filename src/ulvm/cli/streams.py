@@ -14,10 +14,7 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any
 
 __all__ = ["settled", "steady_streams"]
 
@@ -31,7 +28,7 @@ class _Output(io.FileIO):
 
     lost: OSError | None = None
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         length = memoryview(data).nbytes
         try:
             while (written := super().write(data)) is None:

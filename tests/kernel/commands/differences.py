@@ -94,7 +94,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         ours=r"out:   (lvcreate -L\|--size Size\[m\|UNIT\] VG|Create a linear LV\.|"
         r"Merge COW snapshot LV into its origin\.)",
         theirs=r"out:   (lvcreate --type error .*|Create an LV that returns errors when used\.|"
-        r"Merge .* LV .*)",
+        r"Merge .*)",
         only_rc=3,
     ),
     Difference(
