@@ -66,8 +66,8 @@ def test_metadata_with_a_wrong_checksum_on_all_copies(vg: UlvmHost) -> None:
         data = (vg.base / name).read_bytes()[: 2 * MIB]
         offset = MDA + MdaHeader.unpack(data[MDA : MDA + 512], start=MDA).committed.offset
         patch(vg.base / name, offset + 60, b"\0")
-    refused(vg, "lvcreate -L 4M -n x vg", "Checksum error", "vg")
-    refused(vg, "lvs", "Checksum error")
+    refused(vg, "lvcreate -L 4M -n x vg", "Checksum error", 'Volume group "vg" not found')
+    refused(vg, "pvcreate a.img", "used by a VG but its metadata is missing")
 
 
 def test_an_unknown_segment_type(vg: UlvmHost) -> None:

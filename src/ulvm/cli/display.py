@@ -47,7 +47,7 @@ def pvdisplay(
         raise _not_together("-c", "-s" if short else "-m")
     session = context.session()
     paths = [os.path.abspath(name) for name in names]
-    scan = session.scan(paths)
+    scan = session.scan(paths, unowned=True)
     segments = list(pv_rows(scan, by_segment=True))
     shown = set()
     for row in pv_rows(scan):

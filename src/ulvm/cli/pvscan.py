@@ -104,7 +104,7 @@ def _show(context: Context, *, short: bool, uuids: bool, loose: bool, exported: 
     if loose and exported:
         raise UsageError("Options -e and -n are incompatible")
     session = context.session()
-    rows = list(pv_rows(session.scan()))
+    rows = list(pv_rows(session.scan(unowned=True)))
     if loose:
         session.warn("WARNING: only considering physical volumes in no volume group")
         rows = [row for row in rows if row.vg is None]

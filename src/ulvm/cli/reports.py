@@ -245,7 +245,7 @@ def pvs(
     session = context.session()
     tags = {check_tag(name[1:]) for name in names if name.startswith("@")}
     paths = {os.path.abspath(name): name for name in names if not name.startswith("@")}
-    scan = session.scan(paths)
+    scan = session.scan(paths, unowned=True)
     rows = list(pv_rows(scan, by_segment=part.rows == "pvseg", everything=hidden))
     known = {row.device.path for row in rows if row.device}
     failures = [

@@ -32,7 +32,7 @@ from ulvm.vgstore.pv import (
 )
 from ulvm.vgstore.scan import PvDevice, Scan
 
-__all__ = ["create", "device_named", "remove"]
+__all__ = ["create", "device_named", "remove", "unowned_words"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -99,11 +99,7 @@ def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _C
     owner = _owner(scan, path)
     if owner is not None and force < 2:
         if owner == _UNKNOWN:
-            raise RefusedError(
-                f"PV {path} is used by a VG but its metadata is missing.\n"
-                f"Can't initialize PV '{path}' without -ff.\n"
-                f"{path}: physical volume not initialized."
-            )
+            raise RefusedError(unowned_words(path))
         raise RefusedError(
             f'Can\'t initialize physical volume "{path}" of volume group "{owner}" without -ff\n'
             f"{path}: physical volume not initialized."
@@ -120,6 +116,15 @@ def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _C
         raise RefusedError(f"Cannot use {path}: device is too small (pv_min_size)")
     known = any(pv.path == path for pv in (*scan.pvs, *scan.outdated))
     return _Candidate(named, path, sectors, owner, known)
+
+
+def unowned_words(path: str) -> str:
+    """Why a PV is not made anew that is in use by nobody knows what."""
+    return (
+        f"PV {path} is used by a VG but its metadata is missing.\n"
+        f"Can't initialize PV '{path}' without -ff.\n"
+        f"{path}: physical volume not initialized."
+    )
 
 
 def device_named(session: Session, named: str) -> str:

@@ -38,7 +38,7 @@ def change(
     UUID; `ignore`: its metadata areas go out of use, or back into it. RefusedError for what a PV in
     no VG cannot have."""
     with session.lock_global():
-        scan = session.scan([path])
+        scan = session.scan([path], unowned=True)
         scan.check_used(path)
         pv = scan.pv(path)
         if pv.vg_name is None:
@@ -90,12 +90,12 @@ def _check_ignore(session: Session, vg: VolumeGroup, pv: PvDevice, ignore: bool)
     if not ignore:
         return
     others = (session.last_scan.by_uuid(p.uuid) for p in vg.pvs if p.uuid != pv.uuid)
-    if not any(m.header and not m.ignored for other in others if other for m in other.mdas):
+    if not any(not m.ignored for other in others if other for m in other.areas):
         raise RefusedError(f"Cannot disable all metadata areas in volume group {vg.name}.")
 
 
 def _check_ignored_already(pv: PvDevice, ignore: bool) -> None:
-    if pv.mdas and all(mda.ignored == ignore for mda in pv.mdas):
+    if pv.areas and all(mda.ignored == ignore for mda in pv.areas):
         word = "ignored" if ignore else "marked as in-use"
         raise RefusedError(f'Metadata areas on physical volume "{pv.path}" already {word}.')
 
@@ -146,7 +146,7 @@ def _finish_relabelling(session: Session, pv: PvDevice) -> bool:
 def resize(session: Session, path: str, sectors: int | None = None) -> None:
     """Bring the PV to its device's size, or to `sectors` if the user confirms that."""
     with session.lock_global():
-        scan = session.scan([path])
+        scan = session.scan([path], unowned=True)
         scan.check_used(path)
         pv = scan.pv(path)
         real = pv.size // SECTOR

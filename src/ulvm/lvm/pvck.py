@@ -26,6 +26,7 @@ from ulvm.metadata.dump import (
 )
 from ulvm.metadata.label import LABEL_SCAN_SECTORS, DiskLocn, Label
 from ulvm.metadata.mda import MDA_HEADER_SIZE
+from ulvm.metadata.text import parse
 from ulvm.metadata.uuid import parse_uuid
 from ulvm.units import SECTOR
 
@@ -127,7 +128,7 @@ def check(session: Session, path: str, label_sector: int | None = None) -> None:
         if mda.good:
             session.say(f"Found text metadata area: offset={mda.start}, size={mda.size}")
     if found.checks:
-        raise RefusedError("Command failed with status code 5.")
+        raise RefusedError(found.parse_error or "Command failed with status code 5.")
 
 
 def _area(target: Device, found: Headers, number: int) -> MdaDump:
@@ -148,13 +149,21 @@ def _committed(target: Device, found: Headers, mda: MdaDump) -> bytes | None:
         found.check(error.message)
         return None
     at = mda.start + locn.offset
-    if lvm_crc(text) != locn.checksum:
+    right = lvm_crc(text) == locn.checksum
+    if not right:
         found.check(
             f"metadata text at {at} crc does not match mda_header_{mda.number}.raw_locn[0].checksum"
         )
+    try:
+        parse(text.rstrip(b"\0").decode("utf-8", errors="surrogateescape"))
+    except FormatError as error:
+        found.check(f"failed to parse metadata text at {at} size {locn.size}")
+        found.parse_error = error.message
+        return None
     summary = summary_of(text)
     if summary is None:
-        found.check(f"metadata text at {at} does not begin with a VG")
+        if right:
+            found.check(f"metadata text at {at} does not begin with a VG")
         return None
     found.show(
         f"metadata text at {at} crc 0x{lvm_crc(text):x} # vgname {summary[0]} seqno {summary[1]}"

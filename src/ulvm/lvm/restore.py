@@ -14,6 +14,7 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader
 from ulvm.vgstore.archive import archived, backup_path, read_backup
 from ulvm.vgstore.commit import free_outdated, prepare
+from ulvm.vgstore.scan import Scan
 
 __all__ = ["backups", "check", "restore", "rewrite"]
 
@@ -61,17 +62,7 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
             )
         _check_pvs(session, wanted)
         if current is None:
-            pending = prepare(
-                session.host,
-                scan,
-                None,
-                wanted,
-                command=session.command_line,
-                exclusive=session.dm_if_running is None,
-                warn=session.warn,
-                verbose=session.verbose,
-            )
-            pending.commit()
+            _write_new(session, scan, wanted)
             return
         _check_active(session, current, wanted)
         seqno = max(current.seqno, wanted.seqno)
@@ -81,6 +72,23 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
             allow_missing=True,
             exported=True,
         )
+
+
+def _write_new(session: Session, scan: Scan, wanted: VolumeGroup) -> None:
+    """A VG of which nothing is left on its PVs."""
+    try:
+        prepare(
+            session.host,
+            scan,
+            None,
+            wanted,
+            command=session.command_line,
+            exclusive=session.dm_if_running is None,
+            warn=session.warn,
+            verbose=session.verbose,
+        ).commit()
+    except UlvmError as error:
+        raise type(error)(f"{error.message}\nRestore failed.") from error
 
 
 def _ask_about_active(session: Session, vg_name: str) -> None:
@@ -181,10 +189,10 @@ def check(session: Session, vg_name: str) -> None:
 
 
 def rewrite(session: Session, vg_name: str) -> None:
-    """Write the newest metadata to all areas, and free the PVs that the VG has gone on without
-    (vgck --updatemetadata)."""
+    """Write the newest metadata to all areas, damaged ones too, and free the PVs that the VG
+    has gone on without (vgck --updatemetadata)."""
     with session.lock_global():
-        session.change_vg(vg_name, lambda vg: vg, allow_missing=True)
+        session.change_vg(vg_name, lambda vg: vg, allow_missing=True, mend=True)
         for pv in session.last_scan.outdated:
             if pv.vg_name == vg_name:
                 session.warn(f"WARNING: wiping mda on outdated PV {pv.path}")

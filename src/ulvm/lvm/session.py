@@ -98,9 +98,12 @@ class Session:
 
     # -- reading ----------------------------------------------------------------------------
 
-    def scan(self, extra_paths: Iterable[str] = (), *, labels_only: bool = False) -> Scan:
+    def scan(
+        self, extra_paths: Iterable[str] = (), *, labels_only: bool = False, unowned: bool = False
+    ) -> Scan:
         """Look at all devices afresh. Each warning is given once in a session; `labels_only`: not
-        those about VGs, for a command that is about none."""
+        those about VGs, for a command that is about none; `unowned`: also about PVs that are in use
+        by nobody knows what, for a command that is about PVs."""
         if self.host.config.get_bool("devices/scan_lvs", False):
             # A daemon that was killed comes back first: volumes are among what is looked at.
             _ = self.dm_if_running
@@ -111,6 +114,12 @@ class Session:
             if what not in self._said:
                 self._said.add(what)
                 self.warn(text)
+        for pv in found.pvs if unowned else ():
+            if pv.unowned:
+                self.warn_once(
+                    f"WARNING: PV {pv.path} is marked in use but no VG was found using it.\n"
+                    f"WARNING: PV {pv.path} might need repairing."
+                )
         self._scan = found
         return found
 
@@ -264,6 +273,7 @@ class Session:
         start_merge: bool = False,
         allow_missing: bool = False,
         exported: bool = False,
+        mend: bool = False,
         ignore: Mapping[str, bool] | None = None,
         relabel: Mapping[str, str] | None = None,
         before_commit: Callable[[VolumeGroup], None] = lambda vg: None,
@@ -274,6 +284,7 @@ class Session:
         `before_commit` gets the new VG when nothing counts yet (to wipe extents, say). Whatever
         is raised up to the commit has changed nothing. `when_suspended` is called right before it,
         when what changes rests, and may refuse. `exported`: the VG may be exported.
+        `mend`: damaged metadata areas are written anew.
         `ignore`: by PV, whether its metadata areas are out of use from now on; `relabel`: new UUIDs
         of PVs by the old ones, which `edit` has put in the VG.
         """
@@ -302,6 +313,7 @@ class Session:
                 allow_missing=allow_missing,
                 exported=exported,
                 exclusive=self.dm_if_running is None,
+                mend=mend,
                 ignore=ignore,
                 relabel=renamed,
                 warn=self.warn,

@@ -120,10 +120,7 @@ def _usable(session: Session, vg_name: str, paths: Sequence[str]) -> _Devices:
                 f"{path}: physical volume not initialized."
             )
         elif pv is not None and pv.in_use:
-            raise RefusedError(
-                f"PV {path} is used by a VG but its metadata is missing.\n"
-                f"Unable to add physical volume '{path}' to volume group '{vg_name}'"
-            )
+            raise RefusedError(lvm_pv.unowned_words(path))
     if members:
         raise RefusedError("\n".join(members))
     return _Devices(absolute, known)
@@ -242,7 +239,7 @@ def _drop(session: Session, name: str, pv_uuid: str) -> None:
         scan = session.last_scan
         session.verbose(f'Removing "{scan.path_of(pv_uuid)}" from volume group "{name}"')
         devices = [scan.by_uuid(pv.uuid) for pv in left.pvs]
-        if not any(device is not None and device.mdas for device in devices):
+        if not any(device is not None and device.areas for device in devices):
             raise RefusedError(
                 f'Cannot remove final metadata area on "{scan.path_of(pv_uuid)}" from "{name}"'
             )

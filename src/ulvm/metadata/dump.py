@@ -52,13 +52,15 @@ class MdaDump:
 
 @dataclass
 class Headers:
-    """`lines` are what is shown; `checks` of them are complaints. Areas in bytes."""
+    """`lines` are what is shown; `checks` of them are complaints. Areas in bytes. `parse_error`:
+    why the last text that is malformed cannot be read."""
 
     lines: list[str] = field(default_factory=list)
     checks: list[str] = field(default_factory=list)
     has_label: bool = False
     label_good: bool = True
     mdas: list[DiskLocn] = field(default_factory=list)
+    parse_error: str = ""
 
     def show(self, text: str) -> None:
         self.lines.append(text)
@@ -151,7 +153,6 @@ def dump_mda(found: Headers, read: Read, number: int, area: DiskLocn) -> MdaDump
     name, start = f"mda_header_{number}", area.offset
     data = read(start, MDA_HEADER_SIZE).ljust(MDA_HEADER_SIZE, b"\0")
     checksum, magic, version, own_start, size = struct.unpack_from("<L16sLQQ", data)
-    before = len(found.checks)
     found.show(f"{name} at {start} # metadata area")
     found.show(f"{name}.checksum 0x{checksum:x}")
     found.show(f"{name}.magic 0x{_digits(magic)}")
@@ -169,7 +170,7 @@ def dump_mda(found: Headers, read: Read, number: int, area: DiskLocn) -> MdaDump
         found.check(f"{name}.start does not match pv_header.disk_locn.offset {start}")
     if size != area.size:
         found.check(f"{name}.size does not match pv_header.disk_locn.size {area.size}")
-    mda = MdaDump(number, start, area.size, good=len(found.checks) == before)
+    mda = MdaDump(number, start, area.size, good=magic == MAGIC)
     slots = [RawLocn(*struct.unpack_from("<QQLL", data, 40 + 24 * n)) for n in (0, 1)]
     for slot, (locn, what) in enumerate(zip(slots, ("commit", "precommit"), strict=True)):
         label = f"{name}.raw_locn[{slot}]"

@@ -19,6 +19,7 @@ text allowed leaves room for both (`max_text`), and `next_offset` starts behind 
 
 from __future__ import annotations
 
+import enum
 import struct
 from dataclasses import dataclass, replace
 
@@ -30,8 +31,11 @@ __all__ = [
     "IGNORED_LOCN",
     "MDA_HEADER_SIZE",
     "NO_LOCN",
+    "UNDAMAGED",
+    "Damage",
     "MdaHeader",
     "RawLocn",
+    "header_damage",
     "max_text",
     "next_offset",
     "ring_parts",
@@ -48,6 +52,21 @@ _MAGIC = b"\x20LVM2\x20x[5A%r0N*>"
 _VERSION = 1
 _IGNORED = 1
 _SLOTS = (MDA_HEADER_SIZE - _HEADER.size) // _RAW_LOCN.size
+
+
+class Damage(enum.IntFlag):
+    """What is wrong with an area, in the numbers that LVM2 tells a user (BAD_MDA_*)."""
+
+    READ = 0x1
+    HEADER = 0x4
+    TEXT = 0x8
+    CHECKSUM = 0x10
+    MAGIC = 0x20
+    VERSION = 0x40
+    START = 0x80
+
+
+UNDAMAGED = Damage(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +181,23 @@ class MdaHeader:
     def cleared(self) -> MdaHeader:
         """No text at all, as after vgremove; the area is in use again."""
         return replace(self, committed=NO_LOCN, precommitted=NO_LOCN)
+
+
+def header_damage(data: bytes, *, start: int) -> Damage:
+    """What is wrong with a header that `MdaHeader.unpack` refuses."""
+    found = Damage.HEADER
+    if len(data) < MDA_HEADER_SIZE:
+        return Damage.READ
+    checksum, magic, version, own_start, _ = _HEADER.unpack_from(data)
+    if checksum != lvm_crc(data[4:MDA_HEADER_SIZE]):
+        found |= Damage.CHECKSUM
+    if magic != _MAGIC:
+        found |= Damage.MAGIC
+    if version != _VERSION:
+        found |= Damage.VERSION
+    if own_start != start:
+        found |= Damage.START
+    return found
 
 
 def _fits(area_size: int, locn: RawLocn) -> bool:

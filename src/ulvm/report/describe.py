@@ -169,7 +169,7 @@ def lv_colon(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
 def vg_lines(
     scan: Scan, vg: VolumeGroup, states: States, size: SizeWords = display_size
 ) -> Iterator[str]:
-    areas = sum(len(pv.mdas) for p in vg.pvs if (pv := scan.by_uuid(p.uuid)) is not None)
+    areas = sum(len(pv.areas) for p in vg.pvs if (pv := scan.by_uuid(p.uuid)) is not None)
     access = "read/write" if {"READ", "WRITE"} <= vg.status else "read"
     status = ["exported"] if "EXPORTED" in vg.status else []
     status += ["resizable"] if "RESIZEABLE" in vg.status else []

@@ -15,6 +15,9 @@ from ulvm.units import SECTOR
 
 __all__ = ["PV_FIELDS", "PV_SEGMENT_FIELDS", "VG_FIELDS"]
 
+_UNKNOWN = "[unknown]"
+"""The VG of a PV that some VG uses, where no metadata say which."""
+
 # -- volume groups --------------------------------------------------------------------------------
 
 
@@ -36,7 +39,7 @@ def _mda_numbers(row: Row) -> tuple[list[int], list[int]]:
     sizes, free = [], []
     for pv in row.vg.pvs if row.vg else ():
         device = row.scan.by_uuid(pv.uuid)
-        for mda in device.mdas if device else ():
+        for mda in device.areas if device else ():
             sizes.append(mda.size // SECTOR)
             locn = mda.header.current if mda.header else None
             free.append(max(0, max_text(mda.size) - (locn.size if locn else 0)) // SECTOR)
@@ -45,13 +48,15 @@ def _mda_numbers(row: Row) -> tuple[list[int], list[int]]:
 
 def _mdas_in_use(row: Row) -> int:
     found = (row.scan.by_uuid(pv.uuid) for pv in (row.vg.pvs if row.vg else ()))
-    return sum(not mda.ignored for device in found if device for mda in device.mdas)
+    return sum(not mda.ignored for device in found if device for mda in device.areas)
 
 
 def _vg_name(row: Row) -> Value:
     if row.vg is not None:
         return row.vg.name
-    return (row.device.vg_name or "") if row.device else None
+    if row.device is None:
+        return None
+    return _UNKNOWN if row.device.unowned else row.device.vg_name or ""
 
 
 VG_FIELDS: Table = (
@@ -102,7 +107,7 @@ VG_FIELDS: Table = (
 def _pv_name(row: Row) -> Value:
     if row.device is not None:
         return row.device.path
-    return "[unknown]" if row.pv is not None else None
+    return _UNKNOWN if row.pv is not None else None
 
 
 def _number(row: Row, part: Callable[[int], int]) -> Value:
@@ -142,6 +147,8 @@ def _pv_used(row: Row) -> Value:
 
 
 def _pv_free(row: Row) -> Value:
+    if row.device is not None and row.device.unowned:
+        return 0
     size, used = _pv_size(row), _pv_used(row)
     return size - used if isinstance(size, int) and isinstance(used, int) else None
 
@@ -149,6 +156,8 @@ def _pv_free(row: Row) -> Value:
 def _pv_attr(row: Row) -> Value:
     if row.copy:
         return "d--"
+    if row.device is not None and row.device.unowned:
+        return "u--"
     uuid = row.device.uuid if row.device else row.pv.uuid if row.pv else ""
     return pv_attr(row.vg, uuid, missing=row.device is None)
 
@@ -169,9 +178,9 @@ def _ba(index: int) -> Callable[[Row], Value]:
 
 def _pv_mda_free(row: Row) -> Value:
     free = [0]
-    if row.device is not None and row.device.mdas:
+    if row.device is not None and row.device.areas:
         free = []
-        for mda in row.device.mdas:
+        for mda in row.device.areas:
             locn = mda.header.current if mda.header else None
             free.append(max(0, max_text(mda.size) - (locn.size if locn else 0)) // SECTOR)
     return min(free)
@@ -191,11 +200,11 @@ PV_FIELDS: Table = (
     ("pv_pe_alloc_count", "Alloc", "num", 0,
      lambda r: r.vg.allocated(r.pv.uuid) if r.vg and r.pv else 0),
     ("pv_tags", "PV Tags", "list", 0, lambda r: ",".join(sorted(r.pv.tags)) if r.pv else ""),
-    ("pv_mda_count", "#PMda", "num", 0, lambda r: len(r.device.mdas) if r.device else 0),
+    ("pv_mda_count", "#PMda", "num", 0, lambda r: len(r.device.areas) if r.device else 0),
     ("pv_mda_used_count", "#PMdaUse", "num", 0,
-     lambda r: sum(not m.ignored for m in r.device.mdas) if r.device else 0),
+     lambda r: sum(not m.ignored for m in r.device.areas) if r.device else 0),
     ("pv_mda_size", "PMdaSize", "size", 9,
-     lambda r: min((m.size // SECTOR for m in r.device.mdas), default=0) if r.device else 0),
+     lambda r: min((m.size // SECTOR for m in r.device.areas), default=0) if r.device else 0),
     ("pv_mda_free", "PMdaFree", "size", 9, _pv_mda_free),
     ("pv_ba_start", "BA Start", "size", 0, _ba(0)),
     ("pv_ba_size", "BA Size", "size", 0, _ba(1)),

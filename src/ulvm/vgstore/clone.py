@@ -77,4 +77,4 @@ def write_clone(host: Host, devices: Sequence[PvDevice], vg: VolumeGroup, comman
 
 
 def _in_use(pv: PvDevice) -> list[MdaCopy]:
-    return [mda for mda in pv.mdas if mda.header is not None and not mda.ignored]
+    return [mda for mda in pv.areas if not mda.ignored]

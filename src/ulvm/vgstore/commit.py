@@ -6,7 +6,7 @@
               9. labels of PVs that get another UUID
     (the caller loads tables and suspends)
     commit    10. headers with slot 0 = the new text  11. flush
-              12. headers of areas that go out of use, with the mark of that
+              12. headers of areas that go out of use, with the mark of that; damage is mended
               13. PVs that left the VG are made orphans  14. backup file
 
 Crash argument. Until the first header of 10 is on disk no reader sees the new text: 5 never touches
@@ -28,8 +28,11 @@ marked as used. An area that goes out of use gets the text like the others, and 
 after the others have the text. At least one area stays in use (vgstore/copies.py). A VG that gets
 another UUID is known by its name and its PVs meanwhile (`scan.same_group`).
 
-Each area in use gets the same bytes. Areas that are marked as ignored, and those whose header is
-damaged, are not written to.
+Each area in use gets the same bytes. Areas that are marked as ignored, and those whose header or
+text is damaged, are not written to. `mend` (vgck --updatemetadata) writes those, too, text before
+header, when the others hold the new text: nothing in them counted, so nothing is lost where that is
+cut short. Not where the header has not even its name and place: the label may then point at what
+is no metadata area. The label of a PV that leaves names its damaged areas no more.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ from ulvm.blockdev.file import FileDevice
 from ulvm.errors import DeviceError, RefusedError, UlvmError
 from ulvm.faultpoints import reach
 from ulvm.metadata.check import check_vg
-from ulvm.metadata.mda import MdaHeader, RawLocn, max_text, next_offset, ring_write
+from ulvm.metadata.label import DiskLocn
+from ulvm.metadata.mda import Damage, MdaHeader, RawLocn, max_text, next_offset, ring_write
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader, vg_to_text
 from ulvm.units import SECTOR
@@ -50,6 +54,8 @@ from ulvm.vgstore.archive import archive_vg, backup_vg, backup_words, remove_bac
 from ulvm.vgstore.copies import areas_in_use
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.scan import MdaCopy, PvDevice, Scan, same_group
+
+_NOT_MENDED = Damage.READ | Damage.MAGIC | Damage.START
 
 __all__ = [
     "Pending",
@@ -99,6 +105,7 @@ class Pending:
         self._joined: list[PvDevice] = []
         self._relabelled: list[PvDevice] = []
         self.regroup = False
+        self.mend = False
         self.copies = 0
         self.ignore: Mapping[str, bool] = {}
         self.relabel: Sequence[tuple[PvDevice, PvDevice]] = ()
@@ -108,24 +115,18 @@ class Pending:
         vg = self.vg
         if self._old is not None:
             for pv in _of_vg(self._scan, vg):
-                for mda in _usable(pv):
+                for mda in pv.areas:
                     if mda.vg is not None and mda.vg.seqno < self._old.seqno:
                         self._warn(
                             f"WARNING: updating old metadata to {vg.seqno} on {pv.path} "
                             f"for VG {vg.name}."
                         )
-        text = vg_to_text(vg, TextHeader.now(f"Write from {self._command}."))
-        data = text.encode("utf-8", errors="surrogateescape") + b"\0"
+        data = _text_of(vg, self._command)
         used, unused = areas_in_use(_of_vg(self._scan, vg), self.copies, self.ignore)
         retired = [(pv, mda) for pv, mda in unused if not mda.ignored]
         for pv, mda in (*used, *retired):
             assert mda.header is not None
-            limit = max_text(mda.header.size)
-            if len(data) > limit:
-                raise RefusedError(
-                    f"VG {vg.name} {vg.seqno} metadata on {pv.path} ({len(data)} bytes) "
-                    f"exceeds maximum metadata size ({limit} bytes)"
-                )
+            _check_size(vg, pv, mda.header, data)
             header = mda.header.with_ignored(False) if mda.ignored else mda.header
             areas = self._retired if (pv, mda) in retired else self._areas
             areas.append(_Area(pv, header, mda.header))
@@ -138,8 +139,7 @@ class Pending:
         for area in (*self._retired, *self._areas):
             offset = next_offset(area.header.size, area.header.current)
             area.locn = RawLocn.of_text(offset, data)
-            for start, part in ring_write(area.header.size, offset, data):
-                _write(self._host, area.pv.path, [(area.header.start + start, part)])
+            _write_text(self._host, area.pv.path, area.header, offset, data)
         for area in (*self._retired, *self._areas):
             _write_header(self._host, area, area.header.with_precommit(area.locn))
         for old, new in self.relabel:
@@ -164,8 +164,41 @@ class Pending:
         for area in self._retired:
             retired = area.header.with_commit(area.locn).with_ignored(True)
             self._try(partial(_write_header, self._host, area, retired))
+        if self.mend:
+            self._mend()
         self._after()
         return self.vg
+
+    def _mend(self) -> None:
+        """Metadata into the damaged areas of the VG's PVs, so far as these are what they should."""
+        data = _text_of(self.vg, self._command)
+        for pv in _of_vg(self._scan, self.vg):
+            for mda in pv.mdas:
+                if not mda.damage:
+                    continue
+                which = f"mda{mda.number} at {mda.offset} on {pv.path}"
+                if mda.damage & _NOT_MENDED:
+                    self._warn(
+                        f"WARNING: not repairing bad metadata ({mda.damage:#x}) for "
+                        f"mda{mda.number} on {pv.path}"
+                    )
+                    continue
+                self._warn(f"WARNING: repairing bad metadata ({mda.damage:#x}) in {which}.")
+                try:
+                    self._rewrite(pv, mda, data)
+                except UlvmError as error:
+                    self._warn(
+                        f"{error.message}\nWARNING: failed to write VG {self.vg.name} metadata "
+                        f"to bad {which}."
+                    )
+
+    def _rewrite(self, pv: PvDevice, mda: MdaCopy, data: bytes) -> None:
+        header = mda.header or MdaHeader(mda.offset, mda.size)
+        _check_size(self.vg, pv, header, data)
+        offset = next_offset(header.size, header.current)
+        _write_text(self._host, pv.path, header, offset, data)
+        header = header.with_commit(RawLocn.of_text(offset, data))
+        _write(self._host, pv.path, [(header.start, header.pack())])
 
     def _after(self) -> None:
         """Steps 13 and 14. The change stands: what fails here is told and no more."""
@@ -214,6 +247,7 @@ def prepare(
     exclusive: bool = False,
     regroup: bool = False,
     exported: bool = False,
+    mend: bool = False,
     ignore: Mapping[str, bool] | None = None,
     relabel: Sequence[tuple[PvDevice, PvDevice]] = (),
     warn: Callable[[str], None] = lambda text: None,
@@ -224,7 +258,7 @@ def prepare(
     `old` is None for a new VG. `allow_missing`: for what LVM allows while PVs are missing.
     `exclusive`: nobody may have the PVs open for writing (no daemon of ours runs that might).
     `regroup`: PVs come from another VG or have gone to one, whose text they hold.
-    `exported`: for what LVM allows with an exported VG.
+    `exported`: for what LVM allows with an exported VG. `mend`: damaged areas are written anew.
     `ignore`: by PV, whether its areas are to be out of use from now on. `relabel`: PVs as they are
     and as they will be; `scan` and `new` have them as they will be.
     RefusedError, BusyError, DeviceError: nothing has changed then.
@@ -242,6 +276,7 @@ def prepare(
     check_vg(new)
     pending = Pending(host, scan, old, new, command=command, warn=warn, verbose=verbose)
     pending.regroup = regroup
+    pending.mend = mend
     pending.copies = copies
     pending.ignore = ignore or {}
     pending.relabel = relabel
@@ -272,7 +307,7 @@ def remove_vg(
         verbose(f'Removing physical volume "{pv.path}" from volume group "{vg.name}"')
         _clear_areas(host, pv)
     for pv in members:
-        write_label(host, pv, in_use=False)
+        _free_label(host, pv)
     try:
         remove_backup(host, vg.name)
     except UlvmError as error:
@@ -295,7 +330,7 @@ def write_label(host: Host, pv: PvDevice, *, in_use: bool) -> None:
 
 def ignore_areas(host: Host, pv: PvDevice, ignored: bool) -> None:
     """Take the metadata areas of a PV in no VG out of use, or back into it."""
-    for mda in _usable(pv):
+    for mda in pv.areas:
         assert mda.header is not None
         header = mda.header.with_ignored(ignored)
         _write(host, pv.path, [(header.start, header.pack())])
@@ -358,20 +393,41 @@ def _of_vg(scan: Scan, vg: VolumeGroup) -> list[PvDevice]:
     return [pv for pv in found if pv is not None]
 
 
-def _usable(pv: PvDevice) -> Sequence[MdaCopy]:
-    """Areas with a good header; an area with a bad one is not written over."""
-    return [mda for mda in pv.mdas if mda.header is not None]
+def _text_of(vg: VolumeGroup, command: str) -> bytes:
+    text = vg_to_text(vg, TextHeader.now(f"Write from {command}."))
+    return text.encode("utf-8", errors="surrogateescape") + b"\0"
+
+
+def _check_size(vg: VolumeGroup, pv: PvDevice, header: MdaHeader, data: bytes) -> None:
+    limit = max_text(header.size)
+    if len(data) > limit:
+        raise RefusedError(
+            f"VG {vg.name} {vg.seqno} metadata on {pv.path} ({len(data)} bytes) "
+            f"exceeds maximum metadata size ({limit} bytes)"
+        )
 
 
 def _make_orphan(host: Host, pv: PvDevice) -> None:
+    """In no VG, with those of its metadata areas that are good."""
     _clear_areas(host, pv)
-    write_label(host, pv, in_use=False)
+    _free_label(host, pv)
+
+
+def _free_label(host: Host, pv: PvDevice) -> None:
+    areas = tuple(DiskLocn(mda.offset, mda.size) for mda in pv.areas)
+    header = replace(pv.label.pv_header, metadata_areas=areas)
+    write_label(host, replace(pv, label=replace(pv.label, pv_header=header)), in_use=False)
 
 
 def _clear_areas(host: Host, pv: PvDevice) -> None:
-    for mda in _usable(pv):
+    for mda in pv.areas:
         assert mda.header is not None
         _write(host, pv.path, [(mda.header.start, mda.header.cleared().pack())])
+
+
+def _write_text(host: Host, path: str, header: MdaHeader, offset: int, data: bytes) -> None:
+    for start, part in ring_write(header.size, offset, data):
+        _write(host, path, [(header.start + start, part)])
 
 
 def _write_header(host: Host, area: _Area, header: MdaHeader) -> None:

@@ -23,13 +23,9 @@ _Areas = tuple[tuple[PvDevice, MdaCopy], ...]
 def areas_in_use(
     pvs: Iterable[PvDevice], copies: int, ignore: Mapping[str, bool]
 ) -> tuple[_Areas, _Areas]:
-    """(areas to use, areas to leave out) of those with a good header; `copies` 0 for no limit, -1
+    """(areas to use, areas to leave out) of those that are not damaged; `copies` 0 for no limit, -1
     for all. `ignore`: PVs, by UUID, of which none is to be used from now on (True) or all."""
-    ranked = [
-        (pv, mda, number)
-        for pv in pvs
-        for number, mda in enumerate(m for m in pv.mdas if m.header is not None)
-    ]
+    ranked = [(pv, mda, number) for pv in pvs for number, mda in enumerate(pv.areas)]
     order = [(pv, mda) for pv, mda, _ in sorted(ranked, key=lambda area: area[2])]
     used = [(pv, mda) for pv, mda in order if copies < 0 or not ignore.get(pv.uuid, mda.ignored)]
     if copies > 0:

@@ -1,7 +1,8 @@
 """What lies on one device: its label, and of each metadata area the header and the committed text.
 
 Reading takes no lock and changes nothing; what is odd is told in LVM2's words. Slot 1 of an area
-(precommitted) is never read, nor is the text of an area that is out of use.
+(precommitted) is never read, nor is the text of an area that is out of use. An area with a damaged
+header or text counts for nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import FormatError
 from ulvm.metadata.crc import lvm_crc
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, PvHeader, find_label
-from ulvm.metadata.mda import MDA_HEADER_SIZE, MdaHeader, ring_parts
+from ulvm.metadata.mda import (
+    MDA_HEADER_SIZE,
+    UNDAMAGED,
+    Damage,
+    MdaHeader,
+    header_damage,
+    ring_parts,
+)
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import vg_from_text
 
@@ -28,15 +36,26 @@ class MdaCopy:
 
     offset: int
     size: int
+    number: int = 1
+    """Among those of its PV, from 1."""
     header: MdaHeader | None = None
     vg: VolumeGroup | None = None
     vg_name: str | None = None
     """The name its text gives, even if the text cannot be understood."""
+    damage: Damage = UNDAMAGED
+    """What is wrong with the header, or that the text's checksum is."""
     problem: str | None = None
+    """Why a text that is as it was written cannot be understood."""
 
     @property
     def ignored(self) -> bool:
         return self.header is not None and self.header.ignored
+
+    @property
+    def good(self) -> bool:
+        """It counts, and is written to. One that is damaged is as if it were not there, until
+        `vgck --updatemetadata` writes it anew."""
+        return not self.damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,16 @@ class PvDevice:
         return cls(path, size, Label(0, PvHeader("", 0, (DiskLocn(0, 0),))))
 
     @property
+    def areas(self) -> tuple[MdaCopy, ...]:
+        """Metadata areas that are not damaged."""
+        return tuple(mda for mda in self.mdas if mda.good)
+
+    @property
+    def unowned(self) -> bool:
+        """Some VG uses the PV, and no metadata say which."""
+        return self.in_use and self.vg_name is None
+
+    @property
     def in_use(self) -> bool:
         """The header says that the PV belongs to a VG."""
         return self.label.pv_header.in_use
@@ -79,7 +108,7 @@ def read_pv(
     texts: dict[tuple[int, int], VolumeGroup | FormatError],
     warnings: list[str],
 ) -> PvDevice | None:
-    """The PV on an open device, or None. `texts` keeps what was parsed, by size and checksum."""
+    """What the device holds; None if it is no PV. `texts` keeps what was parsed, by (size, CRC)."""
     size = device.size
     if size < LABEL_SCAN_SIZE:
         return None
@@ -90,42 +119,60 @@ def read_pv(
         return None
     if label is None:
         return None
-    areas = label.pv_header.metadata_areas
-    mdas = tuple(_read_mda(path, device, area, texts, warnings) for area in areas)
-    return PvDevice(path, size, label, mdas)
+    mdas = []
+    for number, area in enumerate(label.pv_header.metadata_areas, 1):
+        mda, said = _read_mda(path, device, MdaCopy(*area, number), texts)
+        mdas.append(mda)
+        warnings += said
+        if mda.damage:
+            warnings += [
+                f"WARNING: scanning {path} mda{number} failed to read metadata summary.",
+                f"WARNING: repair VG metadata on {path} with vgck --updatemetadata.",
+            ]
+    if mdas and all(mda.damage for mda in mdas):
+        pvid = label.pv_header.uuid.replace("-", "")
+        warnings.append(f"WARNING: scan failed to get metadata summary from {path} PVID {pvid}")
+    return PvDevice(path, size, label, tuple(mdas))
 
 
 def _read_mda(
     path: str,
     device: BlockDevice,
-    area: DiskLocn,
+    copy: MdaCopy,
     texts: dict[tuple[int, int], VolumeGroup | FormatError],
-    warnings: list[str],
-) -> MdaCopy:
-    offset, size = area
-    copy = MdaCopy(offset, size)
-    if offset + max(size, MDA_HEADER_SIZE) > device.size:
-        warnings.append(f"WARNING: metadata area on {path} at {offset} is beyond the device.")
-        return replace(copy, problem="beyond the device")
+) -> tuple[MdaCopy, list[str]]:
+    """The area with what it holds, and what is wrong with it."""
+    offset = copy.offset
+    if offset + max(copy.size, MDA_HEADER_SIZE) > device.size:
+        said = f"WARNING: metadata area on {path} at {offset} is beyond the device."
+        return replace(copy, damage=Damage.READ), [said]
+    data = device.read(offset, MDA_HEADER_SIZE)
     try:
-        header = MdaHeader.unpack(device.read(offset, MDA_HEADER_SIZE), start=offset, device=path)
+        header = MdaHeader.unpack(data, start=offset, device=path)
     except FormatError as error:
-        warnings += [f"WARNING: {line}" for line in error.message.splitlines()]
-        warnings.append(f"WARNING: bad metadata header on {path} at {offset}.")
-        return replace(copy, problem=error.message)
+        lines = [f"WARNING: {line}" for line in error.message.splitlines()]
+        lines.append(f"WARNING: bad metadata header on {path} at {offset}.")
+        return replace(copy, damage=header_damage(data, start=offset)), lines
     copy = replace(copy, header=header)
     locn = header.current
     if locn is None:
-        return copy
+        return copy, []
+    at = offset + locn.offset
+    what, text = f"WARNING: Checksum error on {path} at offset {at}.", b""
     if header.size > device.size - offset or locn.size > _MAX_TEXT:
-        warnings.append(f"WARNING: bad metadata text size on {path} at {offset}.")
-        return replace(copy, problem="bad text size")
-    parts = ring_parts(header.size, locn.offset, locn.size)
-    text = b"".join(device.read(offset + start, length) for start, length in parts)
-    if lvm_crc(text) != locn.checksum:
-        where = offset + locn.offset
-        warnings.append(f"WARNING: Checksum error on {path} at offset {where}.")
-        return replace(copy, problem="checksum", vg_name=_first_word(text))
+        what = f"WARNING: bad metadata text size on {path} at {offset}."
+    else:
+        parts = ring_parts(header.size, locn.offset, locn.size)
+        text = b"".join(device.read(offset + start, length) for start, length in parts)
+        if lvm_crc(text) == locn.checksum:
+            what = ""
+    if what:
+        return replace(copy, damage=Damage.TEXT), [
+            what,
+            f"WARNING: invalid metadata text from {path} at {at}.",
+            f"WARNING: metadata on {path} at {at} has invalid summary for VG.",
+            f"WARNING: bad metadata text on {path} in mda{copy.number}",
+        ]
     key = (locn.size, locn.checksum)
     if key not in texts:
         try:
@@ -134,8 +181,8 @@ def _read_mda(
             texts[key] = error
     parsed = texts[key]
     if isinstance(parsed, FormatError):
-        return replace(copy, problem=parsed.message, vg_name=_first_word(text))
-    return replace(copy, vg=parsed, vg_name=parsed.name)
+        return replace(copy, problem=parsed.message, vg_name=_first_word(text)), []
+    return replace(copy, vg=parsed, vg_name=parsed.name), []
 
 
 def _first_word(text: bytes) -> str | None:

@@ -35,6 +35,12 @@ class Difference(NamedTuple):
 
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
+        "A damaged copy of the metadata is read once.",
+        "LVM2 reads all devices again, with locks held, and says so on standard output; here the "
+        "first reading is under the lock where it has to be.",
+        theirs=r"out:   Retrying metadata scan\.",
+    ),
+    Difference(
         "dmsetup says why a table, a name or a message is refused.",
         "The kernel writes the reason to its log, which a daemon of one's own has not.",
         command=r"^dmsetup (create|rename|message|remove)\b",

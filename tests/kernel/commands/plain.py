@@ -35,7 +35,9 @@ _ALIKE = (
     (re.compile(r"(archive/\w+)_(\d+)-\d+\.vg"), r"\1_\2.vg"),
     (re.compile(r"/tmp/\S+/run/lock/"), "lock/"),
     (re.compile(r"/run/lock/lvm/"), "lock/"),
+    (re.compile(r"(wrong checksum|checksum expected) (0x)?[1-9a-f][0-9a-f]*"), r"\1 SUM"),
 )
+_PVID = re.compile(r"\b(PVID )(\w{32})\b")
 _DISK_NUMBER = re.compile(r"\b(?:254|240|7)[:,]\s?\d+\b")
 
 
@@ -143,6 +145,7 @@ def _plain(text: str, names: _Names) -> str:
     text = _ANY_UUID.sub(lambda m: _uuid(m, names), text)
     for pattern, word in _ALIKE:
         text = pattern.sub(word, text)
+    text = _PVID.sub(lambda m: m[1] + names.of(m[2]), text)
     return _DISK_NUMBER.sub(names.number, text)
 
 

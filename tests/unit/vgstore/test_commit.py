@@ -13,7 +13,7 @@ from ulvm.metadata import edit
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.mda import MdaHeader
 from ulvm.metadata.text import vg_from_text
-from ulvm.vgstore.commit import remove_vg
+from ulvm.vgstore.commit import prepare, remove_vg
 from ulvm.vgstore.pv import as_member
 
 MDA = 4096
@@ -126,6 +126,40 @@ def test_one_area_that_fails_to_commit_is_left_behind_and_mended_later(lab: Lab)
     lab.change("y")
     assert lab.warnings == [f"WARNING: updating old metadata to 3 on {b} for VG vg."]
     assert lab.scan().warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("at", "mended"),
+    [(0, True), (20, True), (512 + 60, True), (4, False), (24, False)],
+    ids=["checksum", "version", "text", "magic", "place"],
+)
+def test_what_is_damaged_is_mended_where_that_is_asked_for(lab: Lab, at: int, mended: bool) -> None:
+    a, b = lab.pv("a", copies=2), lab.pv("b")
+    lab.vg(a, b)
+    lab.patch(a, MDA + at, b"\xff")
+    lab.change("x")
+    assert [mda.good for mda in lab.scan().pv(a).mdas] == [False, True]
+    old = lab.scan().vg("vg")
+    prepare(
+        lab.host, lab.scan(), old, old, command="vgck", mend=True, warn=lab.warnings.append
+    ).commit()
+    found = lab.scan()
+    assert found.vg("vg").seqno == old.seqno + 1
+    assert [mda.vg is not None for mda in found.pv(a).mdas] == [mended, True]
+    assert lab.warnings[-1].startswith(
+        "WARNING: repairing bad metadata (0x" if mended else "WARNING: not repairing bad metadata "
+    )
+
+
+def test_a_pv_that_leaves_has_its_good_areas_alone(lab: Lab) -> None:
+    a, b = lab.pv("a", copies=2), lab.pv("b")
+    vg = lab.vg(a, b)
+    lab.patch(a, MDA, bytes(4))
+    pv = lab.scan().pv(a)
+    lab.prepare(vg, edit.remove_pv(vg, pv.uuid)).commit()
+    left = lab.scan().pv(a)
+    assert not left.in_use
+    assert [mda.offset for mda in left.mdas] == [pv.mdas[1].offset]
 
 
 def test_no_area_that_can_be_written_is_an_error(lab: Lab) -> None:

@@ -155,6 +155,27 @@ def test_a_revert_leaves_the_old_one_at_any_instant(machine: Machine) -> None:
     machine.every_instant(act, check)
 
 
+def test_a_damaged_area_is_mended_or_still_damaged(machine: Machine) -> None:
+    machine.create()
+    path = next(iter(machine.devices))
+    area = machine.scan().pv(path).mdas[0].offset
+    machine.devices[path].write(area, bytes(4))
+    old = machine.scan().vg("vg")
+    seen = set()
+
+    def act() -> None:
+        prepare(machine.host, machine.scan(), old, old, command="vgck", mend=True).commit()
+
+    def check(found: Scan) -> None:
+        assert not found.vg("vg").partial
+        first = found.pv(path).mdas[0]
+        assert first.vg is None or first.vg.seqno == old.seqno + 1
+        seen.add((found.vg("vg").seqno - old.seqno, first.good))
+
+    machine.every_instant(act, check)
+    assert seen == {(0, False), (1, False), (1, True)}
+
+
 def test_a_pv_that_joins_is_never_free_and_named(tmp_path: Path) -> None:
     machine = Machine(tmp_path, names=("a", "spare"))
     machine.create()
