@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import tempfile
@@ -19,6 +20,8 @@ _TOKEN_NAME = "ULVM_TEST_RUN"
 _TOKEN = str(uuid.uuid4())
 """In the environment of all that this run starts: what is ours among what runs on the machine."""
 
+_SOURCE = Path(__file__).resolve().parents[1] / "src"
+
 # No test is timed: a busy machine is slow.
 settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
@@ -26,6 +29,9 @@ settings.load_profile("untimed")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{needs.MISSING}(reason): fails for want of something")
+    if not hasattr(config, "workerinput"):
+        # Where Python may not write bytecode, each command of a test would compile itself anew.
+        compileall.compile_dir(_SOURCE, quiet=2)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
