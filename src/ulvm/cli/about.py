@@ -8,6 +8,7 @@ import os
 import click
 
 import ulvm
+from ulvm.cli.arguments import select_option
 from ulvm.cli.context import Context, common_options
 from ulvm.errors import RefusedError
 
@@ -104,10 +105,18 @@ def devtypes(context: Context, noheadings: bool) -> None:
 
 
 @click.command()
+@select_option
 @common_options
-def lastlog() -> None:
-    """Show the log of the shell's last command."""
-    raise RefusedError("No log report stored.")
+@click.pass_obj
+def lastlog(context: Context, select: str | None) -> None:
+    """Show the log of the shell's last command (log/report_command_log)."""
+    if context.last_log is None:
+        raise RefusedError("No log report stored.")
+    from ulvm.cli.report_options import Output
+
+    output = Output.of_log(context, select=select or "all")
+    output.log.entries = [*context.last_log]
+    output.finish()
 
 
 def _given_up(name: str, instead: str) -> click.Command:

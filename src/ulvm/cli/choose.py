@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from ulvm.cli.processed import Processed
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_known
@@ -186,15 +187,19 @@ def each_vg(
     work may say False for a failure that it has told itself."""
     chosen = choose_vgs(session, words, select, exported=exported)
     status = 0
+    processed = Processed(session)
     for name in chosen.names:
-        try:
-            if work(name) is False:
-                status = RefusedError.exit_code
-        except UsageError:
-            raise
-        except UlvmError as error:
-            session.warn(error.message)
-            status = error.exit_code
+        with processed.group(name) as told:
+            try:
+                if work(name) is False:
+                    status = RefusedError.exit_code
+                    told.failed = True
+            except UsageError:
+                raise
+            except UlvmError as error:
+                session.warn(error.message)
+                status = error.exit_code
+                told.failed = True
     for sentence in chosen.failures:
         session.warn(sentence)
     return RefusedError.exit_code if chosen.failures else status

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ulvm.cli.console import Console
-from ulvm.cli.words import YES_NO
+from ulvm.cli.words import YES_NO, OneOf
 from ulvm.errors import RefusedError
 
 if TYPE_CHECKING:
+    from ulvm.cli.report_options import Output
     from ulvm.lvm.session import Session
+    from ulvm.report.log import LogEntry
     from ulvm.vgstore.host import Host
 
 __all__ = [
@@ -34,6 +36,10 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _TEST_MODE = "TEST MODE: Metadata will NOT be updated and volumes will not be (de)activated."
 _NO_ACTIVATION = "WARNING: Activation disabled. No device-mapper interaction will be attempted."
+_ONE_GROUP = frozenset(
+    ("lvcreate", "lvextend", "lvreduce", "lvrename", "lvresize", "vgextend", "vgrename")
+)
+"""Commands whose log is about one group as a whole."""
 
 
 @dataclass
@@ -42,6 +48,8 @@ class Settings:
 
     config: str = ""
     verbose: int = 0
+    calm: bool = False
+    """-q: nothing of what -v tells."""
     debug: int = 0
     test: bool = False
     autobackup: bool = True
@@ -50,6 +58,8 @@ class Settings:
     foreign: bool = False
     locking: bool = True
     profile: str = ""
+    report_format: str | None = None
+    is_report: bool = True
     devices: tuple[str, ...] = ()
     devices_file: str | None = None
 
@@ -62,7 +72,12 @@ class Context:
         self.words = tuple(argv)
         self.command_line = " ".join(f"'{word}'" if " " in word else word for word in argv)
         self.settings = Settings()
+        self.command = argv[0] if argv else ""
         self.console = Console()
+        self.output: Output | None = None
+        """What a report shows, or the log that another command ends with."""
+        self.last_log: Sequence[LogEntry] | None = None
+        """In the shell: of the command before."""
         self._host: Host | None = None
         self._session: Session | None = None
 
@@ -101,14 +116,29 @@ class Context:
         """Settings that say the same as options, or how this process is to behave."""
         config, asked, console = host.config, self.settings, self.console
         console.prefix = config.get_str("log/prefix", "  ")
-        asked.verbose = max(asked.verbose, config.get_int("log/verbose", 0))
-        console.verbosity = asked.verbose
+        if config.get_bool("log/command_names", False):
+            console.prefix = self.command + console.prefix
+        if config.get_bool("log/indent", False):
+            console.indent = "  "
+        self._apply_verbosity(config.get_int("log/verbose", 0))
+        if config.get("log/file") is not None or config.get("log/syslog") is not None:
+            from ulvm.cli.logfile import open_log
+
+            console.file = open_log(config, self.command, console.tell)
         asked.test = asked.test or config.get_bool("global/test", False)
         asked.driver_loaded = asked.driver_loaded and config.get_bool("global/activation", True)
         if config.get_bool("log/silent", False):
             console.quiet = console.denies = True
         if config.get("global/umask") is not None:
             os.umask(config.get_int("global/umask", 0o77))
+
+    def _apply_verbosity(self, least: int) -> None:
+        """log/verbose: as so many -v; below 0, nothing but errors is shown."""
+        asked, console = self.settings, self.console
+        if least < 0:
+            console.mute = console.quiet = True
+        asked.verbose = max(asked.verbose, least)
+        console.verbosity = 0 if asked.calm else asked.verbose
 
     def _check(self, host: Host) -> None:
         """Tell of settings that are unknown or wrong (config/checks)."""
@@ -139,7 +169,37 @@ class Context:
                 self.console.warn(_TEST_MODE)
             if not self.settings.driver_loaded:
                 self.console.warn(_NO_ACTIVATION)
+            self._begin_log()
         return self._session
+
+    def _begin_log(self) -> None:
+        """Of a command that is no report: what it ends with, if something is wanted."""
+        config, asked = self.host.config, self.settings
+        form = asked.report_format or config.get_str("report/output_format", "basic")
+        if not asked.is_report and (
+            form != "basic" or config.get_bool("log/report_command_log", False)
+        ):
+            from ulvm.cli.report_options import Output
+
+            try:
+                self.output = Output.of_log(self)
+            except RefusedError as error:
+                raise RefusedError(
+                    f"{error.message}\nFailed to initialize processing handle."
+                ) from None
+
+    def finish(self, status: int) -> None:
+        """After the command: its log, if it is to be shown. RefusedError."""
+        output, session = self.output, self._session
+        if output is None:
+            return
+        if self.command in _ONE_GROUP and session is not None and session.group is not None:
+            from ulvm.report.log import LogObject
+
+            group = LogObject("vg", session.group.name, session.group.uuid)
+            output.log.of_group(group, failed=status != 0)
+        self.console.log = None
+        output.finish()
 
     def show(self, text: str) -> None:
         """What was asked for, by a command that needs no session."""
@@ -149,6 +209,8 @@ class Context:
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
+        if self.console.file is not None:
+            self.console.file.close()
 
 
 def _option(
@@ -169,11 +231,12 @@ def _says_yes(context: Context, _: Any) -> None:
 
 
 def _is_quiet(context: Context, _: Any) -> None:
-    context.console.quiet = True
+    context.console.quiet = context.settings.calm = True
 
 
 def _is_silent(context: Context, count: int) -> None:
-    """Of LVM's commands: once, there is nothing to leave out."""
+    """Of LVM's commands: once, it leaves out what -v tells."""
+    context.settings.calm = True
     if count > 1:
         context.console.quiet = context.console.denies = True
 
@@ -297,6 +360,22 @@ _AUTO_BACKUP = _option(
     help="n: no backup of the metadata.",
 )
 
+
+def _no_report(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if isinstance(context.obj, Context):
+        context.obj.settings.is_report = False
+        context.obj.settings.report_format = value
+
+
+_REPORT_FORMAT = click.option(
+    "--reportformat",
+    type=OneOf("basic", "json", "json_std"),
+    expose_value=False,
+    hidden=True,
+    callback=_no_report,
+)
+"""Of the log that the command ends with."""
+
 read_only_option = _option(
     "--readonly",
     is_flag=True,
@@ -326,8 +405,8 @@ def own_options(function: _F) -> _F:
 
 
 def common_options(function: _F) -> _F:
-    """The options that every command of LVM takes (lvm(8))."""
-    return reading_options(_AUTO_BACKUP(_NO_UDEV_SYNC(function)))
+    """The options that every command of LVM takes (lvm(8)) that is no report."""
+    return reading_options(_REPORT_FORMAT(_AUTO_BACKUP(_NO_UDEV_SYNC(function))))
 
 
 def reading_options(function: _F) -> _F:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 import click
 
 from ulvm.cli.columns_form import OrColumns
 from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.cli.processed import Processed
 from ulvm.errors import UsageError
 from ulvm.report import describe
 from ulvm.report.rows import pv_rows
@@ -19,11 +19,6 @@ __all__ = ["pvdisplay"]
 
 def _not_together(option: str, other: str) -> UsageError:
     return UsageError(f"Option {option} is not allowed with option {other}")
-
-
-def _show(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(f"  {line}")
 
 
 @click.command(cls=OrColumns)
@@ -46,28 +41,31 @@ def pvdisplay(
     if colon and (short or maps):
         raise _not_together("-c", "-s" if short else "-m")
     session = context.session()
+    show = context.console.display
     paths = [os.path.abspath(name) for name in names]
     scan = session.scan(paths, unowned=True)
     segments = list(pv_rows(scan, by_segment=True))
     shown = set()
+    processed = Processed(session)
     for row in pv_rows(scan):
         path = row.device.path if row.device else "[unknown]"
         if names and path not in paths:
             continue
         shown.add(path)
-        if colon:
-            _show(describe.pv_colon(row))
-        elif short:
-            free = row.device.size // SECTOR if row.device else 0
-            if row.vg is not None and row.pv is not None:
-                used = row.vg.allocated(row.pv.uuid)
-                free = (row.pv.pe_count - used) * row.vg.extent_size
-            _show([f'Device "{path}" has a capacity of {display_size(free)}'])
-        else:
-            _show(describe.pv_lines(row))
-            if maps and row.pv is not None:
-                own = [s for s in segments if s.device is row.device and s.pv_segment]
-                _show(describe.pv_map(own))
+        with processed.device(path):
+            if colon:
+                show(describe.pv_colon(row))
+            elif short:
+                free = row.device.size // SECTOR if row.device else 0
+                if row.vg is not None and row.pv is not None:
+                    used = row.vg.allocated(row.pv.uuid)
+                    free = (row.pv.pe_count - used) * row.vg.extent_size
+                show([f'Device "{path}" has a capacity of {display_size(free)}'])
+            else:
+                show(describe.pv_lines(row))
+                if maps and row.pv is not None:
+                    own = [s for s in segments if s.device is row.device and s.pv_segment]
+                    show(describe.pv_map(own))
     missing = [name for name, path in zip(names, paths, strict=True) if path not in shown]
     for name in missing:
         if os.path.exists(name):

@@ -41,10 +41,7 @@ def lvremove(context: Context, names: tuple[str, ...], force: int, select: str |
         raise no_such_syntax("lvremove")
     session = context.session()
     volumes, failures = choose_lvs(session, names, select)
-    status = each(session, volumes, lambda name: remove_one(session, name, force=force > 0))
-    for sentence in failures:
-        session.warn(sentence)
-    return status or (5 if failures else 0)
+    return each(session, volumes, lambda name: remove_one(session, name, force=force > 0), failures)
 
 
 def remove_one(session: Session, name: str, *, force: bool) -> None:

@@ -168,10 +168,8 @@ def lvchange(
         if poll is not None and wanted is None:
             lv_change.poll(session, vg_name, lv_name, poll == "y")
 
-    status = each(session, volumes, change)
-    for sentence in failures:
-        session.warn(sentence)
-    return status or (5 if failures or refused else 0)
+    status = each(session, volumes, change, failures)
+    return status or (5 if refused else 0)
 
 
 def _named(session: Session, names: Sequence[str]) -> set[tuple[str, str | None]]:

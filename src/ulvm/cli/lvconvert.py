@@ -142,15 +142,13 @@ def _merge(
         if origin is not None:
             running.append((vg_name, origin))
 
-    status = each(session, volumes, begin)
-    for sentence in failures:
-        session.warn(sentence)
+    status = each(session, volumes, begin, failures)
     for vg_name, origin in running:
         if background:
             lvm_merge.poll_in_background(session, vg_name, origin)
         else:
             lvm_merge.poll(session, vg_name, origin)
-    return status or (5 if failures else 0)
+    return status
 
 
 def _begin_one(session: Session, vg_name: str, snapshot: str) -> str | None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import click
 
 from ulvm.cli.arguments import select_option
 from ulvm.cli.choose import choose_lvs
 from ulvm.cli.columns_form import OrColumns
 from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.cli.processed import Processed
 from ulvm.errors import UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.report import describe
 from ulvm.report.units import parse_units
 
 __all__ = ["lvdisplay"]
-
-
-def _show(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(f"  {line}")
 
 
 @click.command(cls=OrColumns)
@@ -66,6 +60,7 @@ def lvdisplay(
         raise UsageError("Options -c and -m are incompatible.")
     size = parse_units(units).long_text
     session = context.session()
+    show = context.console.display
     scan = session.scan()
     volumes, failures = choose_lvs(session, names, select)
     wanted = set(volumes)
@@ -77,6 +72,7 @@ def lvdisplay(
             for lv in vg.lvs
             if lv.snapshot_segment is None and (groups is None or vg.name in groups)
         }
+    processed = Processed(session)
     for vg in scan.vgs:
         if "EXPORTED" in vg.status:
             if names and any(volume.startswith(f"{vg.name}/") for volume in wanted):
@@ -86,12 +82,15 @@ def lvdisplay(
         for lv in vg.lvs:
             if f"{vg.name}/{lv.name}" not in wanted:
                 continue
-            if colon:
-                _show([describe.lv_colon(vg, lv, states.get(lv.name))])
-                continue
-            _show(describe.lv_lines(vg, lv, states, size))
-            if maps:
-                _show(describe.lv_map(scan, lv))
+            with processed.volume(f"{vg.name}/{lv.name}"):
+                if colon:
+                    show([describe.lv_colon(vg, lv, states.get(lv.name))])
+                    continue
+                show(describe.lv_lines(vg, lv, states, size))
+                if maps:
+                    show(describe.lv_map(scan, lv))
     for sentence in failures:
-        session.warn(sentence)
+        with processed.missing(sentence):
+            session.warn(sentence)
+    processed.end()
     return 5 if failures else 0

@@ -8,11 +8,13 @@ codes are LVM's: 0, 2 for no such command, 3 for a bad command line, 5 for a ref
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +26,9 @@ from ulvm.cli.loading import load
 from ulvm.cli.streams import settled, steady_streams
 from ulvm.cli.syntax import NoSuchSyntax, no_such_syntax
 from ulvm.errors import UlvmError, UsageError
+
+if TYPE_CHECKING:
+    from ulvm.report.log import LogEntry
 
 __all__ = ["COMMANDS", "main"]
 
@@ -162,8 +167,9 @@ def _shell(program: str, environ: Mapping[str, str]) -> int:
         context.console.warn(error.message)
         return error.exit_code
     home = environ.get("HOME")
+    shell = ShellLog()
     return run_shell(
-        lambda name, arguments: _run(name, arguments, environ),
+        lambda name, arguments: _run(name, arguments, environ, shell),
         list(COMMANDS),
         program=program,
         history=Path(home, f".{program}_history") if home else None,
@@ -171,8 +177,41 @@ def _shell(program: str, environ: Mapping[str, str]) -> int:
     )
 
 
-def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
+class ShellLog:
+    """The log of the shell's last command, where one is kept (log/report_command_log)."""
+
+    entries: Sequence[LogEntry] | None = None
+
+    def keep(self, context: Context, name: str, status: int) -> None:
+        if context.output is not None and context.output.with_log:
+            context.output.log.command_state(name, status)
+            self.entries = context.output.log.entries
+
+
+def _run(
+    name: str, arguments: list[str], environ: Mapping[str, str], shell: ShellLog | None = None
+) -> int:
     context = Context(environ, [name, *arguments])
+    if shell is not None:
+        context.last_log = shell.entries
+    try:
+        status = _attempt(context, name, arguments)
+        try:
+            context.finish(status)
+        except UlvmError as error:
+            context.console.warn(error.message)
+            status = error.exit_code
+        if context.output is not None:
+            status = settled(status, told=context.console.told)
+        if shell is not None and name != "lastlog":
+            shell.keep(context, name, status)
+        return status
+    finally:
+        context.close()
+
+
+def _attempt(context: Context, name: str, arguments: list[str]) -> int:
+    """Run a command, and say what went wrong; exit code."""
     command = load(COMMANDS[name], name)
     try:
         arguments = expanded(arguments, command, once=name.startswith(("pv", "vg", "lv")))
@@ -189,28 +228,30 @@ def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
         return settled(end.exit_code, told=False)
     except AmbiguousOption as error:
         click.echo(f"{name}: {error.message}", err=True)
-        return _bad_line("", parsing=True)
+        return _bad_line(context, "", parsing=True)
     except RepeatedOption as error:
-        return _bad_line(error.message, parsing=True)
+        return _bad_line(context, error.message, parsing=True)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.message, err=True)
         return UsageError.exit_code
     except (click.NoSuchOption, click.BadOptionUsage) as error:
         click.echo(f"{name}: {_option_problem(error, arguments)}", err=True)
-        return _bad_line("", parsing=True)
+        return _bad_line(context, "", parsing=True)
     except click.UsageError as error:
         if isinstance(error, click.MissingParameter) and name.startswith(("pv", "vg", "lv")):
-            return _no_such_syntax(no_such_syntax(name), name, command, arguments)
+            return _no_such_syntax(context, no_such_syntax(name), name, command, arguments)
         extra = _EXTRA.search(error.message)
         if extra is not None:
-            return _bad_line(f"Command does not accept argument: {extra[1]}.", parsing=False)
+            return _bad_line(
+                context, f"Command does not accept argument: {extra[1]}.", parsing=False
+            )
         shown = error.ctx.command_path if error.ctx else name
-        return _bad_line(f"{shown}: {error.format_message()}", parsing=True)
+        return _bad_line(context, f"{shown}: {error.format_message()}", parsing=True)
     except NoSuchSyntax as error:
-        return _no_such_syntax(error, name, command, arguments)
+        return _no_such_syntax(context, error, name, command, arguments)
     except UsageError as error:
         parsing = "Invalid argument for " in error.message
-        return _bad_line(error.message, parsing=parsing, name=name)
+        return _bad_line(context, error.message, parsing=parsing, name=name)
     except UlvmError as error:
         context.console.warn(error.message)
         return error.exit_code
@@ -231,8 +272,6 @@ def _run(name: str, arguments: list[str], environ: Mapping[str, str]) -> int:
         what = f"{type(error).__name__}: {error}"
         context.console.warn(f"Internal error: {what}\nPlease report it; -d shows where it is.")
         return UlvmError.exit_code
-    finally:
-        context.close()
 
 
 def _option_problem(error: click.NoSuchOption | click.BadOptionUsage, words: Sequence[str]) -> str:
@@ -251,28 +290,30 @@ def _option_problem(error: click.NoSuchOption | click.BadOptionUsage, words: Seq
 
 
 def _no_such_syntax(
-    error: UsageError, name: str, command: click.Command, words: Sequence[str]
+    context: Context, error: UsageError, name: str, command: click.Command, words: Sequence[str]
 ) -> int:
     """LVM2 puts the form that comes nearest on standard output."""
     from ulvm.cli.catalogue import entry_of
     from ulvm.cli.usage import nearest
 
-    status = _bad_line(error.message, parsing=False)
+    status = _bad_line(context, error.message, parsing=False)
     title, *form = nearest(entry_of(name, command), words) or [""]
     if title:
-        click.echo(f"  {title}", err=True)
+        context.console.tell(title)
     for line in form:
-        click.echo(f"  {line}" if line else "")
+        click.echo(f"{context.console.prefix}{line}" if line else "")
     return status
 
 
-def _bad_line(message: str, *, parsing: bool, name: str = "") -> int:
-    for line in message.splitlines():
-        click.echo(f"  {line}", err=True)
+def _bad_line(context: Context, message: str, *, parsing: bool, name: str = "") -> int:
+    with contextlib.suppress(UlvmError):
+        _ = context.host  # for the prefix of what is said
+    console = context.console
+    console.tell(message)
     if parsing:
-        click.echo("  Error during parsing of command line.", err=True)
+        console.tell("Error during parsing of command line.")
     elif "--help" not in message and not message.startswith("Command does not accept"):
-        click.echo(f"  Run `{_typed(name)} --help' for more information.", err=True)
+        console.tell(f"Run `{_typed(name)} --help' for more information.")
     return UsageError.exit_code
 
 

@@ -12,6 +12,7 @@ import click
 from ulvm.cli.arguments import YES_NO, Number, OneOf, no_such_syntax, select_option
 from ulvm.cli.choose import Chosen, choose_pvs
 from ulvm.cli.context import Context, common_options
+from ulvm.cli.processed import Processed
 from ulvm.errors import UlvmError, UsageError
 from ulvm.lvm import pv as lvm_pv
 from ulvm.lvm import pv_change
@@ -197,22 +198,26 @@ def _counted(
     for sentence in chosen.failures:
         session.warn(sentence)
         status = UlvmError.exit_code
+    processed = Processed(session)
     for path in chosen.names:
-        try:
-            changed = work(path)
-        except UlvmError as error:
-            session.warn(error.message)
-            if refused:
-                session.warn(refused.format(path))
-            status = error.exit_code
-            left += 1
-            continue
-        if changed:
-            session.say(f'Physical volume "{path}" changed')
-            done += 1
-        else:
-            session.say(refused.format(path))
-            left += 1
+        with processed.device(path) as told:
+            try:
+                changed = work(path)
+            except UlvmError as error:
+                session.warn(error.message)
+                if refused:
+                    session.warn(refused.format(path))
+                status = error.exit_code
+                left += 1
+                told.failed = True
+                continue
+            if changed:
+                session.say(f'Physical volume "{path}" changed')
+                done += 1
+            else:
+                session.say(refused.format(path))
+                left += 1
+    processed.end()
     return done, left, status
 
 

@@ -33,7 +33,6 @@ _interval_option = click.option(
 @click.option("--abort", is_flag=True, help="End what is under way; what is moved stays moved.")
 @click.option("-b", "--background", is_flag=True, help="Do not wait for the end.")
 @_interval_option
-@click.option("--reportformat", type=OneOf("basic", "json", "json_std"), hidden=True)
 @common_options
 @click.pass_obj
 def pvmove(
@@ -46,7 +45,6 @@ def pvmove(
     abort: bool,
     background: bool,
     interval: int | None,
-    reportformat: str | None,
 ) -> None:
     """Move the extents on a physical volume to others, while they are in use.
 

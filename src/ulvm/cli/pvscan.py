@@ -37,7 +37,6 @@ __all__ = ["lvmdiskscan", "pvscan"]
 @click.option("--minor", type=Number(), help="See --major.")
 @click.option("--autoactivation", hidden=True)
 @click.option("--ignorelockingfailure", is_flag=True, hidden=True)
-@click.option("--reportformat", hidden=True)
 @read_only_option
 @common_options
 @click.pass_obj
@@ -60,7 +59,6 @@ def pvscan(
     minor: int | None,
     autoactivation: str | None,
     ignorelockingfailure: bool,
-    reportformat: str | None,
 ) -> int:
     """List all physical volumes, or take note of those that have come."""
     if (listvg or listlvs) and not paths:

@@ -6,8 +6,9 @@ options counts. Before it they belong to the report that the command is for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
@@ -47,6 +48,14 @@ TITLES = {
     "pvseg": "Physical Volume Segment",
     "log": "Command Log",
 }
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    dict.fromkeys(("options", "sort", "select", "configreport"), ())
+    | dict.fromkeys(("logonly", "noheadings", "nosuffix", "aligned", "rows", "binary"), False)
+    | dict.fromkeys(("unbuffered", "nameprefixes", "unquoted"), False)
+    | dict.fromkeys(("units", "separator", "reportformat"))
+)
+"""What `report_options` come to when none is given."""
+_INDENT = "  "
 _SUCCESS_ONLY = "!(log_type=status && message=success)"
 
 
@@ -104,11 +113,11 @@ class _Words:
     select: str | None = None
 
 
-def _by_report(values: dict[str, Any], main: str) -> dict[str, _Words]:
+def _by_report(values: Mapping[str, Any], main: str) -> dict[str, _Words]:
     left = {name: list(values[name] or ()) for name in _ORDERED}
     found: dict[str, _Words] = {}
     current = main
-    for name in click.get_current_context().meta[_KEY]:
+    for name in click.get_current_context().meta.get(_KEY, ()):
         if name not in _ORDERED:
             continue
         value = left[name].pop(0)
@@ -155,7 +164,7 @@ class Output:
     """Reports on their way out: a command makes `part`s of it, gives back what they hold, and
     ends with `finish`."""
 
-    def __init__(self, context: Context, values: dict[str, Any], main: str) -> None:
+    def __init__(self, context: Context, values: Mapping[str, Any], main: str) -> None:
         self._config = context.host.config
         self._console = context.console
         self._verbose = context.verbose > 0
@@ -170,11 +179,27 @@ class Output:
         self.log_only = bool(values["logonly"])
         self._groups: list[list[Report]] = []
         self._layout = self._made_layout()
-        with_log = self.log_only or self._config.get_bool("log/report_command_log", False)
+        self.with_log = with_log = self.log_only or self._config.get_bool(
+            "log/report_command_log", False
+        )
         self.log = CommandLog()
         self._log_part = self._made_log_part() if with_log else None
+        self._finished = False
         if with_log:
             context.console.log = self.log
+        context.output = self
+
+    @classmethod
+    def of_log(cls, context: Context, *, select: str | None = None) -> Output:
+        """Of a command that is no report: its log, if that is wanted, or that of another one, by
+        `select`."""
+        words = _Words(select=select)
+        values = {**_NO_OPTIONS, "reportformat": context.settings.report_format}
+        output = cls(context, values, "log")
+        if select is not None:
+            output._words["log"] = words
+            output._log_part = output._made_log_part()
+        return output
 
     def _made_layout(self) -> Layout:
         values, config = self._values, self._config
@@ -261,10 +286,13 @@ class Output:
         self._groups.append([part.report(rows) for part, rows in parts])
         if not self._log_part and self.form == "basic":
             for (part, _), report in zip(parts, self._groups[-1], strict=True):
-                _print(render(report, part.layout))
+                self._print(render(report, part.layout))
 
     def finish(self) -> None:
-        """Print what has to wait for all: JSON, and the log."""
+        """Print what has to wait for all, JSON and the log, once."""
+        if self._finished:
+            return
+        self._finished = True
         if self._log_part is None:
             if self.form != "basic":
                 self._print_json(None)
@@ -273,23 +301,20 @@ class Output:
         if self.form != "basic":
             self._print_json(log)
         elif self.log_only:
-            _print(render(log, self._layout, always=True))
+            self._print(render(log, self._layout, always=True))
         else:
             reports = [report for group in self._groups for report in group]
-            _print(render_titled([*reports, log], self._layout))
+            self._print(render_titled([*reports, log], self._layout))
 
     def _print_json(self, log: Report | None) -> None:
         groups: Sequence[Sequence[Report]] = () if self.log_only else self._groups
         standard = self.form == "json_std"
-        _print(render_json(groups, log, self._layout, standard=standard))
+        self._print(render_json(groups, log, self._layout, standard=standard))
+
+    def _print(self, lines: Iterable[str]) -> None:
+        self._console.show_lines([line.removeprefix(_INDENT) for line in lines])
 
 
 def _headings(number: int) -> str:
     """What `report/headings` stands for: 0, 1 or 2."""
     return {0: "none", 2: "full"}.get(number, "abbrev")
-
-
-def _print(lines: Iterable[str]) -> None:
-    text = "\n".join(lines)
-    if text:
-        click.echo(text)

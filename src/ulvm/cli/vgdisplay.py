@@ -94,8 +94,7 @@ def _show_long(context: Context, name: str, sizes: SizeFormat) -> None:
         for lv in vg.visible_lvs():
             lines += describe.lv_lines(vg, lv, states)
         lines += describe.vg_pv_lines(scan, vg)
-    for line in lines:
-        click.echo(f"  {line}")
+    context.console.display(lines)
 
 
 def _as_report(

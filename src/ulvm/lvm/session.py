@@ -71,7 +71,9 @@ class Session:
     def __init__(self, host: Host, messages: Messages, *, command_line: str = "ulvm") -> None:
         self.host = host
         self.command_line = command_line
-        self._messages = messages
+        self.messages = messages
+        self.group: VolumeGroup | None = None
+        """The first that was to be changed, as it was."""
         self.say = messages.say
         self.warn = messages.warn
         self.verbose = messages.verbose
@@ -83,7 +85,7 @@ class Session:
 
     def another(self) -> Session:
         """A session of its own, for another thread."""
-        return Session(self.host, self._messages, command_line=self.command_line)
+        return Session(self.host, self.messages, command_line=self.command_line)
 
     def warn_once(self, text: str) -> None:
         """A warning that a session gives once, however often it comes upon its reason."""
@@ -193,7 +195,7 @@ class Session:
 
     def _told(self, dm: DaemonClient) -> DeviceMapper:
         """Changes of devices are told with -v."""
-        if not self._messages.verbosity:
+        if not self.messages.verbosity:
             return dm
         from ulvm.activation.told import ToldMapper
 
@@ -251,6 +253,7 @@ class Session:
         vg = self.find_vg(vg_name)
         if "EXPORTED" in vg.status and not exported:
             raise RefusedError(f"Volume group {vg_name} is exported")
+        self.group = self.group or vg
         self.repair(vg)
         return vg
 

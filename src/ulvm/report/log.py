@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ulvm.report.catalogue import LOG
 from ulvm.report.table import Field, Value
@@ -41,6 +41,8 @@ class LogEntry:
     message: str
     errno: int
     return_code: int
+    context: str = "processing"
+    """Else `shell`, of what the shell says of a command."""
 
 
 class CommandLog:
@@ -71,6 +73,20 @@ class CommandLog:
         else:
             self._add("status", thing, "success", _NO_ERROR, _SUCCESS)
 
+    def command_state(self, name: str, status: int) -> None:
+        """The shell is done with a command."""
+        about = LogObject("cmd", name)
+        word, code = ("failure", status) if status else ("success", _SUCCESS)
+        number = len(self.entries) + 1
+        self.entries.append(LogEntry(number, "status", about, word, _NO_ERROR, code, "shell"))
+
+    def of_group(self, group: LogObject, *, failed: bool) -> None:
+        """All that was said concerns one group, which has been gone through now."""
+        self.entries = [
+            replace(entry, about=group) if not entry.about.type else entry for entry in self.entries
+        ]
+        self.state(group, failed=failed)
+
     def _add(self, kind: str, thing: LogObject, text: str, errno: int, code: int) -> None:
         self.entries.append(LogEntry(len(self.entries) + 1, kind, thing, text, errno, code))
 
@@ -90,7 +106,7 @@ LOG_FIELDS = Vocabulary(
         for field in (
             _field("log_seq_num", "Seq", lambda e: e.number),
             _field("log_type", "LogType", lambda e: e.type),
-            _field("log_context", "Context", lambda _: "processing"),
+            _field("log_context", "Context", lambda e: e.context),
             _field("log_object_type", "ObjType", lambda e: e.about.type),
             _field("log_object_name", "ObjName", lambda e: e.about.name),
             _field("log_object_id", "ObjID", lambda e: e.about.uuid, 7),

@@ -136,16 +136,22 @@ log_ret_code"
 command_log_selection s 2.2.158 command = "!(log_type=status && message=success)"
     Which lines that report has.
 verbose i 1.0.0 = 0
-    As so many -v.
+    As so many -v; below 0, nothing but errors is shown.
 silent b 2.2.98 = 0
     As -qq.
 syslog b 1.0.0 = 0
+    Put what log/level says in the system's log.
 file s 1.0.0
+    Put it in this file.
 journal A 2.3.12 = []
 overwrite b 1.0.0 = 0
+    That file begins anew with each command.
 level i 1.0.0 = 0
+    3: errors; 4: also warnings and results; 5: also what -v tells; 0: nothing.
 indent b 1.0.0 = 0
+    Indent what -v tells.
 command_names b 1.0.0 = 0
+    The name of the command stands before log/prefix.
 prefix S 1.0.0 = "  "
     Stands before each message.
 activation b 1.0.0 = 0
@@ -153,6 +159,7 @@ activate_file s 1.0.0 unsupported
 debug_classes A 2.2.99 = ["memory","devices","io","activation","allocation","metadata","cache",\
 "locking","lvmpolld","dbus"]
 debug_file_fields a 2.3.2 advanced = ["time","command","fileline","message"]
+    What stands before a message in log/file.
 debug_output_fields a 2.3.2 advanced = ["time","command","fileline","message"]
 [backup]
     Copies of the metadata.

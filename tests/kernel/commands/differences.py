@@ -228,6 +228,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         r"|activation/volume_list .* for va/s2?\.)",
     ),
     Difference(
+        "The log of lvremove says first that a volume was removed, then that this was a success.",
+        "LVM2 says so when it commits, and of no volume any more.",
+        command=r"^lvremove -y va/b$",
+        ours=r"out:     \d (print|status) +processing lv .*",
+        theirs=r"out:     \d (print|status) +processing lv .*",
+    ),
+    Difference(
         "vgremove archives the group that it removes, vgsplit and vgmerge what they change.",
         "Of these LVM2 archives less than it changes.",
         command=r"^vg(remove|split|merge) -v",
