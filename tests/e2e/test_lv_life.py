@@ -19,8 +19,8 @@ from tests.e2e.machine import MIB, Machine, wait_closed, wait_merged
 from ulvm.errors import UlvmError
 
 EXT_MAGIC = (1080, b"\x53\xef")
-XFS_MAGIC = (0, struct.pack(">4sL94xH", b"XFSB", 4096, 512))
-SWAP_MAGIC = (4086, b"SWAPSPACE2")
+LUKS_HEADER = (0, b"LUKS\xba\xbe\0\1".ljust(168, b"\0") + b"1234-abcd")
+SWAP_HEADER = (1024, struct.pack("<LL", 1, 255).ljust(4086 - 1024, b"\0") + b"SWAPSPACE2")
 BTRFS_MAGIC = (0x10040, b"_BHRfS_M")
 FIRST_EXTENT = MIB
 
@@ -86,19 +86,23 @@ def test_a_read_only_volume_is_not_zeroed_and_cannot_be_written(machine: Machine
 
 
 @pytest.mark.parametrize(
-    ("name", "magic"), [("ext2", EXT_MAGIC), ("xfs", XFS_MAGIC), ("swap", SWAP_MAGIC)]
+    ("name", "offset", "header"),
+    [("ext2", 1080, EXT_MAGIC), ("crypto_LUKS", 0, LUKS_HEADER), ("swap", 4086, SWAP_HEADER)],
 )
 def test_a_signature_is_not_wiped_without_a_yes(
-    machine: Machine, name: str, magic: tuple[int, bytes]
+    machine: Machine, name: str, offset: int, header: tuple[int, bytes]
 ) -> None:
-    offset, value = magic
-    scribble(machine, FIRST_EXTENT + offset, value)
+    at, value = header
+    scribble(machine, FIRST_EXTENT + at, value)
     before = machine.disk()
     text, status = machine.typed("lvcreate -L 4M -n a vg")
     assert status == 5
     lines = text.splitlines()
     assert lines[0].startswith("WARNING: ")
-    assert f"signature detected on /dev/vg/a at offset {offset}. Wipe it? [y/n]: [n]" in lines[0]
+    assert (
+        f"{name} signature detected on /dev/vg/a at offset {offset}. Wipe it? [y/n]: [n]"
+        in lines[0]
+    )
     assert lines[1].startswith("  Aborted wiping of ")
     assert lines[2:] == [
         "  1 existing signature left on the device.",
@@ -106,7 +110,7 @@ def test_a_signature_is_not_wiped_without_a_yes(
         "  Aborting. Failed to wipe start of new LV.",
     ]
     assert machine.disk() == before
-    assert on_disk(machine, FIRST_EXTENT + offset, len(value)) == value, name
+    assert on_disk(machine, FIRST_EXTENT + at, len(value)) == value
 
 
 def test_a_signature_is_wiped_with_yes(machine: Machine) -> None:

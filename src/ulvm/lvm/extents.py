@@ -13,9 +13,9 @@ from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.errors import DeviceError, RefusedError
 from ulvm.faultpoints import reach
 from ulvm.lvm.session import Session
+from ulvm.lvm.signatures import ask_and_wipe, left_words
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.units import SECTOR, display_size
-from ulvm.vgstore.pv import probe_signatures, wipe_signature
 
 __all__ = ["ZEROED", "VolumeExtents", "wipe_new"]
 
@@ -36,6 +36,7 @@ class VolumeExtents(BlockDevice):
         self._vg = vg
         self._lv = lv
         self._devices: dict[str, BlockDevice] = {}
+        self.block_size = BlockDevice.block_size
         try:
             for segment in lv.segments:
                 assert isinstance(segment, StripedSegment)
@@ -44,7 +45,8 @@ class VolumeExtents(BlockDevice):
                     if path is None:
                         raise RefusedError(f"PV {area.pv_uuid} of {vg.name}/{lv.name} is missing.")
                     if area.pv_uuid not in self._devices:
-                        self._devices[area.pv_uuid] = opener(path, True)
+                        device = self._devices[area.pv_uuid] = opener(path, True)
+                        self.block_size = max(self.block_size, device.block_size)
         except BaseException:
             self.close()
             raise
@@ -124,19 +126,9 @@ def wipe_new(
     try:
         if signatures:
             session.verbose(f"Wiping known signatures on {volume}.")
-        for found in probe_signatures(device) if signatures else ():
-            question = (
-                f"WARNING: {found.name} signature detected on {path} at offset {found.offset}. "
-                "Wipe it?"
-            )
-            if session.ask(question):
-                session.say(f"Wiping {found.name} signature on {path}.")
-                wipe_signature(device, found)
-            else:
-                session.say(f"Aborted wiping of {found.name}.")
-                left += 1
+            left = ask_and_wipe(session, device, path, of_volume=True)
         if left:
-            session.say(f"{left} existing signature{'s' * (left > 1)} left on the device.")
+            session.warn(left_words(session, left))
             raise RefusedError(
                 f"Failed to wipe signatures on {volume}.\nAborting. Failed to wipe start of new LV."
             )

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ulvm.blockdev.file import FileDevice
 from ulvm.errors import NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.session import Session
+from ulvm.lvm.signatures import ask_and_wipe, left_words
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import SECTOR, display_size
@@ -27,8 +28,6 @@ from ulvm.vgstore.pv import (
     erase_pv,
     new_label,
     partitioned,
-    probe_signatures,
-    wipe_signature,
 )
 from ulvm.vgstore.scan import PvDevice, Scan
 
@@ -66,7 +65,11 @@ def create(
     options = options or PvOptions()
     made: list[PvDevice] = []
     with session.lock_global():
-        checked = list(_each(session, paths, lambda p: _check_new(session, p, force, uuid)))
+        usable = list(_each(session, paths, lambda p: _check_usable(session, p)))
+        if together and len(usable) < len(paths):
+            session.warn("Command requires all devices to be found.")
+            return [], len(paths) - len(usable)
+        checked = list(_each(session, usable, lambda c: _check_new(session, c, force, uuid)))
         asked = list(
             _each(session, checked, lambda c: _ask_to_initialize(session, c, force, options))
         )
@@ -87,11 +90,26 @@ def _each(session: Session, items: Sequence[_T], step: Callable[[_T], _R]) -> It
             session.warn(error.message)
 
 
-def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _Candidate:
-    """Whether a device may be made a PV, so far as no question has to be asked."""
+def _check_usable(session: Session, named: str) -> _Candidate:
+    """Whether LVM looks at a device at all."""
     path = device_named(session, named)
+    session.scan([path], labels_only=True).check_used(path)
+    device = session.host.opener(path, False)
+    try:
+        if stat.S_ISBLK(os.stat(path).st_mode) and "/loop" not in path and partitioned(device):
+            raise RefusedError(f"Cannot use {path}: device is partitioned")
+        sectors = device.size // SECTOR
+    finally:
+        device.close()
+    if sectors < min_sectors(session.host):
+        raise RefusedError(f"Cannot use {path}: device is too small (pv_min_size)")
+    return _Candidate(named, path, sectors)
+
+
+def _check_new(session: Session, candidate: _Candidate, force: int, uuid: str | None) -> _Candidate:
+    """Whether a device may be made a PV, so far as no question has to be asked."""
+    path = candidate.path
     scan = session.scan([path], labels_only=True)
-    scan.check_used(path)
     if uuid is not None:
         other = next((p for p in (*scan.pvs, *scan.outdated) if p.uuid == uuid), None)
         if other is not None and other.path != path:
@@ -105,17 +123,9 @@ def _check_new(session: Session, named: str, force: int, uuid: str | None) -> _C
             f"{path}: physical volume not initialized."
         )
     # Held by a daemon, a virtual machine, a mount: the claim says by whom.
-    device = FileDevice(path, writable=True, claim=True)
-    try:
-        if stat.S_ISBLK(os.stat(path).st_mode) and "/loop" not in path and partitioned(device):
-            raise RefusedError(f"Cannot use {path}: device is partitioned")
-        sectors = device.size // SECTOR
-    finally:
-        device.close()
-    if sectors < min_sectors(session.host):
-        raise RefusedError(f"Cannot use {path}: device is too small (pv_min_size)")
+    FileDevice(path, writable=True, claim=True).close()
     known = any(pv.path == path for pv in (*scan.pvs, *scan.outdated))
-    return _Candidate(named, path, sectors, owner, known)
+    return replace(candidate, owner=owner, is_pv=known)
 
 
 def unowned_words(path: str) -> str:
@@ -166,25 +176,12 @@ def _wipe_signatures(session: Session, candidate: _Candidate, force: int) -> _Ca
     """What other programs know the device by is wiped, each kind if the user says so."""
     session.verbose(f"Wiping signatures on new PV {candidate.path}.")
     device = session.host.opener(candidate.path, True)
-    kept: list[str] = []
     try:
-        for found in probe_signatures(device):
-            if found.name in kept or (found.name == "PMBR" and "gpt" in kept):
-                continue
-            if not force and not session.ask(
-                f"WARNING: {found.name} signature detected on {candidate.path} at offset "
-                f"{found.offset}. Wipe it?"
-            ):
-                session.warn(f"Aborted wiping of {found.name}.")
-                kept.append(found.name)
-                continue
-            session.say(f"Wiping {found.name} signature on {candidate.path}.")
-            wipe_signature(device, found)
+        left = ask_and_wipe(session, device, candidate.path, without_asking=bool(force))
     finally:
         device.close()
-    if kept:
-        plural = "s" * (len(kept) != 1)
-        raise RefusedError(f"{len(kept)} existing signature{plural} left on the device.")
+    if left:
+        raise RefusedError(left_words(session, left))
     return candidate
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
-from dataclasses import dataclass, replace
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import DeviceError, NotFoundError, RefusedError
@@ -26,50 +24,16 @@ from ulvm.vgstore.host import Host
 from ulvm.vgstore.scan import PvDevice, read_pv
 
 __all__ = [
-    "Signature",
     "as_member",
     "create_pv",
     "device_path",
     "erase_pv",
     "new_label",
     "partitioned",
-    "probe_signatures",
-    "wipe_signature",
 ]
 
 _MDA_CLEAN = 4096
 """Bytes zeroed at the start of a new metadata area."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """Something another program will know a device by. `offset` in bytes."""
-
-    name: str
-    offset: int
-    magic: bytes
-
-
-_SIGNATURES = (
-    Signature("xfs", 0, b"XFSB"),
-    Signature("btrfs", 65600, b"_BHRfS_M"),
-    Signature("swap", 4086, b"SWAPSPACE2"),
-    Signature("crypto_LUKS", 0, b"LUKS\xba\xbe"),
-    Signature("crypto_LUKS", 16384, b"SKUL\xba\xbe"),
-    Signature("gpt", 512, b"EFI PART"),
-    Signature("gpt", -512, b"EFI PART"),
-    Signature("squashfs", 0, b"hsqs"),
-    Signature("iso9660", 32769, b"CD001"),
-    Signature("linux_raid_member", 4096, b"\xfc\x4e\x2b\xa9"),
-    Signature("bcachefs/bcache", 4120, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
-    Signature("zfs_member", 128 << 10, b"\x0c\xb1\xba\x00"),
-    Signature("dos", 510, b"\x55\xaa"),
-)
-"""Offsets and magic bytes as blkid(8) and the kernel's superblocks have them; a negative offset
-is from the end. The ext family is told apart in `_ext`."""
-
-_EXT_SUPERBLOCK = 1024
-_EXT_MAGIC = b"\x53\xef"
 
 
 def device_path(path: str) -> str:
@@ -86,34 +50,6 @@ def device_path(path: str) -> str:
     return absolute
 
 
-def probe_signatures(device: BlockDevice) -> list[Signature]:
-    """File systems, partition tables and the like on a device, other than LVM's own label."""
-    found = []
-    ext = _ext(device)
-    if ext is not None:
-        found.append(ext)
-    for signature in _SIGNATURES:
-        offset = signature.offset + (device.size if signature.offset < 0 else 0)
-        if 0 <= offset <= device.size - len(signature.magic):
-            data = device.read(offset, len(signature.magic))
-            if data == signature.magic and (signature.name != "xfs" or _is_xfs(device)):
-                found.append(replace(signature, offset=offset))
-    if any(s.name == "gpt" for s in found):
-        found = [replace(s, name="PMBR") if s.name == "dos" else s for s in found]
-    return found
-
-
-def _is_xfs(device: BlockDevice) -> bool:
-    """Sizes of blocks and sectors that XFS can have (sb_blocksize, sb_sectsize), as libblkid has
-    it; the magic alone is four letters."""
-    start = device.read(0, 512)
-    block, sector = struct.unpack_from(">L", start, 4)[0], struct.unpack_from(">H", start, 102)[0]
-    return all(
-        least <= size <= 65536 and size & (size - 1) == 0
-        for least, size in ((512, block), (512, sector))
-    )
-
-
 def partitioned(device: BlockDevice) -> bool:
     """The first sector has a partition table with an entry in it: a protective one counts."""
     if device.size < SECTOR:
@@ -125,32 +61,6 @@ def partitioned(device: BlockDevice) -> bool:
         and any(e[4] for e in entries)
         and all(e[0] in (0, 0x80) for e in entries)
     )
-
-
-def _ext(device: BlockDevice) -> Signature | None:
-    """ext2, ext3 or ext4, by the features that only the later ones have (ext4's ext4.h)."""
-    if device.size < 2 * _EXT_SUPERBLOCK:
-        return None
-    block = device.read(_EXT_SUPERBLOCK, _EXT_SUPERBLOCK)
-    if block[56:58] != _EXT_MAGIC:
-        return None
-    compat, incompat, ro_compat = struct.unpack_from("<LLL", block, 92)
-    has_journal, journal_device = compat & 0x4, incompat & 0x8
-    # Of what may not be ignored, ext2 and ext3 know file types, recovery and meta block groups;
-    # for writing, sparse superblocks, large files and btree directories.
-    if incompat & ~0x1E or ro_compat & ~0x7:
-        name = "ext4"
-    elif journal_device:
-        name = "jbd"
-    else:
-        name = "ext3" if has_journal else "ext2"
-    return Signature(name, _EXT_SUPERBLOCK + 56, _EXT_MAGIC)
-
-
-def wipe_signature(device: BlockDevice, signature: Signature) -> None:
-    """Overwrite the magic bytes, and no more, as wipefs(8) does."""
-    device.write(signature.offset, bytes(len(signature.magic)))
-    device.flush()
 
 
 def new_label(sectors: int, uuid: str, options: PvOptions, *, device: str) -> Label:

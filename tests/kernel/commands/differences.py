@@ -35,6 +35,14 @@ class Difference(NamedTuple):
 
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
+        "A new volume is wiped before it exists.",
+        "LVM2 commits it, activates and wipes it, and takes it back where a signature is to stay; "
+        "what is cut short leaves a volume with somebody's old data in it.",
+        command=r"^lvcreate",
+        theirs=r"disk: (seqno \+2|\+description = .*)",
+        only_rc=5,
+    ),
+    Difference(
         "A damaged copy of the metadata is read once.",
         "LVM2 reads all devices again, with locks held, and says so on standard output; here the "
         "first reading is under the lock where it has to be.",

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests import needs
 from tests.unit.vgstore.lab import MIB, Lab
-from ulvm.blockdev.file import FileDevice
-from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import DeviceError, NotFoundError, RefusedError
 from ulvm.metadata.label import DiskLocn
 from ulvm.metadata.layout import PvOptions
@@ -21,8 +17,6 @@ from ulvm.vgstore.pv import (
     create_pv,
     device_path,
     erase_pv,
-    probe_signatures,
-    wipe_signature,
 )
 
 
@@ -85,69 +79,3 @@ def test_device_path_is_the_real_one(lab: Lab) -> None:
         device_path(str(lab.folder / "nothing"))
     with pytest.raises(NotFoundError, match="neither a file nor a disk"):
         device_path(str(lab.folder))
-
-
-@pytest.mark.parametrize(
-    ("program", "name", "offset"),
-    [
-        ("mkfs.ext4 -q -F", "ext4", 1080),
-        ("mkfs.ext3 -q -F", "ext3", 1080),
-        ("mkfs.ext2 -q -F", "ext2", 1080),
-        ("mkswap -q", "swap", 4086),
-    ],
-)
-@needs.program("mkfs.ext4")
-def test_what_a_program_made_is_found_and_wiped(
-    tmp_path: Path, program: str, name: str, offset: int
-) -> None:
-    """Names and offsets are those that real pvcreate prints."""
-    path = tmp_path / "image"
-    with path.open("wb") as stream:
-        stream.truncate(64 * MIB)
-    subprocess.run([*program.split(), str(path)], check=True, capture_output=True)
-    device = FileDevice(str(path))
-    try:
-        (found,) = probe_signatures(device)
-        assert (found.name, found.offset) == (name, offset)
-        wipe_signature(device, found)
-        assert probe_signatures(device) == []
-    finally:
-        device.close()
-
-
-@needs.program("mkfs.xfs")
-def test_xfs_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "image"
-    with path.open("wb") as stream:
-        stream.truncate(512 * MIB)
-    subprocess.run(["mkfs.xfs", "-q", str(path)], check=True)
-    device = FileDevice(str(path))
-    try:
-        assert [(s.name, s.offset) for s in probe_signatures(device)] == [("xfs", 0)]
-    finally:
-        device.close()
-
-
-@pytest.mark.parametrize(
-    ("offset", "magic", "name"),
-    [
-        (0, b"LUKS\xba\xbe", "crypto_LUKS"),
-        (16384, b"SKUL\xba\xbe", "crypto_LUKS"),
-        (510, b"\x55\xaa", "dos"),
-        (512, b"EFI PART", "gpt"),
-        (4 * MIB - 512, b"EFI PART", "gpt"),
-        (65600, b"_BHRfS_M", "btrfs"),
-        (32769, b"CD001", "iso9660"),
-    ],
-)
-def test_a_magic_number_in_its_place(offset: int, magic: bytes, name: str) -> None:
-    device = MemoryDevice(4 * MIB)
-    device.write(offset, magic)
-    assert [(s.name, s.offset) for s in probe_signatures(device)] == [(name, offset)]
-    wipe_signature(device, probe_signatures(device)[0])
-    assert device.read(0, device.size) == bytes(device.size)
-
-
-def test_an_empty_or_tiny_device_has_no_signature() -> None:
-    assert probe_signatures(MemoryDevice(4 * MIB)) == []
-    assert probe_signatures(MemoryDevice(512)) == []
