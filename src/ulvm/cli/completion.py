@@ -1,278 +1,145 @@
-"""Completion for bash, zsh and fish: scripts with all commands and options in them, which ask the
-program for nothing but the names of volumes and groups.
+"""Completion for bash, zsh and fish: what may stand where in a command line.
 
-One table serves the three: for each command its options, which of them take a value and out of
-which words, and what its arguments are. `--links` lets the scripts serve LVM2's names as well, for
-who has the command links first in PATH.
+The scripts (`cli.completion_shells`) hold all commands, options, words and fields of reports, and
+ask the program for nothing but the names of groups, volumes, disks and mapped devices. `--links`
+lets them serve LVM2's names as well, for who has the command links first in PATH.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from ulvm.cli.catalogue import Entry, OptionInfo, catalogue
+from ulvm.cli.completion_shells import SHELLS, Completed, Value
 from ulvm.cli.links import link_names
 
-__all__ = ["SHELLS", "completion_script"]
+__all__ = ["completion_script"]
 
-_GROUP_COMMANDS = ("vg", "lvcreate")
-"""How commands begin whose arguments are volume groups."""
-_VOLUME_COMMANDS = ("lv", "mount", "backup")
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Kinds of a command's first argument and of those behind it: `groups`, `volumes` (groups as
+    well), `disks` (PVs and files), `devices` (of dmsetup), `files`, `words`, or nothing."""
+
+    first: str
+    rest: str
+
+
+_ARGUMENTS = {
+    "pvs": _Arguments("disks", "disks"),
+    "vgcreate": _Arguments("", "disks"),
+    "vgextend": _Arguments("groups", "disks"),
+    "vgreduce": _Arguments("groups", "disks"),
+    "vgsplit": _Arguments("groups", "disks"),
+    "vgimportclone": _Arguments("disks", "disks"),
+    "vgmknodes": _Arguments("volumes", "volumes"),
+    "lvcreate": _Arguments("volumes", "disks"),
+    "lvextend": _Arguments("volumes", "disks"),
+    "lvresize": _Arguments("volumes", "disks"),
+    "lvmdump": _Arguments("", ""),
+    "lvscan": _Arguments("", ""),
+    "vgscan": _Arguments("", ""),
+    "lvmdiskscan": _Arguments("", ""),
+    "lvmdevices": _Arguments("", ""),
+    "fullreport": _Arguments("groups", "groups"),
+    "blkdeactivate": _Arguments("volumes", "volumes"),
+    "fsadm": _Arguments("words", "volumes"),
+    "mount": _Arguments("volumes", "files"),
+    "umount": _Arguments("volumes", ""),
+    "backup": _Arguments("volumes", ""),
+    "advise": _Arguments("volumes", ""),
+    "restore": _Arguments("files", "groups"),
+    "monitor": _Arguments("words", "volumes"),
+    "devices": _Arguments("words", "disks"),
+    "dmsetup": _Arguments("words", "devices"),
+    "help": _Arguments("words", "words"),
+    "man": _Arguments("words", ""),
+    "completion": _Arguments("words", ""),
+}
+_BY_FAMILY = {
+    "pv": _Arguments("disks", "disks"),
+    "vg": _Arguments("groups", "groups"),
+    "lv": _Arguments("volumes", "volumes"),
+}
+_VALUES = {
+    "Field,...": "fields",
+    "[+|-]Field,...": "fields",
+    "Selection": "fields",
+    "PV": "disks",
+    "PV,...": "disks",
+    "VG": "groups",
+    "LV": "volumes",
+    "File": "files",
+    "Path": "files",
+    "Directory": "files",
+}
+"""By the word for an option's value. After others nothing is offered."""
+_SIZE_LETTERS = tuple("bskmgtpe")
 
 
 def completion_script(shell: str, *, links: bool = False) -> str:
     """The script for a shell of `SHELLS`; `links`: for LVM2's names, too."""
     entries = [entry for entry in catalogue() if not entry.hidden]
-    names = ["ulvm", *(link_names() if links else ())]
-    return SHELLS[shell](entries, names)
+    names = [entry.name for entry in entries]
+    completed = [_completed(entry, names) for entry in entries]
+    return SHELLS[shell](completed, ["ulvm", *(link_names() if links else ())], _fields())
 
 
-def _kind(entry: Entry) -> str:
-    """What the arguments of a command are: groups, volumes, names of commands, or files."""
-    if entry.name == "help":
-        return "commands"
-    if entry.subcommands:
-        return "words"
-    if entry.name.startswith(_GROUP_COMMANDS):
-        return "groups"
-    return "volumes" if entry.name.startswith(_VOLUME_COMMANDS) else "files"
-
-
-def _options(entry: Entry) -> list[OptionInfo]:
-    """With those of its subcommands."""
+def _completed(entry: Entry, names: list[str]) -> Completed:
+    words = _words(entry, names)
+    family = _Arguments("words", "") if words else _Arguments("files", "files")
+    arguments = _ARGUMENTS.get(entry.name) or _BY_FAMILY.get(entry.name[:2], family)
+    if entry.name in ("lvmconfig", "config", "dumpconfig"):
+        arguments = _Arguments("words", "words")
     seen: dict[tuple[str, ...], OptionInfo] = {}
     for one in (entry, *entry.subcommands):
         seen.update({option.spellings: option for option in one.options if not option.hidden})
-    return list(seen.values())
+    values = {spellings: _value(entry, option) for spellings, option in seen.items()}
+    return Completed(
+        entry.name, entry.summary, arguments.first, arguments.rest, words, seen, values
+    )
 
 
-def _words(entry: Entry) -> list[str]:
+def _words(entry: Entry, names: list[str]) -> list[str]:
+    """What may be the first argument, where that is a word."""
+    if entry.name in ("help", "man"):
+        return names
+    if entry.name == "dmsetup":
+        from ulvm.cli.dmsetup import COMMANDS
+
+        return list(COMMANDS)
+    if entry.name in ("lvmconfig", "config", "dumpconfig"):
+        from ulvm.vgstore.settings import UNUSED, known_settings
+
+        used = (s.path for s in known_settings().values() if s.summary != UNUSED)
+        return [path for path in used if "<" not in path]
+    if entry.name == "fsadm":
+        return ["check", "resize"]
+    if entry.name == "completion":
+        return list(SHELLS)
     return [inner.name.split(" ")[-1] for inner in entry.subcommands]
 
 
-# -- bash -----------------------------------------------------------------------------------------
-
-_BASH = r"""# Completion of ulvm for bash.
-_ulvm_names() {
-    command ulvm "$@" --noheadings 2>/dev/null | tr -d ' '
-}
-
-_ulvm() {
-    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} first=1
-    local name=${COMP_WORDS[0]##*/} options= values= kind=files words=
-    COMPREPLY=()
-    if [[ $name == ulvm || $name == lvm ]]; then
-        if ((COMP_CWORD == 1)); then
-            COMPREPLY=($(compgen -W "@COMMANDS@" -- "$word"))
-            return
-        fi
-        name=${COMP_WORDS[1]} first=2
-    fi
-    case $name in
-@CASES@
-    esac
-    case $name:$before in
-@VALUES@
-    esac
-    if [[ -n $values ]]; then
-        COMPREPLY=($(compgen -W "$values" -- "$word"))
-    elif [[ $word == -* ]]; then
-        COMPREPLY=($(compgen -W "$options --help" -- "$word"))
-    elif [[ $kind == words ]]; then
-        if ((COMP_CWORD == first)); then
-            COMPREPLY=($(compgen -W "$words" -- "$word"))
-        fi
-    elif [[ $word != */* && $kind == groups ]]; then
-        COMPREPLY=($(compgen -W "$(_ulvm_names vgs -o vg_name)" -- "$word"))
-    elif [[ $word != /* && $kind == volumes ]]; then
-        COMPREPLY=($(compgen -W "$(_ulvm_names vgs -o vg_name) \
-            $(_ulvm_names lvs -o lv_full_name)" -- "$word"))
-    fi
-    if [[ ${#COMPREPLY[@]} == 0 && $word != -* ]]; then
-        COMPREPLY=($(compgen -f -- "$word"))
-        compopt -o filenames
-    fi
-}
-complete -F _ulvm @NAMES@
-"""
+def _value(entry: Entry, option: OptionInfo) -> Value | None:
+    """None for an option without a value."""
+    if not option.value:
+        return None
+    if option.choices:
+        return Value("words", option.choices)
+    if "--activate" in option.spellings:
+        return Value("words", tuple(option.value.split("|")))
+    if "--units" in option.spellings:
+        return Value("words", ("r", "h", *_SIZE_LETTERS))
+    if entry.name == "dmsetup" and {"--options", "--sort", "--select"} & {*option.spellings}:
+        return Value("dmfields")
+    return Value(_VALUES.get(option.value, ""))
 
 
-def _bash(entries: list[Entry], names: Iterable[str]) -> str:
-    cases, values = [], []
-    for entry in entries:
-        kind, words = _kind(entry), _words(entry)
-        if kind == "commands":
-            kind, words = "words", [e.name for e in entries]
-        spellings = " ".join(s for option in _options(entry) for s in option.spellings)
-        more = f" words='{' '.join(words)}'" if words else ""
-        cases.append(f"    {entry.name}) kind={kind} options='{spellings}'{more} ;;")
-        for option in _options(entry):
-            if option.choices:
-                pattern = "|".join(f"{entry.name}:{s}" for s in option.spellings)
-                values.append(f"    {pattern}) values='{' '.join(option.choices)}' ;;")
-    return _filled(
-        _BASH,
-        COMMANDS=" ".join(entry.name for entry in entries),
-        CASES="\n".join(cases),
-        VALUES="\n".join(values),
-        NAMES=" ".join(names),
-    )
+def _fields() -> dict[str, list[str]]:
+    """The fields of reports, and of `dmsetup info -c`."""
+    from ulvm.report.catalogue import DEVICES, VOLUMES
 
-
-def _filled(template: str, **parts: str) -> str:
-    for name, text in parts.items():
-        template = template.replace(f"@{name}@", text)
-    return template
-
-
-# -- zsh ------------------------------------------------------------------------------------------
-
-_ZSH = r"""#compdef @NAMES@
-# Completion of ulvm for zsh.
-_ulvm_groups() {
-    local -a found
-    found=(${(f)"$(command ulvm vgs --noheadings -o vg_name 2>/dev/null | tr -d ' ')"})
-    compadd -a found
-}
-
-_ulvm_volumes() {
-    local -a found
-    found=(${(f)"$(command ulvm lvs --noheadings -o lv_full_name 2>/dev/null | tr -d ' ')"})
-    compadd -a found
-    _ulvm_groups
-}
-
-_ulvm_commands() {
-    local -a commands
-    commands=(
-@COMMANDS@
-    )
-    _describe command commands
-}
-
-_ulvm() {
-    local name=${words[1]:t}
-    if [[ $name == ulvm || $name == lvm ]]; then
-        if ((CURRENT == 2)); then
-            _ulvm_commands
-            return
-        fi
-        shift words
-        ((CURRENT--))
-        name=$words[1]
-    fi
-    case $name in
-@CASES@
-    *) _files ;;
-    esac
-}
-
-_ulvm "$@"
-"""
-_ZSH_KINDS = {
-    "groups": "_ulvm_groups",
-    "volumes": "_ulvm_volumes",
-    "files": "_files",
-    "commands": "_ulvm_commands",
-}
-
-
-def _zsh(entries: list[Entry], names: Iterable[str]) -> str:
-    commands = "\n".join(f"        '{entry.name}:{_quoted(entry.summary)}'" for entry in entries)
-    cases = []
-    for entry in entries:
-        kind = _kind(entry)
-        rest = _ZSH_KINDS.get(kind) or f"({' '.join(_words(entry))})"
-        specs = [f"        {spec} \\" for option in _options(entry) for spec in _zsh_option(option)]
-        cases += [f"    {entry.name}) _arguments -S \\", *specs, f"        '*:{kind}:{rest}' ;;"]
-    return _filled(_ZSH, NAMES=" ".join(names), COMMANDS=commands, CASES="\n".join(cases))
-
-
-def _zsh_option(option: OptionInfo) -> Iterator[str]:
-    what = _quoted(option.help).replace("[", "\\[").replace("]", "\\]")
-    for spelling in option.spellings:
-        others = "" if option.repeatable else f"({' '.join(option.spellings)})"
-        many = "*" if option.repeatable else ""
-        if not option.value:
-            yield f"'{others}{many}{spelling}[{what}]'"
-        else:
-            values = f"({' '.join(option.choices)})" if option.choices else ""
-            equals = "=" if spelling.startswith("--") else "+"
-            word = option.value.replace(":", "\\:").replace("'", "")
-            yield f"'{others}{many}{spelling}{equals}[{what}]:{word}:{values}'"
-
-
-def _quoted(text: str) -> str:
-    """Inside single quotes, with what zsh takes for the end of a description escaped."""
-    return " ".join(text.split()).replace("'", "'\\''").replace(":", "\\:")
-
-
-# -- fish -----------------------------------------------------------------------------------------
-
-_FISH = r"""# Completion of ulvm for fish.
-function __ulvm_groups
-    command ulvm vgs --noheadings -o vg_name 2>/dev/null | string trim
-end
-
-function __ulvm_volumes
-    command ulvm lvs --noheadings -o lv_full_name 2>/dev/null | string trim
-    __ulvm_groups
-end
-
-function __ulvm_is
-    set -l words (commandline -opc)
-    if contains -- (path basename $words[1]) ulvm lvm
-        set -e words[1]
-    end
-    test (count $words) -gt 0; and contains -- (path basename $words[1]) $argv
-end
-
-function __ulvm_first
-    test (count (commandline -opc)) -eq 1
-end
-
-"""
-_FISH_KINDS = {
-    "groups": "'(__ulvm_groups)'",
-    "volumes": "'(__ulvm_volumes)'",
-}
-
-
-def _fish(entries: list[Entry], names: Iterable[str]) -> str:
-    lines = []
-    for name in names:
-        if name in ("ulvm", "lvm"):
-            for entry in entries:
-                lines.append(
-                    f"complete -c {name} -n __ulvm_first -f -a {entry.name} "
-                    f"-d '{_fish_quoted(entry.summary)}'"
-                )
-        for entry in entries:
-            if name in ("ulvm", "lvm", entry.name):
-                lines += _fish_entry(name, entry, entries)
-    return _FISH + "\n".join(lines) + "\n"
-
-
-def _fish_entry(name: str, entry: Entry, entries: list[Entry]) -> Iterator[str]:
-    start = f"complete -c {name} -n '__ulvm_is {entry.name}'"
-    kind = _kind(entry)
-    words = [e.name for e in entries] if kind == "commands" else _words(entry)
-    if words:
-        yield f"{start} -f -a '{' '.join(words)}'"
-    elif kind in _FISH_KINDS:
-        yield f"{start} -a {_FISH_KINDS[kind]}"
-    for option in _options(entry):
-        spelled = " ".join(
-            f"-l {s[2:]}" if s.startswith("--") else f"-s {s[1:]}" for s in option.spellings
-        )
-        value = " -x" if option.choices else " -r" if option.value else ""
-        choices = f" -a '{' '.join(option.choices)}'" if option.choices else ""
-        yield f"{start} {spelled}{value}{choices} -d '{_fish_quoted(option.help)}'"
-
-
-def _fish_quoted(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\\\").replace("'", "\\'")
-
-
-SHELLS = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-"""How the script for a shell is made."""
+    return {
+        "fields": [e.name for section in VOLUMES for e in section.entries] + ["help", "all"],
+        "dmfields": [e.name for section in DEVICES for e in section.entries] + ["help"],
+    }

@@ -18,7 +18,7 @@ from ulvm.cli.dmusage import USAGE
 from ulvm.errors import RefusedError, UlvmError, UsageError
 from ulvm.report.helptext import HelpAsked
 
-__all__ = ["dmsetup"]
+__all__ = ["COMMANDS", "dmsetup"]
 
 _FAILED = 1
 
@@ -129,7 +129,7 @@ def dmsetup(
     """
     if version:
         command = "version"
-    handler = _COMMANDS.get(command or "")
+    handler = COMMANDS.get(command or "")
     if handler is None:
         return _told([USAGE] if command is None else ["Unknown command.", USAGE])
     try:
@@ -159,7 +159,7 @@ def _nothing(request: Request) -> None:
     """Device nodes and udev are the kernel's affair."""
 
 
-_COMMANDS: dict[str, Command] = {
+COMMANDS: dict[str, Command] = {
     "help": dmshow.usage,
     "create": dmchange.create,
     "load": dmchange.load,

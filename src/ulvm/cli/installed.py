@@ -15,7 +15,8 @@ from pathlib import Path
 
 import click
 
-from ulvm.cli.completion import SHELLS, completion_script
+from ulvm.cli.completion import completion_script
+from ulvm.cli.completion_shells import SHELLS
 from ulvm.cli.context import Context, own_options
 from ulvm.cli.manual import manual_pages
 from ulvm.cli.words import OneOf

@@ -130,7 +130,8 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / shell).write_text(completion_script(shell, links=True))
     program = folder / "ulvm"
     program.write_text(
-        '#!/bin/sh\ncase "$1" in vgs) echo "  vg0";; lvs) echo "  vg0/data";; esac\n'
+        '#!/bin/sh\ncase "$*" in *lv_full_name*) echo "  vg0 vg0/data";; vgs*) echo "  vg0";; '
+        'pvs*) echo "  /dev/sdx";; dmsetup*) echo vg0-data;; esac\n'
     )
     program.chmod(0o755)
     (folder / "disk.img").touch()
@@ -163,6 +164,14 @@ def _bash(scripts: Path, line: str) -> list[str]:
         ("lvremove v", ["vg0", "vg0/data"]),
         ("ulvm pvcreate disk", ["disk.img"]),
         ("ulvm help lvcr", ["lvcreate"]),
+        ("lvs -o +lv_name,vg_fr", ["+lv_name,vg_free"]),
+        ("lvs -S lv_at", ["lv_attr"]),
+        ("lvs --units ", ["g"]),
+        ("lvcreate -an -L 1g vg0/", ["vg0/data"]),
+        ("vgextend vg0 /dev/s", ["/dev/sdx"]),
+        ("ulvm dmsetup rem", ["remove"]),
+        ("dmsetup remove v", ["vg0-data"]),
+        ("lvmconfig activation/snapshot_auto", ["activation/snapshot_autoextend_percent"]),
     ],
 )
 def test_bash_offers(scripts: Path, line: str, offered: list[str]) -> None:
@@ -182,9 +191,32 @@ def test_zsh_understands_its_script(scripts: Path) -> None:
     assert re.search(r"^    lvcreate\) _arguments", text, re.MULTILINE)
 
 
+_ASK_ZSH = """
+compadd() { print -r -- ${(P)argv[-1]} }
+_describe() { : }
+words=(ulvm) CURRENT=2
+source ./zsh
+for kind in groups volumes disks devices; do _ulvm_$kind; done
+"""
+
+
+@needs.program("zsh")
+def test_zsh_asks_for_names(scripts: Path) -> None:
+    done = subprocess.run(
+        ["zsh", "-fc", _ASK_ZSH.replace("_ulvm_$kind", "_ulvm_$kind 2>/dev/null")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=scripts,
+        env={**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}"},
+    )
+    assert done.stdout.split("\n")[:4] == ["vg0", "vg0 vg0/data", "/dev/sdx", "vg0-data"]
+
+
 @needs.program("fish")
 def test_fish_offers(scripts: Path) -> None:
     lines = ("ulvm lvcr", "lvcreate --snap", "ulvm vgchange --alloc c", "ulvm vgremove v")
+    lines += ("lvs -o +lv_name,vg_fr", "vgextend vg0 /dev/s")
     asked = "; ".join(f"echo (complete -C '{line}')" for line in lines)
     done = subprocess.run(
         ["fish", "--no-config", "-c", f"source fish; {asked}"],
@@ -197,7 +229,9 @@ def test_fish_offers(scripts: Path) -> None:
     assert done.stderr == ""
     answers = done.stdout.splitlines()
     for answer, wanted in zip(
-        answers, ("lvcreate", "--snapshot", "contiguous", "vg0"), strict=True
+        answers,
+        ("lvcreate", "--snapshot", "contiguous", "vg0", "+lv_name,vg_free", "/dev/sdx"),
+        strict=True,
     ):
         assert wanted in answer
 
