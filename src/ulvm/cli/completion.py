@@ -13,7 +13,7 @@ from ulvm.cli.catalogue import Entry, OptionInfo, catalogue
 from ulvm.cli.completion_shells import SHELLS, Completed, Value
 from ulvm.cli.links import link_names
 
-__all__ = ["completion_script"]
+__all__ = ["completed_command", "completion_script", "field_names"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,19 @@ def completion_script(shell: str, *, links: bool = False) -> str:
     names = [entry.name for entry in entries]
     completed = [_completed(entry, names) for entry in entries]
     return SHELLS[shell](completed, ["ulvm", *(link_names() if links else ())], _fields())
+
+
+def completed_command(name: str) -> Completed | None:
+    """What may stand in a line of this command."""
+    from ulvm.cli.main import COMMANDS
+
+    entry = next((entry for entry in catalogue([name]) if not entry.hidden), None)
+    return None if entry is None else _completed(entry, list(COMMANDS))
+
+
+def field_names(kind: str) -> list[str]:
+    """Of `fields` or `dmfields`; of another kind none."""
+    return _fields().get(kind, [])
 
 
 def _completed(entry: Entry, names: list[str]) -> Completed:

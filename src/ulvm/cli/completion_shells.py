@@ -39,6 +39,16 @@ class Completed:
     def spellings(self) -> list[str]:
         return [*(s for spellings in self.options for s in spellings), "--help", "--longhelp"]
 
+    def expected(self, before: Sequence[str]) -> tuple[str, Sequence[str]]:
+        """The kind of the word behind those `before`, and for `words` the words."""
+        valued = {s: value for spellings, value in self.values.items() if value for s in spellings}
+        if before and before[-1] in valued:
+            return valued[before[-1]].kind, valued[before[-1]].words
+        pairs = zip(["", *before], before, strict=False)
+        if any(not word.startswith("-") and last not in valued for last, word in pairs):
+            return self.rest, ()
+        return self.first, self.words
+
 
 Fields: TypeAlias = Mapping[str, Sequence[str]]
 

@@ -9,6 +9,7 @@ codes are LVM's: 0, 2 for no such command, 3 for a bad command line, 5 for a ref
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -114,6 +115,7 @@ COMMANDS = {
 
 _LVM_NAMES = ("pv", "vg", "lv", "dmsetup", "blkdeactivate")
 """How the names begin under which LVM's variables count."""
+_NO_SUCH_COMMAND = 2
 _COMMANDS_OF_LVM = ("", "help", "formats", "segtypes", "tags", "systemid", "devtypes", "version")
 _EXTRA = re.compile(r"unexpected extra arguments? \((\S+?)[ )]")
 
@@ -149,10 +151,20 @@ def _main(words: list[str]) -> int:
         shown = "lvm" if program == "lvm" else "ulvm"
         click.echo(f"  Specify options after a command: {shown} [command] [options].", err=True)
         return UsageError.exit_code
+    if name not in COMMANDS and not arguments:
+        from ulvm.cli.shell import run_script
+
+        status = run_script(Path(name), lambda n, a: _command(n, a, program, environ))
+        if status is not None:
+            return status
+    return _command(name, arguments, program, environ)
+
+
+def _command(name: str, arguments: list[str], program: str, environ: Mapping[str, str]) -> int:
     if name not in COMMANDS:
         shown = "lvm" if program == "lvm" else "ulvm"
         click.echo(f"  No such command.  Try '{shown} help'.", err=True)
-        return 2
+        return _NO_SUCH_COMMAND
     return _run(name, arguments, environ)
 
 
@@ -174,7 +186,29 @@ def _shell(program: str, environ: Mapping[str, str]) -> int:
         program=program,
         history=Path(home, f".{program}_history") if home else None,
         history_size=size,
+        names=lambda kind: _names(kind, environ),
     )
+
+
+_NAMES = {
+    "groups": ("vgs", "-o", "vg_name"),
+    "volumes": ("vgs", "-o", "vg_name,lv_full_name"),
+    "disks": ("pvs", "-o", "pv_name"),
+    "devices": ("dmsetup", "info", "-c", "-o", "name"),
+}
+
+
+def _names(kind: str, environ: Mapping[str, str]) -> list[str]:
+    """What the shell completes: the answer of a report, which must not disturb the line."""
+    if kind not in _NAMES:
+        from ulvm.cli.completion import field_names
+
+        return field_names(kind)
+    name, *words = _NAMES[kind]
+    said, ignored = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(ignored):
+        status = _run(name, [*words, "--noheadings"], environ)
+    return [] if status else sorted({*said.getvalue().split()})
 
 
 class ShellLog:

@@ -2,7 +2,8 @@
 
 Lines are split at blanks; quotes of either kind hold blanks, a backslash is nothing special, `#`
 begins a comment, as in lvm(8). A command that fails does not end the shell, and its exit code is
-not the shell's. Without a terminal lines are read from standard input, with no prompt.
+not the shell's. A script, `#!/usr/bin/ulvm` in its first line, ends where a command fails. Without
+a terminal lines are read from standard input, with no prompt.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import click
 
-from ulvm.cli.catalogue import Entry, catalogue
+__all__ = ["candidates", "run_script", "run_shell", "split_line"]
 
-__all__ = ["candidates", "run_shell", "split_line"]
+_NO_SUCH_COMMAND = 2
+"""LVM2's exit code for a name that is no command."""
 
 _HISTORY_SIZE = 100
 """shell/history_size; lvm(8)."""
@@ -54,12 +56,14 @@ def run_shell(
     program: str,
     history: Path | None,
     history_size: int = _HISTORY_SIZE,
+    names: Callable[[str], list[str]] = lambda kind: [],
 ) -> int:
     """Read and run commands until `quit`, `exit` or the end of the input. `run` gets a name out of
-    `known` and its arguments, and has said what went wrong when it returns. Exit code."""
+    `known` and its arguments, and has said what went wrong when it returns; `names` serve completion.
+    Exit code."""
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
-        _set_up_readline(known, history)
+        _set_up_readline(known, names, history)
     try:
         while True:
             line = _next_line(f"{program}> " if interactive else "", interactive)
@@ -85,6 +89,28 @@ def run_shell(
             _save_history(history, history_size)
 
 
+def run_script(path: Path, run: Callable[[str, list[str]], int]) -> int | None:
+    """Run the lines of a file that begins with `#!`, up to the first that fails: its exit code.
+    None for what is no such file. `run` gets any name, and has said what is wrong with it."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            if file.read(2) != "#!":
+                return None
+            lines = file.read().splitlines()[1:]
+    except (OSError, ValueError):
+        return None
+    status = _NO_SUCH_COMMAND
+    for line in lines:
+        words = split_line(line)
+        if words[:1] in (["quit"], ["exit"]):
+            break
+        if words:
+            status = run(words[0], words[1:])
+            if status:
+                break
+    return status
+
+
 def _next_line(prompt: str, interactive: bool) -> str | None:
     """None at the end. Ctrl-C gives up the line."""
     if not interactive:
@@ -101,7 +127,9 @@ def _next_line(prompt: str, interactive: bool) -> str | None:
 # -- readline -------------------------------------------------------------------------------------
 
 
-def _set_up_readline(known: Sequence[str], history: Path | None) -> None:
+def _set_up_readline(
+    known: Sequence[str], names: Callable[[str], list[str]], history: Path | None
+) -> None:
     try:
         import readline
     except ImportError:  # a Python without it: lines are read all the same
@@ -110,7 +138,7 @@ def _set_up_readline(known: Sequence[str], history: Path | None) -> None:
         with contextlib.suppress(OSError):  # there is none yet
             readline.read_history_file(history)
     readline.set_completer_delims(" \t\n")
-    readline.set_completer(_completer(known))
+    readline.set_completer(_completer(known, names))
     readline.parse_and_bind("tab: complete")
 
 
@@ -125,8 +153,9 @@ def _save_history(path: Path, size: int) -> None:
         click.echo(f"  The history is not kept: {error}", err=True)
 
 
-def _completer(known: Sequence[str]) -> Callable[[str, int], str | None]:
-    """Commands at the begin of a line, behind one its options, or files."""
+def _completer(
+    known: Sequence[str], names: Callable[[str], list[str]]
+) -> Callable[[str, int], str | None]:
     found: list[str] = []
 
     def complete(text: str, state: int) -> str | None:
@@ -134,29 +163,42 @@ def _completer(known: Sequence[str]) -> Callable[[str, int], str | None]:
 
         if state == 0:
             before = split_line(readline.get_line_buffer()[: readline.get_begidx()])
-            found[:] = candidates(text, before, known)
+            found[:] = candidates(text, before, known, names)
         return found[state] if state < len(found) else None
 
     return complete
 
 
-def candidates(text: str, before: Sequence[str], known: Sequence[str]) -> list[str]:
-    """What `text` may become behind the words `before`."""
-    if not before or before == ["help"]:
+def candidates(
+    text: str, before: Sequence[str], known: Sequence[str], names: Callable[[str], list[str]]
+) -> list[str]:
+    """What `text` may become behind the words `before`: a command, then options, their values, and
+    names, which `names` knows by their kind (`cli.completion`)."""
+    if not before or [*before] == ["help"]:
         words = [*known, "quit", "exit"] if not before else known
         return [f"{word} " for word in sorted(words) if word.startswith(text)]
-    if text.startswith("-"):
-        entry = _entry(before[0])
-        options = entry.spellings() if entry is not None else []
-        return [f"{word} " for word in options if word.startswith(text)]
+    from ulvm.cli.completion import completed_command
+
+    command = completed_command(before[0])
+    if command is None:
+        return []
+    kind, words = command.expected(before[1:])
+    if text.startswith("-") and kind not in ("fields", "dmfields"):
+        return [f"{word} " for word in command.spellings() if word.startswith(text)]
+    if kind == "words":
+        return [f"{word} " for word in words if word.startswith(text)]
+    if kind in ("fields", "dmfields"):
+        start = text[: max(text.rfind(sign) for sign in ",+-") + 1]
+        return [start + name for name in names(kind) if name.startswith(text[len(start) :])]
+    found = [f"{name} " for name in names(kind) if name.startswith(text)]
+    return found or (_files(text) if kind in ("disks", "files") else [])
+
+
+def _files(text: str) -> list[str]:
     path = Path(text)
     folder = path if text.endswith("/") or not text else path.parent
     try:
-        names = sorted(folder.iterdir())
+        found = sorted(folder.iterdir())
     except OSError:
         return []
-    return [str(name) for name in names if str(name).startswith(text)]
-
-
-def _entry(name: str) -> Entry | None:
-    return next((entry for entry in catalogue([name])), None)
+    return [str(name) for name in found if str(name).startswith(text)]

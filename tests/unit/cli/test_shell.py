@@ -81,12 +81,41 @@ def test_ulvm_alone_is_the_shell(
 
 
 def test_completion(tmp_path: Path) -> None:
-    assert candidates("lv", [], KNOWN) == ["lvs ", "lvscan "]
-    assert candidates("q", [], KNOWN) == ["quit "]
-    assert candidates("v", ["help"], KNOWN) == ["vgs "]
-    assert "--noheadings " in candidates("--noh", ["lvs"], KNOWN)
+    def names(kind: str) -> list[str]:
+        return {"volumes": ["vg", "vg/data"], "fields": ["vg_free", "vg_size"]}.get(kind, [])
+
+    def offered(text: str, *before: str) -> list[str]:
+        return candidates(text, before, KNOWN, names)
+
+    assert offered("lv") == ["lvs ", "lvscan "]
+    assert offered("q") == ["quit "]
+    assert offered("v", "help") == ["vgs "]
+    assert "--noheadings " in offered("--noh", "lvs")
+    assert offered("vg/", "lvremove", "-f") == ["vg/data "]
+    assert offered("+vg_free,vg_s", "vgs", "-o") == ["+vg_free,vg_size"]
+    assert offered("c", "lvchange", "--alloc") == ["contiguous ", "cling ", "cling_by_tags "]
     (tmp_path / "disk.img").touch()
-    assert candidates(f"{tmp_path}/d", ["pvcreate"], KNOWN) == [f"{tmp_path}/disk.img"]
+    assert offered(f"{tmp_path}/d", "pvcreate") == [f"{tmp_path}/disk.img"]
+    assert offered("x", "nosuch") == []
+
+
+@pytest.mark.parametrize(
+    ("script", "rc", "said"),
+    [
+        ("#!/usr/bin/ulvm\nformats\n\n# no\nformats\nquit\nlvs\n", 0, "lvm2 lvm2"),
+        ("#!x\nformats\nlvs --nosuch\nformats\n", 3, "lvm2"),
+        ("#!x\nformats\nnosuch a\nformats\n", 2, "lvm2"),
+        ("#!x\n", 2, ""),
+        ("formats\n", 2, ""),
+    ],
+)
+def test_a_script_ends_where_a_command_fails(
+    tmp_path: Path, script: str, rc: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "script"
+    path.write_text(script)
+    assert main([str(path)]) == rc
+    assert capsys.readouterr().out.split() == said.split()
 
 
 def test_on_a_terminal_there_is_a_prompt_and_a_history(tmp_path: Path) -> None:
