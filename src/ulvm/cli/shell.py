@@ -59,8 +59,8 @@ def run_shell(
     names: Callable[[str], list[str]] = lambda kind: [],
 ) -> int:
     """Read and run commands until `quit`, `exit` or the end of the input. `run` gets a name out of
-    `known` and its arguments, and has said what went wrong when it returns; `names` serve completion.
-    Exit code."""
+    `known` and its arguments, and has said what went wrong when it returns; `names` serve the
+    completion. Exit code."""
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
         _set_up_readline(known, names, history)
