@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.e2e.host import UlvmHost
 
 
@@ -68,3 +71,57 @@ def test_groups_of_another_host_are_imported(host: UlvmHost) -> None:
     assert "not found" in host.run("vgimportdevices ulvm_nope", rc=5).stderr
     assert host.run("vgimportdevices ulvm_mine").stdout == "  Added 2 devices to devices file.\n"
     assert host.run("vgs --noheadings -o vg_name").stdout.split() == ["ulvm_mine", "ulvm_other"]
+
+
+def attach(image: Path) -> str:
+    done = subprocess.run(
+        ["losetup", "--find", "--show", image], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def detach(loop: str) -> None:
+    subprocess.run(["losetup", "--detach", loop], check=True)
+
+
+@needs.root
+@needs.loop
+def test_a_disk_is_known_by_what_it_is_whatever_its_name(host: UlvmHost) -> None:
+    image, other = host.image("a", "8M"), host.image("b", "8M")
+    line = "  Device {} IDTYPE=loop_file IDNAME={} DEVNAME={} PVID={}\n"
+    loop = attach(image)
+    held = [loop]
+    try:
+        host.run(f"vgcreate vg {loop}")
+        own = pvid(host, Path(loop))
+        assert host.run("lvmdevices").stdout == line.format(loop, image, loop, own)
+        refused = host.run(f"lvmdevices --adddev {loop} --deviceidtype sys_wwid").stderr
+        assert refused.endswith("deviceidtype sys_wwid which is not available for device.\n")
+        # Another image takes the name, and the first one another.
+        detach(held.pop())
+        subprocess.run(["losetup", loop, other], check=True)
+        held.append(loop)
+        held.append(moved := attach(image))
+        assert host.run("pvs --noheadings -o pv_name").stdout.split() == [moved]
+        assert host.run("lvmdevices").stdout == line.format(moved, image, loop, own)
+        said = f"  Device {moved} has updated name (devices file {loop})\n"
+        assert said in host.run("lvmdevices --check", rc=5).stderr
+        host.run("lvmdevices --update")
+        assert host.run("lvmdevices").stdout == line.format(moved, image, moved, own)
+        # It is gone: nothing else is taken for it.
+        detach(held.pop())
+        done = host.run("pvs --noheadings -o pv_name")
+        assert (done.stdout, "last seen on" in done.stderr) == ("", True)
+        host.run(f"lvmdevices --deldev {image} --deviceidtype sys_wwid", rc=5)
+        host.run(f"lvmdevices --deldev {image} --deviceidtype loop_file")
+        assert host.run("lvmdevices").stdout == ""
+    finally:
+        for each in held:
+            detach(each)
+
+
+def test_a_devices_file_has_a_name_and_no_path(host: UlvmHost) -> None:
+    for name in ("../a", "a'b", 'a"b', "a" * 128):
+        done = host.attempt(f"vgs --devicesfile {shlex.quote(name)}")
+        assert (done.rc, done.stderr.splitlines()[0]) == (3, "  Invalid devices file name.")
+    host.run("vgs --config 'devices/devicesfile=\"a/b\"'", rc=5)

@@ -14,7 +14,7 @@ import click
 
 from ulvm.cli.console import Console
 from ulvm.cli.words import YES_NO, OneOf
-from ulvm.errors import RefusedError
+from ulvm.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from ulvm.cli.report_options import Output
@@ -64,6 +64,20 @@ class Settings:
     devices_file: str | None = None
 
 
+def _devices_file_setting(name: str, devices_named: bool) -> str:
+    """What --devicesfile sets: another file, or with an empty name none."""
+    # Of commands with that option alone.
+    from ulvm.metadata.names import name_problem
+
+    if devices_named:
+        raise UsageError("A --devices list cannot be used with --devicesfile.")
+    if not name:
+        return " devices { use_devicesfile = 0 }"
+    if name_problem(name) is not None:
+        raise UsageError("Invalid devices file name.")
+    return f' devices {{ use_devicesfile = 1 devicesfile = "{name}" }}'
+
+
 class Context:
     """Of one command. `command_line` is what metadata and archive will say made a change."""
 
@@ -99,7 +113,7 @@ class Context:
         if not asked.autobackup:
             overrides += " backup { backup = 0 archive = 0 }"
         if asked.devices_file is not None:
-            overrides += f' devices {{ use_devicesfile = 1 devicesfile = "{asked.devices_file}" }}'
+            overrides += _devices_file_setting(asked.devices_file, bool(asked.devices))
         host = Host.from_environment(self.environ, overrides=overrides, profile=asked.profile)
         self._check(host)
         self._apply(host)

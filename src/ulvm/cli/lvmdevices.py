@@ -21,7 +21,11 @@ __all__ = ["lvmdevices", "vgimportdevices"]
 @click.option("--delpvid", metavar="PVID", help="Remove the entry of the physical volume.")
 @click.option("--check", is_flag=True, help="Tell which entries are wrong.")
 @click.option("--update", is_flag=True, help="Put entries right that are wrong.")
-@click.option("--deviceidtype", metavar="TYPE", help="Only devname has a meaning here.")
+@click.option(
+    "--deviceidtype",
+    metavar="TYPE",
+    help="What the device is to be known by: sys_wwid, loop_file, devname, ...",
+)
 @common_options
 @click.pass_obj
 def lvmdevices(
@@ -48,9 +52,7 @@ def lvmdevices(
         raise UsageError(f"Command does not accept option: {chosen[1]}.")
     session = context.session()
     if adddev is not None:
-        if deviceidtype not in (None, "devname"):
-            session.warn(f"WARNING: ignoring unknown device_id type {deviceidtype}.")
-        lvm_devices.add(session, adddev)
+        lvm_devices.add(session, adddev, deviceidtype or "")
     elif deldev is not None:
         _delete(context, deldev, deviceidtype)
     elif addpvid is not None:
@@ -70,22 +72,25 @@ def lvmdevices(
 
 
 def _delete(context: Context, path: str, id_type: str | None) -> None:
-    if id_type is not None and path.startswith("/dev/"):
-        context.console.warn("WARNING: to remove a device by name, do not include --deviceidtype.")
-    if id_type not in (None, "devname"):
-        raise RefusedError(f"No devices file entry with device id {id_type} {path}.")
+    if id_type is not None:
+        if path.startswith("/dev/"):
+            context.console.warn(
+                "WARNING: to remove a device by name, do not include --deviceidtype."
+            )
+        lvm_devices.remove_id(context.session(), id_type, path)
+        return
     lvm_devices.remove(context.session(), [path], strict=True)
 
 
 def _show(context: Context) -> None:
-    import os
-
     for entry in lvm_devices.entries(context.session()):
-        path = entry.path if os.path.exists(entry.path) else "none"
+        path = entry.path if lvm_devices.is_there(entry) else "none"
         pvid = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "none"
         name = entry.id_name or entry.path
+        part = f" PART={entry.part}" if entry.part else ""
         context.console.say(
-            f"Device {path} IDTYPE={entry.id_type} IDNAME={name} DEVNAME={entry.path} PVID={pvid}"
+            f"Device {path} IDTYPE={entry.id_type} IDNAME={name} "
+            f"DEVNAME={entry.listed or entry.path} PVID={pvid}{part}"
         )
 
 

@@ -1,7 +1,8 @@
 """The devices file of a host, seen and changed (lvmdevices(8), vgimportdevices(8)).
 
-An entry has the path of a file or disk and the PV that was on it. The path counts; the PV tells
-whether another disk has taken the name since, and finds a PV whose disk has another name now.
+An entry has what a disk is known by, or the path of a file, and the PV that was on it. Where the
+path counts, the PV tells whether another disk has taken the name since, and finds a PV whose disk
+has another name now.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ulvm.errors import NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import format_uuid, parse_uuid
-from ulvm.vgstore.devices import DeviceEntry, add_devices, read_devices, remove_devices
+from ulvm.vgstore.device_ids import KNOWN_TYPES, device_id, part_of
+from ulvm.vgstore.devices import DeviceEntry, add_devices, lost_words, read_devices, remove_devices
 from ulvm.vgstore.pv import device_path
 from ulvm.vgstore.scan import PvDevice, read_pv
 from ulvm.vgstore.scan import scan as look
@@ -29,7 +31,9 @@ __all__ = [
     "entries",
     "find_pvs",
     "import_groups",
+    "is_there",
     "remove",
+    "remove_id",
     "remove_pv",
     "update",
 ]
@@ -42,9 +46,13 @@ def entries(session: Session) -> list[DeviceEntry]:
     """What the devices file has; RefusedError if there is none. Says what is not there."""
     found = _entries(session)
     for entry in found:
-        if not os.path.exists(entry.path):
-            session.warn(_not_found(entry))
+        if not is_there(entry):
+            session.warn(lost_words(entry))
     return found
+
+
+def is_there(entry: DeviceEntry) -> bool:
+    return not entry.lost and os.path.exists(entry.path)
 
 
 def _entries(session: Session) -> list[DeviceEntry]:
@@ -53,20 +61,32 @@ def _entries(session: Session) -> list[DeviceEntry]:
     return read_devices(session.host)
 
 
-def _not_found(entry: DeviceEntry) -> str:
-    pvid = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "none"
-    return (
-        f"Devices file {entry.id_type} {entry.id_name or entry.path} PVID {pvid} "
-        f"last seen on {entry.path} not found."
-    )
-
-
-def add(session: Session, named: str) -> None:
-    """Enter a device, whether a PV is on it or not."""
+def add(session: Session, named: str, id_type: str = "") -> None:
+    """Enter a device, whether a PV is on it or not; known by the type asked for, if it has that."""
     path = device_path(named)
     with session.lock_global():
+        id_name = device_id(path, id_type)[1] if id_type else ""
+        if id_type and id_type not in KNOWN_TYPES:
+            session.warn(f"WARNING: ignoring unknown device_id type {id_type}.")
+        elif id_type and not id_name:
+            session.warn(
+                f"WARNING: ignoring deviceidtype {id_type} which is not available for device."
+            )
         pv = _pv_on(session, path)
-        add_devices(session.host, [DeviceEntry(path, pv.uuid if pv else None)])
+        entry = DeviceEntry(path, pv.uuid if pv else None)
+        if id_name:
+            entry = replace(entry, id_type=id_type, id_name=id_name, part=part_of(path))
+        add_devices(session.host, [entry])
+
+
+def remove_id(session: Session, id_type: str, id_name: str) -> None:
+    """Drop the entry of what is known by this; NotFoundError if there is none."""
+    with session.lock_global():
+        for entry in read_devices(session.host):
+            if (entry.id_type, entry.id_name) == (id_type, id_name):
+                remove_devices(session.host, [entry.path])
+                return
+    raise NotFoundError(f"No devices file entry with device id {id_type} {id_name}.")
 
 
 def adopt(session: Session, paths: Sequence[str]) -> list[PvDevice]:
@@ -123,6 +143,13 @@ def check(session: Session) -> list[tuple[DeviceEntry, DeviceEntry]]:
     wrong = []
     elsewhere: dict[str, str] | None = None
     for entry in found:
+        if entry.listed:
+            session.warn(f"Device {entry.path} has updated name (devices file {entry.listed})")
+            wrong.append((entry, replace(entry, listed="")))
+            continue
+        if entry.lost:
+            session.warn(lost_words(entry))
+            continue
         pv = _pv_on(session, entry.path) if os.path.exists(entry.path) else None
         if pv is not None and pv.uuid == entry.pv_uuid:
             continue
@@ -132,10 +159,10 @@ def check(session: Session) -> list[tuple[DeviceEntry, DeviceEntry]]:
             path = elsewhere.get(entry.pv_uuid)
             if path is not None and all(path != e.path for e in found):
                 session.warn(f"Device {path} has updated name (devices file {entry.path})")
-                wrong.append((entry, replace(entry, path=path, id_type="devname", id_name="")))
+                wrong.append((entry, replace(entry, path=path, id_type="", id_name="")))
                 continue
         if not os.path.exists(entry.path):
-            session.warn(_not_found(entry))
+            session.warn(lost_words(entry))
         elif pv is None and entry.pv_uuid is not None:
             session.warn(
                 f"Device {entry.path} has no PVID (devices file {parse_uuid(entry.pv_uuid)})"

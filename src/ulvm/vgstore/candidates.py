@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ulvm.errors import RefusedError
-from ulvm.vgstore.devices import read_devices, uses_devices_file
+from ulvm.vgstore.devices import lost_words, read_devices, uses_devices_file
 from ulvm.vgstore.host import Host
 
 __all__ = ["Candidates", "DeviceFilter", "find_candidates", "is_volume", "min_sectors"]
@@ -62,6 +62,9 @@ def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:
         names.setdefault(os.path.realpath(path), set()).add(path)
     if uses_devices_file(host) and not host.only_devices:
         for entry in read_devices(host):
+            if entry.lost:
+                warnings.append(lost_words(entry))
+                continue
             names.setdefault(entry.path, set()).add(entry.path)
     scanned = _scanned(host)
     for directory in scanned:

@@ -4,23 +4,32 @@
 
     IDTYPE=devname IDNAME=/images/a.img DEVNAME=/images/a.img PVID=<32 characters>
 
-Blanks, backslashes and line ends in a path are written in octal (`\\040`). Lines that are not
-understood are kept as they are; the last number of VERSION counts the changes. Every change is made
-under the global lock by its caller.
+A disk that has an identity is known by that (`device_ids`): the entry holds for it wherever it is,
+and for no other that has its name today. Blanks, backslashes and line ends in a path are written
+in octal (`\\040`). Lines that are not understood are kept as they are; the last number of VERSION
+counts the changes. Every change is made under the global lock by its caller.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ulvm.errors import FormatError
 from ulvm.metadata.uuid import format_uuid, parse_uuid
+from ulvm.vgstore.device_ids import DEVNAME, KNOWN_TYPES, device_id, find_device, part_of
 from ulvm.vgstore.files import write_atomically
 from ulvm.vgstore.host import Host
 
-__all__ = ["DeviceEntry", "add_devices", "read_devices", "remove_devices", "uses_devices_file"]
+__all__ = [
+    "DeviceEntry",
+    "add_devices",
+    "lost_words",
+    "read_devices",
+    "remove_devices",
+    "uses_devices_file",
+]
 
 _HEADER = """\
 # ulvm uses the devices listed in this file.
@@ -33,15 +42,30 @@ _UNSAFE = re.compile(r"[\s\\]")
 
 @dataclass(frozen=True, slots=True)
 class DeviceEntry:
-    """A path, and the PV that was on it when it was added."""
+    """Where a device is, and the PV that was on it when it was added."""
 
     path: str
     pv_uuid: str | None
     """In text form, with dashes."""
-    id_type: str = "devname"
-    """What the device was known by where the entry was made; `devname` by its path alone."""
+    id_type: str = ""
+    """What the device is known by; `devname`: by its path alone. Empty: by the best it has."""
     id_name: str = ""
     """Empty: the path."""
+    part: int = 0
+    """Of the disk that is known by the name; 0 for the whole."""
+    listed: str = ""
+    """The path in the file, where the device is elsewhere now."""
+    lost: bool = False
+    """No device here is known by the name."""
+
+
+def lost_words(entry: DeviceEntry) -> str:
+    """Of an entry whose device is not there."""
+    pvid = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "none"
+    return (
+        f"Devices file {entry.id_type} {entry.id_name or entry.path} PVID {pvid} "
+        f"last seen on {entry.listed or entry.path} not found."
+    )
 
 
 def uses_devices_file(host: Host) -> bool:
@@ -53,21 +77,21 @@ def read_devices(host: Host) -> list[DeviceEntry]:
     """The entries in the order of the file; none if there is no file."""
     entries = []
     for line in _lines(host):
-        entry = _parse(line)
+        entry = _located(line)
         if entry is not None:
             entries.append(entry)
     return entries
 
 
 def add_devices(host: Host, entries: Iterable[DeviceEntry]) -> None:
-    """Add or replace the entries of these paths; nothing where the file does not count."""
+    """Add or replace the entries of these devices; nothing where the file does not count."""
     if not uses_devices_file(host):
         return
-    new = {e.path: e for e in entries}
+    new = {e.path: _identified(e) for e in entries}
     lines = []
     for line in _lines(host):
-        old = _parse(line)
-        if old is not None and old.path in new:
+        old = _located(line)
+        if old is not None and not old.lost and old.path in new:
             lines.append(_format(new.pop(old.path)))
         else:
             lines.append(line)
@@ -81,11 +105,31 @@ def remove_devices(host: Host, paths: Iterable[str]) -> None:
     old = _lines(host)
     lines = []
     for line in old:
-        entry = _parse(line)
+        entry = _located(line)
         if entry is None or entry.path not in gone:
             lines.append(line)
     if lines != old:
         _write(host, lines)
+
+
+def _identified(entry: DeviceEntry) -> DeviceEntry:
+    if entry.id_type:
+        return entry
+    id_type, id_name = device_id(entry.path)
+    return replace(entry, id_type=id_type, id_name=id_name, part=part_of(entry.path))
+
+
+def _located(line: str) -> DeviceEntry | None:
+    """The entry with the path that its device has now."""
+    entry = _parse(line)
+    if entry is None or entry.id_type == DEVNAME or entry.id_type not in KNOWN_TYPES:
+        return entry
+    if device_id(entry.path, entry.id_type)[1] == entry.id_name:
+        return entry
+    path = find_device(entry.id_type, entry.id_name, entry.part)
+    if path is None:
+        return replace(entry, lost=True)
+    return replace(entry, path=path, listed=entry.path)
 
 
 def _lines(host: Host) -> list[str]:
@@ -124,11 +168,14 @@ def _parse(line: str) -> DeviceEntry | None:
         uuid = None  # a hint only: the label says which PV it is
     plain = _ESCAPED.sub(lambda m: chr(int(m.group(1), 8)), path)
     id_name = _ESCAPED.sub(lambda m: chr(int(m.group(1), 8)), fields.get("IDNAME", ""))
-    return DeviceEntry(plain, uuid, fields["IDTYPE"], id_name)
+    part = fields.get("PART", "0")
+    number = int(part) if part.isascii() and part.isdigit() and len(part) < 6 else 0
+    return DeviceEntry(plain, uuid, fields["IDTYPE"], id_name, number)
 
 
 def _format(entry: DeviceEntry) -> str:
     path = _UNSAFE.sub(lambda m: f"\\{ord(m.group()):03o}", entry.path)
     pvid = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "."
     name = _UNSAFE.sub(lambda m: f"\\{ord(m.group()):03o}", entry.id_name) or path
-    return f"IDTYPE={entry.id_type} IDNAME={name} DEVNAME={path} PVID={pvid}"
+    part = f" PART={entry.part}" if entry.part and entry.id_type != DEVNAME else ""
+    return f"IDTYPE={entry.id_type or DEVNAME} IDNAME={name} DEVNAME={path} PVID={pvid}{part}"

@@ -16,6 +16,8 @@ from typing import TypeAlias
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.overlay import OverlayDevice, Written
+from ulvm.errors import RefusedError
+from ulvm.metadata.names import name_problem
 from ulvm.vgstore.config import Config
 from ulvm.vgstore.system_id import local_system_id
 
@@ -162,8 +164,13 @@ class Host:
 
     @property
     def devices_file(self) -> Path:
-        """devices/devicesfile in `<system_dir>/devices`."""
+        """devices/devicesfile in `<system_dir>/devices`; RefusedError for what is no name."""
         name = self.config.get_str("devices/devicesfile", "system.devices")
+        if name_problem(name) is not None:
+            raise RefusedError(
+                f'Invalid devices file name from config setting "{name}".\n'
+                "Failed to set up devices."
+            )
         return self.system_dir / "devices" / name
 
     @property
