@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import FormatError
 from ulvm.metadata.model import LogicalVolume, MirrorSegment
-from ulvm.metadata.move import current_segment
 
 __all__ = ["MirrorStatus", "MoveStatus", "move_status", "parse_mirror_status"]
 
@@ -64,6 +63,8 @@ def parse_mirror_status(line: TableLine) -> MirrorStatus | None:
 
 def move_status(move: LogicalVolume, lines: Sequence[TableLine]) -> MoveStatus:
     """Of a move whose device has these status lines; what they do not tell is not copied."""
+    from ulvm.metadata.move import current_segment  # while extents are moved alone
+
     current = current_segment(move)
     moved = [s.extent_count for s in move.segments if isinstance(s, MirrorSegment) and s.moved]
     copied = sum(moved)

@@ -35,7 +35,6 @@ from ulvm.metadata.model import (
     UnknownSegment,
     VolumeGroup,
 )
-from ulvm.metadata.move import current_segment
 
 __all__ = ["PathOf", "PlannedDevice", "Rank", "plan_lv", "plan_tree", "root_of", "tree_members"]
 
@@ -218,6 +217,8 @@ class _Planner:
     ) -> TableLine:
         """The mirror for the segment that is copied; linear before it, and behind it."""
         target = segment.areas[1]
+        from ulvm.metadata.move import current_segment  # while extents are moved alone
+
         copied = index == current_segment(lv)
         if self._partial and not target.lv and self._path_of(target.pv_uuid) is None:
             copied = False  # What it was to become is lost; what it is, is not.

@@ -16,15 +16,15 @@ up only when a request seems to lie outside.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import stat
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
@@ -42,9 +42,20 @@ _BLKSSZGET = 0x1268
 
 _NOT_OFFERED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL, errno.EPERM)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_fallocate = _libc.fallocate64
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+@cache
+def _libc_fallocate() -> Callable[[int, int, int, int], int]:
+    """fallocate(2) with its error number or 0, which the standard library does not have. ctypes is
+    for those who punch holes: a command that looks at disks starts without it."""
+    import ctypes
+
+    function = ctypes.CDLL(None, use_errno=True).fallocate64
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+    def fallocate(fd: int, mode: int, offset: int, length: int) -> int:
+        return ctypes.get_errno() if function(fd, mode, offset, length) else 0
+
+    return fallocate
 
 
 class FileDevice(BlockDevice):
@@ -254,8 +265,8 @@ class FileDevice(BlockDevice):
 
     def _allocate(self, mode: int, offset: int, length: int) -> bool:
         """fallocate(2); False where it is not offered."""
-        while _fallocate(self._fd, mode, offset, length) != 0:
-            code = ctypes.get_errno()
+        fallocate = _libc_fallocate()
+        while code := fallocate(self._fd, mode, offset, length):
             if code in _NOT_OFFERED:
                 return False
             if code != errno.EINTR:

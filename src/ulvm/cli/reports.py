@@ -12,7 +12,7 @@ import click
 from ulvm.cli.context import Context, reading_options
 from ulvm.cli.report_options import Output, ReportCommand, report_options
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
-from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm import states as lvm_states
 from ulvm.lvm.names import split_known, vg_name
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
@@ -80,9 +80,9 @@ def _states(session: Session, groups: Sequence[VolumeGroup], rows: str) -> State
     field, and asked for where there are such."""
     if not session.host.activation:
         return {}
-    found = {vg.name: lvm_lv.states(session, vg) for vg in groups}
+    found = {vg.name: lvm_states.states(session, vg) for vg in groups}
     if rows == "seg":
-        for (vg_name, lv_name), watched in lvm_lv.monitored(session).items():
+        for (vg_name, lv_name), watched in lvm_states.monitored(session).items():
             state = found.get(vg_name, {}).get(lv_name)
             if state is not None:
                 found[vg_name][lv_name] = replace(state, monitored=watched)

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
-from ulvm.activation.activate import LvState, SwapReport
+from ulvm.activation.activate import SwapReport
 from ulvm.activation.plan import tree_members
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.extents import ZEROED, wipe_new
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
+from ulvm.lvm.states import get, monitored, states, states_at_rest
 from ulvm.lvm.volume_lists import list_words
 from ulvm.metadata import edit, lv_edit, snapshot_edit
 from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
-from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import display_size
 
@@ -40,46 +41,6 @@ __all__ = [
     "states",
     "states_at_rest",
 ]
-
-
-_CLOSING_SECONDS = 0.3
-_LOOK_SECONDS = 0.02
-
-
-def get(vg: VolumeGroup, name: str) -> LogicalVolume:
-    """The volume; NotFoundError as LVM prints it."""
-    lv = vg.lv(name)
-    if lv is None or lv.snapshot_segment is not None:
-        raise NotFoundError(f'Failed to find logical volume "{vg.name}/{name}"')
-    return lv
-
-
-def states(session: Session, vg: VolumeGroup) -> dict[str, LvState]:
-    """The active volumes of a VG by name; none if no daemon runs."""
-    activator = session.activator_if_running
-    return {} if activator is None else activator.states(vg)
-
-
-def monitored(session: Session) -> dict[tuple[str, str], bool]:
-    """Whether the daemon watches a snapshot, by VG and name, for those that are active; none if
-    activation/monitoring is off."""
-    dm = session.dm_if_running
-    if dm is None or not session.host.config.get_bool("activation/monitoring", True):
-        return {}
-    return {(s["vg"], s["lv"]): s["monitored"] for s in dm.monitor_report()}
-
-
-def states_at_rest(session: Session, vg: VolumeGroup, names: Collection[str]) -> dict[str, LvState]:
-    """As `states`, after a moment for those who have just closed one of these volumes: close(2) of
-    a file returns before the daemon has been told."""
-    deadline = time.monotonic() + _CLOSING_SECONDS
-    while True:
-        found = states(session, vg)
-        if not any(name in found and found[name].open_count for name in names):
-            return found
-        if time.monotonic() > deadline:
-            return found
-        time.sleep(_LOOK_SECONDS)
 
 
 def create(

@@ -26,7 +26,6 @@ from ulvm.lvm.names import split_volume
 from ulvm.lvm.still import StillActivator
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
-from ulvm.vgstore.commit import check_complete, prepare
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.locks import global_lock, vg_lock
 from ulvm.vgstore.scan import PvDevice, Scan, scan
@@ -291,6 +290,8 @@ class Session:
         `ignore`: by PV, whether its metadata areas are out of use from now on; `relabel`: new UUIDs
         of PVs by the old ones, which `edit` has put in the VG.
         """
+        from ulvm.vgstore.commit import check_complete, prepare  # not for those who only look
+
         with self.lock(vg_name):
             old = self.vg_for_change(vg_name, exported=exported)
             if not allow_missing:

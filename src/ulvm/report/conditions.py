@@ -8,7 +8,6 @@ from typing import Any
 
 from ulvm.report.patterns import compile_pattern
 from ulvm.report.table import Field, Value
-from ulvm.report.times import parse_time
 from ulvm.units import SECTOR
 
 __all__ = ["TIME_OPERATORS", "Bracketed", "binary", "compare", "items_of", "reserved_words"]
@@ -241,6 +240,8 @@ def _sectors(number: str, unit: str) -> float:
 
 def _time(field: Field, operator: str, value: str) -> Test:
     """`=` is within the range that a time stands for, `>` is after its end."""
+    from ulvm.report.times import parse_time
+
     try:
         first, last = parse_time(value)
     except ValueError as error:

@@ -6,7 +6,6 @@ reports in one go have a title each; JSON holds them all in one object.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -239,6 +238,8 @@ def _standard_value(field: Field, value: Value, layout: Layout) -> str:
     text = _text_of(field, value, layout)
     if field.kind == "list":
         items = [item for item in re.split(r"[, ]", str(value or "")) if item]
+        import json
+
         return json.dumps(items, ensure_ascii=False)
     if field.kind == "bin" and not layout.sizes.binary:
         return _quoted(text)
@@ -252,4 +253,6 @@ def _standard_value(field: Field, value: Value, layout: Layout) -> str:
 
 def _quoted(text: str) -> str:
     """Characters beyond ASCII as they are, as LVM2 leaves them."""
+    import json  # for that format alone
+
     return json.dumps(text, ensure_ascii=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ulvm.metadata.model import Area, MirrorSegment, PhysicalVolume, StripedSegment
-from ulvm.metadata.move import source_pv
 from ulvm.report.attributes import percent_of
 from ulvm.report.rows import Row
 from ulvm.report.table import Value
@@ -14,6 +13,8 @@ __all__ = ["copy_percent", "devices", "le_ranges", "move_pv", "move_pv_uuid", "p
 def _source(row: Row) -> PhysicalVolume | None:
     if row.vg is None or row.lv is None or not row.lv.is_pvmove:
         return None
+    from ulvm.metadata.move import source_pv
+
     return row.vg.pv(source_pv(row.vg, row.lv))
 
 

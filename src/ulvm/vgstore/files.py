@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from ulvm.errors import DeviceError
@@ -31,6 +30,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     private_dir(path.parent)
     temporary: str | None = None
     try:
+        import tempfile  # and all that it imports, for writing alone
+
         fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
