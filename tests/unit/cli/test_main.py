@@ -83,8 +83,19 @@ def test_a_list_on_an_empty_host_makes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "ulvmd.lock").exists()
 
 
-DEAR = """numpy rich zstandard mfusepy ctypes tempfile subprocess calendar ulvm.cli.help
-    ulvm.vgstore.commit ulvm.metadata.allocate""".split()
+DEAR = [
+    "numpy",
+    "rich",
+    "zstandard",
+    "mfusepy",
+    "ctypes",
+    "tempfile",
+    "subprocess",
+    "calendar",
+    "ulvm.cli.help",
+    "ulvm.vgstore.commit",
+    "ulvm.metadata.allocate",
+]
 
 
 def test_reports_start_without_heavy_imports(tmp_path: Path) -> None:
