@@ -97,11 +97,13 @@ def run(
     timeout: float = 240,
     files: Mapping[str, bytes] | None = None,
     python: bool = False,
+    cache: str = "unsafe",
 ) -> dict[str, Outcome]:
     """Boot, run the commands, power off; outcomes under the commands' keys.
 
     Drives (raw images) are /dev/vda, /dev/vdb, ...; none may be in use. `files` lie in /files;
-    with `python` Debian's interpreter and its standard library are there.
+    with `python` Debian's interpreter and its standard library are there. `cache` is QEMU's word
+    for what a flush of the guest's does to the images; `unsafe`: nothing.
     All commands run, also after one that failed. RuntimeError, with the end of the console, when
     the machine does not come to its end in `timeout` seconds.
     """
@@ -123,7 +125,7 @@ def run(
         results = work / "results.tar"
         with results.open("wb") as file:
             file.truncate(128 << 20)
-        _boot(kernel, initramfs, [*drives, results], work / "console", timeout)
+        _boot(kernel, initramfs, [*drives, results], work / "console", timeout, cache=cache)
         return dict(zip(commands, _outcomes(commands.values(), results), strict=True))
 
 
@@ -133,7 +135,13 @@ def kernel_release() -> str:
 
 
 def _boot(
-    kernel: Path, initramfs: Path, drives: Sequence[Path], console: Path, timeout: float
+    kernel: Path,
+    initramfs: Path,
+    drives: Sequence[Path],
+    console: Path,
+    timeout: float,
+    *,
+    cache: str,
 ) -> None:
     words = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512"]
     words += ["-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{console}"]
@@ -141,7 +149,7 @@ def _boot(
     # A busy host is too slow for the kernel's check of the timer, which would panic.
     words += ["-append", "console=ttyS0 loglevel=4 panic=-1 no_timer_check"]
     for drive in drives:
-        words += ["-drive", f"file={drive},format=raw,if=virtio,cache=unsafe,discard=unmap"]
+        words += ["-drive", f"file={drive},format=raw,if=virtio,cache={cache},discard=unmap"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
