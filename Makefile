@@ -1,6 +1,6 @@
 # `make` shows what there is to make.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo man test check lint format judge crash fuzz stress lock
+.PHONY: help setup demo man test check lint format judge crash fuzz stress bench lock
 
 PYTHON := .venv/bin/python
 
@@ -45,6 +45,10 @@ fuzz: setup ## Hostile input. LONG=1, SEED=n.
 
 stress: setup ## Many clients at once; file systems above. LONG=1, SEED=n.
 	$(PROOF) tests/stress
+
+# ROWS='first-*' picks rows; what else there is to say goes into BENCH: see python -m bench --help.
+bench: setup ## Measure ulvm beside its peers, in build/bench.json. QUICK=1: a few rows, soon done.
+	$(PYTHON) -m bench $(if $(QUICK),--quick) $(if $(ROWS),--rows '$(ROWS)') $(BENCH)
 
 lock: ## Make requirements.lock anew from pyproject.toml (with pip-tools).
 	CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m piptools compile --quiet --upgrade \

@@ -25,11 +25,11 @@ from bench.rows import LOADS
 from bench.snapshots import SNAPSHOTS
 from bench.stores import STORES
 
-__all__ = ["ROWS", "main", "run"]
+__all__ = ["QUICK", "ROWS", "main", "run"]
 
 ROWS: list[Row] = [*LOADS, *SNAPSHOTS, *STORES, *COMMANDS, *BACKUPS]
 
-_QUICK = (
+QUICK = (
     "read-plain-qd16", "read-snapshot-qd16", "write-plain-qd16", "rewrite-origin-1",
     "first-origin-qd16", "first-origin-flush32", "sequential-read-1m", "sequential-write-1m",
     "fuse-read-qd1", "start-up", "backup",
@@ -82,7 +82,7 @@ def _options(words: list[str] | None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """0, whatever was reached; 2 if no row has such a name."""
     options = _options(words)
-    wanted = options.rows or (_QUICK if options.quick else ["*"])
+    wanted = options.rows or (QUICK if options.quick else ["*"])
     rows = [row for row in ROWS if any(fnmatchcase(row.name, glob) for glob in wanted)]
     if not rows:
         print(f"no row is named {', '.join(wanted)}", file=sys.stderr)

@@ -13,6 +13,8 @@ from bench.model import Goal, Measured, Sample, turns
 
 __all__ = ["LoadRow"]
 
+Trials = dict[str, Callable[[], Sample]]
+
 
 @dataclass(frozen=True)
 class LoadRow:
@@ -39,15 +41,21 @@ class LoadRow:
         return ("fio", *sorted(needed))
 
     def measure(self, bed: Bed) -> Measured:
+        with self.trials(bed) as trials:
+            return turns(bed.rounds, trials, bed.told)
+
+    @contextmanager
+    def trials(self, bed: Bed) -> Iterator[Trials]:
+        """What runs the load once, for each contestant."""
         with ExitStack() as stack:
-            trials = {}
+            found: Trials = {}
             for one in self.contestants:
                 if self.load.once:
-                    trials[one.label] = self._anew(bed, one)
+                    found[one.label] = self._anew(bed, one)
                 else:
                     target = stack.enter_context(self._serving(bed, one))
-                    trials[one.label] = self._again(bed, one, target)
-            return turns(bed.rounds, trials, bed.told)
+                    found[one.label] = self._again(bed, one, target)
+            yield found
 
     def _anew(self, bed: Bed, one: Contestant) -> Callable[[], Sample]:
         def trial() -> Sample:

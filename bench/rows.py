@@ -43,13 +43,15 @@ def _least(bound: float, *of: Contestant, text: str) -> Goal:
     return Goal(text, bound, True, tuple(one.label for one in of))
 
 
-_READ_GOALS = {
-    1: (_least(1.0, NBDKIT, QEMU, QEMU_OVERLAY, text="1.0 x the best peer"),),
-    16: (
-        _least(1.2, NBDKIT, text="1.2 x nbdkit file"),
-        _least(2.0, QEMU_OVERLAY, text="2 x qemu-nbd qcow2"),
-    ),
-}
+def _read_goals(depth: int, peers: tuple[Contestant, ...]) -> tuple[Goal, ...]:
+    if depth == 1:
+        return (_least(1.0, *peers, text="1.0 x the best peer"),)
+    if depth == 16:
+        return (
+            _least(1.2, NBDKIT, text="1.2 x nbdkit file"),
+            _least(2.0, QEMU_OVERLAY, text="2 x qemu-nbd qcow2"),
+        )
+    return ()
 
 
 def _reads() -> Iterator[LoadRow]:
@@ -65,14 +67,14 @@ def _reads() -> Iterator[LoadRow]:
                 f"random read 4 KiB, QD {depth}, {where}",
                 Load("randread", depth=depth),
                 (volume, *peers),
-                _READ_GOALS.get(depth, ()),
+                _read_goals(depth, peers),
             )
     yield LoadRow(
         "read-snapshot-written-qd16",
         "random read 4 KiB, QD 16, snapshot, all written",
         Load("randread"),
         (_SNAPSHOT, NBDKIT, *_COW, NBD_SERVER_COW),
-        _READ_GOALS[16],
+        _read_goals(16, ()),
         written=True,
     )
 
