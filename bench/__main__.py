@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,7 +40,7 @@ QUICK = (
 
 def run(rows: list[Row], report: Report, options: argparse.Namespace) -> None:
     """Measure the rows one after the other and put them into the report, which is saved each time.
-    A row whose programs are not here is left out, with the reason."""
+    A row whose programs are not here, or that fails, is left out, with the reason."""
     with making(
         options.directory, options.size * MIB, options.rounds, options.seconds, _told
     ) as bed:
@@ -50,7 +51,14 @@ def run(rows: list[Row], report: Report, options: argparse.Namespace) -> None:
                 report.left_out[row.name] = f"not installed: {', '.join(missing)}"
                 continue
             print(f"{row.name}: {row.title}, {row.unit}", flush=True)
-            result = RowResult(row.name, row.title, row.unit, row.more, row.measure(bed), row.goals)
+            try:
+                samples = row.measure(bed)
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                # The other rows are worth an hour.
+                report.left_out[row.name] = f"failed: {error}"
+                print(f"  {error}", file=sys.stderr, flush=True)
+                continue
+            result = RowResult(row.name, row.title, row.unit, row.more, samples, row.goals)
             report.rows.append(result)
             report.left_out.pop(row.name, None)
             print(row_text(result), flush=True)
@@ -80,7 +88,7 @@ def _options(words: list[str] | None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> int:
-    """0, whatever was reached; 2 if no row has such a name."""
+    """0, whatever was reached; 1 if a row failed, 2 if no row has such a name."""
     options = _options(words)
     wanted = options.rows or (QUICK if options.quick else ["*"])
     rows = [row for row in ROWS if any(fnmatchcase(row.name, glob) for glob in wanted)]
@@ -100,7 +108,7 @@ def main(words: list[str] | None = None) -> int:
     run(rows, report, options)
     report.save(options.json)
     print(goals_text(report))
-    return 0
+    return int(any(why.startswith("failed") for why in report.left_out.values()))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,9 @@ def _multiply(host: Host, path: Path, volumes: int) -> None:
         volume = one.replace("\t\tlv0 {", f"\t\tlv{number} {{").replace(old_id, uuid)
         more.append(volume.replace('"pv0", 0', f'"pv0", {number}'))
     path.write_text(text[:end] + "\n" + "\n".join(more) + text[end:])
+    host.ulvm("vgchange -q -an b")
     host.ulvm(f"vgcfgrestore -q -f {path} b")
+    host.ulvm("lvchange -q -ay b/lv0")
     path.unlink()
 
 

@@ -57,13 +57,17 @@ class Load:
         """Of fio; `size` in bytes is that of the volume."""
         span = min(self.span or size, size)
         found = [f"--rw={self.rw}", f"--bs={self.bs}", f"--iodepth={self.depth}"]
-        found += [f"--runtime={seconds}", f"--numjobs={self.clients}"]
+        found += [f"--runtime={seconds * 1000:.0f}ms", f"--numjobs={self.clients}"]
         if self.once:
             # Each client has a part of its own.
             share = span // self.clients
             found += [f"--size={share}", f"--offset_increment={share}"]
         else:
-            found += [f"--size={span}", "--time_based", f"--ramp_time={min(_RAMP, seconds / 2)}"]
+            found += [
+                f"--size={span}",
+                "--time_based",
+                f"--ramp_time={min(_RAMP, seconds / 2) * 1000:.0f}ms",
+            ]
             if "rand" in self.rw:
                 found += ["--norandommap"]
         if self.reads:
@@ -85,7 +89,12 @@ def put(target: Target, load: Load, size: int, seconds: float, folder: Path) -> 
 def flush_seconds(image: Path, size: int, seconds: float, folder: Path) -> float:
     """Of fdatasync(2) after a write of 4 KiB into the first `size` bytes of an allocated file."""
     words = ["--ioengine=psync", f"--filename={image}", "--rw=randwrite", "--bs=4k"]
-    words += ["--fdatasync=1", f"--size={size}", f"--runtime={seconds}", "--time_based"]
+    words += [
+        "--fdatasync=1",
+        f"--size={size}",
+        f"--runtime={seconds * 1000:.0f}ms",
+        "--time_based",
+    ]
     return float(_fio(words, folder)["sync"]["lat_ns"]["mean"]) / 1e9
 
 

@@ -66,14 +66,14 @@ def guest(bed: Bed) -> Guest:
 
 
 def _measure(bed: Bed) -> Guest:
-    rounds = bed.rounds
+    rounds, lasting = bed.rounds, f"{bed.seconds * 1000:.0f}ms"
     commands = {"prepare": "chmod 755 /files/fio"}
     for number in range(rounds):
         for name, (depth, every) in LOADS.items():
             words = f"--iodepth={depth} --fsync={every}"
-            commands[f"plain {name} {number}"] = _plain(words, bed.seconds)
-            commands[f"first {name} {number}"] = _first(words, bed.seconds)
-        commands[f"flush {number}"] = _flush(bed.seconds)
+            commands[f"plain {name} {number}"] = _plain(words, lasting)
+            commands[f"first {name} {number}"] = _first(words, lasting)
+        commands[f"flush {number}"] = _flush(lasting)
     for number in range(rounds):
         for name, rw in _ORDERS.items():
             commands[f"merge {name} {number}"] = _merge(rw)
@@ -82,34 +82,34 @@ def _measure(bed: Bed) -> Guest:
         origin.write_bytes(b"\xa5" * _SPAN)
         bed.settle()
         cow = stack.enter_context(bed.sparse(_SPAN * 9 // 8))
-        limit = 120 + (bed.seconds + 10) * len(commands)
+        limit = 300 + (bed.seconds + 30) * len(commands)
         outcomes = vm.run(
             commands, [origin, cow], timeout=limit, files=_program("fio"), cache="writeback"
         )
     return _read(outcomes, rounds)
 
 
-def _plain(load: str, seconds: float) -> str:
+def _plain(load: str, lasting: str) -> str:
     return f"""{_HELPERS}
 dmsetup create plain --table "0 $sectors linear /dev/vda 0" || exit 1
-fio --filename=/dev/mapper/plain --rw=randwrite --runtime={seconds} {load}
+fio --filename=/dev/mapper/plain --rw=randwrite --runtime={lasting} {load}
 dmsetup remove plain"""
 
 
-def _first(load: str, seconds: float) -> str:
+def _first(load: str, lasting: str) -> str:
     """The COW is a hole of the host's again each time."""
     return f"""{_HELPERS}
 blkdiscard /dev/vdb || exit 1
 dmsetup create snap --table "0 $sectors snapshot /dev/vda /dev/vdb P 8" || exit 1
 dmsetup create origin --table "0 $sectors snapshot-origin /dev/vda" || exit 1
-fio --filename=/dev/mapper/origin --rw=randwrite --runtime={seconds} {load}
+fio --filename=/dev/mapper/origin --rw=randwrite --runtime={lasting} {load}
 dmsetup remove origin
 dmsetup remove snap"""
 
 
-def _flush(seconds: float) -> str:
+def _flush(lasting: str) -> str:
     return f"""{_HELPERS}
-fio --filename=/dev/vda --rw=randwrite --iodepth=1 --runtime={seconds} --time_based --fsync=1"""
+fio --filename=/dev/vda --rw=randwrite --iodepth=1 --runtime={lasting} --time_based --fsync=1"""
 
 
 def _merge(rw: str) -> str:

@@ -10,7 +10,7 @@ What a client can do wrong costs itself alone: an unknown command, flag or lengt
 a wrong magic number ends the connection. A request that finds its device gone (ENXIO) is
 answered ESHUTDOWN and ends the connection too.
 
-`serve` is the fast path and flat on purpose; bench/nbd_quick.py measures it.
+`serve` is the fast path and flat on purpose; `make bench` measures it.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def test_first_writes_touch_no_block_twice_and_each_client_has_its_part() -> Non
 
 def test_a_load_for_a_time_lasts_it() -> None:
     words = Load("randread", span=1 << 40).arguments(512 * MIB, 2)
-    assert {"--size=536870912", "--time_based", "--runtime=2", "--norandommap"} <= set(words)
+    assert {"--size=536870912", "--time_based", "--runtime=2000ms", "--norandommap"} <= set(words)
 
 
 @pytest.mark.parametrize("words", [["--rows", "nothing-is-named-so"], ["--rows", ""]])
