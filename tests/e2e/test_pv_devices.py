@@ -125,3 +125,17 @@ def test_a_devices_file_has_a_name_and_no_path(host: UlvmHost) -> None:
         done = host.attempt(f"vgs --devicesfile {shlex.quote(name)}")
         assert (done.rc, done.stderr.splitlines()[0]) == (3, "  Invalid devices file name.")
     host.run("vgs --config 'devices/devicesfile=\"a/b\"'", rc=5)
+
+
+def test_a_device_may_be_named_by_a_link(host: UlvmHost) -> None:
+    host.image("a", "8M")
+    host.image("b", "8M")
+    (host.base / "by-id").symlink_to(host.base / "a")
+    host.run("vgcreate -s 1M vg a b")
+    assert "a--" in host.run("pvs by-id").stdout
+    assert "1 physical volume changed" in host.run("pvchange --addtag t by-id").stdout
+    assert "1 physical volume(s) resized" in host.run("pvresize by-id").stdout
+    host.run("lvcreate -l 1 -n lv vg by-id")
+    assert "100.00%" in host.run("pvmove by-id").stdout
+    assert "PV Size" in host.run("pvdisplay by-id").stdout
+    host.run("lvmdevices --deldev by-id")

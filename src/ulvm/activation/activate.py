@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ulvm.activation.compare import changed_roots, roots, table_differs, with_numbers
@@ -212,17 +212,18 @@ class Activator:
         stopped = [info for info in gone if info.uuid in moves]
         return self._change(wanted, gone, present, commit, stopped)
 
-    def refresh(self, vg: VolumeGroup, *, start_merges: bool = False) -> SwapReport:
+    def refresh(self, vg: VolumeGroup, *, start_merges: Container[str] = ()) -> SwapReport:
         """Bring all that is active to the committed metadata, and resume what is suspended:
         what is left to do when a command died in the middle of a swap. A tree with a missing PV
-        keeps its tables. `start_merges`: those that waited for origin and snapshot to be closed
-        begin, if they are."""
+        keeps its tables. `start_merges`: origins and snapshots whose merge begins if it waited for
+        them to be closed, and they are."""
         present = self._by_uuid()
         wanted: list[PlannedDevice] = []
         kept: set[str] = set()
         for root in roots(vg):
             try:
-                merge = start_merges and not self._in_use(vg, root, present)
+                merge = any(lv.name in start_merges for lv in tree_members(vg, root.name))
+                merge = merge and not self._in_use(vg, root, present)
                 known = {d.uuid for d in wanted}
                 found = self._wanted(vg, [root], present, merge)
                 wanted += [d for d in found if d.uuid not in known]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ulvm.cli.processed import Processed
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
-from ulvm.lvm.names import split_known
+from ulvm.lvm.names import given_device, split_known
 from ulvm.lvm.names import vg_name as vg_name_of
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
@@ -223,7 +223,8 @@ def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:
 def choose_pvs(session: Session, words: Sequence[str], select: str | None = None) -> Chosen:
     """Paths of PVs that are there; `@tag`: of PVs with the tag, and of VGs with it. A copy of a PV
     that is passed over is none, and no failure."""
-    paths = {os.path.abspath(word): word for word in words if not word.startswith("@")}
+    run_dir = session.host.run_dir
+    paths = {given_device(word, run_dir): word for word in words if not word.startswith("@")}
     scan = session.scan(paths, labels_only=True)
     tags = {check_tag(word[1:]) for word in words if word.startswith("@")}
     chosen = [pv.path for pv in scan.pvs if not words or pv.path in paths or _has(scan, pv, tags)]

@@ -10,6 +10,7 @@ from ulvm.cli.columns_form import OrColumns
 from ulvm.cli.context import Context, common_options, read_only_option
 from ulvm.cli.processed import Processed
 from ulvm.errors import UsageError
+from ulvm.lvm.names import given_device
 from ulvm.report import describe
 from ulvm.report.rows import pv_rows
 from ulvm.units import SECTOR, display_size
@@ -42,7 +43,7 @@ def pvdisplay(
         raise _not_together("-c", "-s" if short else "-m")
     session = context.session()
     show = context.console.display
-    paths = [os.path.abspath(name) for name in names]
+    paths = [given_device(name, session.host.run_dir) for name in names]
     scan = session.scan(paths, unowned=True)
     segments = list(pv_rows(scan, by_segment=True))
     shown = set()

@@ -228,6 +228,7 @@ def lvcreate(
             pv_paths=pv_paths,
             properties=properties,
             active=active,
+            auto=not wiped,
             zero=wiped and zero != "n",
             wipe_signatures=wiped and _wipes(session, wipesignatures, zero),
             stripes=shape.number or 1,

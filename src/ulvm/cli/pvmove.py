@@ -12,7 +12,7 @@ from ulvm.cli.words import ALLOC
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import merge as lvm_merge
 from ulvm.lvm import move as lvm_move
-from ulvm.lvm.names import split_volume
+from ulvm.lvm.names import given_device, split_volume
 from ulvm.lvm.places import split_place
 from ulvm.lvm.session import Session
 from ulvm.metadata.names import name_problem
@@ -124,7 +124,7 @@ def _source(session: Session, word: str) -> tuple[str, str, str]:
     path, _ = split_place(word)
     scan = session.scan()
     try:
-        device = scan.pv(os.path.abspath(path))
+        device = scan.pv(given_device(path, session.host.run_dir))
     except NotFoundError:
         if os.path.exists(path):
             raise UsageError(f'Failed to find physical volume "{path}".') from None

@@ -13,7 +13,7 @@ from ulvm.cli.context import Context, reading_options
 from ulvm.cli.report_options import Output, ReportCommand, report_options
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import states as lvm_states
-from ulvm.lvm.names import split_known, vg_name
+from ulvm.lvm.names import given_device, split_known, vg_name
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_tag
@@ -244,7 +244,8 @@ def pvs(
     part = output.part("pvseg" if segments else "pv")
     session = context.session()
     tags = {check_tag(name[1:]) for name in names if name.startswith("@")}
-    paths = {os.path.abspath(name): name for name in names if not name.startswith("@")}
+    run_dir = session.host.run_dir
+    paths = {given_device(name, run_dir): name for name in names if not name.startswith("@")}
     scan = session.scan(paths, unowned=True)
     rows = list(pv_rows(scan, by_segment=part.rows == "pvseg", everything=hidden))
     known = {row.device.path for row in rows if row.device}

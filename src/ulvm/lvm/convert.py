@@ -17,9 +17,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from ulvm.errors import BusyError, RefusedError, UlvmError
+from ulvm.errors import BusyError, RefusedError
 from ulvm.lvm.extents import wipe_new
-from ulvm.lvm.lv import get, states_at_rest
+from ulvm.lvm.lv import activate_new, check_wipable, get, states_at_rest
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
 from ulvm.metadata import edit, snapshot_edit
@@ -139,15 +139,12 @@ def create_sparse(
             return with_properties(made, chosen, properties)
 
         def wipe(vg: VolumeGroup) -> None:
+            check_wipable(session, vg, chosen, "snapshot exception store")
             wipe_new(session, vg, get(vg, chosen), zero_bytes=2 * chunk_size * SECTOR)
 
         changed = session.change_vg(vg_name, add, before_commit=wipe)
         if active:
-            try:
-                session.activator.activate(changed.vg, chosen)
-            except UlvmError:
-                session.change_vg(vg_name, lambda vg: edit.remove_lv(vg, chosen))
-                raise
+            activate_new(session, changed.vg, chosen)
     return chosen
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ulvm.errors import NotFoundError, RefusedError, UlvmError
+from ulvm.lvm.names import given_device
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import format_uuid, parse_uuid
@@ -103,13 +104,15 @@ def adopt(session: Session, paths: Sequence[str]) -> list[PvDevice]:
 def remove(session: Session, paths: Sequence[str], *, strict: bool = False) -> None:
     """Drop the entries of these paths; what is on the devices stays. `strict`: NotFoundError for
     one that has none."""
-    absolute = [os.path.abspath(path) for path in paths]
     with session.lock_global():
         known = {entry.path for entry in read_devices(session.host)}
-        for path in absolute:
+        gone = []
+        for named in map(os.path.abspath, paths):
+            path = named if named in known else given_device(named, session.host.run_dir)
             if strict and path not in known:
-                raise NotFoundError(f"No devices file entry for {path}.")
-        remove_devices(session.host, absolute)
+                raise NotFoundError(f"No devices file entry for {named}.")
+            gone.append(path)
+        remove_devices(session.host, gone)
 
 
 def add_pv(session: Session, pvid: str) -> str:

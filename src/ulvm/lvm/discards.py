@@ -3,7 +3,7 @@
 When: after the commit and the swap of tables, under the VG's lock. Then no device leads to the
 extents any more and no other command can take them; what died before that leaves them as they are,
 which costs room and nothing else. An earlier state of the metadata (vgcfgrestore) finds no data in
-them: that is why it is off unless asked for, as in LVM2.
+them: that is why it is off unless asked for, as in LVM2; and vgcfgrestore itself discards nothing.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ulvm.lvm.extents import ZEROED, wipe_new
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
 from ulvm.lvm.states import get, monitored, states, states_at_rest
-from ulvm.lvm.volume_lists import list_words
+from ulvm.lvm.volume_lists import list_words, may_activate
 from ulvm.metadata import edit, lv_edit, snapshot_edit
 from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
 from ulvm.metadata.model import VolumeGroup
@@ -27,7 +27,10 @@ from ulvm.units import display_size
 
 __all__ = [
     "activate",
+    "activate_locked",
+    "activate_new",
     "change_tags",
+    "check_wipable",
     "create",
     "create_virtual",
     "deactivate",
@@ -52,6 +55,7 @@ def create(
     pv_paths: Sequence[str] = (),
     properties: Properties = PLAIN,
     active: bool = True,
+    auto: bool = False,
     zero: bool = True,
     wipe_signatures: bool = True,
     stripes: int = 1,
@@ -60,9 +64,9 @@ def create(
 ) -> str:
     """A new linear or striped volume, wiped and activated; its name. `extents` may depend on the VG
     as it is found under the lock; `approximate`: as many of them as the policy lets it have.
-    `stripe_size` in sectors. What is not active or read only is not
-    wiped, and that is said. RefusedError, and nothing is made, when the user wants to keep a
-    signature that is there."""
+    `stripe_size` in sectors. `auto`: active if the lists for `-aay` have it. What is not active or
+    read only is not wiped, and that is said. RefusedError, and nothing is made, when the user wants
+    to keep a signature that is there."""
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
         chosen = name or edit.auto_name(vg)
@@ -87,6 +91,7 @@ def create(
 
         def wipe(vg: VolumeGroup) -> None:
             if active and not properties.read_only and (zero or wipe_signatures):
+                check_wipable(session, vg, chosen, "start of new LV")
                 zero_bytes = ZEROED if zero else 0
                 wipe_new(
                     session,
@@ -105,11 +110,24 @@ def create(
 
         changed = session.change_vg(vg_name, add, before_commit=wipe)
         if active:
-            _activate_new(session, changed.vg, chosen)
+            activate_new(session, changed.vg, chosen, auto=auto)
     return chosen
 
 
-def _activate_new(session: Session, vg: VolumeGroup, name: str) -> None:
+def check_wipable(session: Session, vg: VolumeGroup, name: str, what: str) -> None:
+    """RefusedError, as in LVM2, for a new volume that activation/volume_list has not, and so could
+    not be wiped there."""
+    if not may_activate(session.host.config, vg, name):
+        raise RefusedError(
+            f"Volume {vg.name}/{name} is not active locally (volume_list activation filter?).\n"
+            f"Aborting. Failed to wipe {what}."
+        )
+
+
+def activate_new(session: Session, vg: VolumeGroup, name: str, *, auto: bool = False) -> None:
+    """Activate a volume that was just made, if the lists have it; remove it if that fails."""
+    if not may_activate(session.host.config, vg, name, auto=auto):
+        return
     _tell_activation(session, vg, name)
     try:
         session.activator.activate(vg, name)
@@ -149,7 +167,7 @@ def create_virtual(
 
         changed = session.change_vg(vg_name, add)
         if active:
-            _activate_new(session, changed.vg, chosen)
+            activate_new(session, changed.vg, chosen)
     return chosen
 
 
@@ -157,14 +175,20 @@ def activate(session: Session, vg_name: str, lv_name: str, *, partial: bool = Fa
     """Make the devices of the volume, with its origin and snapshots. RefusedError while two
     devices claim to be one PV: a write might go to the wrong one."""
     with session.lock(vg_name):
-        vg = session.vg_for_change(vg_name)
-        get(vg, lv_name)
-        if not session.last_scan.duplicates.isdisjoint(pv.uuid for pv in vg.pvs):
-            raise RefusedError(
-                f"Cannot activate LVs in VG {vg_name} while PVs appear on duplicate devices."
-            )
-        _tell_activation(session, vg, lv_name)
-        session.activator.activate(vg, lv_name, partial=partial)
+        activate_locked(session, session.vg_for_change(vg_name), lv_name, partial=partial)
+
+
+def activate_locked(
+    session: Session, vg: VolumeGroup, lv_name: str, *, partial: bool = False
+) -> None:
+    """As `activate`, of a VG that was read under its lock, which is held."""
+    get(vg, lv_name)
+    if not session.last_scan.duplicates.isdisjoint(pv.uuid for pv in vg.pvs):
+        raise RefusedError(
+            f"Cannot activate LVs in VG {vg.name} while PVs appear on duplicate devices."
+        )
+    _tell_activation(session, vg, lv_name)
+    session.activator.activate(vg, lv_name, partial=partial)
 
 
 def _tell_activation(session: Session, vg: VolumeGroup, lv_name: str) -> None:

@@ -161,8 +161,8 @@ def set_minor(
 
 
 def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bool = False) -> None:
-    """Bring the devices of these volumes to the metadata, resume what is suspended, and begin
-    merges that waited for their volumes to be closed."""
+    """Bring the VG's devices to the metadata, resume what is suspended, and begin the merges of
+    these volumes that waited for them to be closed."""
     with session.lock(vg_name):
         vg = session.find_vg(vg_name)
         activator = session.activator_if_running
@@ -176,9 +176,9 @@ def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bo
                     "Use '--activationmode partial' to override."
                 )
             session.verbose(f"Refreshing logical volume {vg_name}/{name} (if active).")
-        merging = [s for s in vg.snapshot_segments() if s.merging]
+        merging = [s for s in vg.snapshot_segments() if s.merging and {s.origin, s.cow} & {*names}]
         lvm_lv.states_at_rest(session, vg, [n for s in merging for n in (s.origin, s.cow)])
-        activator.refresh(vg, start_merges=True)
+        activator.refresh(vg, start_merges=names)
         lvm_merge.resume_polling(session, vg)
 
 

@@ -17,12 +17,12 @@ served as a snapshot again: whatever dies, the next activation goes on with the 
 
 from __future__ import annotations
 
-import subprocess
 import time
 from enum import Enum
 
 from ulvm.activation.status import SnapshotStatus
 from ulvm.errors import DeviceError, RefusedError
+from ulvm.lvm.background import start_background
 from ulvm.lvm.lv import get, states, states_at_rest
 from ulvm.lvm.session import Session
 from ulvm.metadata import snapshot_edit
@@ -152,16 +152,7 @@ def _finish(session: Session, vg_name: str, origin: str, cow: str, quiet: bool) 
 
 def poll_in_background(session: Session, vg_name: str, origin: str) -> None:
     """Start the process that finishes the merge."""
-    if session.host.trial:
-        return
-    command = session.host.command("lvpoll", "--polloperation", "merge", f"{vg_name}/{origin}")
-    subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    start_background(session, "lvpoll", "--polloperation", "merge", f"{vg_name}/{origin}")
 
 
 def resume_polling(session: Session, vg: VolumeGroup) -> None:

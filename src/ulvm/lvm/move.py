@@ -25,7 +25,6 @@ the destination belong to pvmoveN from the first commit to the last, so nobody e
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from dataclasses import dataclass
 from ulvm.activation.move_status import MoveStatus
 from ulvm.errors import DeviceError, NotFoundError
 from ulvm.faultpoints import reach
+from ulvm.lvm.background import start_background
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import list_words
@@ -310,20 +310,16 @@ def _go_on(session: Session, vg_name: str, lv: LogicalVolume, number: int | None
 
 def poll_in_background(session: Session, move: Move, interval: float) -> None:
     """Start the process that sees to the end of the move."""
-    words = ("lvpoll", "--polloperation", "pvmove", f"{move.vg}/{move.name}", "-i", f"{interval:g}")
-    subprocess.Popen(
-        session.host.command(*words),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    name = f"{move.vg}/{move.name}"
+    start_background(session, "lvpoll", "--polloperation", "pvmove", name, "-i", f"{interval:g}")
 
 
 def resume_polling(session: Session, vg: VolumeGroup, interval: float = 15) -> int:
     """After an activation: see to the end of every move that it set going again; their number."""
-    found = [_move(session, vg, lv) for lv in vg.pvmoves()]
-    going = [move for move in found if is_active(session, move)]
-    for move in going:
-        poll_in_background(session, move, interval)
+    activator = session.activator_if_running
+    if activator is None:
+        return 0
+    going = [lv for lv in vg.pvmoves() if activator.is_active(vg, lv.name)]
+    for lv in going:
+        poll_in_background(session, _move(session, vg, lv), interval)
     return len(going)

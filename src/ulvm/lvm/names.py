@@ -2,6 +2,7 @@
 
 `vg/lv`, `/dev/vg/lv`, `/dev/mapper/<dm name>` and the paths under the run directory's `dev/` all
 name a volume, as does a link to one of those; `vg`, `/dev/vg` and `vg/` a volume group (lvm(8)).
+A device has the name of its file or disk, or that of a link to it (/dev/disk/by-id/...).
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from ulvm.activation.names import split_dm_name
 from ulvm.errors import FormatError, NotFoundError, RefusedError, UsageError
 from ulvm.metadata.names import check_new_vg_name, name_problem
 
-__all__ = ["given_vg", "new_vg_name", "plain_name", "split_known", "split_volume", "vg_name"]
+__all__ = [
+    "given_device",
+    "given_vg",
+    "new_vg_name",
+    "plain_name",
+    "split_known",
+    "split_volume",
+    "vg_name",
+]
 
 _MAPPER = "mapper"
 
@@ -95,6 +104,15 @@ def new_vg_name(text: str, run_dir: Path) -> str:
     name = _strip(text, run_dir).rstrip("/")
     check_new_vg_name(name)
     return name
+
+
+def given_device(text: str, run_dir: Path) -> str:
+    """The path by which a scan knows the device that a user typed, whether it is there or not.
+    /dev/vg/lv means the volume, whether or not there are links in /dev."""
+    volume = run_dir / "dev" / text.removeprefix("/dev/")
+    if text.startswith("/dev/") and not os.path.exists(text) and volume.exists():
+        return os.path.realpath(volume)
+    return os.path.realpath(text)
 
 
 def _strip(text: str, run_dir: Path) -> str:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 
 from ulvm.errors import NotFoundError, RefusedError
+from ulvm.lvm.names import given_device
 from ulvm.lvm.session import Session
 from ulvm.metadata.allocate import free_areas
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
@@ -62,7 +63,7 @@ def split_place(word: str) -> tuple[str, str]:
 
 def _member(session: Session, vg: VolumeGroup, path: str) -> PhysicalVolume:
     try:
-        found = vg.pv(session.last_scan.pv(os.path.abspath(path)).uuid)
+        found = vg.pv(session.last_scan.pv(given_device(path, session.host.run_dir)).uuid)
     except NotFoundError:
         found = None
     if found is None:

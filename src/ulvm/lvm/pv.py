@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from ulvm.blockdev.file import FileDevice
 from ulvm.errors import NotFoundError, RefusedError, UlvmError
+from ulvm.lvm.names import given_device
 from ulvm.lvm.session import Session
 from ulvm.lvm.signatures import ask_and_wipe, left_words
 from ulvm.metadata.layout import PvOptions
@@ -138,11 +139,9 @@ def unowned_words(path: str) -> str:
 
 
 def device_named(session: Session, named: str) -> str:
-    """/dev/vg/lv means the volume, whether or not there are links in /dev."""
-    volume = session.host.run_dir / "dev" / named.removeprefix("/dev/")
-    if named.startswith("/dev/") and not os.path.exists(named) and volume.exists():
-        return device_path(str(volume))
-    return device_path(named)
+    """The path of a device that is there; NotFoundError in the words of `device_path`."""
+    path = given_device(named, session.host.run_dir)
+    return device_path(path if os.path.exists(path) and not os.path.exists(named) else named)
 
 
 def _owner(scan: Scan, path: str) -> str | None:

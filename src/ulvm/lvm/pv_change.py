@@ -13,15 +13,13 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.pv_edit import resize_pv, set_allocatable, set_tags, set_uuid
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import SECTOR, display_size
+from ulvm.vgstore.candidates import min_sectors
 from ulvm.vgstore.commit import ignore_areas, prepare, write_label
 from ulvm.vgstore.devices import DeviceEntry, add_devices
 from ulvm.vgstore.precommit import precommitted
 from ulvm.vgstore.scan import PvDevice
 
 __all__ = ["change", "resize"]
-
-_MIN_SECTORS = 4096
-"""devices/pv_min_size of LVM2."""
 
 
 def change(
@@ -153,8 +151,9 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
         size = real if sectors is None else sectors
         if sectors is not None and sectors != real:
             _confirm(session, path, real, sectors)
-        if size < _MIN_SECTORS:
-            raise RefusedError(f"Size must exceed minimum of {_MIN_SECTORS} sectors on PV {path}.")
+        least = min_sectors(session.host)
+        if size < least:
+            raise RefusedError(f"Size must exceed minimum of {least} sectors on PV {path}.")
         header = pv.label.pv_header
         start = header.pe_start // SECTOR
         session.verbose(f'Resizing volume "{path}" to {size} sectors.')
@@ -163,14 +162,17 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
                 f"{path} has a metadata area at its end: it cannot be resized, only replaced."
             )
         if pv.vg_name is not None:
-            vg = session.vg_for_change(pv.vg_name)
-            extents = usable_extents(size, start, header.metadata_areas, vg.extent_size)
-            member = vg.pv(pv.uuid)
-            if member is not None and member.pe_count == extents:
-                session.verbose(f"No change to size of physical volume {path}.")
-            session.verbose(f'Updating physical volume "{path}"')
-            # As LVM2: once resized, a PV's dev_size is without what lies before its extents.
-            session.change_vg(vg.name, lambda vg: resize_pv(vg, pv.uuid, size - start, extents))
+
+            def edit(vg: VolumeGroup) -> VolumeGroup:
+                extents = usable_extents(size, start, header.metadata_areas, vg.extent_size)
+                member = vg.pv(pv.uuid)
+                if member is not None and member.pe_count == extents:
+                    session.verbose(f"No change to size of physical volume {path}.")
+                session.verbose(f'Updating physical volume "{path}"')
+                # As LVM2: once resized, a PV's dev_size is without what lies before its extents.
+                return resize_pv(vg, pv.uuid, size - start, extents)
+
+            session.change_vg(pv.vg_name, edit)
         else:
             # The label of a PV in a VG keeps the size it had, as LVM2 leaves it: the VG's counts.
             resized = replace(header, device_size=size * SECTOR)

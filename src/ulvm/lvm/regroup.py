@@ -7,8 +7,10 @@ counts, and in two only while one of them is exported, so that nobody can activa
             3. the new one, imported
     merge   1. the source, exported   2. the target with all of the source
 
-A cut after 1 or in the midst of 2 leaves PVs that two VGs name. Every other change of these is
-refused (`vgstore.commit`), and the same command, given again, goes on from there.
+A cut in the midst of a split's 1 or 2, or a merge's 2, leaves PVs that two VGs name. Every other
+change of these is refused (`vgstore.commit`), and the same command, given again, goes on from
+there: it writes the text that is ahead to all of its PVs first. A cut behind a split's 2, or a
+merge's 1, leaves a VG that is exported and whole, which vgimport takes in.
 """
 
 from __future__ import annotations
@@ -53,7 +55,10 @@ def exported(session: Session, name: str) -> None:
 
 def imported(session: Session, name: str, *, incomplete: bool = False) -> None:
     """Take the mark away, and make the VG this host's. `incomplete`: also while PVs are missing."""
-    owner = session.host.system_id or None
+    _import_as(session, name, session.host.system_id or None, incomplete=incomplete)
+
+
+def _import_as(session: Session, name: str, owner: str | None, *, incomplete: bool = False) -> None:
     session.change_vg(
         name,
         lambda vg: replace(import_vg(vg), system_id=owner),
@@ -71,6 +76,7 @@ def _commit(session: Session, old: VolumeGroup | None, new: VolumeGroup) -> None
         command=session.command_line,
         exclusive=session.dm_if_running is None,
         regroup=True,
+        exported=True,
         warn=session.warn,
         verbose=session.verbose,
     ).commit()
@@ -96,7 +102,8 @@ def split(
         moving = _moving(session, vg, paths, lv_name)
         new_target = there is None
         if there is not None and "EXPORTED" in there.status and _holds(there, moving):
-            # An earlier vgsplit got as far as step 1.
+            # An earlier vgsplit was cut off: some PVs may hold the text of the source yet.
+            new, owner = there, vg.system_id
             rest = split_vg(vg, edit.new_vg(target, uuid=new_uuid(), extent_size=vg.extent_size),
                             moving, lambda _: False).rest  # fmt: skip
         else:
@@ -123,13 +130,14 @@ def split(
                 **attributes,
             )
             rest, new = split_vg(vg, base, moving, active.__contains__)
+            owner = base.system_id
             session.verbose("Writing out updated volume groups")
-            _commit(session, there, export_vg(new))
+        _commit(session, there, export_vg(new))
         if rest is not None:
             _commit(session, vg, rest)
         else:
             remove_backup(session.host, source)
-        session.change_vg(target, import_vg, exported=True)
+        _import_as(session, target, owner)
         return new_target
 
 
@@ -195,4 +203,9 @@ def merge(session: Session, target: str, source: str) -> None:
             both = merge_vgs(into, vg)
             session.change_vg(source, export_vg)
         session.verbose("Writing out updated volume group")
-        _commit(session, into, both)
+        try:
+            _commit(session, into, both)
+        except UlvmError:
+            if both is not into:
+                _import_as(session, source, vg.system_id)
+            raise

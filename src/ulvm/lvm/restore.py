@@ -71,6 +71,7 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
             lambda _: replace(wanted, seqno=seqno),
             allow_missing=True,
             exported=True,
+            frees=False,  # Another state of the VG may yet be wanted, with its data.
         )
 
 

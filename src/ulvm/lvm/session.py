@@ -278,6 +278,7 @@ class Session:
         mend: bool = False,
         ignore: Mapping[str, bool] | None = None,
         relabel: Mapping[str, str] | None = None,
+        frees: bool = True,
         before_commit: Callable[[VolumeGroup], None] = lambda vg: None,
         when_suspended: Callable[[], None] = lambda: None,
     ) -> Change:
@@ -288,7 +289,8 @@ class Session:
         when what changes rests, and may refuse. `exported`: the VG may be exported.
         `mend`: damaged metadata areas are written anew.
         `ignore`: by PV, whether its metadata areas are out of use from now on; `relabel`: new UUIDs
-        of PVs by the old ones, which `edit` has put in the VG.
+        of PVs by the old ones, which `edit` has put in the VG. `frees` False: extents that the new
+        VG does not use keep what is in them, whatever the settings say.
         """
         from ulvm.vgstore.commit import check_complete, prepare  # not for those who only look
 
@@ -345,7 +347,8 @@ class Session:
                 raise
             for name in report.left:
                 self.warn(f"WARNING: {name} is still open; it answers with errors until closed.")
-            if self.host.config.get_bool("devices/issue_discards", False) and not self.host.trial:
+            discards = self.host.config.get_bool("devices/issue_discards", False)
+            if discards and frees and not self.host.trial:
                 from ulvm.lvm.discards import discard_freed
 
                 discard_freed(old, pending.vg, found.path_of, self.host.opener, self.warn)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from ulvm.activation.activate import SwapReport
 from ulvm.errors import NotFoundError
 from ulvm.lvm.extents import wipe_new
-from ulvm.lvm.lv import get
+from ulvm.lvm.lv import check_wipable, get
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
@@ -102,6 +102,7 @@ def create(
 
     def wipe(vg: VolumeGroup) -> None:
         assert chosen is not None
+        check_wipable(session, vg, chosen, "snapshot exception store")
         # LVM wipes the header alone, and the kernel area 0 after it has written a header: cut in
         # between, the records of an older store would count.
         wipe_new(session, vg, get(vg, chosen), zero_bytes=2 * chunk_size * SECTOR)

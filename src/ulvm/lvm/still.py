@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from ulvm.activation.activate import Activator, LvState, SwapReport
 from ulvm.activation.plan import PathOf
@@ -44,5 +44,5 @@ class StillActivator(Activator):
         commit()
         return SwapReport()
 
-    def refresh(self, vg: VolumeGroup, *, start_merges: bool = False) -> SwapReport:
+    def refresh(self, vg: VolumeGroup, *, start_merges: Container[str] = ()) -> SwapReport:
         return SwapReport()

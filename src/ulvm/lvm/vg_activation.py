@@ -51,7 +51,7 @@ def activate(
             try:
                 if not partial:
                     _check_whole(vg, lv, "activation")
-                lvm_lv.activate(session, name, lv.name, partial=partial)
+                lvm_lv.activate_locked(session, vg, lv.name, partial=partial)
             except UlvmError as error:
                 session.warn(error.message)
                 failed += 1
@@ -134,7 +134,7 @@ def refresh(session: Session, name: str, *, polling: bool = True) -> int:
                 failed += 1
         activator = session.activator_if_running
         if activator is not None:
-            activator.refresh(vg, start_merges=True)
+            activator.refresh(vg, start_merges=[lv.name for lv in vg.lvs])
             if polling:
                 _resume_polling(session, vg)
         return failed

@@ -1,12 +1,14 @@
 """Which volumes may be activated here (lvm.conf(5)): activation/volume_list for every activation,
 activation/auto_activation_volume_list for `-aay`.
 
-An entry is `vg`, `vg/lv`, `@tag` (of the volume or its VG) or `@*` (a tag of this host, which are
-the sections of `tags`). Without the setting all volumes may; with an empty list none. Snapshots go
-with their origin.
+An entry is `vg`, `vg/lv`, `@tag` (of the volume or its VG) or `@*` (any that is a tag of this host,
+too: lvm.conf(5), section `tags`). Without the setting all volumes may; with an empty list none.
+Snapshots go with their origin.
 """
 
 from __future__ import annotations
+
+import os
 
 from ulvm.activation.plan import root_of
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
@@ -53,5 +55,7 @@ def _listed(config: Config, setting: str, vg: VolumeGroup, lv: LogicalVolume) ->
 
 
 def _host_tags(config: Config) -> set[str]:
-    section = config.tree.get("tags")
-    return {name.removeprefix("@") for name in section} if isinstance(section, dict) else set()
+    # Loads the table of settings, which nothing else here needs.
+    from ulvm.vgstore.settings import host_tags
+
+    return set(host_tags(config.tree, os.uname().nodename))

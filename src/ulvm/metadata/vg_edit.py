@@ -11,7 +11,13 @@ from dataclasses import replace
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.edit import check_extent_size
-from ulvm.metadata.model import Area, LogicalVolume, Segment, StripedSegment, VolumeGroup
+from ulvm.metadata.model import (
+    LogicalVolume,
+    MirrorSegment,
+    Segment,
+    StripedSegment,
+    VolumeGroup,
+)
 
 __all__ = [
     "set_autoactivation",
@@ -108,10 +114,13 @@ def set_extent_size(vg: VolumeGroup, sectors: int) -> VolumeGroup:
     def segment_of(lv: LogicalVolume, segment: Segment) -> Segment:
         start = count(segment.start_extent, f"{lv.name} segment start")
         length = count(segment.extent_count, f"{lv.name} segment length")
-        if not isinstance(segment, StripedSegment):
+        if not isinstance(segment, StripedSegment | MirrorSegment):
             return replace(segment, start_extent=start, extent_count=length)
         count(segment.area_len, f"{lv.name} area length")
-        areas = tuple(Area(a.pv_uuid, count(a.pe, f"{lv.name} area start")) for a in segment.areas)
+        areas = tuple(replace(a, pe=count(a.pe, f"{lv.name} area start")) for a in segment.areas)
+        if isinstance(segment, MirrorSegment):
+            moved = count(segment.extents_moved, f"{lv.name} extents moved")
+            segment = replace(segment, extents_moved=moved)
         return replace(segment, start_extent=start, extent_count=length, areas=areas)
 
     count(vg.extent_count, vg.name)

@@ -148,7 +148,7 @@ class Pending:
 
     def commit(self) -> VolumeGroup:
         """Make the new metadata the ones that count. DeviceError if no area could be written:
-        then the old ones still count."""
+        then the old ones still count, and the change is taken back."""
         failures: list[UlvmError] = []
         written = 0
         for area in self._areas:
@@ -158,6 +158,7 @@ class Pending:
             except UlvmError as error:
                 failures.append(error)
         if not written:
+            self.revert()
             raise DeviceError(f"Failed to commit VG {self.vg.name}: {failures[0].message}")
         for failure in failures:
             self._warn(f"WARNING: {failure.message}")
@@ -220,7 +221,8 @@ class Pending:
             self._warn(f"WARNING: {error.message}")
 
     def revert(self) -> None:
-        """Forget the change. What cannot be taken back is told; it hinders no reader."""
+        """Forget the change, if that was not done yet. What cannot be taken back is told; it
+        hinders no reader."""
         for area in (*self._retired, *self._areas):
             if not area.locn.empty:
                 self._try(partial(_write_header, self._host, area, area.before.with_revert()))
@@ -228,6 +230,7 @@ class Pending:
             self._try(partial(write_label, self._host, pv, in_use=True))
         for pv in self._joined:
             self._try(partial(write_label, self._host, pv, in_use=False))
+        self._areas, self._retired, self._relabelled, self._joined = [], [], [], []
 
     def _try(self, step: Callable[[], None]) -> None:
         try:

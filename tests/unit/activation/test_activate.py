@@ -161,10 +161,12 @@ def test_a_merge_that_must_wait_starts_with_a_refresh_when_both_are_closed(lab: 
     assert "snapshot-origin" in lab.tables()["vg-base"]
     for name in ("vg-base", "vg-s1"):
         handle = lab.dm.mapped(name).open(write=False)
-        lab.activator.refresh(lab.vg, start_merges=True)
+        lab.activator.refresh(lab.vg, start_merges=["base"])
         assert "snapshot-origin" in lab.tables()["vg-base"], name
         handle.close()
-    lab.activator.refresh(lab.vg, start_merges=True)
+    lab.activator.refresh(lab.vg, start_merges=["other"])
+    assert "snapshot-origin" in lab.tables()["vg-base"], "of another volume"
+    lab.activator.refresh(lab.vg, start_merges=["s1"])
     assert "snapshot-merge" in lab.tables()["vg-base"]
     assert lab.read("base", 0) == bytes(4096)
 

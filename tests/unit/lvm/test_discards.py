@@ -67,3 +67,22 @@ def test_a_trial_gives_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         file.write(b"x" * 4 * MIB)
     assert main(["lvremove", "-t", "-y", "vg/a", "--config", "devices/issue_discards=1"]) == 0
     assert image.read_bytes()[MIB : 5 * MIB] == b"x" * 4 * MIB
+
+
+def test_a_restore_of_metadata_gives_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ULVM_SYSTEM_DIR", str(tmp_path / "etc"))
+    monkeypatch.setenv("ULVM_RUN_DIR", str(tmp_path / "run"))
+    image = tmp_path / "pv.img"
+    with image.open("wb") as file:
+        file.truncate(32 * MIB)
+    assert main(["vgcreate", "-s", "1m", "vg", str(image)]) == 0
+    assert main(["vgcfgbackup", "-f", str(tmp_path / "old"), "vg"]) == 0
+    assert main(["lvcreate", "-an", "-Zn", "-n", "a", "-L", "4m", "vg"]) == 0
+    with image.open("r+b") as file:
+        file.seek(MIB)
+        file.write(b"x" * 4 * MIB)
+    setting = ["--config", "devices/issue_discards=1"]
+    assert main(["vgcfgrestore", "-f", str(tmp_path / "old"), "vg", *setting]) == 0
+    assert image.read_bytes()[MIB : 5 * MIB] == b"x" * 4 * MIB

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.unit.lvm.lab import KIB, Lab
 from ulvm.errors import DeviceError
-from ulvm.lvm import lv, move
+from ulvm.lvm import lv, merge, move
 
 CONTENT = bytes(range(256)) * KIB
 
@@ -64,4 +66,15 @@ def test_a_move_nothing_stands_on_is_interrupted(begun: tuple[Lab, str, move.Mov
     move.resume(lab.session, found)
     assert move.poll(lab.session, [found], interval=0)
     assert [lab.vg.allocated(pv.uuid) for pv in lab.vg.pvs] == [0, 4]
+    lab.mapper.shutdown()
+
+
+def test_a_trial_starts_no_process(begun: tuple[Lab, str, move.Move]) -> None:
+    lab, _, found = begun
+    lab.session.host = replace(lab.host, trial=True)
+    assert move.resume_polling(lab.session, lab.vg) == 1
+    merge.poll_in_background(lab.session, "vg", "o")
+    assert found.name == "pvmove0"
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
     lab.mapper.shutdown()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.unit.lvm.lab import KIB, Lab
-from ulvm.errors import NotFoundError, RefusedError, UlvmError
-from ulvm.lvm import lv, lv_change, merge, snapshot
+from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
+from ulvm.lvm import lv, lv_change, merge, pv_change, snapshot
 from ulvm.lvm.lv_change import Changes
 from ulvm.metadata import edit
+from ulvm.vgstore.config import Config
+from ulvm.vgstore.locks import vg_lock
 
 
 @pytest.fixture
@@ -183,3 +187,14 @@ def test_a_store_larger_than_of_use_is_cut(busy: Lab) -> None:
     assert busy.heard.said == [
         "Reducing COW size 1.25 MiB down to maximum usable size 320.00 KiB."
     ]  # fmt: skip
+
+
+def test_a_pv_is_not_resized_while_another_command_has_its_group(busy: Lab) -> None:
+    """What that one has suspended is not what a command that died has left."""
+    session = busy.session
+    session.host = replace(session.host, config=Config().with_overrides("global/wait_for_locks=0"))
+    busy.mapper.suspend("vg-o")
+    with vg_lock(busy.host, "vg", exclusive=True), pytest.raises(BusyError):
+        pv_change.resize(session, next(iter(busy.devices)))
+    assert busy.mapper.info("vg-o").suspended
+    busy.mapper.resume("vg-o")

@@ -8,7 +8,10 @@ import pytest
 
 from ulvm.errors import RefusedError
 from ulvm.metadata import edit, vg_edit
+from ulvm.metadata.check import check_vg
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
+from ulvm.metadata.move import advance_move, finish_move, start_move
+from ulvm.metadata.segments import PvExtents
 from ulvm.metadata.uuid import new_uuid
 
 
@@ -31,6 +34,21 @@ def test_smaller_extents_leave_all_where_it_is(vg: VolumeGroup) -> None:
     second = new.lvs[1].segments[0]
     assert second.areas[0].pe == 16  # type: ignore[union-attr]
     assert vg_edit.set_extent_size(new, 2048) == vg
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_smaller_extents_while_some_are_moved(vg: VolumeGroup, atomic: bool) -> None:
+    other = PhysicalVolume(new_uuid(), "/e", dev_size=2048 * 101, pe_start=2048, pe_count=100)
+    vg = edit.add_pv(vg, other)
+    source = PvExtents(vg.pvs[0].uuid)
+    moving = start_move(vg, source, new_uuid=new_uuid, now=1, host="h", atomic=atomic).vg
+    if not atomic:
+        moving = advance_move(moving, "pvmove0", 0)
+    new = vg_edit.set_extent_size(moving, 512)
+    check_vg(new)
+    assert vg_edit.set_extent_size(new, 2048) == moving
+    ended = finish_move(moving, "pvmove0")
+    assert finish_move(new, "pvmove0") == vg_edit.set_extent_size(ended, 512)
 
 
 @pytest.mark.parametrize(

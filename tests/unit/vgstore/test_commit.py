@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.vgstore.lab import MIB, Lab
+from tests.unit.vgstore.lab import EXTENT, MIB, Lab
 from ulvm.errors import DeviceError, RefusedError
 from ulvm.metadata import edit
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.mda import MdaHeader
 from ulvm.metadata.text import vg_from_text
+from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.commit import prepare, remove_vg
 from ulvm.vgstore.pv import as_member
 
@@ -235,3 +236,16 @@ def test_a_pv_that_leaves_is_an_orphan(lab: Lab) -> None:
     assert [p.device for p in found.vg("vg").pvs] == [a]
     assert found.pv(b).vg_name is None
     assert not found.pv(b).in_use
+
+
+def test_a_commit_of_which_nothing_was_written_leaves_the_pvs_free(lab: Lab) -> None:
+    path = lab.pv("a")
+    vg = edit.new_vg("vg", uuid=new_uuid(), extent_size=EXTENT)
+    found = lab.scan().pv(path)
+    pending = lab.prepare(None, edit.add_pv(vg, as_member(found, EXTENT)))
+    assert lab.scan().pv(path).in_use
+    lab.faults[path] = [("write", 4096)]
+    with pytest.raises(DeviceError):
+        pending.commit()
+    lab.faults.clear()
+    assert not lab.scan().pv(path).in_use
