@@ -327,6 +327,14 @@ def test_physical_volumes_are_displayed_group_by_group(both: Both) -> None:
         pvdisplay
         pvdisplay -s
         pvdisplay -c
+        pvdisplay --units b --nosuffix
+        pvdisplay -s --units k
+        pvdisplay -S vg_name=va
+        pvdisplay -S vg_name=va @1
+        pvdisplay -o pv_name
+        pvdisplay --binary
+        lvdisplay --binary
+        pvdisplay -C --units m -o pv_size,pv_free
     """)
     both.hide(4)
     both.typed("pvdisplay\npvdisplay -s\npvdisplay -c\npvscan")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
+from ulvm.cli.arguments import select_option
+from ulvm.cli.choose import choose_pvs
 from ulvm.cli.columns_form import OrColumns
-from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.cli.context import Context, common_options, foreign_option, read_only_option
 from ulvm.cli.processed import Processed
 from ulvm.errors import UsageError
 from ulvm.lvm.names import given_device
 from ulvm.report import describe
 from ulvm.report.rows import pv_rows
-from ulvm.units import SECTOR, display_size
+from ulvm.report.units import parse_units
+from ulvm.units import SECTOR
 
 __all__ = ["pvdisplay"]
 
@@ -30,22 +34,53 @@ def _not_together(option: str, other: str) -> UsageError:
     "-a", "--all", "everything", is_flag=True, help="With -C: also devices that are none."
 )
 @click.option("-s", "--short", is_flag=True, help="Only the free space.")
+@click.option("-C", "--columns", is_flag=True, expose_value=False, help="As pvs, with its options.")
+@click.option("--units", help="r (default), h, or one of bskmgtpe; capitals for 1000.")
+@click.option("--nosuffix", is_flag=True, help="No unit behind sizes.")
+@click.option("-o", "--options", multiple=True, help="With -C: columns.")
+@click.option("-O", "--sort", help="With -C: sort by these columns.")
+@click.option("--noheadings", is_flag=True, help="With -C: no line of headings.")
+@click.option("--separator", help="With -C: between columns.")
+@click.option("--aligned", is_flag=True, hidden=True)
+@click.option("--binary", is_flag=True, hidden=True)
+@click.option("--unbuffered", is_flag=True, hidden=True)
+@click.option("--configreport", hidden=True)
+@click.option("--logonly", is_flag=True, hidden=True)
+@click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
+@select_option
+@foreign_option
 @read_only_option
 @common_options
 @click.pass_obj
 def pvdisplay(
-    context: Context, names: tuple[str, ...], colon: bool, maps: bool, short: bool, everything: bool
+    context: Context,
+    /,
+    names: tuple[str, ...],
+    colon: bool,
+    maps: bool,
+    short: bool,
+    everything: bool,
+    units: str | None,
+    nosuffix: bool,
+    select: str | None,
+    **columns: Any,
 ) -> int:
     """Show physical volumes at length."""
-    if everything:
+    if everything or any(columns.values()):
         raise UsageError("Incompatible options selected")
     if colon and (short or maps):
         raise _not_together("-c", "-s" if short else "-m")
+    config = context.host.config
+    sizes = parse_units(
+        config.get_str("global/units", "r") if units is None else units,
+        suffix=not nosuffix and config.get_bool("global/suffix", True),
+    )
     session = context.session()
     show = context.console.display
     paths = [given_device(name, session.host.run_dir) for name in names]
     scan = session.scan(paths, unowned=True)
     segments = list(pv_rows(scan, by_segment=True))
+    selected = None if select is None else choose_pvs(session, (), select).names
     shown = set()
     processed = Processed(session)
     for row in pv_rows(scan):
@@ -53,6 +88,8 @@ def pvdisplay(
         if names and path not in paths:
             continue
         shown.add(path)
+        if selected is not None and path not in selected:
+            continue
         with processed.device(path):
             if colon:
                 show(describe.pv_colon(row))
@@ -61,9 +98,9 @@ def pvdisplay(
                 if row.vg is not None and row.pv is not None:
                     used = row.vg.allocated(row.pv.uuid)
                     free = (row.pv.pe_count - used) * row.vg.extent_size
-                show([f'Device "{path}" has a capacity of {display_size(free)}'])
+                show([f'Device "{path}" has a capacity of {sizes.long_text(free)}'])
             else:
-                show(describe.pv_lines(row))
+                show(describe.pv_lines(row, sizes.long_text))
                 if maps and row.pv is not None:
                     own = [s for s in segments if s.device is row.device and s.pv_segment]
                     show(describe.pv_map(own))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ulvm.cli.arguments import select_option
 from ulvm.cli.choose import choose_lvs
 from ulvm.cli.columns_form import OrColumns
-from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.cli.context import Context, common_options, foreign_option, read_only_option
 from ulvm.cli.processed import Processed
 from ulvm.errors import UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -22,7 +24,8 @@ __all__ = ["lvdisplay"]
 @click.option("-c", "--colon", is_flag=True, help="One line a volume, for programs.")
 @click.option("-m", "--maps", is_flag=True, help="Also where the extents are.")
 @click.option("-a", "--all", "hidden", is_flag=True, help="Also volumes that are parts of others.")
-@click.option("--units", default="r", help="Of sizes: one of hrbskmgtpe, or HRBSKMGTPE for 1000s.")
+@click.option("--units", help="r (default), h, or one of bskmgtpe; capitals for 1000.")
+@click.option("--nosuffix", is_flag=True, help="No unit behind sizes.")
 @click.option("-C", "--columns", is_flag=True, help="As lvs, with all its options.")
 @click.option("-o", "--options", help="With -C.")
 @click.option("-O", "--sort", help="With -C.")
@@ -30,35 +33,39 @@ __all__ = ["lvdisplay"]
 @click.option("--separator", hidden=True)
 @click.option("--aligned", is_flag=True, hidden=True)
 @click.option("--segments", is_flag=True, hidden=True)
-@click.option("--nosuffix", is_flag=True, expose_value=False, hidden=True)
+@click.option("--binary", is_flag=True, hidden=True)
+@click.option("--unbuffered", is_flag=True, hidden=True)
+@click.option("--configreport", hidden=True)
+@click.option("--logonly", is_flag=True, hidden=True)
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
 @click.option("-H", "--history", is_flag=True, expose_value=False, hidden=True)
 @select_option
+@foreign_option
 @read_only_option
 @common_options
 @click.pass_obj
 def lvdisplay(
     context: Context,
+    /,
     names: tuple[str, ...],
     colon: bool,
     maps: bool,
     hidden: bool,
-    units: str,
-    columns: bool,
-    options: str | None,
-    sort: str | None,
-    noheadings: bool,
-    separator: str | None,
-    aligned: bool,
-    segments: bool,
+    units: str | None,
+    nosuffix: bool,
     select: str | None,
+    **columns: Any,
 ) -> int:
     """Show logical volumes at length."""
-    if options or sort or noheadings or separator or aligned or segments:
+    if any(columns.values()):
         raise UsageError("Incompatible options selected.")
     if colon and maps:
         raise UsageError("Options -c and -m are incompatible.")
-    size = parse_units(units).long_text
+    config = context.host.config
+    size = parse_units(
+        config.get_str("global/units", "r") if units is None else units,
+        suffix=not nosuffix and config.get_bool("global/suffix", True),
+    ).long_text
     session = context.session()
     show = context.console.display
     scan = session.scan()

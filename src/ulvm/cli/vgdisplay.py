@@ -16,7 +16,10 @@ from ulvm.report.units import SizeFormat, parse_units
 
 __all__ = ["vgdisplay"]
 
-_COLUMN_OPTIONS = ("options", "sort", "aligned", "noheadings", "separator", "unbuffered", "binary")
+_COLUMN_OPTIONS = (
+    "options", "sort", "aligned", "noheadings", "separator", "unbuffered", "binary",
+    "configreport", "logonly",
+)  # fmt: skip
 """Of a report, which is asked for by -C."""
 
 
@@ -33,6 +36,8 @@ _COLUMN_OPTIONS = ("options", "sort", "aligned", "noheadings", "separator", "unb
 @click.option("--separator", help="With -C: between columns.")
 @click.option("--unbuffered", is_flag=True, hidden=True)
 @click.option("--binary", is_flag=True, hidden=True)
+@click.option("--configreport", hidden=True)
+@click.option("--logonly", is_flag=True, hidden=True)
 @click.option("--units", help="r (default), h, or one of bskmgtpe; capitals for 1000.")
 @click.option("--nosuffix", is_flag=True, help="No unit behind sizes.")
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
@@ -103,10 +108,11 @@ def _as_report(
     from ulvm.cli.reports import vgs
 
     words = [word for option in asked["options"] for word in ("-o", option)]
-    for name in ("sort", "select", "separator", "units"):
+    for name in ("configreport", "sort", "select", "separator", "units"):
         if asked[name] is not None:
             words += [f"--{name}", asked[name]]
-    words += [f"--{n}" for n in ("aligned", "noheadings", "binary", "nosuffix") if asked[n]]
+    flags = ("aligned", "noheadings", "binary", "nosuffix", "unbuffered", "logonly")
+    words += [f"--{n}" for n in flags if asked[n]]
     made = vgs.make_context("vgs", [*words, "--", *names], parent=caller, obj=context)
     with made:
         status = vgs.invoke(made)

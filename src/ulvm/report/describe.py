@@ -234,23 +234,24 @@ def vg_colon(vg: VolumeGroup, states: States) -> str:
 # -- physical volumes -----------------------------------------------------------------------------
 
 
-def _new_pv(device: PvDevice) -> str:
-    size = display_size(device.size // SECTOR)
-    return f'"{device.path}" is a new physical volume of "{size}"'
+def _new_pv(device: PvDevice, size: SizeWords = display_size) -> str:
+    words = size(device.size // SECTOR)
+    return f'"{device.path}" is a new physical volume of "{words}"'
 
 
-def pv_lines(row: Row) -> Iterator[str]:
+def pv_lines(row: Row, size: SizeWords = display_size) -> Iterator[str]:
+    """pvdisplay; `size` shows sectors."""
     path = row.device.path if row.device else "[unknown]"
     vg, pv = row.vg, row.pv
     if vg is None or pv is None:
         assert row.device is not None
-        yield _new_pv(row.device)
+        yield _new_pv(row.device, size)
         yield "--- NEW Physical volume ---"
         yield _vg("PV Name", path)
         yield _vg("VG Name", "")
-        yield _vg("PV Size", display_size(row.device.size // SECTOR))
+        yield _vg("PV Size", size(row.device.size // SECTOR))
         yield _vg("Allocatable", "NO")
-        yield _vg("PE Size", display_size(0))
+        yield _vg("PE Size", size(0))
         yield _vg("Total PE", 0)
         yield _vg("Free PE", 0)
         yield _vg("Allocated PE", 0)
@@ -259,15 +260,15 @@ def pv_lines(row: Row) -> Iterator[str]:
         return
     rest = pv.dev_size - pv.pe_count * vg.extent_size
     # LVM2 counts what lies before the extents only when something behind them is lost.
-    lost = display_size(rest if rest > pv.pe_start else 0)
+    lost = size(rest if rest > pv.pe_start else 0)
     used = vg.allocated(pv.uuid)
     full = " (but full)" if used == pv.pe_count else " "
     yield "--- Physical volume ---"
     yield _vg("PV Name", path)
     yield _vg("VG Name", vg.name)
-    yield _vg("PV Size", f"{display_size(pv.dev_size)} / not usable {lost}")
+    yield _vg("PV Size", f"{size(pv.dev_size)} / not usable {lost}")
     yield _vg("Allocatable", f"yes{full}" if pv.allocatable else "NO")
-    yield _vg("PE Size", display_size(vg.extent_size))
+    yield _vg("PE Size", size(vg.extent_size))
     yield _vg("Total PE", pv.pe_count)
     yield _vg("Free PE", pv.pe_count - used)
     yield _vg("Allocated PE", used)
