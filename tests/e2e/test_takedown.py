@@ -23,6 +23,7 @@ def mounted(host: UlvmHost) -> UlvmHost:
     subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", host.path("vg/data")], check=True)
     host.run("lvcreate -s -n snap -L 8M vg/data")
     host.run("lvcreate -n idle -L 4M vg")
+    host.run("lvcreate -n sparse -V 1G -L 4M vg")
     host.run('dmsetup create extra --table "0 8 zero"')
     (host.base / "mnt").mkdir()
     host.run("mount vg/snap mnt")
@@ -41,11 +42,12 @@ def test_what_is_mounted_stays(mounted: UlvmHost) -> None:
     assert done.stdout.splitlines()[0] == "  Deactivating block devices:"
     assert set(done.stdout.splitlines()[1:]) == {
         "    [LVM]: deactivating Logical Volume vg/idle... done",
-        "    [DM]: deactivating zero device extra (dm-5)... done",
+        "    [LVM]: deactivating Logical Volume vg/sparse... done",
+        "    [DM]: deactivating zero device extra (dm-9)... done",
         f"    [SKIP]: unmount of {where}",
     }
     assert {"vg-data", "vg-snap"} <= active(mounted)
-    assert not {"vg-idle", "extra"} & active(mounted)
+    assert not {"vg-idle", "vg-sparse", "vg-sparse_vorigin", "extra"} & active(mounted)
     assert mounted.run("blkdeactivate -u /dev/vg/nosuch", rc=1).stderr == (
         "/dev/vg/nosuch: device not found\n"
     )

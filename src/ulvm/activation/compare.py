@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from ulvm.activation.plan import PlannedDevice, tree_members
+from ulvm.activation.plan import PlannedDevice, root_of, tree_members
 from ulvm.dm_ioctl import DeviceInfo, DeviceMapper, TableLine
 from ulvm.errors import NotFoundError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
-__all__ = ["changed_roots", "roots", "table_differs", "with_numbers"]
+__all__ = ["changed_roots", "roots", "table_differs", "visible_roots", "with_numbers"]
 
 
 def with_numbers(line: TableLine, numbers: dict[str, str]) -> TableLine:
@@ -67,6 +67,15 @@ def roots(vg: VolumeGroup) -> list[LogicalVolume]:
         v
         for v in vg.lvs
         if v.snapshot_segment is None and not vg.is_cow(v.name) and v.name not in images
+    ]
+
+
+def visible_roots(vg: VolumeGroup) -> list[LogicalVolume]:
+    """A visible volume of each tree: origins, and of sparse volumes what is seen of them."""
+    return [
+        lv
+        for lv in vg.visible_lvs()
+        if not vg.is_cow(lv.name) or vg.is_virtual_origin(root_of(vg, lv.name))
     ]
 
 

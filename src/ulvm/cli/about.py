@@ -85,7 +85,7 @@ def tags(context: Context) -> None:
 @click.pass_obj
 def systemid(context: Context) -> None:
     """Show the system ID of this host."""
-    from ulvm.lvm.systemid import host_system_id
+    from ulvm.vgstore.system_id import host_system_id
 
     found, warnings = host_system_id(context.host.config)
     for text in warnings:

@@ -104,7 +104,7 @@ class Monitor:
     `mount_points(name)` where the file systems of a dm device are mounted. `monitoring`: whether
     any snapshot is watched at all (activation/monitoring).
 
-    `_lock` is over `_watched` and `_off`, for `report` and `set_monitored`, which other threads
+    `_lock` is over `_watched` and `_turned`, for `report` and `set_monitored`, which other threads
     call."""
 
     def __init__(

@@ -51,7 +51,10 @@ def import_clone(
         with session.lock(wanted.name):
             write_clone(session.host, devices, wanted, session.command_line)
             add_devices(session.host, [DeviceEntry(pv.device, pv.uuid) for pv in wanted.pvs])
-            backup_vg(session.host, wanted, session.command_line)
+            try:
+                backup_vg(session.host, wanted, session.command_line)
+            except UlvmError as error:  # The clone stands.
+                session.warn(f"WARNING: {error.message}")
     return wanted
 
 

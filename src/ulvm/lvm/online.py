@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ulvm.errors import DeviceError
 from ulvm.lvm.session import Session
-from ulvm.metadata.model import StripedSegment, VolumeGroup
+from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.regroup import pvs_of_lv
 from ulvm.metadata.uuid import parse_uuid
 from ulvm.vgstore.files import private_dir
 from ulvm.vgstore.host import Host
@@ -79,16 +80,7 @@ def claim_vg(host: Host, vg_name: str) -> bool:
 
 def volumes_on(vg: VolumeGroup, pv: PvDevice) -> list[str]:
     """Names of the visible volumes with extents on the PV."""
-    return [
-        lv.name
-        for lv in vg.visible_lvs()
-        if any(
-            area.pv_uuid == pv.uuid
-            for segment in lv.segments
-            if isinstance(segment, StripedSegment)
-            for area in segment.areas
-        )
-    ]
+    return [lv.name for lv in vg.visible_lvs() if pv.uuid in pvs_of_lv(vg, lv)]
 
 
 def _mark(host: Host, folder: str, name: str, text: str) -> bool:

@@ -127,6 +127,9 @@ def _finish_relabelling(session: Session, pv: PvDevice) -> bool:
     if any(scan.by_uuid(member.uuid) is None for member in meant.pvs):
         return False
     with session.lock(old.name):
+        scan = session.scan()
+        if not any(vg.uuid == old.uuid and vg.seqno == old.seqno for vg in scan.vgs):
+            return False  # Changed meanwhile, which has written over slot 1.
         prepare(
             session.host,
             scan,

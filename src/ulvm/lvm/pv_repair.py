@@ -9,6 +9,7 @@ the device, and only what the user has said yes to.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,19 +55,22 @@ def repair(
     given = None if file is None else _read(file)
     if what == "metadata" and given is None:
         raise RefusedError("Metadata input file is required.")
-    target = opened(session, path, label_sector)
-    try:
-        if not session.host.trial:
-            FileDevice(path, writable=True, claim=True).close()
-        if what == "label_header":
-            _write_label_header(session, target)
-        if what in ("pv_header", None):
-            _write_pv_header(session, target, given, settings)
-        if what in ("metadata", None):
-            assert given is not None
-            _write_metadata(session, target, given)
-    finally:
-        target.device.close()
+    # No command that changes the PV's group may come upon a half of it.
+    group = nullcontext() if given is None else session.lock(given.vg.name)
+    with session.lock_global(), group:
+        target = opened(session, path, label_sector)
+        try:
+            if not session.host.trial:
+                FileDevice(path, writable=True, claim=True).close()
+            if what == "label_header":
+                _write_label_header(session, target)
+            if what in ("pv_header", None):
+                _write_pv_header(session, target, given, settings)
+            if what in ("metadata", None):
+                assert given is not None
+                _write_metadata(session, target, given)
+        finally:
+            target.device.close()
 
 
 def _read(file: Path) -> _Input:

@@ -333,9 +333,9 @@ class Session:
                 pending.commit()
                 committed = True
 
-            activator = self.activator_if_running
             report = SwapReport()
             try:
+                activator = self.activator_if_running
                 with _uninterrupted():
                     if activator is None:
                         commit()

@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ulvm.activation.compare import visible_roots
 from ulvm.activation.names import LVM_UUID_PREFIX, dm_name
+from ulvm.activation.plan import tree_members
 from ulvm.dm_ioctl import DeviceInfo
 from ulvm.errors import BusyError, NotFoundError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -158,10 +160,8 @@ def _vg_steps(
 ) -> Iterator[_Step]:
     active = lvm_lv.states(session, vg)
     families = []
-    for lv in vg.visible_lvs():
-        if vg.is_cow(lv.name):
-            continue
-        members = [lv.name, *(s.cow for s in vg.snapshots_of_origin(lv.name))]
+    for lv in visible_roots(vg):
+        members = [member.name for member in tree_members(vg, lv.name)]
         names = tuple(dm_name(vg.name, member) for member in members if member in active)
         if names and _wants(names, chosen):
             families.append((lv.name, names))

@@ -267,6 +267,7 @@ def remove(session: Session, name: str, *, incomplete: bool = False) -> None:
             session.last_scan,
             vg,
             command=session.command_line,
+            exclusive=session.dm_if_running is None,
             warn=session.warn,
             verbose=session.verbose,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ulvm.activation.compare import visible_roots
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
@@ -15,7 +16,6 @@ from ulvm.lvm import move as lvm_move
 from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import may_activate
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
-from ulvm.metadata.snapshot_edit import virtual_origin_of
 
 __all__ = ["Activity", "activate", "deactivate", "monitor", "poll", "refresh"]
 
@@ -43,7 +43,7 @@ def activate(
         if auto and "NOAUTOACTIVATE" in vg.flags:
             return None
         failed = 0
-        for lv in _roots(vg):
+        for lv in visible_roots(vg):
             if "ACTIVATION_SKIP" in lv.flags and not ignore_skip:
                 continue
             if not may_activate(session.host.config, vg, lv.name, auto=auto):
@@ -58,15 +58,6 @@ def activate(
         if polling:
             _resume_polling(session, vg)
         return Activity(_active_count(session, vg), failed)
-
-
-def _roots(vg: VolumeGroup) -> list[LogicalVolume]:
-    """A volume of each tree: origins, and of sparse volumes what is seen of them."""
-    return [
-        lv
-        for lv in vg.visible_lvs()
-        if not vg.is_cow(lv.name) or virtual_origin_of(vg, lv.name) is not None
-    ]
 
 
 def _check_whole(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
@@ -85,7 +76,7 @@ def deactivate(session: Session, name: str) -> int | None:
         activator = session.activator_if_running
         if activator is None:
             return 0
-        for lv in _roots(vg):
+        for lv in visible_roots(vg):
             try:
                 activator.deactivate(vg, lv.name)
             except (BusyError, NotFoundError) as error:

@@ -259,7 +259,8 @@ def prepare(
     """Steps 1 to 9: everything that may be refused or fail, before anything counts.
 
     `old` is None for a new VG. `allow_missing`: for what LVM allows while PVs are missing.
-    `exclusive`: nobody may have the PVs open for writing (no daemon of ours runs that might).
+    `exclusive`: nobody may have the PVs open for writing (no daemon of ours runs that might);
+    never those that join.
     `regroup`: PVs come from another VG or have gone to one, whose text they hold.
     `exported`: for what LVM allows with an exported VG. `mend`: damaged areas are written anew.
     `ignore`: by PV, whether its areas are to be out of use from now on. `relabel`: PVs as they are
@@ -269,9 +270,7 @@ def prepare(
     _check(scan, old or new, new, allow_missing, exported)
     if not regroup and old is not None:
         _check_members(scan, old)
-    if exclusive:
-        for pv in _of_vg(scan, new):
-            FileDevice(pv.path, writable=True, claim=True).close()
+    _claim(pv for pv in _of_vg(scan, new) if exclusive or not pv.in_use)
     if old is not None:
         _archive(host, old, command, verbose)
     copies = new.metadata_copies
@@ -291,19 +290,29 @@ def prepare(
     return pending
 
 
+def _claim(pvs: Iterable[PvDevice]) -> None:
+    """BusyError, naming who has it, for one that another program has open."""
+    for pv in pvs:
+        FileDevice(pv.path, writable=True, claim=True).close()
+
+
 def remove_vg(
     host: Host,
     scan: Scan,
     vg: VolumeGroup,
     *,
     command: str,
+    exclusive: bool = False,
     warn: Callable[[str], None] = lambda text: None,
     verbose: Callable[[str], None] = lambda text: None,
 ) -> None:
     """vgremove: clear both slots of every area, then make the PVs orphans; texts stay where they
-    are. A crash in between leaves PVs that are marked as used or the whole VG, never half."""
+    are. A crash in between leaves PVs that are marked as used or the whole VG, never half.
+    `exclusive` as for `prepare`."""
     _check(scan, vg, vg, allow_missing=True, exported=False)
     _check_members(scan, vg)
+    if exclusive:
+        _claim(_of_vg(scan, vg))
     _archive(host, vg, command, verbose)
     members = _of_vg(scan, vg)
     for pv in members:

@@ -12,6 +12,7 @@ counts the changes. Every change is made under the global lock by its caller.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ _HEADER = """\
 # ulvm uses the devices listed in this file.
 VERSION=1.1.0
 """
-_ESCAPED = re.compile(r"\\([0-7]{3})")
+_ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 _VERSION = re.compile(r"(VERSION=\d+\.\d+\.)(\d{1,9})", re.ASCII)
 _UNSAFE = re.compile(r"[\s\\]")
 
@@ -166,16 +167,28 @@ def _parse(line: str) -> DeviceEntry | None:
         uuid = format_uuid(parse_uuid(pvid)) if pvid != "." else None
     except FormatError:
         uuid = None  # a hint only: the label says which PV it is
-    plain = _ESCAPED.sub(lambda m: chr(int(m.group(1), 8)), path)
-    id_name = _ESCAPED.sub(lambda m: chr(int(m.group(1), 8)), fields.get("IDNAME", ""))
+    plain, id_name = _plain(path), _plain(fields.get("IDNAME", ""))
     part = fields.get("PART", "0")
     number = int(part) if part.isascii() and part.isdigit() and len(part) < 6 else 0
     return DeviceEntry(plain, uuid, fields["IDTYPE"], id_name, number)
 
 
 def _format(entry: DeviceEntry) -> str:
-    path = _UNSAFE.sub(lambda m: f"\\{ord(m.group()):03o}", entry.path)
+    path = _escaped(entry.path)
     pvid = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "."
-    name = _UNSAFE.sub(lambda m: f"\\{ord(m.group()):03o}", entry.id_name) or path
+    name = _escaped(entry.id_name) or path
     part = f" PART={entry.part}" if entry.part and entry.id_type != DEVNAME else ""
     return f"IDTYPE={entry.id_type or DEVNAME} IDNAME={name} DEVNAME={path} PVID={pvid}{part}"
+
+
+def _escaped(text: str) -> str:
+    """Blanks of every alphabet, and backslashes, by their bytes in octal."""
+
+    def octal(match: re.Match[str]) -> str:
+        return "".join(f"\\{byte:03o}" for byte in os.fsencode(match.group()))
+
+    return _UNSAFE.sub(octal, text)
+
+
+def _plain(text: str) -> str:
+    return os.fsdecode(_ESCAPED.sub(lambda m: bytes([int(m[1], 8)]), os.fsencode(text)))

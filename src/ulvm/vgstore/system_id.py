@@ -12,27 +12,49 @@ from pathlib import Path
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.config import Config
 
-__all__ = ["is_foreign", "local_system_id"]
+__all__ = ["host_system_id", "is_foreign", "local_system_id"]
 
+_MACHINE_ID = "/etc/machine-id"
 _NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9._+-]")
 _LONGEST = 128
 
 
-def local_system_id(config: Config) -> str:
-    """As global/system_id_source says; empty for none."""
+def host_system_id(config: Config) -> tuple[str, list[str]]:
+    """(system ID, or "" if the host has none; warnings in LVM's words), from where
+    global/system_id_source says. `appmachineid`, a hash that is LVM2's own, is not known."""
     source = config.get_str("global/system_id_source", "none")
+    local = config.get_str("local/system_id", "")
+    warnings = []
+    if local and source != "lvmlocal":
+        warnings.append(
+            "WARNING: local/system_id is set, so should global/system_id_source be "
+            f'"lvmlocal" not "{source}"?'
+        )
+    found = ""
+    if source == "none":
+        return "", warnings
     if source == "lvmlocal":
-        text = config.get_str("local/system_id", "")
+        found = local
     elif source == "uname":
-        text = os.uname().nodename
-    elif source in ("machineid", "appmachineid"):
-        text = _first_line("/etc/machine-id")
+        found = os.uname().nodename
+    elif source == "machineid":
+        found = _first_line(_MACHINE_ID)
     elif source == "file":
-        text = _first_line(config.get_str("global/system_id_file", ""))
+        found = _first_line(config.get_str("global/system_id_file", ""))
     else:
-        text = ""
-    text = _NOT_ALLOWED.sub("", text)[:_LONGEST].lstrip("-._+")
-    return "" if text.startswith("localhost") else text
+        warnings.append(f'WARNING: Unrecognised system_id_source "{source}".')
+    found = _NOT_ALLOWED.sub("", found)[:_LONGEST].lstrip("-._+")
+    if found.startswith("localhost"):
+        warnings.append('WARNING: system ID may not begin with the string "localhost".')
+        found = ""
+    if not found:
+        warnings.append(f"WARNING: No system ID found from system_id_source {source}.")
+    return found, warnings
+
+
+def local_system_id(config: Config) -> str:
+    """Empty for none."""
+    return host_system_id(config)[0]
 
 
 def _first_line(path: str) -> str:

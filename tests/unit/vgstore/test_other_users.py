@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.vgstore.lab import Lab
+from tests.unit.vgstore.lab import EXTENT, Lab
 from ulvm.errors import BusyError, NotFoundError, RefusedError
-from ulvm.vgstore.commit import prepare
-from ulvm.vgstore.devices import DeviceEntry, add_devices
+from ulvm.metadata import edit
+from ulvm.vgstore.commit import prepare, remove_vg
+from ulvm.vgstore.devices import DeviceEntry, add_devices, read_devices
 from ulvm.vgstore.locks import global_lock, vg_lock
+from ulvm.vgstore.pv import as_member
 from ulvm.vgstore.scan import scan
 
 
@@ -71,3 +73,24 @@ def test_a_lock_that_somebody_has_is_waited_for_or_refused(lab: Lab) -> None:
             pass
     with vg_lock(impatient, "vg", exclusive=False), vg_lock(impatient, "vg", exclusive=False):
         pass
+
+
+def test_a_pv_that_another_program_writes_to_does_not_join_nor_leave(lab: Lab) -> None:
+    a, b = lab.pv("a"), lab.pv("b")
+    old = lab.vg(a)
+    found = lab.scan()
+    new = edit.add_pv(old, as_member(found.pv(b), EXTENT))
+    before = lab.bytes_of(a, b)
+    with open(b, "r+b"), pytest.raises(BusyError, match="held open for writing"):
+        prepare(lab.host, found, old, new, command="test")
+    with open(a, "r+b"), pytest.raises(BusyError, match="held open for writing"):
+        remove_vg(lab.host, found, old, command="test", exclusive=True)
+    assert lab.bytes_of(a, b) == before
+
+
+@pytest.mark.parametrize("name", ["a b", "a\u2028b", "a\u00a0\u3000b", "a\\b", "a\udcffb"])
+def test_any_path_is_read_back_from_the_devices_file(lab: Lab, name: str) -> None:
+    path = str(lab.folder / name)
+    Path(path).touch()
+    add_devices(lab.host, [DeviceEntry(path, None)])
+    assert [entry.path for entry in read_devices(lab.host)] == [path]
