@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +28,16 @@ from ulvm.lvm.still import StillActivator
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
 from ulvm.vgstore.host import Host
-from ulvm.vgstore.locks import global_lock, vg_lock
+from ulvm.vgstore.locks import global_lock, nobody_at_work, vg_lock
 from ulvm.vgstore.scan import PvDevice, Scan, scan
 
 __all__ = ["Change", "Messages", "Session"]
+
+_LAST_SEEN = " (last written to"
+_PATIENCE = 10.0
+"""Seconds for which what is odd is put down to a command at work. One that holds its locks for
+longer may wait for this one itself: a freeze hook that lists volumes."""
+_PAUSE = 0.005
 
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -108,10 +115,10 @@ class Session:
         if self.host.config.get_bool("devices/scan_lvs", False):
             # A daemon that was killed comes back first: volumes are among what is looked at.
             _ = self.dm_if_running
-        found = scan(self.host, extra_paths)
+        found = self._settled(extra_paths)
         for text in found.warnings[: found.label_warnings if labels_only else None]:
             # Where a missing PV was is not known any more after a change.
-            what = text.partition(" (last written to")[0]
+            what = text.partition(_LAST_SEEN)[0]
             if what not in self._said:
                 self._said.add(what)
                 self.warn(text)
@@ -123,6 +130,34 @@ class Session:
                 )
         self._scan = found
         return found
+
+    def _settled(self, extra_paths: Iterable[str]) -> Scan:
+        """A scan that did not look in the midst of another command's change. One that finds nothing
+        odd did not, or what it saw is as good as before or after."""
+        found = scan(self.host, extra_paths)
+        if not self.host.locking or not self._is_odd(found):
+            return found
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            named = {"", *found.broken, *(vg.name for vg in (*found.vgs, *found.foreign))}
+            others = [name for name in sorted(named) if name not in self._held]
+            with nobody_at_work(self.host, others) as alone:
+                if alone:
+                    return scan(self.host, extra_paths)
+            if not self._held and not self.host.config.get_bool("global/wait_for_locks", True):
+                break
+            time.sleep(_PAUSE)
+            found = scan(self.host, extra_paths)
+            if not self._is_odd(found):
+                break
+        return found
+
+    def _is_odd(self, found: Scan) -> bool:
+        return (
+            bool(found.broken)
+            or any(pv.unowned for pv in found.pvs)
+            or any(text.partition(_LAST_SEEN)[0] not in self._said for text in found.warnings)
+        )
 
     @property
     def last_scan(self) -> Scan:
