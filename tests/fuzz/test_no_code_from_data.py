@@ -41,8 +41,8 @@ SHELLS = frozenset({"/bin/sh", "/bin/bash", "bash", "sh", "zsh"})
 ALLOWED = {
     ("cli/loading.py", "importlib.import_module"): "names from the table of commands alone",
     ("cli/columns_form.py", "importlib.import_module"): "the module of the reports",
-    ("cli/completion.py", "bash"): "the name of a shell that a script is for",
-    ("cli/completion.py", "zsh"): "the name of a shell that a script is for",
+    ("cli/completion_shells.py", "bash"): "the name of a shell that a script is for",
+    ("cli/completion_shells.py", "zsh"): "the name of a shell that a script is for",
     ("cli/installed.py", "bash"): "where its script is installed",
     ("cli/installed.py", "zsh"): "where its script is installed",
     ("backup/quiesce/commands.py", "/bin/sh"): "the user's commands, out of the command line",

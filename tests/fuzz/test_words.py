@@ -368,4 +368,7 @@ def test_nowhere_to_write_to(ground: Ground, line: str) -> None:
             timeout=SECONDS,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (5, "  No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        5,
+        "  Standard output: No space left on device\n",
+    )

@@ -29,15 +29,12 @@ class Console:
         self.prefix = "  "
         self.indent = ""
         self.verbosity = 0
-        self.told = False
-        """Whether the words tell of work that is done."""
         self.log: CommandLog | None = None
         """Takes what is said in place of the streams."""
         self.file: LogFile | None = None
         """Takes it as well."""
 
     def say(self, text: str) -> None:
-        self.told = True
         if self.log is not None:
             for line in text.splitlines():
                 self.log.message("print", line)

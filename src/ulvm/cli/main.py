@@ -117,6 +117,9 @@ _LVM_NAMES = ("pv", "vg", "lv", "dmsetup", "blkdeactivate")
 """How the names begin under which LVM's variables count."""
 _NO_SUCH_COMMAND = 2
 _COMMANDS_OF_LVM = ("", "help", "formats", "segtypes", "tags", "systemid", "devtypes", "version")
+_SHOWING = ("s", "display", "scan", "ck", "config", "dump")
+"""How the names of LVM's commands end that are for their words."""
+_WORKING = ("backup", "restore", "mount", "umount", "dmsetup", "blkdeactivate", "links")
 _EXTRA = re.compile(r"unexpected extra arguments? \((\S+?)[ )]")
 
 
@@ -124,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; `argv` is without the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
     steady_streams()
-    return settled(_main(words), told=True)
+    return settled(_main(words), works=True)
 
 
 def _main(words: list[str]) -> int:
@@ -236,7 +239,7 @@ def _run(
             context.console.warn(error.message)
             status = error.exit_code
         if context.output is not None:
-            status = settled(status, told=context.console.told)
+            status = settled(status, works=_works(name))
         if shell is not None and name != "lastlog":
             shell.keep(context, name, status)
         return status
@@ -257,9 +260,9 @@ def _attempt(context: Context, name: str, arguments: list[str]) -> int:
             help_option_names=list(HELP_OPTIONS),
         )
         status = status if isinstance(status, int) else 0
-        return settled(status, told=context.console.told)
+        return settled(status, works=_works(name))
     except click.exceptions.Exit as end:
-        return settled(end.exit_code, told=False)
+        return settled(end.exit_code, works=False)
     except AmbiguousOption as error:
         click.echo(f"{name}: {error.message}", err=True)
         return _bad_line(context, "", parsing=True)
@@ -349,6 +352,11 @@ def _bad_line(context: Context, message: str, *, parsing: bool, name: str = "") 
     elif "--help" not in message and not message.startswith("Command does not accept"):
         console.tell(f"Run `{_typed(name)} --help' for more information.")
     return UsageError.exit_code
+
+
+def _works(name: str) -> bool:
+    """Whether it is work that the command is for, and not its words."""
+    return name in _WORKING or (name.startswith(_LVM_NAMES[:3]) and not name.endswith(_SHOWING))
 
 
 def _typed(name: str) -> str:

@@ -80,18 +80,16 @@ def _as_it_came(error: UnicodeError) -> tuple[str | bytes, int]:
         return "?" * len(text), error.end
 
 
-def settled(status: int, *, told: bool) -> int:
-    """The exit code, now that a command ends with `status`: a report that was lost is a failure,
-    what was `told` of work that is done is not."""
+def settled(status: int, *, works: bool) -> int:
+    """The exit code, now that a command ends with `status`. A report that was lost is a failure; of
+    a command that `works`, what it told of the work is not."""
     sys.stdout.flush()
     sys.stderr.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    lost = raw.lost if isinstance(raw, _Output) else None
-    if lost is None or status:
+    if not isinstance(raw, _Output) or raw.lost is None or status:
         return status
-    if lost.errno == errno.EPIPE:
+    if raw.lost.errno == errno.EPIPE:
         return _BROKEN_PIPE  # its reader has gone, which is its own business
-    if told:
-        return status
-    print(f"  Standard output: {lost.strerror}", file=sys.stderr)
-    return 5
+    print(f"  Standard output: {raw.lost.strerror}", file=sys.stderr)
+    raw.lost = None
+    return status if works else 5
