@@ -30,6 +30,7 @@ from ulvm.blockdev.base import BlockDevice, Buffer
 from ulvm.blockdev.faults import FaultDevice, PowerCut
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.stage import StageSettings
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, UlvmError
 
@@ -40,6 +41,8 @@ SECTORS = 384
 """Of the origin: not a multiple of the larger chunks."""
 COW_SECTORS = 1400
 COWS = 4
+STAGES = (0, 16 << 12, 1 << 20)
+"""Bytes: none, one that is full all the time, one that never is."""
 
 Tokens = npt.NDArray[np.uint64]
 
@@ -207,12 +210,17 @@ def start_mapper(
     devices: dict[str, BlockDevice],
     durability: str,
     log: Callable[[str], None] = lambda text: None,
+    stage: int = 0,
 ) -> LocalMapper:
-    """A mapper whose files are these devices; the paths only give them an identity."""
+    """A mapper whose files are these devices; the paths only give them an identity. `stage` in
+    bytes."""
     for name in devices:
         (folder / name).touch()
     return LocalMapper(
-        open_file=lambda path, writable: devices[Path(path).name], durability=durability, log=log
+        open_file=lambda path, writable: devices[Path(path).name],
+        durability=durability,
+        log=log,
+        stage=StageSettings(stage),
     )
 
 
@@ -233,6 +241,9 @@ class Machine:
     config: Config = ()
     merging: Snap | None = None
     merge_began: int | None = None
+    stage: int | None = None
+    """In bytes; None for any. What is in it outlives a kill -9 by a file, which the images of one
+    do not hold, so that lives of durability "process" have none."""
     dead: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -248,7 +259,11 @@ class Machine:
             self.disks[f"cow{n}"] = Disk(MemoryDevice(bytes(4096) + self._old_records()[4096:]))
         self.said: list[str] = []
         """The mapper's log."""
-        self.mapper = start_mapper(self.folder, dict(self.disks), self.durability, self.said.append)
+        if self.durability == "host" and self.stage is None:
+            self.stage = self.choose.choice(STAGES)
+        self.mapper = start_mapper(
+            self.folder, dict(self.disks), self.durability, self.said.append, self.stage or 0
+        )
         self.records: dict[str, PowerCut] = {n: d.record() for n, d in self.disks.items()}
         activate(self.mapper, "org", self._origin_line())
 

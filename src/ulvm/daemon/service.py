@@ -5,6 +5,7 @@
     nbd.sock      NBD
     dev/          the FUSE tree
     state.json    what to bring back after kill -9
+    stage/        what was written to origins and is not there yet (dm.stage)
     ulvmd.log     what happened
 
 Order of a start: lock, devices from the state file, NBD, FUSE, control socket, ready. Who can
@@ -51,6 +52,7 @@ from ulvm.daemon.syslog import log_to_syslog
 from ulvm.daemon.volumes import DEV_DIR, MapperExports, MountFreezer, export_names, name_of_path
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.stage import StageSettings
 from ulvm.errors import BusyError, NotFoundError, ProtocolError, UlvmError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.nbd_server import NbdServer
@@ -63,6 +65,8 @@ __all__ = ["Service", "main"]
 log = logging.getLogger("ulvmd")
 
 LOG_FILE = "ulvmd.log"
+STAGE_DIR = "stage"
+_STAGE_KIB = 64 << 10
 _LOCK_FILE = "ulvmd.lock"
 _PR_SET_IO_FLUSHER = 57  # linux/prctl.h
 _M_MMAP_THRESHOLD = -3  # malloc.h
@@ -83,6 +87,9 @@ class Service:
             durability=host.config.get_str("ulvm/durability", "host"),
             log=log.warning,
             freezer=freezer,
+            stage=StageSettings(
+                host.config.get_int("ulvm/stage_size", _STAGE_KIB) << 10, self._run_dir / STAGE_DIR
+            ),
         )
         freezer.attach(self.mapper)
         self._freezer = freezer
@@ -122,6 +129,7 @@ class Service:
                 for d in self.mapper.all_mapped()
                 if d.suspended and d.uuid.startswith(LVM_UUID_PREFIX)
             ]
+        self.mapper.forget_stages()
         self.mapper.on_change.append(self._save)
         self._nbd.listen_unix(str(self._run_dir / NBD_SOCKET))
         try:

@@ -14,6 +14,7 @@ from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.numbers import DeviceNumbers
 from ulvm.dm.origins import OriginTable
+from ulvm.dm.stage import StageSettings
 from ulvm.dm.table import Table
 from ulvm.dm.targets import TARGETS
 from ulvm.dm.targets.base import Target, TargetContext
@@ -40,10 +41,11 @@ class TableBuilder:
         *,
         barriers: bool,
         log: Callable[[str], None],
+        stage: StageSettings,
     ) -> None:
         self._resolve = resolve
         self._files = files
-        self._origins = OriginTable()
+        self._origins = OriginTable(stage, log)
         self._barriers = barriers
         self._log = log
 

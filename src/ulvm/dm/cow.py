@@ -33,6 +33,9 @@ __all__ = ["CowSnapshot"]
 
 _COPY_BYTES = 1 << 20
 
+_local = threading.local()
+"""`scratch`: what a thread copies through."""
+
 
 class CowSnapshot:
     """`length` in bytes: what the table line covers. Thread safe as the module says."""
@@ -61,10 +64,9 @@ class CowSnapshot:
         self._event = event
         self._log = log
         self._invalidate_lock = threading.Lock()
-        self._scratch = memoryview(bytearray(0))
         self.store = store
         self.map = ExceptionMap(0)
-        self.commit = GroupCommit(store, self.map, self._commit_failed)
+        self.commit = GroupCommit(store, self.map, self)
         self.shift = 0
 
     @property
@@ -82,7 +84,7 @@ class CowSnapshot:
         chunk_bytes = self.store.chunk_size * SECTOR
         self.shift = chunk_bytes.bit_length() - 1
         self.map = exception_map((self.length + chunk_bytes - 1) >> self.shift)
-        self.commit = GroupCommit(self.store, self.map, self._commit_failed)
+        self.commit = GroupCommit(self.store, self.map, self)
 
     def take_over(self, source: CowSnapshot) -> None:
         """Handover of exceptions (kernel: __handover_exceptions). Under the origin's lock."""
@@ -92,12 +94,12 @@ class CowSnapshot:
         self.shift = source.shift
         if self.map.chunks < (self.length + (1 << self.shift) - 1) >> self.shift:
             self.map.grow((self.length + (1 << self.shift) - 1) >> self.shift)
-        self.commit.owner(self._commit_failed)
+        self.commit.owner = self
         self.valid, self.overflowed = source.valid, source.overflowed
         self.awaits_handover = False
         own.chunk_size = 0
         source.store, source.map, source.valid = own, ExceptionMap(0), False
-        source.commit = GroupCommit(own, source.map, source._commit_failed)
+        source.commit = GroupCommit(own, source.map, source)
 
     @property
     def gave_away(self) -> bool:
@@ -122,7 +124,8 @@ class CowSnapshot:
         self.origin.update()
         self._event()
 
-    def _commit_failed(self, error: Exception) -> None:
+    def commit_failed(self, error: Exception) -> None:
+        """Of `commit`."""
         self.invalidate(f"Error reading/writing. ({error})")
 
     def _no_room(self) -> None:
@@ -139,34 +142,71 @@ class CowSnapshot:
     # -- copying out ------------------------------------------------------------------------
 
     def copy_out(self, first: int, last: int) -> None:
-        """Copy the chunks first..last that have no exception yet. Under the origin's lock;
-        the caller then settles. An origin write without room or with an error invalidates."""
+        """Give the chunks first..last that have none an exception; their data are copied when it
+        is committed. Under the origin's lock; the caller then settles, or stages its data. A
+        snapshot without room turns invalid."""
         state = self.map.state
         chunk = state.find(b"\0", first, last + 1)
         while chunk >= 0:
             end = self.map.run_end(chunk, last + 1)
             for new, count in self.store.allocate(end - chunk):
-                try:
-                    self._copy(chunk, new, count)
-                except DeviceError as error:
-                    self.invalidate(f"Error reading/writing. ({error})")
-                    return
-                self.commit.add(Run(chunk, new, count))
+                self.commit.add(Run(chunk, new, count), copied=False)
                 chunk += count
             if chunk < end:
                 self.invalidate("Unable to allocate exception.")
                 return
             chunk = state.find(b"\0", end, last + 1)
 
+    def copy_runs(self, runs: list[Run]) -> None:
+        """Of `commit`: what follows each other in the COW goes out in one write."""
+        limit = _COPY_BYTES >> self.shift
+        whole = self.origin.device.size >> self.shift
+        batch: list[Run] = []
+        chunks = 0
+        for run in runs:
+            if run.chunks > limit or run.old + run.chunks > whole:
+                self._copy_batch(batch, chunks)
+                batch, chunks = [], 0
+                self._copy(run.old, run.new, run.chunks)
+                continue
+            if batch and (
+                chunks + run.chunks > limit or run.new != batch[-1].new + batch[-1].chunks
+            ):
+                self._copy_batch(batch, chunks)
+                batch, chunks = [], 0
+            batch.append(run)
+            chunks += run.chunks
+        self._copy_batch(batch, chunks)
+
+    def _copy_batch(self, batch: list[Run], chunks: int) -> None:
+        """Runs of whole chunks that follow each other in the COW; `chunks` in all."""
+        if not batch:
+            return
+        shift, readinto = self.shift, self.origin.device.readinto
+        length = chunks << shift
+        buffer = self._buffer(length)
+        position = 0
+        for old, _, count in batch:
+            upto = position + (count << shift)
+            readinto(old << shift, buffer[position:upto])
+            position = upto
+        self.cow.write(batch[0].new << shift, buffer[:length])
+
+    def _buffer(self, length: int) -> memoryview:
+        """A thread's own: several snapshots are committed at a time."""
+        scratch: memoryview | None = getattr(_local, "scratch", None)
+        if scratch is None or len(scratch) < length:
+            scratch = _local.scratch = memoryview(bytearray(length))
+        return scratch
+
     def _copy(self, old: int, new: int, count: int) -> None:
         """Origin chunks to COW chunks, clipped at the end of the origin."""
         source, target = old << self.shift, new << self.shift
         length = min(count << self.shift, self.origin.device.size - source)
-        if len(self._scratch) < min(length, _COPY_BYTES):
-            self._scratch = memoryview(bytearray(min(length, _COPY_BYTES)))
+        scratch = self._buffer(min(length, _COPY_BYTES))
         while length > 0:
             step = min(length, _COPY_BYTES)
-            buffer = self._scratch[:step]
+            buffer = scratch[:step]
             self.origin.device.readinto(source, buffer)
             self.cow.write(target, buffer)
             source, target, length = source + step, target + step, length - step
@@ -263,7 +303,7 @@ class CowSnapshot:
                 except DeviceError as error:
                     self.invalidate(f"Error reading/writing. ({error})")
                     raise DeviceError("the snapshot is invalid", errno=errno.EIO) from error
-                self.commit.add(Run(chunk, new, count))
+                self.commit.add(Run(chunk, new, count), copied=True)
                 chunk += count
             if chunk < stop:
                 self._no_room()

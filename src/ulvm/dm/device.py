@@ -26,7 +26,7 @@ from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo
 from ulvm.errors import BusyError, DeviceError, NotSupportedError
 from ulvm.units import SECTOR
 
-__all__ = ["DeviceHandle", "Frozen", "MappedDevice", "users_first"]
+__all__ = ["DeviceHandle", "Frozen", "MappedDevice", "users_first", "users_of"]
 
 _NO_TABLE = Table((), read_only=False)
 
@@ -66,12 +66,16 @@ class MappedDevice(BlockDevice):
         """Whether it has had any table: without, it cannot be opened (dm_setup_md_queue)."""
         self.suspended = False
         self.removed = False
+        self.abandoned = False
+        """By `mapper.shutdown`: others go as well, so that copies fail."""
         self.frozen: Frozen | None = None
         """What the freezer gave when it froze for a suspend."""
         self.event_nr = 0
         self.open_count = 0
         self.uses: Counter[tuple[MappedDevice, str]] = Counter()
         """Devices, with modes, that tables of this one lead to, and how many of the tables do."""
+        self.goes_on = False
+        """It was brought back after a kill, and its origin has not begun to write yet."""
         self._honour_flush = honour_flush
         self._notify = notify
         self._events = threading.Condition()
@@ -161,7 +165,7 @@ class MappedDevice(BlockDevice):
         """The end: who comes to the gate when it is closed is told, and who waits there with the
         next `wake_removed`."""
         with self._events:
-            self.removed = True
+            self.removed = self.abandoned = True
             self._events.notify_all()
 
     def event(self) -> None:
@@ -214,6 +218,11 @@ class MappedDevice(BlockDevice):
         self.live = table
         self._table = table or _NO_TABLE
         self._single = table.targets[0] if table and len(table.targets) == 1 else None
+
+    def settle(self) -> None:
+        """What waits in memory to be written goes to the devices below. DeviceError."""
+        for target in self._table.settling:
+            target.settle()
 
     def wake_removed(self) -> None:
         """Let requests that wait at the gate of a removed device fail."""
@@ -301,6 +310,7 @@ class MappedDevice(BlockDevice):
         self._enter()
         try:
             if self._honour_flush:
+                self.settle()
                 for device in self._table.flush_devices:
                     device.flush()
         finally:
@@ -308,6 +318,7 @@ class MappedDevice(BlockDevice):
 
     def flush_at_the_end(self) -> None:
         """As `flush`, past the gates of what is suspended here and below: no one opens them now."""
+        self.settle()
         for device in self._table.flush_devices if self._honour_flush else ():
             if isinstance(device, MappedDevice):
                 device.flush_at_the_end()
@@ -374,6 +385,24 @@ def users_first(devices: Iterable[MappedDevice]) -> list[MappedDevice]:
         order += top
         left = [device for device in left if device not in top]
     return order
+
+
+def users_of(device: MappedDevice, others: Iterable[MappedDevice]) -> list[MappedDevice]:
+    """Those of the others whose requests reach the device, by any way."""
+    reached: set[int] = {id(device)}
+    found: list[MappedDevice] = []
+    left = list(others)
+    while True:
+        more = [
+            other
+            for other in left
+            if any(id(low) in reached for target in other.targets for low in target.reaches())
+        ]
+        if not more:
+            return found
+        found += more
+        reached.update(map(id, more))
+        left = [other for other in left if other not in more]
 
 
 class DeviceHandle(BlockDevice):

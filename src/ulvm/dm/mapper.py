@@ -22,9 +22,10 @@ from typing import Any, Protocol
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.builder import TableBuilder
-from ulvm.dm.device import Frozen, MappedDevice, users_first
+from ulvm.dm.device import Frozen, MappedDevice, users_first, users_of
 from ulvm.dm.naming import check_minor, check_name, check_uuid
 from ulvm.dm.numbers import DeviceNumbers
+from ulvm.dm.stage import StageSettings
 from ulvm.dm.state import describe, restore
 from ulvm.dm.table import Table, check_table
 from ulvm.dm.targets import TARGETS
@@ -52,7 +53,8 @@ def _open_file(path: str, writable: bool) -> BlockDevice:
 
 class LocalMapper:
     """`name_of_path`: the dm name behind a path of the run directory, None for other paths.
-    `durability`: "host" (barriers) or "process" (survives kill -9, no barriers)."""
+    `durability`: "host" (barriers) or "process" (survives kill -9, no barriers). `stage`: of the
+    new data of origins; without one a first write waits for its copy, as in the kernel."""
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class LocalMapper:
         durability: str = "host",
         log: Callable[[str], None] = lambda text: None,
         freezer: Freezer | None = None,
+        stage: StageSettings | None = None,
     ) -> None:
         if durability not in ("host", "process"):
             raise TableError(f"durability must be host or process, not {durability!r}")
@@ -73,7 +76,10 @@ class LocalMapper:
         self._lock = threading.RLock()
         self._devices: dict[str, MappedDevice] = {}
         self._files = DeviceNumbers(open_file, log)
-        self._tables = TableBuilder(self.resolve, self._files, barriers=self._barriers, log=log)
+        self._stage = stage or StageSettings()
+        self._tables = TableBuilder(
+            self.resolve, self._files, barriers=self._barriers, log=log, stage=self._stage
+        )
 
     # -- looking up -------------------------------------------------------------------------
 
@@ -237,6 +243,8 @@ class LocalMapper:
                 if table is not None:
                     self._tables.destroy(found, table)
             self._thaw(found)
+            if found.goes_on:
+                self._stage.forget(found.minor)
 
     def _quiesce(self, device: MappedDevice, table: Table) -> None:
         if table is device.live and not device.suspended:
@@ -285,8 +293,9 @@ class LocalMapper:
             self._suspend(found)
         return found.info()
 
-    @staticmethod
-    def _suspend(device: MappedDevice) -> None:
+    def _suspend(self, device: MappedDevice) -> None:
+        for user in users_of(device, self.all_mapped()):
+            self._settle(user)  # It could not, once this one is suspended.
         targets = device.targets
         for target in targets:
             target.presuspend()
@@ -294,6 +303,12 @@ class LocalMapper:
         for target in targets:
             target.postsuspend()
         device.suspended = True
+
+    def _settle(self, device: MappedDevice) -> None:
+        try:
+            device.settle()
+        except DeviceError as error:
+            self._log(f"{device.name}: {error}")
 
     def resume(self, device: str) -> DeviceInfo:
         with self._controlled(device) as found:
@@ -388,6 +403,10 @@ class LocalMapper:
     def restore_state(self, state: dict[str, Any]) -> list[str]:
         """See `dm.state.restore`."""
         return restore(self, state)
+
+    def forget_stages(self) -> None:
+        """What a killed process left that no device will take up."""
+        self._stage.forget_all([d.minor for d in self.all_mapped() if d.goes_on or d.live])
 
     def shutdown(self) -> list[str]:
         """Take everything down; data are flushed. Requests that come, or wait at a suspended

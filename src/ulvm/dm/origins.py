@@ -1,33 +1,44 @@
 """Who must be copied out before an origin changes: the snapshots of each origin device.
 
 The kernel's `_origins` hash: one `Origin` per underlying device, with all snapshots built on
-it. Every write that goes to the origin through a snapshot-origin or snapshot-merge target
-first passes `protect`.
+it. Every write that goes to the origin through a snapshot-origin target passes `write`; what a
+merge writes first passes `protect`.
 
-States of a chunk, per snapshot: NONE -> PENDING (data copied, exception allocated) -> DONE
-(exception committed). Crash argument of an origin write (kernel: pending exceptions):
+States of a chunk, per snapshot: NONE -> PENDING (exception allocated) -> DONE (exception
+committed). Crash argument of an origin write (kernel: pending exceptions):
 
 1. old data are written to the COW data chunk;
 2. the exception is committed: flush, record, flush (dm.exceptions.persistent);
 3. only then is the new data written to the origin.
 
 A power cut before 2 leaves the origin unchanged, so the snapshot reads it there; after 2 it
-reads the copy. With several snapshots step 3 waits for step 2 of all of them.
+reads the copy. With several snapshots step 3 waits for step 2 of all of them. Where there is a
+stage (dm.stage), the writer is answered before 1, and the rest is done for many writes at once.
 
-Locks: `Origin.lock` serialises allocation and copying for all snapshots of the origin (so
-copies of one request, and allocation order, are in ascending order of sectors). Commits are
-made outside of it, so that a commit of one writer carries the exceptions of all who copied
-meanwhile (dm.commit). Readers take no lock: they look at the state, read, and look again.
+A unit, the smallest chunk or a page if that is more, is marked *settled* when it is durable in
+every guarded snapshot and no page of it is staged. From then on writes go straight to the device,
+after one look at one map, however many snapshots there are, and no page of it is ever staged: one
+with older sectors could overtake such a write. Where it is not marked, no write goes past the
+stage. When the snapshots change the map begins anew, and fills as writes come.
+
+Locks: `Origin.lock` serialises allocation for all snapshots of the origin (so allocation order is
+in ascending order of sectors within a request), and staging. Copies and commits are made outside
+of it, so that a commit of one writer carries the exceptions of all who came meanwhile (dm.commit).
+Readers take no lock: they look at the state, read, and look again.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
+from ulvm.dm.exceptions.map import anonymous
+from ulvm.dm.stage import PAGE, PAGE_SHIFT, Stage, StageSettings
 from ulvm.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -36,21 +47,43 @@ if TYPE_CHECKING:
 
 __all__ = ["Origin", "OriginTable"]
 
+_NO_STAGE = StageSettings()
+_MOST_UNITS = 1 << 36
+_MOST_OF_STAGE = 4
+"""A write of more than one part in so many of the stage is not staged."""
+_TRIES = 3
+
 
 class Origin:
     """One underlying device and its snapshots, the largest chunk size first.
 
     `guarded` is the tuple of snapshots that writes must be copied out to: active, valid and
-    not merging; it is replaced as a whole, so the data path reads it without a lock.
+    not merging; it is replaced as a whole, so the data path reads it without a lock. `settings`:
+    of the stage that writers get, if they want one.
     """
 
-    def __init__(self, device: BlockDevice) -> None:
+    def __init__(
+        self,
+        device: BlockDevice,
+        settings: StageSettings = _NO_STAGE,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.device = device
         self.lock = threading.RLock()
         self.snapshots: list[CowSnapshot] = []
         self.guarded: tuple[CowSnapshot, ...] = ()
         self.writer: MappedDevice | None = None
         """The mapped device whose live table writes to the origin (snapshot-origin)."""
+        self.stage: Stage | None = None
+        self._settings = settings
+        self._log = log
+        self._writers = 0
+        self._shift = PAGE_SHIFT
+        """Of a unit: at least a page's."""
+        self._fine = False
+        """There are chunks of less than a page."""
+        self._settled: mmap.mmap | None = None
+        """A byte for each unit; None: ask the snapshots."""
 
     def add(self, snapshot: CowSnapshot) -> None:
         with self.lock:
@@ -62,6 +95,15 @@ class Origin:
             if snapshot in self.snapshots:
                 self.snapshots.remove(snapshot)
             self.update()
+
+    def finish(self, snapshot: CowSnapshot) -> None:
+        """Before it goes it gets what was written while it was here, which may still be staged.
+        Not under the lock. Writes that go on meanwhile may be too fast for us: their place is
+        behind that moment."""
+        for _ in range(_TRIES):
+            self.drain()
+            if not snapshot.commit.pending or not snapshot.valid:
+                break
 
     def cows(self) -> list[BlockDevice]:
         """Where writes to the origin are copied to. Without the lock: who holds it may wait at a
@@ -75,6 +117,12 @@ class Origin:
             self.guarded = tuple(
                 s for s in self.snapshots if s.active and s.valid and not s.merging
             )
+            self._settled = None
+            if self.guarded:
+                shift = min(s.shift for s in self.guarded)
+                self._shift, self._fine = max(shift, PAGE_SHIFT), shift < PAGE_SHIFT
+                units = (self.device.size >> self._shift) + 1
+                self._settled = anonymous(units) if units <= _MOST_UNITS else None
 
     def sharing_cow(
         self, cow: BlockDevice
@@ -92,37 +140,217 @@ class Origin:
                     destination = snapshot
         return source, destination, merging
 
-    # -- the data path: flat on purpose -----------------------------------------------------
+    # -- the stage --------------------------------------------------------------------------
 
-    def protect(self, offset: int, length: int) -> None:
-        """Return when every guarded snapshot has its own copy of [offset, offset+length).
+    def open_stage(self, writer: MappedDevice, *, adopt: bool) -> None:
+        """A writer is about to begin; `adopt`: it goes on where a killed process stopped. A stage
+        that cannot be had is done without, which is said."""
+        self._writers += 1
+        if self.stage is not None or not self._settings.slots:
+            return
+        try:
+            stage = Stage(
+                self.device,
+                self.lock,
+                settle=self.settle,
+                log=self._log,
+                slots=self._settings.slots,
+                path=self._settings.path(writer.minor),
+                whose=writer.uuid,
+            )
+        except OSError as error:
+            self._log(f"no stage, so each first write waits for its copy: {error}")
+            return
+        with self.lock:
+            left = stage.left()
+            if left and adopt:
+                for page in sorted(left):
+                    self._allocate(page * PAGE, min((page + 1) * PAGE, self.device.size))
+                stage.adopt(left)
+            else:
+                if left:
+                    self._log(f"{len(left) * PAGE} bytes of an earlier process are passed over")
+                stage.begin()
+            self.stage = stage
 
-        A snapshot that cannot be given its copy turns invalid instead. DeviceError(ENXIO) when the
+    def close_stage(self) -> None:
+        """A writer has ended."""
+        self._writers -= 1
+        if self._writers == 0 and self.stage is not None:
+            stage, self.stage = self.stage, None
+            stage.close()
+
+    def drain(self) -> None:
+        """All that is staged goes to the device. What cannot stays staged, which is said."""
+        if self.stage is not None:
+            try:
+                self.stage.commit()
+            except DeviceError as error:
+                self._log(f"written data cannot reach the origin: {error}")
+
+    def settle(self) -> None:
+        """Return when every snapshot has what it was given so far. DeviceError(ENXIO) when the
         origin was abandoned meanwhile (mapper.shutdown): then copies fail because devices go, and
         whoever is about to change the origin must not."""
-        end = offset + length
+        guarded = self.guarded
+        for snapshot in guarded:
+            snapshot.commit_pending()
+        writer = self.writer
+        if writer is not None and writer.abandoned and not all(s.valid for s in guarded):
+            raise DeviceError(f"device {writer.name} is gone", errno=errno.ENXIO)
+
+    # -- the data path: flat on purpose -----------------------------------------------------
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        """The origin with what is staged."""
+        stage = self.stage
+        if stage is not None and stage.holds:
+            stage.readinto(offset, buffer)
+        else:
+            self.device.readinto(offset, buffer)
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        """Copied out first, or staged."""
+        settled = self._settled
+        if settled is not None:
+            first = offset >> self._shift
+            last = (offset + len(data) - 1) >> self._shift
+            if settled[first] if first == last else settled.find(b"\0", first, last + 1) < 0:
+                self.device.write(offset, data, fua=fua)
+                return
+        elif not self.guarded and (self.stage is None or not self.stage.holds):
+            self.device.write(offset, data, fua=fua)
+            return
+        if not fua and self._put(offset, data):
+            return
+        stage = self.stage
+        if self._fine and self._settled is not None and stage is not None and stage.slots:
+            self._stage_all(stage, offset, data)
+            if fua:
+                stage.commit()
+                self.device.flush()
+            return
+        self.protect(offset, len(data))
+        self.device.write(offset, data, fua=fua)
+
+    def _put(self, offset: int, data: Buffer) -> bool:
+        """Stage what of a write is not settled, and make the rest. False for one that had better
+        be made at once; nothing of it is then."""
+        stage = self.stage
+        end = offset + len(data)
+        pages = ((end - 1) >> PAGE_SHIFT) - (offset >> PAGE_SHIFT) + 1
+        while stage is not None and pages * _MOST_OF_STAGE <= stage.slots:
+            with self.lock:
+                if self.guarded and self._settled is None:
+                    return False
+                if stage.has_room(pages):
+                    direct = self._put_parts(stage, offset, end, memoryview(data))
+                    break
+            stage.commit()
+        else:
+            return False
+        for start, part in direct:
+            self.device.write(start, part)
+        if stage.is_alone:
+            stage.commit()
+        return True
+
+    def _put_parts(
+        self, stage: Stage, offset: int, end: int, view: memoryview
+    ) -> list[tuple[int, memoryview]]:
+        """Stage what is not settled; (offset, data) of the rest. Under the lock."""
+        direct: list[tuple[int, memoryview]] = []
+        for start, upto, settled in list(self._parts(stage, offset, end)):
+            part = view[start - offset : upto - offset]
+            if settled:
+                direct.append((start, part))
+            else:
+                self._allocate(start, upto)
+                stage.put(start, part)
+        return direct
+
+    def _parts(self, stage: Stage, offset: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        """(start, end, settled) of the parts of a request; what can be marked is."""
+        settled, shift = self._settled, self._shift
+        position = offset
+        if settled is None:  # no snapshot needs a copy; what is still staged must be written there
+            while position < end:
+                page = position >> PAGE_SHIFT
+                upto = min((page + 1) << PAGE_SHIFT, end)
+                yield position, upto, not stage.has(page, page)
+                position = upto
+            return
+        stop = ((end - 1) >> shift) + 1
+        while position < end:
+            unit = position >> shift
+            marked = bool(settled[unit])
+            found = settled.find(b"\0" if marked else b"\1", unit, stop)
+            last = found if found >= 0 else stop
+            if not marked and self._is_done(unit << shift, last << shift):
+                marked = self._mark(unit, last)
+            upto = min(last << shift, end)
+            yield position, upto, marked
+            position = upto
+
+    def _mark(self, unit: int, stop: int) -> bool:
+        """Mark units that are done as settled, if nothing of them is staged. Under the lock."""
+        settled, stage, shift = self._settled, self.stage, self._shift - PAGE_SHIFT
+        if stage is not None and stage.has(unit << shift, (stop << shift) - 1):
+            return False
+        if settled is not None:
+            settled[unit:stop] = b"\1" * (stop - unit)
+        return True
+
+    def _stage_all(self, stage: Stage, offset: int, data: Buffer) -> None:
+        """In pieces that the stage takes, wherever they begin."""
+        view = memoryview(data).cast("B")
+        step = (stage.slots // _MOST_OF_STAGE - 1) * PAGE
+        for position in range(0, len(view), step):
+            self._put(offset + position, view[position : position + step])
+
+    def _is_done(self, offset: int, end: int) -> bool:
+        """Whether all guarded snapshots have the units of [offset, end) durable."""
+        unit = 1 << self._shift
+        offset, end = offset & -unit, (end + unit - 1) & -unit
         for snapshot in self.guarded:
             if offset < snapshot.length:
                 last = (min(end, snapshot.length) - 1) >> snapshot.shift
                 if not snapshot.map.all_done(offset >> snapshot.shift, last):
-                    self._copy_out(offset, end)
+                    return False
+        return True
+
+    def protect(self, offset: int, length: int) -> None:
+        """Return when every guarded snapshot has its own copy of [offset, offset+length) and none
+        of it is staged.
+
+        A snapshot that cannot be given its copy turns invalid instead. DeviceError as `settle`, or
+        when what was staged cannot be written."""
+        stage = self.stage
+        if length == 0 or not (self.guarded or (stage is not None and stage.holds)):
+            return
+        end = offset + length
+        while True:
+            if not self._is_done(offset, end):
+                with self.lock:
+                    self._allocate(offset, end)
+                self.settle()
+            if stage is not None:
+                stage.commit()
+            elif not self._is_done(offset, end):  # of a part of its unit nothing is known
+                return
+            with self.lock:
+                # A page that was sealed a moment ago may have been written to and be staged again.
+                if self._mark(offset >> self._shift, ((end - 1) >> self._shift) + 1):
                     return
 
-    def _copy_out(self, offset: int, end: int) -> None:
-        waits: list[CowSnapshot] = []
-        with self.lock:
-            for snapshot in self.guarded:
-                if snapshot.valid and offset < snapshot.length:
-                    last = (min(end, snapshot.length) - 1) >> snapshot.shift
-                    first = offset >> snapshot.shift
-                    if not snapshot.map.all_done(first, last):
-                        snapshot.copy_out(first, last)
-                        waits.append(snapshot)
-        for snapshot in waits:
-            snapshot.commit_pending()
-        writer = self.writer
-        if writer is not None and writer.removed:
-            raise DeviceError(f"device {writer.name} is gone", errno=errno.ENXIO)
+    def _allocate(self, offset: int, end: int) -> None:
+        """Exceptions for all chunks of [offset, end) that have none. Under the lock."""
+        for snapshot in self.guarded:
+            if snapshot.valid and offset < snapshot.length:
+                last = (min(end, snapshot.length) - 1) >> snapshot.shift
+                first = offset >> snapshot.shift
+                if not snapshot.map.all_done(first, last):
+                    snapshot.copy_out(first, last)
 
 
 class OriginTable:
@@ -133,7 +361,13 @@ class OriginTable:
     whose identity is not given to another meanwhile.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        settings: StageSettings = _NO_STAGE,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._settings = settings
+        self._log = log
         self._lock = threading.Lock()
         self._origins: WeakValueDictionary[int, Origin] = WeakValueDictionary()
 
@@ -141,5 +375,5 @@ class OriginTable:
         with self._lock:
             origin = self._origins.get(id(device))
             if origin is None:
-                origin = self._origins[id(device)] = Origin(device)
+                origin = self._origins[id(device)] = Origin(device, self._settings, self._log)
             return origin

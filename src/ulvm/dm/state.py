@@ -5,7 +5,9 @@ Tables are kept with names and paths instead of numbers. Order of resumes: plain
 first, then snapshots, then origins, merges last, because a merge begins to copy at once and
 every other snapshot must be there by then. If a snapshot cannot be made, its COW being away,
 nothing is made that writes to its origin, or it would be wrong when it comes back: that
-device is there without a table, until a command brings the group to its metadata. What was
+device is there without a table, until a command brings the group to its metadata. What was written
+to an origin and waited in its stage is taken up when its device resumes (dm.stage), in this process
+or in whichever is the first that can resume it. What was
 suspended is suspended again when all are there: a snapshot over a suspended COW device could
 not read its store. A mirror that was suspended copies nothing in between: its second leg may be
 in use for itself by now (a pvmove that was ended), and what the first one holds be old.
@@ -54,6 +56,7 @@ def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
         "minor": device.minor,
         "read_only": device.forced_read_only,
         "suspended": device.suspended,
+        "goes_on": device.goes_on,
     }
     table = device.live
     if table is not None:
@@ -147,6 +150,8 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
                 entry["name"], entry["uuid"], minor=entry["minor"], read_only=entry["read_only"]
             )
             waiting.append(entry)
+            if entry.get("goes_on") is True or _rank(entry)[0]:
+                mapper.mapped(entry["name"]).goes_on = True
         except UlvmError as error:
             problems.append(f"{entry['name']}: {error}")
     absent = list(entries)

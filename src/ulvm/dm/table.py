@@ -61,6 +61,8 @@ class Table:
                 wanted.setdefault(id(device), set()).update(mode)
         self.modes = tuple("".join(sorted(wanted[id(device)])) for device in self.devices)
         self.flush_devices = _unique(d for t in targets for d in t.flush_devices)
+        self.settling = tuple(t for t in targets if type(t).settle is not Target.settle)
+        """The targets for which a flush of the devices is not all."""
         self.can_discard = bool(targets) and all(t.can_discard for t in targets)
         self.block_size = max((d.block_size for d in self.devices), default=SECTOR)
 

@@ -431,6 +431,8 @@ host_id i 2.2.124 = 0
     What LVM2 does not have.
 durability s 0.1.0 = "host"
     What survives: `host' a power cut, `process' only the end of a process.
+stage_size i 0.1.0 = 65536
+    KiB of new data of each origin that wait in memory for their copies, 0 for none.
 device_links b 0.1.0
     Links to the volumes in devices/dir; by default on root's own host.
 """

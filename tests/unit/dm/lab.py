@@ -6,18 +6,22 @@ import struct
 from pathlib import Path
 
 from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.stage import StageSettings
 from ulvm.dm.table import parse_table
 
 SECTOR = 512
 
 
 class Lab:
-    """Names of devices are dm names; sizes and positions are sectors."""
+    """Names of devices are dm names; sizes and positions are sectors. `stage` in bytes: what is
+    written is settled at once, so that the stores can be looked at as without one."""
 
-    def __init__(self, folder: Path, *, durability: str = "host") -> None:
+    def __init__(self, folder: Path, *, durability: str = "host", stage: int = 0) -> None:
         self.folder = folder
         self.messages: list[str] = []
-        self.dm = LocalMapper(log=self.messages.append, durability=durability)
+        self.dm = LocalMapper(
+            log=self.messages.append, durability=durability, stage=StageSettings(stage)
+        )
 
     def file(self, name: str, sectors: int) -> str:
         path = self.folder / name
@@ -47,7 +51,9 @@ class Lab:
         return " ".join(str(line) for line in self.dm.table(name)).split(" ", 3)[3]
 
     def write(self, name: str, sector: int, sectors: int, fill: int = 0xAA) -> None:
-        self.dm.mapped(name).write(sector * SECTOR, bytes([fill]) * (sectors * SECTOR))
+        device = self.dm.mapped(name)
+        device.write(sector * SECTOR, bytes([fill]) * (sectors * SECTOR))
+        device.settle()
 
     def read(self, name: str, sector: int, sectors: int) -> bytes:
         return self.dm.mapped(name).read(sector * SECTOR, sectors * SECTOR)

@@ -67,6 +67,7 @@ def test_no_discard_and_plain_zeros_on_the_three_targets(lab: Lab) -> None:
             lab.dm.mapped(name).discard(0, 4096)
         assert caught.value.errno == 95
     lab.dm.mapped("org").write_zeroes(80 * SECTOR, 16 * SECTOR)
+    lab.dm.mapped("org").settle()
     assert store_records(cow, 8) == runs("10..11>2..3")
     assert lab.read("org", 80, 16) == bytes(16 * SECTOR)
     assert lab.read("snap", 80, 16) == before[80 * SECTOR : 96 * SECTOR]
@@ -169,6 +170,7 @@ def test_random_writes_against_a_model(lab: Lab, seed: int) -> None:
                 allocated = (2 + n + n // per_area) * chunk
                 metadata = (2 + n // per_area) * chunk
                 assert lab.status(name) == f"{allocated}/{cow_sectors} {metadata}"
+    lab.dm.mapped("org").settle()
     for name, chunk in chunks.items():
         assert store_records(str(lab.folder / f"{name}.cow"), chunk) == expected[name]
         assert lab.read(name, 0, sectors) == bytes(views[name])

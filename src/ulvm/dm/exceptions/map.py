@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ulvm.errors import TableError
 
-__all__ = ["DONE", "NONE", "PENDING", "ExceptionMap", "Lookup", "States"]
+__all__ = ["DONE", "NONE", "PENDING", "ExceptionMap", "Lookup", "States", "anonymous"]
 
 NONE = 0
 DONE = 1
@@ -37,8 +37,9 @@ _MAP_NORESERVE = 0x4000  # linux/mman.h; not in Python's mmap before 3.12
 _U32_LIMIT = 1 << 32
 
 
-def _anonymous(size: int) -> mmap.mmap:
-    """TableError (ENOMEM) for more than there are addresses."""
+def anonymous(size: int) -> mmap.mmap:
+    """Zeros that cost nothing until they are written. TableError (ENOMEM) for more than there are
+    addresses."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
     try:
         return mmap.mmap(-1, max(size, 8), flags=flags)
@@ -67,8 +68,8 @@ class ExceptionMap:
 
     def __init__(self, chunks: int) -> None:
         self.chunks = chunks
-        self._state = _anonymous(chunks)
-        self._memory = _anonymous(chunks * 4)
+        self._state = anonymous(chunks)
+        self._memory = anonymous(chunks * 4)
         self._where = memoryview(self._memory).cast("I")
         self.state: States = self._state
         self.where: Lookup = self._where
@@ -77,7 +78,7 @@ class ExceptionMap:
         """Make room for a longer snapshot; nobody may be using the map meanwhile."""
         other = ExceptionMap(chunks)
         if self._where.itemsize == 8:
-            other._memory = _anonymous(chunks * 8)
+            other._memory = anonymous(chunks * 8)
             other._where = memoryview(other._memory).cast("Q")
         position = self._state.find(_DONE)
         while position >= 0:
@@ -91,7 +92,7 @@ class ExceptionMap:
 
     def _widen(self) -> None:
         """Go over to 8-byte COW chunk numbers (a COW of 2^32 chunks or more)."""
-        memory = _anonymous(self.chunks * 8)
+        memory = anonymous(self.chunks * 8)
         wide = memoryview(memory).cast("Q")
         narrow = np.frombuffer(self._where, dtype=np.uint32)
         view = np.frombuffer(wide, dtype=np.uint64)

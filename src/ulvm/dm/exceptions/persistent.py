@@ -299,8 +299,9 @@ class PersistentStore(ExceptionStore):
         if self._barriers:
             self.cow.flush()
 
-    def usage(self) -> Usage:
-        metadata = (self._area_index + 1 + NUM_SNAPSHOT_HDR_CHUNKS) * self.chunk_size
+    def usage(self, pending: int = 0) -> Usage:
+        areas = self._area_index + (self._committed + pending) // self._epa + 1
+        metadata = (areas + NUM_SNAPSHOT_HDR_CHUNKS) * self.chunk_size
         return Usage(self._next_free * self.chunk_size, self.cow.size // SECTOR, metadata)
 
     def mark_invalid(self) -> None:

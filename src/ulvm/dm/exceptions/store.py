@@ -58,7 +58,8 @@ class ExceptionStore(ABC):
         DeviceError if that failed: the caller then invalidates the snapshot."""
 
     @abstractmethod
-    def usage(self) -> Usage: ...
+    def usage(self, pending: int = 0) -> Usage:
+        """As it will be when so many exceptions are committed that are not yet."""
 
     @abstractmethod
     def mark_invalid(self) -> None:

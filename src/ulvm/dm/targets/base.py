@@ -80,6 +80,11 @@ class Target(ABC):
     @abstractmethod
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None: ...
 
+    def settle(self) -> None:
+        """What was written and waits in memory goes to the devices below; before a flush of
+        them. DeviceError."""
+        return
+
     def discard(self, offset: int, length: int) -> None:
         raise NotSupportedError(f"{self.type_name} does not support discard")
 

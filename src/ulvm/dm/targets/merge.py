@@ -76,6 +76,7 @@ class MergeTarget(SnapshotTarget):
             self._worker = None
 
     def postsuspend(self) -> None:
+        super().postsuspend()
         self.origin.writer = None
 
     def destroy(self) -> None:

@@ -25,6 +25,7 @@ class OriginTarget(Target):
         self._device = context.resolve(args[0])
         self._mapped = context.device
         self._origin = context.origins.get(self._device)
+        self._writing = False
         self.devices = self.flush_devices = (self._device,)
 
     def reaches(self) -> Iterable[BlockDevice]:
@@ -34,20 +35,39 @@ class OriginTarget(Target):
         return [(self._device, 0, self.length)]
 
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
-        self._device.readinto(offset, buffer)
+        self._origin.readinto(offset, buffer)
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        self._origin.protect(offset, len(data))
-        self._device.write(offset, data, fua=fua)
+        self._origin.write(offset, data, fua=fua)
+
+    def settle(self) -> None:
+        stage = self._origin.stage
+        if stage is not None:
+            stage.commit()
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        self.settle()
         return self._device.extents(offset, length)
 
     def table(self, number: Callable[[BlockDevice], str]) -> str:
         return number(self._device)
 
     def resume(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self._origin.open_stage(self._mapped, adopt=self._mapped.goes_on)
+        self._mapped.goes_on = False
         self._origin.writer = self._mapped
 
+    def presuspend(self) -> None:
+        """Most of what is staged, while requests go on, so that they need not wait for long."""
+        self._origin.drain()
+
     def postsuspend(self) -> None:
+        self._origin.drain()
         self._origin.writer = None
+
+    def destroy(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._origin.close_stage()

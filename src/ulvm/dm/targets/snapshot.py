@@ -148,13 +148,16 @@ class SnapshotTarget(Target):
 
     def resume(self) -> None:
         """Take over if there is a source, then let origin writes copy out to this snapshot.
-        The origin is paused meanwhile, so that no write is half way past the decision."""
+        The origin is paused meanwhile, so that no write is half way past the decision, and what
+        was written to it before belongs to the snapshot, so none of that stays staged."""
         writer = self.origin.writer
         if writer is self._mapped:
             writer = None
+        self.origin.drain()
         if writer is not None:
             writer.pause()
         try:
+            self.origin.drain()
             with self.origin.lock:
                 source, destination, _ = self.origin.sharing_cow(self._cow)
                 if source is not None and destination is self.snapshot:
@@ -165,7 +168,11 @@ class SnapshotTarget(Target):
             if writer is not None:
                 writer.unpause()
 
+    def postsuspend(self) -> None:
+        self.origin.drain()
+
     def destroy(self) -> None:
+        self.origin.finish(self.snapshot)
         with self.origin.lock:
             source, destination, _ = self.origin.sharing_cow(self._cow)
             if source is self.snapshot and destination is not None:
@@ -238,5 +245,5 @@ class SnapshotTarget(Target):
             return "Merge failed"
         if snapshot.overflowed:
             return "Overflow"
-        allocated, total, metadata = snapshot.store.usage()
+        allocated, total, metadata = snapshot.store.usage(snapshot.commit.pending)
         return f"{allocated}/{total} {metadata}"
