@@ -1,10 +1,10 @@
-"""kill -9 of the daemon at random moments under load: nothing flushed is lost.
+"""kill -9 of the daemon at random moments under load: nothing that was answered is lost.
 
 Two writers at once: one on the origin through NBD, one on its snapshot through FUSE. A block holds
 its number, the generation of its last write, and bytes that follow from both, so a torn, lost or
 misplaced block shows. After each kill the next command starts the daemon again; then every block
-of the origin must be as new as its last flush, and the snapshot as of its creation but for what was
-written to it.
+of the origin must be as new as the last write that was answered, flushed or not, and the snapshot
+as of its creation but for what was written to it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Writer(threading.Thread):
         self._open = open_device
         self._blocks = blocks
         self._random = random.Random(seed)
-        self.flushed: dict[int, int] = {}
+        self.answered: dict[int, int] = {}
         self.written: dict[int, int] = {}
         self.flushes = 0
 
@@ -68,16 +68,16 @@ class Writer(threading.Thread):
             return  # killed before we came
         try:
             while True:
-                fresh = {}
                 for _ in range(self._random.randrange(1, 24)):
                     number = self._random.randrange(self._blocks)
                     generation += 1
                     # Noted before: a write that fails may have reached the disk.
-                    self.written[number] = fresh[number] = generation
+                    self.written[number] = generation
                     device.write(number * BLOCK, block(number, generation))
-                device.flush()
-                self.flushed.update(fresh)
-                self.flushes += 1
+                    self.answered[number] = generation
+                if self._random.random() < 0.3:
+                    device.flush()
+                    self.flushes += 1
         except UlvmError:
             return
         finally:
@@ -87,22 +87,22 @@ class Writer(threading.Thread):
     def again(self, seed: int) -> Writer:
         """A writer that goes on where this one was stopped."""
         new = Writer(self._open, self._blocks, seed)
-        new.flushed, new.written = self.flushed, self.written
+        new.answered, new.written = self.answered, self.written
         return new
 
     def check(self, data: bytes, label: str) -> None:
         for number in range(BLOCKS):
             found = generation_of(number, data[number * BLOCK : (number + 1) * BLOCK])
-            least, most = self.flushed.get(number, 0), self.written.get(number, 0)
+            least, most = self.answered.get(number, 0), self.written.get(number, 0)
             assert least <= found <= most, f"{label}: block {number} is {found}, not {least}.."
             # What is there now is what a later check may find at least.
             if found:
-                self.flushed[number] = max(least, found)
+                self.answered[number] = max(least, found)
 
 
 @needs.fuse
 @pytest.mark.timeout(effort.amount(900, 0))
-def test_nothing_flushed_is_lost(host: UlvmHost) -> None:
+def test_nothing_answered_is_lost(host: UlvmHost) -> None:
     dice = effort.rng("kill the daemon")
     host.run(f"vgcreate vg {host.image('pv.img', '64M')}")
     host.run("lvcreate -L 16M -n base vg")
@@ -137,5 +137,5 @@ def test_nothing_flushed_is_lost(host: UlvmHost) -> None:
             with_data.close()
         base, snap = base.again(dice.randrange(1 << 32)), snap.again(dice.randrange(1 << 32))
         effort.tally("kills of the daemon")
-    assert base.flushed, "the load never got to a flush"
-    assert snap.flushed
+    assert base.answered
+    assert snap.answered

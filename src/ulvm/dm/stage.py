@@ -1,0 +1,440 @@
+"""The stage of an origin: new data of first writes, in memory until their chunks are safe.
+
+A write to a chunk that some snapshot has no durable copy of is answered as soon as its data are
+here, as a volatile write cache answers. Reads of the origin see them; snapshots read the device
+below, which still holds the old. A commit (at a flush, when half of the stage is full, or after
+`_REST` seconds) does for all that was staged before it:
+
+1. old data are copied to the COW stores, in runs, and flushed there;
+2. their exceptions are written and flushed (`commit.GroupCommit`);
+3. the staged pages go to the origin, and are forgotten;
+
+and who asked for a flush then flushes the origin. So many first writes pay the barriers of one.
+
+Crash argument. A power cut loses what is staged, of which nobody was told that it is durable; the
+origin changes in 3 alone, after 2: the order of `dm.origins`. A kill -9 of the process loses
+nothing that was answered: the pages lie in a mapped file of the run directory, each slot with a
+head of its page and a number. A head is filled in when the page is whole, and its number cleared
+when the page has reached the origin or lies in a newer slot. The next process takes them up
+(`adopt`) before anybody can read or write the origin: they are staged anew, exceptions and all; a
+page that had reached the origin already is written once more with what is there. After a boot the
+file means nothing.
+
+What is where. `_active` and `_sealed` map pages to slots; the sealed ones are being committed. A
+page is looked for in `_active`, then in `_sealed`, then on the device: a commit makes pages sealed
+before they stop to be active, and lets go of them when they are on the device, so they are always
+found. Readers take no lock: a slot's number changes whenever the slot is filled or freed, and who
+finds it changed after copying looks again under the lock.
+
+A page that cannot be written stays, and each commit tries it again and fails; so nothing that was
+answered is lost as long as there is hope, and every flush says that it is not durable.
+
+Locks: `_committing`, then the origin's. `_active` and the free slots change under the latter.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
+from ulvm.errors import DeviceError
+
+__all__ = ["PAGE", "PAGE_SHIFT", "Stage", "StageSettings"]
+
+PAGE = 4096
+PAGE_SHIFT = 12
+_MAGIC = b"ulvm stage 1"
+_HEADER = struct.Struct("<16sQQ40s136s")
+"""Magic, slots, size of the origin, id of the boot, UUID of the device (DM_UUID_LEN 129)."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_REST = 1.0
+"""Seconds that a page stays, if it can be written."""
+_IDLE = 5
+"""After so many rests without a page the thread ends and memory is given back."""
+_RUN_PAGES = 256
+_GROW_PAGES = 1024
+_LEAST = 16 * PAGE
+
+
+class StageSettings:
+    """`size` in bytes for each origin, less than 64 KiB for none; `directory`: where the files lie
+    that outlive a
+    kill -9, None for memory of the process alone."""
+
+    def __init__(self, size: int = 0, directory: Path | None = None) -> None:
+        self.slots = size // PAGE if size >= _LEAST else 0
+        self.directory = directory
+
+    def path(self, minor: int) -> Path | None:
+        """Of the origin that is written to through the mapped device of this minor number."""
+        return None if self.directory is None else self.directory / f"{minor}"
+
+    def forget(self, minor: int) -> None:
+        """What a killed process left for a device that does not go on."""
+        path = self.path(minor)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def forget_all(self, but: Collection[int]) -> None:
+        """What it left for all but these."""
+        if self.directory is not None and self.directory.is_dir():
+            for path in self.directory.iterdir():
+                if path.name not in map(str, but):
+                    path.unlink(missing_ok=True)
+
+
+class Stage:
+    """Pages of `device`. `lock`: the origin's. `settle()` makes durable what exceptions there are
+    and raises DeviceError when the origin must not change. What is called under the lock says so.
+    """
+
+    def __init__(
+        self,
+        device: BlockDevice,
+        lock: AbstractContextManager[object],
+        *,
+        settle: Callable[[], None],
+        log: Callable[[str], None],
+        slots: int,
+        path: Path | None = None,
+        whose: str = "",
+    ) -> None:
+        """`whose`: what tells the origin of a file from others. OSError if there is no such file
+        to be had. What is in it is kept for `adopt`."""
+        self._device = device
+        self._lock = lock
+        self._settle = settle
+        self._log = log
+        self._path = path
+        self.slots = slots
+        """How many pages there may be: fewer when no more memory is to be had for the file."""
+        self._active: dict[int, int] = {}
+        self._sealed: dict[int, int] = {}
+        self._committing = threading.Lock()
+        self._number = 0
+        self._heads_at = PAGE
+        self._data_at = -(-(PAGE + 16 * slots) // PAGE) * PAGE
+        self._size = self._data_at + slots * PAGE
+        boot = _BOOT_ID.read_text().strip()
+        self._header = _HEADER.pack(_MAGIC, slots, device.size, boot.encode(), whose.encode())
+        self._fd = -1
+        self._memory = self._map()
+        view = memoryview(self._memory)
+        self._heads = view[self._heads_at : self._heads_at + 16 * slots].cast("Q")
+        """Of each slot its page and its number, 0 for a free one."""
+        self._numbers = np.frombuffer(self._heads, dtype=np.uint64)[1::2]
+        self._data = view[self._data_at :]
+        self._free: list[int] = []
+        self._ready = 0
+        """Slots below have memory."""
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    # -- the file ---------------------------------------------------------------------------
+
+    def _map(self) -> mmap.mmap:
+        if self._path is None:
+            return mmap.mmap(-1, self._size)
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(self._fd).st_size != self._size:
+                os.truncate(self._fd, 0)
+                os.truncate(self._fd, self._size)
+            # Memory before it is needed: a page of a full file system is a SIGBUS.
+            os.posix_fallocate(self._fd, 0, self._data_at)
+            return mmap.mmap(self._fd, self._size)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def left(self) -> dict[int, int]:
+        """Pages, with their slots, that a killed process left in the file."""
+        if self._memory[: _HEADER.size] != self._header:
+            return {}
+        newest: dict[int, tuple[int, int]] = {}
+        for slot in np.flatnonzero(self._numbers):
+            page, number = self._heads[2 * slot], self._heads[2 * slot + 1]
+            newest[page] = max(newest.get(page, (0, 0)), (number, int(slot)))
+        pages = -(-self._device.size // PAGE)
+        return {page: slot for page, (_, slot) in newest.items() if page < pages}
+
+    def begin(self) -> None:
+        """Forget what is in the file. Under the lock, with nothing staged."""
+        self._numbers[:] = 0
+        self._memory[: _HEADER.size] = self._header
+
+    def adopt(self, pages: dict[int, int]) -> None:
+        """Take up what `left` gave; the caller has allocated their exceptions. Under the lock."""
+        kept = set(pages.values())
+        self._number = int(self._numbers.max(initial=0))
+        for slot in np.flatnonzero(self._numbers):
+            if int(slot) not in kept:
+                self._numbers[slot] = 0
+        self._ready = -(-(max(kept, default=-1) + 1) // _GROW_PAGES) * _GROW_PAGES
+        self._ready = min(self._ready, self.slots)
+        self._free = [slot for slot in range(self._ready - 1, -1, -1) if slot not in kept]
+        self._active = dict(pages)
+        self._start()
+
+    def close(self) -> None:
+        """For good; what could not be written is lost, and said so."""
+        self._closed = True
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(2 * _REST)
+        left = len(self._active) + len(self._sealed)
+        if left:
+            self._log(f"{left * PAGE} bytes that were written and not flushed are lost")
+        if self._path is not None:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+            os.close(self._fd)
+            self._fd = -1
+
+    # -- writing ----------------------------------------------------------------------------
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody commits in time what is staged, for want of threads: who puts it must."""
+        return self._thread is None and bool(self._active)
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything is staged."""
+        return bool(self._active or self._sealed)
+
+    def has(self, first: int, last: int) -> bool:
+        """Whether any of the pages first..last is staged."""
+        active, sealed = self._active, self._sealed
+        if not active and not sealed:
+            return False
+        if first == last:
+            return first in active or first in sealed
+        return any(page in active or page in sealed for page in range(first, last + 1))
+
+    def has_room(self, pages: int) -> bool:
+        """Under the lock; True: so many can be put."""
+        while len(self._free) < pages:
+            if not self._grow():
+                return False
+        return True
+
+    def _grow(self) -> bool:
+        more = min(_GROW_PAGES, self.slots - self._ready)
+        if more <= 0:
+            return False
+        if self._fd >= 0:
+            start = self._data_at + self._ready * PAGE
+            try:
+                os.posix_fallocate(self._fd, start, more * PAGE)
+            except OSError as error:
+                self._log(f"the stage stays at {self._ready * PAGE} bytes: {error.strerror}")
+                self.slots = self._ready
+                return False
+        self._free[:0] = range(self._ready + more - 1, self._ready - 1, -1)
+        self._ready += more
+        return True
+
+    def put(self, offset: int, data: Buffer) -> None:
+        """Stage a write for which there is room. Under the lock."""
+        view = memoryview(data)
+        end = offset + len(view)
+        position = offset
+        heads, active, free = self._heads, self._active, self._free
+        while position < end:
+            page = position >> PAGE_SHIFT
+            upto = min((page + 1) << PAGE_SHIFT, end)
+            slot = free.pop()
+            place = slot << PAGE_SHIFT
+            piece = view[position - offset : upto - offset]
+            if upto - position < PAGE:
+                try:
+                    self._fill(page, place)
+                except BaseException:
+                    free.append(slot)
+                    raise
+                start = place + (position & (PAGE - 1))
+                self._data[start : start + len(piece)] = piece
+            else:
+                self._data[place : place + PAGE] = piece
+            self._number += 1
+            heads[2 * slot] = page
+            heads[2 * slot + 1] = self._number
+            old = active.get(page)
+            active[page] = slot
+            if old is not None:
+                heads[2 * old + 1] = 0
+                free.append(old)
+            position = upto
+        if len(free) * 2 < self._ready and not self._wake.is_set() and self._half_full():
+            self._wake.set()
+        if self._thread is None:
+            self._start()
+
+    def _half_full(self) -> bool:
+        return len(self._active) * 2 >= self.slots
+
+    def _fill(self, page: int, place: int) -> None:
+        """What the page holds now."""
+        slot = self._active.get(page)
+        if slot is None:
+            slot = self._sealed.get(page)
+        if slot is not None:
+            start = slot << PAGE_SHIFT
+            self._data[place : place + PAGE] = self._data[start : start + PAGE]
+            return
+        length = min(PAGE, self._device.size - (page << PAGE_SHIFT))
+        self._device.readinto(page << PAGE_SHIFT, self._data[place : place + length])
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        """Of the origin as its users see it."""
+        view = memoryview(buffer)
+        end = offset + len(view)
+        active, sealed, heads = self._active, self._sealed, self._heads
+        found: list[tuple[int, int, int]] = []
+        pages = range(offset >> PAGE_SHIFT, ((end - 1) >> PAGE_SHIFT) + 1)
+        for page in pages:
+            slot = active.get(page)
+            if slot is None:
+                slot = sealed.get(page)
+                if slot is None:
+                    continue
+            found.append((page, slot, heads[2 * slot + 1]))
+        if len(found) < len(pages):
+            self._device.readinto(offset, view)
+        for page, slot, number in found:
+            if not number or heads[2 * slot] != page:
+                break
+            self._copy(page, slot, offset, view)
+            if heads[2 * slot + 1] != number:
+                break
+        else:
+            return
+        with self._lock:
+            self._read_still(offset, view)
+
+    def _copy(self, page: int, slot: int, offset: int, view: memoryview) -> None:
+        """What the slot holds of the request."""
+        start = max(page << PAGE_SHIFT, offset)
+        upto = min((page + 1) << PAGE_SHIFT, offset + len(view))
+        place = (slot << PAGE_SHIFT) + (start & (PAGE - 1))
+        view[start - offset : upto - offset] = self._data[place : place + upto - start]
+
+    def _read_still(self, offset: int, view: memoryview) -> None:
+        """Under the lock: no page comes or goes."""
+        self._device.readinto(offset, view)
+        for page in range(offset >> PAGE_SHIFT, ((offset + len(view) - 1) >> PAGE_SHIFT) + 1):
+            slot = self._active.get(page)
+            if slot is None:
+                slot = self._sealed.get(page)
+            if slot is not None:
+                self._copy(page, slot, offset, view)
+
+    # -- committing -------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Return when all that was staged before the call is on the device (not flushed), behind
+        its exceptions. DeviceError if not: what could not be written is still staged."""
+        with self._committing:
+            with self._lock:
+                if not self._active:
+                    return
+                self._sealed = self._active
+                self._active = {}
+            failed: set[int] = set(self._sealed)
+            try:
+                self._settle()
+                failed = set()
+                self._write_out(failed)
+            finally:
+                with self._lock:
+                    self._let_go(failed)
+
+    def _write_out(self, failed: set[int]) -> None:
+        """The sealed pages to the device; those that it does not take are put into `failed`."""
+        failure: DeviceError | None = None
+        size = self._device.size
+        for page, slot, count in self._runs():
+            place = slot << PAGE_SHIFT
+            length = min(count << PAGE_SHIFT, size - (page << PAGE_SHIFT))
+            try:
+                self._device.write(page << PAGE_SHIFT, self._data[place : place + length])
+            except DeviceError as error:
+                failure = failure or error
+                failed.update(range(page, page + count))
+        if failure is not None:
+            raise failure
+
+    def _runs(self) -> Iterator[tuple[int, int, int]]:
+        """(first page, its slot, how many) of sealed pages that follow each other in both."""
+        first = slot = count = 0
+        for page in sorted(self._sealed):
+            at = self._sealed[page]
+            if count and page == first + count and at == slot + count and count < _RUN_PAGES:
+                count += 1
+                continue
+            if count:
+                yield first, slot, count
+            first, slot, count = page, at, 1
+        if count:
+            yield first, slot, count
+
+    def _let_go(self, failed: set[int]) -> None:
+        """Of the sealed pages but those that failed, which are active again if no newer data are.
+        Under the lock. The numbers first: from then on the next process does not write them."""
+        sealed = self._sealed
+        for page in failed:
+            if page not in self._active:
+                self._active[page] = sealed.pop(page)
+        slots = np.fromiter(sealed.values(), dtype=np.int64, count=len(sealed))
+        slots[::-1].sort()
+        self._numbers[slots] = 0
+        self._sealed = {}
+        self._free += slots.tolist()
+
+    # -- in time ----------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="ulvm-stage", daemon=True)
+        with suppress(RuntimeError):  # no more threads, see `is_alone`
+            thread.start()
+            self._thread = thread
+
+    def _run(self) -> None:
+        said, idle = "", 0
+        while not self._closed:
+            self._wake.wait(_REST)
+            self._wake.clear()
+            try:
+                self.commit()
+                said = ""
+            except DeviceError as error:
+                if said != str(error):
+                    said = str(error)
+                    self._log(f"written data cannot reach the origin, and are kept: {error}")
+            with self._lock:
+                idle = 0 if self.holds else idle + 1
+                if idle >= _IDLE:
+                    self._give_back()
+                    self._thread = None
+                    return
+
+    def _give_back(self) -> None:
+        """The memory of free slots, all of them. Under the lock."""
+        self._free = []
+        self._ready = 0
+        with suppress(OSError):  # the file system makes no holes
+            self._memory.madvise(mmap.MADV_REMOVE, self._data_at)
