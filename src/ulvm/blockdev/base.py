@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from ulvm.errors import DeviceError
@@ -65,6 +65,16 @@ class BlockDevice(ABC):
     @abstractmethod
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Write the whole of `data` at `offset`."""
+
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """`readinto` for each (offset, buffer)."""
+        for offset, buffer in pieces:
+            self.readinto(offset, buffer)
+
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """`write` for each (offset, data); after a failure some of them may not have been made."""
+        for offset, data in pieces:
+            self.write(offset, data)
 
     @abstractmethod
     def flush(self) -> None:

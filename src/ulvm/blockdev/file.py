@@ -22,7 +22,7 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -71,6 +71,8 @@ class FileDevice(BlockDevice):
         self.read_only = not writable
         self._fd = -1
         self._failed_flush: int | None = None
+        self._unsynced = True
+        """Set when a write is done, cleared before a sync: nothing to sync while it is clear."""
         self._syncs: set[object] = set()
         self._synced = threading.Condition()
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
@@ -142,8 +144,38 @@ class FileDevice(BlockDevice):
             n = os.pwrite(self._fd, data, offset)
         except OSError as error:
             raise self._write_error(error) from error
+        self._unsynced = True
         if n != length:
             self._write_rest(offset, memoryview(data), n)
+
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        fd, known, preadv = self._fd, self._known_size, os.preadv
+        for offset, buffer in pieces:
+            length = len(buffer)
+            if offset < 0 or offset + length > known:
+                self._outside(offset, length, write=False)
+                known = self._known_size
+            try:
+                n = preadv(fd, (buffer,), offset)
+            except OSError as error:
+                raise self._error(error) from error
+            if n != length:
+                self._read_rest(offset, buffer, n)
+
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        fd, known, pwrite = self._fd, self._known_size, os.pwrite
+        for offset, data in pieces:
+            length = len(data)
+            if offset < 0 or offset + length > known:
+                self._outside(offset, length, write=True)
+                known = self._known_size
+            try:
+                n = pwrite(fd, data, offset)
+            except OSError as error:
+                raise self._write_error(error) from error
+            self._unsynced = True
+            if n != length:
+                self._write_rest(offset, data, n)
 
     # -- slower requests --------------------------------------------------------------------
 
@@ -164,6 +196,7 @@ class FileDevice(BlockDevice):
                 n = os.pwritev(self._fd, (view[done:],), offset + done, flags)
             except OSError as error:
                 raise self._write_error(error) from error
+            self._unsynced = True
             if n == 0:
                 raise DeviceError(f"{self.path} takes no more data", errno=errno.ENOSPC)
             done += n
@@ -183,10 +216,17 @@ class FileDevice(BlockDevice):
                 raise
 
     def flush(self) -> None:
+        with self._synced:
+            if not self._unsynced and not self._syncs:
+                self._check_flushes()
+                return
         with self._sync():
+            # Who finds it cleared finds this sync under way as well.
+            self._unsynced = False
             try:
                 os.fdatasync(self._fd)
             except OSError as error:
+                self._unsynced = True
                 if error.errno != errno.EBADF:
                     self._failed_flush = error.errno
                 raise self._error(error) from error
@@ -245,6 +285,7 @@ class FileDevice(BlockDevice):
                 self.can_discard = False
                 raise NotSupportedError(f"{self.path} does not support discard") from error
             raise self._error(error) from error
+        self._unsynced = True
 
     def write_zeroes(
         self, offset: int, length: int, *, no_hole: bool = False, fua: bool = False
@@ -271,6 +312,7 @@ class FileDevice(BlockDevice):
                 return False
             if code != errno.EINTR:
                 raise DeviceError(f"{self.path}: {os.strerror(code)}", errno=code)
+        self._unsynced = True
         return True
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:

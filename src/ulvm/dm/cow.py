@@ -146,6 +146,13 @@ class CowSnapshot:
         is committed. Under the origin's lock; the caller then settles, or stages its data. A
         snapshot without room turns invalid."""
         state = self.map.state
+        if first == last:
+            if state[first] == NONE:
+                for new, _ in self.store.allocate(1):
+                    self.commit.add(Run(first, new, 1), copied=False)
+                    return
+                self.invalidate("Unable to allocate exception.")
+            return
         chunk = state.find(b"\0", first, last + 1)
         while chunk >= 0:
             end = self.map.run_end(chunk, last + 1)
@@ -182,14 +189,16 @@ class CowSnapshot:
         """Runs of whole chunks that follow each other in the COW; `chunks` in all."""
         if not batch:
             return
-        shift, readinto = self.shift, self.origin.device.readinto
+        shift = self.shift
         length = chunks << shift
         buffer = self._buffer(length)
+        pieces = []
         position = 0
         for old, _, count in batch:
             upto = position + (count << shift)
-            readinto(old << shift, buffer[position:upto])
+            pieces.append((old << shift, buffer[position:upto]))
             position = upto
+        self.origin.device.readinto_each(pieces)
         self.cow.write(batch[0].new << shift, buffer[:length])
 
     def _buffer(self, length: int) -> memoryview:

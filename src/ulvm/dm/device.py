@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -295,6 +295,41 @@ class MappedDevice(BlockDevice):
         if self.live is None:
             raise DeviceError(f"device {self.name} has no table", errno=errno.EIO)
         self.check_range(offset, length, write=write)
+
+    # -- many requests at once --------------------------------------------------------------
+
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        self._enter()
+        try:
+            single, size = self._single, self._table.size
+            for offset, buffer in pieces:
+                if offset < 0 or offset + len(buffer) > size:
+                    self._out_of_range(offset, len(buffer), write=False)
+            if single is not None:
+                single.readinto_each(pieces)
+                return
+            for offset, buffer in pieces:
+                for target, start, position, n in self._split(offset, len(buffer)):
+                    target.readinto(start, buffer[position : position + n])
+        finally:
+            self._leave()
+
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        if self._single is None or self._observer is not None or self.read_only:
+            super().write_each(pieces)
+            return
+        self._enter()
+        try:
+            size = self._table.size
+            for offset, data in pieces:
+                if offset < 0 or offset + len(data) > size:
+                    self._out_of_range(offset, len(data), write=True)
+            if self._single is not None:
+                self._single.write_each(pieces)
+                return
+        finally:
+            self._leave()
+        super().write_each(pieces)
 
     # -- slower requests --------------------------------------------------------------------
 

@@ -114,9 +114,12 @@ class Origin:
         """Call after anything that decides who is guarded has changed."""
         with self.lock:
             self.snapshots.sort(key=lambda s: -s.chunk_size)
+            before = self.guarded
             self.guarded = tuple(
                 s for s in self.snapshots if s.active and s.valid and not s.merging
             )
+            if self.guarded and set(self.guarded) <= set(before):
+                return  # Marks hold for fewer as well, and writes that saw them are under way.
             self._settled = None
             if self.guarded:
                 shift = min(s.shift for s in self.guarded)
@@ -259,10 +262,18 @@ class Origin:
         self, stage: Stage, offset: int, end: int, view: memoryview
     ) -> list[tuple[int, memoryview]]:
         """Stage what is not settled; (offset, data) of the rest. Under the lock."""
+        settled, shift = self._settled, self._shift
+        unit = offset >> shift
+        if settled is not None and unit == (end - 1) >> shift:  # most are of this kind
+            if settled[unit] or (self._is_done(offset, end) and self._mark(unit, unit + 1)):
+                return [(offset, view)]
+            self._allocate(offset, end)
+            stage.put(offset, view)
+            return []
         direct: list[tuple[int, memoryview]] = []
-        for start, upto, settled in list(self._parts(stage, offset, end)):
+        for start, upto, marked in list(self._parts(stage, offset, end)):
             part = view[start - offset : upto - offset]
-            if settled:
+            if marked:
                 direct.append((start, part))
             else:
                 self._allocate(start, upto)
@@ -304,9 +315,16 @@ class Origin:
     def _stage_all(self, stage: Stage, offset: int, data: Buffer) -> None:
         """In pieces that the stage takes, wherever they begin."""
         view = memoryview(data).cast("B")
-        step = (stage.slots // _MOST_OF_STAGE - 1) * PAGE
-        for position in range(0, len(view), step):
-            self._put(offset + position, view[position : position + step])
+        position = 0
+        while position < len(view):
+            pages = stage.slots // _MOST_OF_STAGE - 1
+            piece = view[position : position + max(pages, 1) * PAGE]
+            if self._put(offset + position, piece):
+                position += len(piece)
+            elif not stage.slots:  # No memory: nothing is staged, nor will be.
+                self.protect(offset + position, len(view) - position)
+                self.device.write(offset + position, view[position:])
+                return
 
     def _is_done(self, offset: int, end: int) -> bool:
         """Whether all guarded snapshots have the units of [offset, end) durable."""

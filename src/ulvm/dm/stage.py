@@ -365,18 +365,24 @@ class Stage:
 
     def _write_out(self, failed: set[int]) -> None:
         """The sealed pages to the device; those that it does not take are put into `failed`."""
-        failure: DeviceError | None = None
         size = self._device.size
-        for page, slot, count in self._runs():
+        runs = list(self._runs())
+        pieces = []
+        for page, slot, count in runs:
             place = slot << PAGE_SHIFT
             length = min(count << PAGE_SHIFT, size - (page << PAGE_SHIFT))
-            try:
-                self._device.write(page << PAGE_SHIFT, self._data[place : place + length])
-            except DeviceError as error:
-                failure = failure or error
-                failed.update(range(page, page + count))
-        if failure is not None:
-            raise failure
+            pieces.append((page << PAGE_SHIFT, self._data[place : place + length]))
+        try:
+            self._device.write_each(pieces)
+        except DeviceError as error:
+            for (page, _, count), (offset, data) in zip(runs, pieces, strict=True):
+                try:
+                    self._device.write(offset, data)
+                except DeviceError:
+                    failed.update(range(page, page + count))
+            if failed:
+                raise
+            self._log(f"the origin took at a second attempt what it had refused: {error}")
 
     def _runs(self) -> Iterator[tuple[int, int, int]]:
         """(first page, its slot, how many) of sealed pages that follow each other in both."""

@@ -7,7 +7,7 @@ TableError; the device then stays suspended), `resume`, `presuspend`, `postsuspe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -79,6 +79,14 @@ class Target(ABC):
 
     @abstractmethod
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None: ...
+
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        for offset, buffer in pieces:
+            self.readinto(offset, buffer)
+
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        for offset, data in pieces:
+            self.write(offset, data)
 
     def settle(self) -> None:
         """What was written and waits in memory goes to the devices below; before a flush of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
@@ -38,6 +38,14 @@ class LinearTarget(Target):
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         self._device.write(offset + self._shift, data, fua=fua)
+
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        shift = self._shift
+        self._device.readinto_each([(offset + shift, buffer) for offset, buffer in pieces])
+
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        shift = self._shift
+        self._device.write_each([(offset + shift, data) for offset, data in pieces])
 
     def discard(self, offset: int, length: int) -> None:
         self._device.discard(offset + self._shift, length)
