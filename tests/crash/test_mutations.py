@@ -25,6 +25,7 @@ from ulvm.dm.exceptions.map import ExceptionMap
 from ulvm.dm.exceptions.persistent import PersistentStore
 from ulvm.dm.exceptions.store import Run
 from ulvm.dm.origins import Origin
+from ulvm.dm.stage import Stage
 from ulvm.dm.targets.merge import MergeTarget
 from ulvm.dm.targets.origin import OriginTarget
 
@@ -183,6 +184,28 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
         self.flush_devices = (self._origin_device,)
 
     monkeypatch.setattr(MergeTarget, "__init__", init)
+
+
+@mutation("stage: its pages do not wait for the commit")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Stage.commit
+
+    def commit(self: Stage) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self, "_settle", lambda: None)
+            real(self)
+
+    monkeypatch.setattr(Stage, "commit", commit)
+
+
+@mutation("stage: a flush leaves it out")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OriginTarget, "settle", lambda self: None)
+
+
+@mutation("stage: a new snapshot does not wait for it")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Origin, "drain", lambda self: None)
 
 
 def lives(folder: Path, name: str) -> Iterator[Machine]:

@@ -1,0 +1,390 @@
+"""The stage of an origin: who sees what while new data wait, and what becomes of them."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.dm.lab import Lab, store_records
+from ulvm.blockdev.base import BlockDevice, Buffer
+from ulvm.blockdev.faults import FaultDevice
+from ulvm.blockdev.file import FileDevice
+from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.stage import PAGE, StageSettings
+from ulvm.errors import DeviceError
+
+SECTORS = 4096
+BIG = 1 << 20
+SMALL = 16 * PAGE
+
+
+class Watched(FaultDevice):
+    """`look` is called before each write and flush."""
+
+    look: Callable[[], None] = staticmethod(lambda: None)
+
+    def _write(self, offset: int, data: Buffer, *, fua: bool) -> None:
+        self.look()
+        super()._write(offset, data, fua=fua)
+
+    def flush(self) -> None:
+        self.look()
+        super().flush()
+
+
+class StageLab(Lab):
+    """As `Lab`, but nothing is settled behind a write. `faults` by file name."""
+
+    def __init__(self, folder: Path, size: int = BIG, *, kept: bool = False) -> None:
+        super().__init__(folder)
+        self.stages = folder / "stage"
+        self.faults: dict[str, Watched] = {}
+        self.dm = LocalMapper(
+            log=self.messages.append,
+            open_file=self._open,
+            stage=StageSettings(size, self.stages if kept else None),
+        )
+
+    def _open(self, path: str, writable: bool) -> BlockDevice:
+        device = self.faults[Path(path).name] = Watched(FileDevice(path, writable=writable))
+        return device
+
+    def pair(self, chunk: int = 8, cow_sectors: int = 20_000) -> None:
+        """org over origin, snap over it and cow."""
+        origin = self.file("origin", SECTORS)
+        self.fill_pattern(origin, SECTORS)
+        self.file("cow", cow_sectors)
+        self.tables(chunk)
+
+    def tables(self, chunk: int = 8) -> None:
+        origin, cow = self.folder / "origin", self.folder / "cow"
+        self.device("snap", f"0 {SECTORS} snapshot {origin} {cow} P {chunk}")
+        self.device("org", f"0 {SECTORS} snapshot-origin {origin}")
+
+    def put(self, sector: int, count: int, fill: int) -> None:
+        self.dm.mapped("org").write(sector * 512, bytes([fill]) * (count * 512))
+
+    def on_disk(self, sector: int, count: int) -> bytes:
+        return (self.folder / "origin").read_bytes()[sector * 512 : (sector + count) * 512]
+
+    def still(self) -> None:
+        """No commit but those that are asked for: the thread's would make tests depend on time."""
+        stage = self.dm.mapped("org").targets[0]._origin.stage  # type: ignore[attr-defined]
+        assert stage is not None
+        stage._thread = threading.current_thread()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[StageLab]:
+    lab = StageLab(tmp_path)
+    lab.pair()
+    lab.still()
+    yield lab
+    lab.dm.shutdown()
+
+
+def test_the_origin_shows_it_and_the_snapshot_does_not(stage: StageLab) -> None:
+    before = stage.read("snap", 0, 64)
+    stage.put(3, 10, 0xAA)
+    assert stage.read("org", 0, 16) == before[: 3 * 512] + b"\xaa" * 5120 + before[13 * 512 : 8192]
+    assert stage.read("snap", 0, 64) == before
+    assert stage.on_disk(0, 64) == before
+    assert store_records(str(stage.folder / "cow"), 8) == []
+    assert stage.status("snap") == "32/20000 16", "as after a commit"
+    stage.dm.mapped("org").flush()
+    assert stage.on_disk(3, 10) == b"\xaa" * 5120
+    assert store_records(str(stage.folder / "cow"), 8) == [(0, 2), (1, 3)]
+    assert stage.read("snap", 0, 64) == before
+
+
+def test_sectors_of_one_page_by_turns(stage: StageLab) -> None:
+    """Staged, sealed, settled: whichever way each goes, none takes another's place."""
+    for n in range(8):
+        stage.put(n, 1, n + 1)
+        if n == 4:
+            stage.dm.mapped("org").settle()
+    want = b"".join(bytes([n + 1]) * 512 for n in range(8))
+    assert stage.read("org", 0, 8) == want
+    stage.dm.mapped("org").flush()
+    assert stage.on_disk(0, 8) == want
+
+
+@pytest.mark.parametrize("size", [SMALL, BIG])
+@pytest.mark.parametrize("chunk", [1, 8, 64])
+def test_readers_beside_writers_and_commits(tmp_path: Path, size: int, chunk: int) -> None:
+    """A sector only ever becomes newer, for each reader, whatever moves underneath."""
+    lab = StageLab(tmp_path, size)
+    lab.pair(chunk, 40_000)
+    org = lab.dm.mapped("org")
+    span, rounds = 96, 60
+    done = [0] * span
+    problems: list[str] = []
+    stop = threading.Event()
+
+    def write(part: int) -> None:
+        dice = random.Random(part)
+        for generation in range(1, rounds + 1):
+            first = part + 3 * dice.randrange(span // 3)  # three writers, sectors of their own
+            org.write(first * 512, generation.to_bytes(8, "little") * 64)
+            done[first] = generation
+            if dice.random() < 0.1:
+                org.flush()
+
+    def read() -> None:
+        seen = [0] * span
+        while not stop.is_set():
+            least = list(done)
+            data = org.read(0, span * 512)
+            for n in range(span):
+                piece = data[n * 512 : (n + 1) * 512]
+                value = int.from_bytes(piece[:8], "little")
+                if piece != piece[:8] * 64:
+                    problems.append(f"sector {n} is torn")
+                elif value <= rounds and least[n] and value < max(least[n], seen[n]):
+                    problems.append(f"sector {n}: {value} after {max(least[n], seen[n])}")
+                elif least[n] and value <= rounds:
+                    seen[n] = value
+
+    lab.put(0, span, 0)
+    writers = [threading.Thread(target=write, args=(part,), daemon=True) for part in range(3)]
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    for thread in writers:
+        thread.start()
+    for thread in writers:
+        thread.join(60)
+        assert not thread.is_alive()
+    stop.set()
+    reader.join(60)
+    org.flush()
+    for n, value in enumerate(done):
+        assert lab.on_disk(n, 1) == value.to_bytes(8, "little") * 64, n
+    lab.dm.shutdown()
+    assert problems == []
+
+
+def test_a_snapshot_made_later_has_what_was_staged(stage: StageLab) -> None:
+    """Even if nobody suspends the origin for it."""
+    stage.put(0, 8, 0xAA)
+    origin, cow = stage.folder / "origin", stage.file("cow2", 20_000)
+    stage.device("later", f"0 {SECTORS} snapshot {origin} {cow} P 8")
+    stage.put(0, 8, 0xBB)
+    assert stage.read("later", 0, 8) == b"\xaa" * 4096
+    stage.dm.mapped("org").flush()
+    assert stage.read("later", 0, 8) == b"\xaa" * 4096
+    assert stage.read("org", 0, 8) == b"\xbb" * 4096
+
+
+def test_a_snapshot_that_goes_has_its_copies(stage: StageLab) -> None:
+    before = stage.read("snap", 0, 8)
+    stage.put(0, 8, 0xAA)
+    stage.dm.remove("snap")
+    assert store_records(str(stage.folder / "cow"), 8) == [(0, 2)]
+    stage.dm.remove("org")
+    assert stage.on_disk(0, 8) == b"\xaa" * 4096
+    stage.tables()
+    assert stage.read("snap", 0, 8) == before
+
+
+@pytest.mark.parametrize("lower", ["cow", "real"])
+def test_a_suspend_below_comes_after_what_is_staged(tmp_path: Path, lower: str) -> None:
+    lab = StageLab(tmp_path)
+    origin, cow = lab.file("origin", SECTORS), lab.file("cow", 20_000)
+    lab.device("real", f"0 {SECTORS} linear {origin} 0")
+    lab.device("cow", f"0 20000 linear {cow} 0")
+    lab.device("snap", f"0 {SECTORS} snapshot 253:0 253:1 P 8")
+    lab.device("org", f"0 {SECTORS} snapshot-origin 253:0")
+    lab.still()
+    lab.put(0, 8, 0xAA)
+    lab.dm.suspend(lower)
+    assert lab.on_disk(0, 8) == b"\xaa" * 4096
+    lab.dm.suspend("org")
+    lab.dm.resume("org")
+    lab.dm.resume(lower)
+    lab.dm.shutdown()
+
+
+def test_fua_is_on_the_disk(stage: StageLab) -> None:
+    stage.put(0, 8, 0xAA)
+    stage.dm.mapped("org").write(512, b"\xbb" * 512, fua=True)
+    assert stage.on_disk(0, 3) == b"\xaa" * 512 + b"\xbb" * 512 + b"\xaa" * 512
+
+
+def test_an_origin_that_takes_nothing_loses_nothing(stage: StageLab) -> None:
+    """Flushes fail while it does, reads show what was written, and later it goes through."""
+    stage.put(0, 8, 0xAA)
+    stage.faults["origin"].fail("write")
+    with pytest.raises(DeviceError):
+        stage.dm.mapped("org").flush()
+    stage.put(2, 1, 0xBB)
+    with pytest.raises(DeviceError):
+        stage.dm.mapped("org").flush()
+    want = b"\xaa" * 1024 + b"\xbb" * 512 + b"\xaa" * 2560
+    assert stage.read("org", 0, 8) == want
+    assert stage.status("snap") == "24/20000 16"
+    stage.faults["origin"].clear()
+    stage.dm.mapped("org").flush()
+    assert stage.on_disk(0, 8) == want
+
+
+def test_a_stage_that_is_full_makes_room(tmp_path: Path) -> None:
+    lab = StageLab(tmp_path, SMALL)
+    lab.pair()
+    lab.still()
+    for sector in range(0, SECTORS, 8):
+        lab.put(sector, 8, sector // 8 % 251)
+    for sector in range(0, SECTORS, 8):
+        assert lab.read("org", sector, 8) == bytes([sector // 8 % 251]) * 4096
+    lab.dm.shutdown()
+    for sector in range(0, SECTORS, 8):
+        assert lab.on_disk(sector, 8) == bytes([sector // 8 % 251]) * 4096
+
+
+# -- kill -9 ---------------------------------------------------------------------------------------
+
+
+def killed(lab: StageLab, folder: Path) -> StageLab:
+    """Another process on what the files held, the stage's among them, and its mapper."""
+    state = lab.dm.snapshot_state()
+    folder.mkdir()
+    (folder / "stage").mkdir()
+    for name in ("origin", "cow", "stage/1"):
+        if (lab.folder / name).exists():
+            (folder / name).write_bytes((lab.folder / name).read_bytes())
+    for device in state["devices"]:
+        for line in device.get("table", ()):
+            line[3] = line[3].replace(str(lab.folder), str(folder))
+    again = StageLab(folder, kept=True)
+    assert again.dm.restore_state(state) == []
+    return again
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[StageLab]:
+    lab = StageLab(tmp_path / "first", kept=True)
+    yield lab
+    lab.dm.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def folder_first(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+
+
+def test_it_outlives_a_kill(kept: StageLab, tmp_path: Path) -> None:
+    kept.pair()
+    kept.still()
+    before = kept.read("snap", 0, 64)
+    kept.put(0, 8, 0x11)
+    kept.dm.mapped("org").flush()
+    kept.put(2, 1, 0x22)  # settled by then: not staged
+    kept.put(16, 8, 0x33)
+    kept.put(17, 1, 0x44)
+    assert kept.on_disk(16, 8) == before[16 * 512 : 24 * 512]
+    again = killed(kept, tmp_path / "second")
+    want = b"\x11" * 1024 + b"\x22" * 512 + b"\x11" * 2560
+    assert again.read("org", 0, 8) == want
+    assert again.read("org", 16, 8) == b"\x33" * 512 + b"\x44" * 512 + b"\x33" * 3072
+    assert again.read("snap", 0, 64) == before
+    again.dm.mapped("org").flush()
+    assert again.read("snap", 0, 64) == before
+    assert again.on_disk(16, 2) == b"\x33" * 512 + b"\x44" * 512
+    again.dm.shutdown()
+    assert list(again.stages.iterdir()) == []
+
+
+def test_a_kill_in_the_midst_of_a_commit(kept: StageLab, tmp_path: Path) -> None:
+    """Between any two requests to the disks, and then once more."""
+    kept.pair()
+    kept.still()
+    before = kept.read("snap", 0, 64)
+    for sector in range(0, 64, 8):
+        kept.put(sector, 8, sector + 1)
+    want = b"".join(bytes([sector + 1]) * 4096 for sector in range(0, 64, 8))
+    seen = 0
+
+    def look() -> None:
+        nonlocal seen
+        seen += 1
+        again = killed(kept, tmp_path / f"again{seen}")
+        assert again.read("org", 0, 64) == want
+        assert again.read("snap", 0, 64) == before
+        third = killed(again, tmp_path / f"third{seen}")
+        third.dm.mapped("org").flush()
+        assert third.on_disk(0, 64) == want
+        assert third.read("snap", 0, 64) == before
+        third.dm.shutdown()
+        again.dm.shutdown()
+
+    for disk in kept.faults.values():
+        disk.look = look  # type: ignore[method-assign]
+    kept.dm.mapped("org").flush()
+    assert seen > 4
+
+
+def test_a_file_of_another_device_or_boot_means_nothing(kept: StageLab, tmp_path: Path) -> None:
+    kept.pair()
+    kept.still()
+    before = kept.read("org", 0, 8)
+    kept.put(0, 8, 0x11)
+    left = (kept.stages / "1").read_bytes()
+    place = left.index(Path("/proc/sys/kernel/random/boot_id").read_bytes()[:36])
+    for name, spoilt in {
+        "boot": left[:place] + b"x" + left[place + 1 :],
+        "magic": b"y" + left[1:],
+        "short": left[:5000],
+        "empty": b"",
+    }.items():
+        (kept.stages / "1").write_bytes(spoilt)
+        again = killed(kept, tmp_path / name)
+        assert again.read("org", 0, 8) == before, name
+        again.dm.shutdown()
+
+
+def test_what_is_made_anew_begins_with_nothing(kept: StageLab, tmp_path: Path) -> None:
+    """Not a device that came back, but another one of the same number."""
+    kept.pair()
+    kept.still()
+    before = kept.read("org", 0, 8)
+    kept.put(0, 8, 0x11)
+    folder = tmp_path / "second"
+    folder.mkdir()
+    (folder / "stage").mkdir()
+    for name in ("origin", "cow", "stage/1"):
+        (folder / name).write_bytes((kept.folder / name).read_bytes())
+    other = StageLab(folder, kept=True)
+    other.tables()
+    assert other.read("org", 0, 8) == before
+    assert any("are passed over" in line for line in other.messages)
+    other.dm.shutdown()
+
+
+def test_without_a_place_for_the_file_all_goes_on(tmp_path: Path) -> None:
+    lab = StageLab(tmp_path)
+    (tmp_path / "stage").write_text("no directory")
+    lab.dm = LocalMapper(log=lab.messages.append, stage=StageSettings(BIG, tmp_path / "stage"))
+    lab.pair()
+    lab.put(0, 8, 0x11)
+    assert lab.on_disk(0, 8) == b"\x11" * 4096
+    assert any("no stage" in line for line in lab.messages)
+    lab.dm.shutdown()
+
+
+def test_memory_goes_back(kept: StageLab) -> None:
+    kept.pair()
+    kept.still()
+    org, file = kept.dm.mapped("org"), kept.stages / "1"
+    for sector in range(0, SECTORS // 8, 8):
+        kept.put(sector, 8, 1)
+    org.flush()
+    full = file.stat().st_blocks
+    inner = org.targets[0]._origin.stage  # type: ignore[attr-defined]
+    with inner._lock:
+        inner._give_back()
+    assert file.stat().st_blocks < full / 4
+    kept.put(SECTORS // 2, 8, 2)
+    assert kept.read("org", SECTORS // 2, 8) == b"\x02" * 4096
