@@ -66,7 +66,6 @@ log = logging.getLogger("ulvmd")
 
 LOG_FILE = "ulvmd.log"
 STAGE_DIR = "stage"
-_STAGE_KIB = 64 << 10
 _LOCK_FILE = "ulvmd.lock"
 _PR_SET_IO_FLUSHER = 57  # linux/prctl.h
 _M_MMAP_THRESHOLD = -3  # malloc.h
@@ -88,7 +87,7 @@ class Service:
             log=log.warning,
             freezer=freezer,
             stage=StageSettings(
-                host.config.get_int("ulvm/stage_size", _STAGE_KIB) << 10, self._run_dir / STAGE_DIR
+                host.config.get_int("ulvm/stage_size", 65536) << 10, self._run_dir / STAGE_DIR
             ),
         )
         freezer.attach(self.mapper)
