@@ -83,6 +83,7 @@ allow_mixed_block_sizes b 2.3.6 = 0
 cling_tag_list a 2.2.77
 maximise_cling b 2.2.85 = 1
 use_blkid_wiping b 2.2.105 = 1
+    Signatures are looked for by libblkid, if it is there, and not by a table of our own.
 wipe_signatures_when_zeroing_new_lvs b 2.2.105 = 1
     Wipe signatures on a new volume when its begin is zeroed.
 mirror_logs_require_separate_pvs b 2.2.85 = 0
