@@ -83,7 +83,7 @@ def pvdisplay(
     selected = None if select is None else choose_pvs(session, (), select).names
     shown = set()
     processed = Processed(session)
-    for row in pv_rows(scan):
+    for row in pv_rows(scan, named=paths):
         path = row.device.path if row.device else "[unknown]"
         if names and path not in paths:
             continue
@@ -94,14 +94,16 @@ def pvdisplay(
             if colon:
                 show(describe.pv_colon(row))
             elif short:
-                free = row.device.size // SECTOR if row.device else 0
+                free = row.device.size // SECTOR if row.device and not row.copy else 0
                 if row.vg is not None and row.pv is not None:
                     used = row.vg.allocated(row.pv.uuid)
                     free = (row.pv.pe_count - used) * row.vg.extent_size
                 show([f'Device "{path}" has a capacity of {sizes.long_text(free)}'])
             else:
                 show(describe.pv_lines(row, sizes.long_text))
-                if maps and row.pv is not None:
+                if maps and row.copy:
+                    show(["--- Physical Segments ---", " "])
+                elif maps and row.pv is not None:
                     own = [s for s in segments if s.device is row.device and s.pv_segment]
                     show(describe.pv_map(own))
     missing = [name for name, path in zip(names, paths, strict=True) if path not in shown]

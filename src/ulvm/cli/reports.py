@@ -247,7 +247,8 @@ def pvs(
     run_dir = session.host.run_dir
     paths = {given_device(name, run_dir): name for name in names if not name.startswith("@")}
     scan = session.scan(paths, unowned=True)
-    rows = list(pv_rows(scan, by_segment=part.rows == "pvseg", everything=hidden))
+    by_segment = part.rows == "pvseg"
+    rows = list(pv_rows(scan, by_segment=by_segment, everything=hidden and not names, named=paths))
     known = {row.device.path for row in rows if row.device}
     failures = [
         Failure(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ulvm.errors import NotFoundError, RefusedError
 from ulvm.lvm.names import given_device
@@ -62,10 +63,11 @@ def split_place(word: str) -> tuple[str, str]:
 
 
 def _member(session: Session, vg: VolumeGroup, path: str) -> PhysicalVolume:
-    try:
-        found = vg.pv(session.last_scan.pv(given_device(path, session.host.run_dir)).uuid)
-    except NotFoundError:
-        found = None
+    scan, absolute = session.last_scan, given_device(path, session.host.run_dir)
+    found = None
+    if absolute not in scan.unused:
+        with suppress(NotFoundError):
+            found = vg.pv(scan.pv(absolute).uuid)
     if found is None:
         raise RefusedError(f'Physical Volume "{path}" not found in Volume Group "{vg.name}".')
     return found

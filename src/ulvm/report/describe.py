@@ -243,6 +243,9 @@ def pv_lines(row: Row, size: SizeWords = display_size) -> Iterator[str]:
     """pvdisplay; `size` shows sectors."""
     path = row.device.path if row.device else "[unknown]"
     vg, pv = row.vg, row.pv
+    if row.copy:
+        yield from _copy_lines(path, size)
+        return
     if vg is None or pv is None:
         assert row.device is not None
         yield _new_pv(row.device, size)
@@ -273,6 +276,21 @@ def pv_lines(row: Row, size: SizeWords = display_size) -> Iterator[str]:
     yield _vg("Free PE", pv.pe_count - used)
     yield _vg("Allocated PE", used)
     yield _vg("PV UUID", pv.uuid)
+    yield " "
+
+
+def _copy_lines(path: str, size: SizeWords) -> Iterator[str]:
+    """Of a copy that was passed over LVM2 shows what it knows of nothing."""
+    yield "--- Physical volume ---"
+    yield _vg("PV Name", path)
+    yield _vg("VG Name", "(null)")
+    yield _vg("PV Size", size(0))
+    yield _vg("Allocatable", "NO")
+    yield _vg("PE Size", size(1))
+    yield _vg("Total PE", 0)
+    yield _vg("Free PE", 0)
+    yield _vg("Allocated PE", 0)
+    yield _vg("PV UUID", "none")
     yield " "
 
 
@@ -338,6 +356,9 @@ def pv_colon(row: Row) -> Iterator[str]:
     """pvdisplay -c."""
     path = row.device.path if row.device else "[unknown]"
     vg, pv = row.vg, row.pv
+    if row.copy:
+        yield f"{path}:(null):0:-1:0:0:-1:0:0:0:0:none"
+        return
     if vg is None or pv is None:
         assert row.device is not None
         yield _new_pv(row.device)

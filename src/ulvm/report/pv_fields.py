@@ -56,6 +56,8 @@ def _vg_name(row: Row) -> Value:
         return row.vg.name
     if row.device is None:
         return None
+    if row.copy and row.pv_segment is not None:
+        return ""  # LVM2 does not look for it there
     return _UNKNOWN if row.device.unowned else row.device.vg_name or ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ulvm.activation.activate import LvState
@@ -79,9 +79,16 @@ def vg_lv_rows(
         yield from found or [Row(scan, vg)]
 
 
-def pv_rows(scan: Scan, *, by_segment: bool = False, everything: bool = False) -> Iterator[Row]:
+def pv_rows(
+    scan: Scan,
+    *,
+    by_segment: bool = False,
+    everything: bool = False,
+    named: Container[str] = (),
+) -> Iterator[Row]:
     """Every PV, also missing ones: group by group, as the group has them, then those in none.
-    `everything`: also copies of PVs that were passed over, and devices that are no PVs."""
+    `everything`: also copies of PVs that were passed over, and devices that are no PVs; `named`:
+    such copies at these paths."""
     devices = {device.uuid: device for device in scan.pvs}
     members = {pv.uuid for vg in (*scan.vgs, *scan.foreign) for pv in vg.pvs}
     for vg in scan.vgs:
@@ -91,7 +98,8 @@ def pv_rows(scan: Scan, *, by_segment: bool = False, everything: bool = False) -
     for device in scan.pvs:
         if device.uuid not in members:
             yield Row(scan, device=device, pv_segment=(0, 0) if by_segment else None)
-    for device in (*scan.copies, *scan.bare) if everything else ():
+    copies = (copy for copy in scan.copies if everything or copy.path in named)
+    for device in (*copies, *(scan.bare if everything else ())):
         copy = bool(device.uuid)
         yield Row(scan, device=device, pv_segment=(0, 0) if by_segment else None, copy=copy)
 
