@@ -23,10 +23,11 @@ What a file is:
 Each open of a file is an open of the source's device and its close comes with the last close.
 `UlvmError.errno` is the answer to a failed request; any other exception is a defect, logged, EIO.
 
-`_read` and `_write` are the fast path: they go by the handle's number and read from and write into
-the buffer that the kernel fills and takes; no copy is made here.
+Reading and writing are not here but in `fuse_requests`, the fast path, which goes by the handle's
+number to the device.
 
-Locking: `_handles` is changed and read in single dictionary operations, which are atomic.
+Locking: `_handles` and `_devices` are changed and read in single dictionary operations, which are
+atomic.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from ctypes import c_int, c_ssize_t, c_uint64, c_void_p
+from ctypes import c_int, c_uint64
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,6 @@ _PUNCH_HOLE = 2
 _ZERO_RANGE = 16
 _SEEK_DATA = 3
 _SEEK_HOLE = 4
-
-_view = ctypes.pythonapi.PyMemoryView_FromMemory
-_view.restype = ctypes.py_object
-_view.argtypes = (c_void_p, c_ssize_t, c_int)
-_PYBUF_READ = 0x100  # CPython object.h
-_PYBUF_WRITE = 0x200
 
 
 def _answer(function: Callable[..., int]) -> Callable[..., int]:
@@ -121,6 +116,8 @@ class FuseServer:
         self._uid = os.getuid()
         self._gid = os.getgid()
         self._handles: dict[int, _Handle] = {}
+        self._devices: dict[int, BlockDevice] = {}
+        """Of the handles, for those who read and write."""
         self._open_directories: dict[int, bytes] = {}
         self._numbers = itertools.count(1)
         options = ["fsname=ulvm", "subtype=ulvm", "nosuid", "nodev"]
@@ -138,9 +135,7 @@ class FuseServer:
             *("chmod", "chown"),
         ):
             operations[name] = _refuse
-        operations["read"] = self._read
-        operations["write"] = self._write
-        self._session = FuseSession(mountpoint, operations, options)
+        self._session = FuseSession(mountpoint, operations, self._devices, options)
 
     @property
     def mountpoint(self) -> Path:
@@ -159,7 +154,8 @@ class FuseServer:
         """Unmount, forcibly if files are open, and close what was left open. Idempotent."""
         self._session.stop()
         while self._handles:
-            _, handle = self._handles.popitem()
+            number, handle = self._handles.popitem()
+            self._devices.pop(number, None)
             handle.device.close()
 
     # ---- names and attributes ----
@@ -267,54 +263,18 @@ class FuseServer:
         write = c_int.from_address(file_info).value & os.O_ACCMODE != os.O_RDONLY
         info = self._describe(path)
         device = self._source.open(info.name, write=write)
-        self._handles[self._give_number(file_info)] = _Handle(info, device)
+        number = self._give_number(file_info)
+        self._handles[number] = _Handle(info, device)
+        self._devices[number] = device
         return 0
 
     def _release(self, path: bytes | None, file_info: int) -> int:
         number = self._number(file_info)
         handle = self._handles.pop(number, None)
+        self._devices.pop(number, None)
         if handle is not None:
             handle.device.close()
         return 0
-
-    def _read(self, path: bytes | None, buffer: int, size: int, offset: int, fi: int) -> int:
-        """Fast path."""
-        try:
-            device = self._handles[c_uint64.from_address(fi + self._fh_offset).value].device
-            end = device.size
-            if offset + size > end:
-                size = end - offset
-                if size <= 0:
-                    return 0
-            with _view(buffer, size, _PYBUF_WRITE) as view:
-                device.readinto(offset, view)
-            return size
-        except UlvmError as error:
-            return -error.errno
-        except Exception:
-            log.exception("FUSE read of %d bytes at %d failed", size, offset)
-            return -errno.EIO
-
-    def _write(self, path: bytes | None, buffer: int, size: int, offset: int, fi: int) -> int:
-        """Fast path."""
-        try:
-            device = self._handles[c_uint64.from_address(fi + self._fh_offset).value].device
-            end = device.size
-            if offset + size > end:
-                size = end - offset
-                if size <= 0:
-                    return -errno.ENOSPC
-            # The kernel sends no fsync behind a synchronous write to a direct_io file; that it is
-            # one (O_SYNC, O_DSYNC, RWF_DSYNC) stands in the flags alone, which lead fuse_file_info.
-            fua = bool(c_int.from_address(fi).value & os.O_DSYNC)
-            with _view(buffer, size, _PYBUF_READ) as view:
-                device.write(offset, view, fua=fua)
-            return size
-        except UlvmError as error:
-            return -error.errno
-        except Exception:
-            log.exception("FUSE write of %d bytes at %d failed", size, offset)
-            return -errno.EIO
 
     def _fsync(self, path: bytes | None, data_only: int, file_info: int) -> int:
         self._handles[self._number(file_info)].device.flush()

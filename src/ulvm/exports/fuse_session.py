@@ -6,9 +6,10 @@ structures in every version of libfuse. Its `FUSE` class is not used, since that
 each read and write, and cannot say whether the mount came about. Here libfuse mounts, decodes and
 answers; the threads are ours:
 
-* A Python thread calls `fuse_session_receive_buf` (blocks in read(2), GIL released) and
-  `fuse_session_process_buf` (calls our operation and writes the reply). A thread of libfuse's own
-  would need a new interpreter thread state for each request.
+* A Python thread reads a request from /dev/fuse (GIL released) and answers reads and writes itself
+  (`fuse_requests`, the fast path); the others it gives to `fuse_session_process_buf`, which calls
+  our operation and writes the reply. A thread of libfuse's own would need a new interpreter
+  thread state for each request.
 * There is always one thread that waits in the kernel: the thread that takes a request while none
   other waits starts one more, up to MAX_THREADS. That many serve best; but requests may wait long,
   those to a suspended volume until it is resumed, and hold their threads. When all are held and
@@ -40,7 +41,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import BusyError, NotSupportedError, RefusedError
+from ulvm.exports.fuse_requests import MAX_IO, Requests
 from ulvm.mounts.table import mount_at
 from ulvm.mounts.unmount import unmount
 
@@ -48,8 +51,6 @@ __all__ = ["MAX_BACKGROUND", "MAX_IO", "MAX_THREADS", "MOST_THREADS", "FuseSessi
 
 log = logging.getLogger(__name__)
 
-MAX_IO = 1 << 20
-"""Largest read or write request in bytes; the kernel allows 256 pages."""
 MAX_BACKGROUND = 32
 MAX_THREADS = 48
 MOST_THREADS = 512
@@ -115,7 +116,8 @@ def _declare(library: Any) -> None:
         ("fuse_destroy", None, c_void_p),
         ("fuse_get_session", c_void_p, c_void_p),
         ("fuse_session_exited", c_int, c_void_p),
-        ("fuse_session_receive_buf", c_int, c_void_p, c_void_p),
+        ("fuse_session_exit", None, c_void_p),
+        ("fuse_session_fd", c_int, c_void_p),
         ("fuse_session_process_buf", None, c_void_p, c_void_p),
     ):
         function = getattr(library, name)
@@ -134,14 +136,20 @@ class FuseSession:
 
     `operations` maps names of struct fuse_operations (fuse.h) to functions that take its
     arguments, pointers as addresses (None for NULL), and return its result (-errno for a failure).
-    They must not raise.
+    They must not raise. `devices` are the open files by the numbers that the operation `open` gives
+    to their handles; they are read and written without an operation.
     """
 
     def __init__(
-        self, mountpoint: Path, operations: Mapping[str, Callable[..., int]], options: list[str]
+        self,
+        mountpoint: Path,
+        operations: Mapping[str, Callable[..., int]],
+        devices: Mapping[int, BlockDevice],
+        options: list[str],
     ) -> None:
         self.mountpoint = Path(os.path.abspath(mountpoint))
         self._options = options
+        self._devices = devices
         self._fuse = load_mfusepy()
         self._library: Any = self._fuse._libfuse
         _declare(self._library)
@@ -254,31 +262,36 @@ class FuseSession:
     def _serve(self) -> None:
         """One thread: take a request, answer it, until the file system is unmounted."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        receive = self._library.fuse_session_receive_buf
         process = self._library.fuse_session_process_buf
         session = self._session
-        buffer = _Buffer()
+        requests = Requests(self._library.fuse_session_fd(session), self._devices)
+        buffer = _Buffer(mem=requests.address, fd=-1)
         address = ctypes.addressof(buffer)
         lock = self._lock
         while True:
-            got = receive(session, address)
-            if got == -errno.EINTR:
-                continue
-            if got <= 0:
+            try:
+                buffer.size = requests.receive()
+            except OSError as error:
+                log.error("FUSE on %s ends: %s", self.mountpoint, error)
+                buffer.size = 0
+            if not buffer.size:
+                self._library.fuse_session_exit(session)
                 break
             with lock:
                 self._idle -= 1
                 if self._idle == 0 and len(self._threads) < self._allowed:
                     self._try_thread()
-            process(session, address)
-            self._agreed.set()
+            if not requests.answer():
+                process(session, address)
+                self._agreed.set()
             with lock:
                 self._answered += 1
                 if len(self._threads) > MAX_THREADS and self._idle >= _SPARE_THREADS:
                     self._threads.remove(threading.current_thread())
                     break
                 self._idle += 1
-        ctypes.CDLL(None).free(c_void_p(buffer.mem))
+        # INIT was not answered, if it has not been by now.
+        self._agreed.set()
 
     def _watch(self) -> None:
         """Against requests that hold all threads for long: let there be more of them."""
