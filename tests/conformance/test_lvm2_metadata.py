@@ -21,6 +21,7 @@ from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.mda import MdaHeader, RawLocn
 from ulvm.metadata.model import SnapshotSegment, StripedSegment, VolumeGroup
 from ulvm.metadata.segments import PvExtents
+from ulvm.metadata.snapshot_edit import add_snapshot
 from ulvm.metadata.text import TextHeader, vg_to_text
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.commit import prepare
@@ -115,7 +116,7 @@ def linear(name: str, extents: int, **options: object) -> Callable[[VolumeGroup]
 
 def snapshot(origin: str, name: str, extents: int) -> Callable[[VolumeGroup], VolumeGroup]:
     def make(vg: VolumeGroup) -> VolumeGroup:
-        return edit.add_snapshot(
+        return add_snapshot(
             vg,
             origin,
             name,

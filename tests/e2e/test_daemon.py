@@ -20,7 +20,7 @@ from tests.e2e.host import UlvmHost
 from tests.waiting import until
 from ulvm.daemon.client import connect
 from ulvm.errors import BusyError
-from ulvm.metadata import edit
+from ulvm.metadata.snapshot_edit import add_snapshot
 from ulvm.metadata.uuid import new_uuid
 from ulvm.mounts import unmount
 from ulvm.vgstore.commit import prepare
@@ -220,7 +220,7 @@ def test_a_snapshot_half_made_by_a_dead_command_is_finished(vg: UlvmHost) -> Non
     here = Host(vg.system_dir, vg.run_dir)
     found = scan(here)
     old = found.vg("vg")
-    new = edit.add_snapshot(
+    new = add_snapshot(
         old,
         "lv",
         "snap",

@@ -42,7 +42,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "daemon.links": frozenset(),
     "daemon.syslog": frozenset(),
     "daemon.monitor": frozenset(
-        {"errors", "units", "dm", "activation", "daemon.commands", "daemon.history"}
+        {"errors", "units", "dm", "metadata", "activation", "daemon.commands", "daemon.history"}
         | {"vgstore.policy"}
     ),
     "daemon.repairs": frozenset({"errors", "dm", "activation", "daemon.commands"}),

@@ -36,6 +36,7 @@ from dataclasses import dataclass, field
 from ulvm.activation.compare import changed_roots, roots, table_differs, with_numbers
 from ulvm.activation.move_status import MoveStatus, move_status
 from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name
+from ulvm.activation.order import depth, removal_order, to_suspend
 from ulvm.activation.plan import (
     PathOf,
     PlannedDevice,
@@ -46,7 +47,7 @@ from ulvm.activation.plan import (
 )
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper
-from ulvm.errors import BusyError, FormatError, NotFoundError, RefusedError, TableError, UlvmError
+from ulvm.errors import BusyError, NotFoundError, RefusedError, TableError, UlvmError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
 __all__ = ["Activator", "LvState", "SwapReport"]
@@ -158,7 +159,7 @@ class Activator:
             info = present.get(dm_uuid(vg.uuid, lv.uuid))
             if info is not None and info.open_count:
                 raise BusyError(f"Logical volume {vg.name}/{lv.name} in use.")
-        for info in self._removal_order(vg, members, present):
+        for info in removal_order(vg, members, present):
             try:
                 self._dm.remove(info.uuid)
             except NotFoundError:
@@ -173,20 +174,6 @@ class Activator:
                 uuid = dm_uuid(vg.uuid, lv.uuid)
                 if uuid in present and not self._dm.info(uuid).open_count:
                     self._dm.remove(uuid)
-
-    @staticmethod
-    def _removal_order(
-        vg: VolumeGroup, members: Sequence[LogicalVolume], present: dict[str, DeviceInfo]
-    ) -> list[DeviceInfo]:
-        """Tops of origins, tops of snapshots, then layers, whatever plan they were made by. Origins
-        first: a merge that went on would change them without a copy for snapshots that are gone."""
-        tops = [
-            dm_uuid(vg.uuid, lv.uuid) for lv in sorted(members, key=lambda lv: vg.is_cow(lv.name))
-        ]
-        order = [present[uuid] for uuid in tops if uuid in present]
-        for uuid in tops:
-            order += [info for u, info in present.items() if u.startswith(f"{uuid}-")]
-        return order
 
     # -- swap -------------------------------------------------------------------------------
 
@@ -238,7 +225,7 @@ class Activator:
                 self._dm.resume(info.uuid)
         gone = [i for i in ours if i.uuid not in known and i.uuid[:top] not in kept]
         # Tops before their layers, and moves after what stood on them.
-        gone.sort(key=lambda info: (_depth(info), len(info.uuid)))
+        gone.sort(key=lambda info: (depth(info), len(info.uuid)))
         return self._change(wanted, gone, present, lambda: None)
 
     @staticmethod
@@ -292,10 +279,10 @@ class Activator:
         planned = {d.lv for d in wanted}
         after = {v.uuid: v.name for v in new.lvs}
         members = [v for v in old.lvs if after.get(v.uuid) is None or after[v.uuid] in planned]
-        order = self._removal_order(old, members, present)
+        order = removal_order(old, members, present)
         gone = [info for info in order if info.uuid not in uuids]
         for info in gone:
-            if info.open_count and is_top_level(info.uuid) and not _depth(info):
+            if info.open_count and is_top_level(info.uuid) and not depth(info):
                 raise BusyError(f"Logical volume {'/'.join(split_dm_name(info.name)[:2])} in use.")
         return gone
 
@@ -337,7 +324,7 @@ class Activator:
                     else:
                         loaded.append(device)
             begun = time.monotonic()
-            for device in self._to_suspend(by_rank, loaded, gone, present):
+            for device in to_suspend(by_rank, loaded, gone, present):
                 freeze = device.rank is Rank.ORIGIN and any(d.rank is Rank.SNAPSHOT for d in new)
                 suspended.append(device)
                 info = self._dm.suspend(device.uuid, lockfs=freeze)
@@ -359,26 +346,6 @@ class Activator:
             if device.uuid in present and present[device.uuid].name != device.name:
                 self._dm.rename(device.uuid, device.name)
         return report
-
-    @staticmethod
-    def _to_suspend(
-        by_rank: Sequence[PlannedDevice],
-        loaded: Sequence[PlannedDevice],
-        gone: Sequence[DeviceInfo],
-        present: dict[str, DeviceInfo],
-    ) -> list[PlannedDevice]:
-        """Top down. An origin waits too when snapshots come or go under a table of its own that
-        stays. What is suspended already was left so by a command that died."""
-        changed = {d.uuid for d in loaded}
-        comes_or_goes = bool(gone) or any(d.rank is Rank.SNAPSHOT for d in loaded)
-        order = []
-        for device in sorted(by_rank, key=_suspend_order):
-            info = present.get(device.uuid)
-            if info is None or info.suspended:
-                continue
-            if device.uuid in changed or (comes_or_goes and _is_origin(device)):
-                order.append(device)
-        return order
 
     def _take_back(
         self,
@@ -453,26 +420,3 @@ class Activator:
         for uuid in reversed(made):
             with contextlib.suppress(UlvmError):
                 self._dm.remove(uuid)
-
-
-def _is_origin(device: PlannedDevice) -> bool:
-    return device.table[0].target_type in ("snapshot-origin", "snapshot-merge")
-
-
-def _suspend_order(device: PlannedDevice) -> int:
-    """The origin, then snapshots, then lower devices, then what those stand on."""
-    return _SUSPEND_ORDER.index(device.rank)
-
-
-_SUSPEND_ORDER = (
-    Rank.ORIGIN, Rank.SNAPSHOT, Rank.MERGED, Rank.LOWER, Rank.MOVE, Rank.IMAGE,
-)  # fmt: skip
-
-
-def _depth(info: DeviceInfo) -> int:
-    """0 for a volume's own devices, 1 for a move, 2 for a side of one; their names are reserved."""
-    try:
-        lv = split_dm_name(info.name)[1]
-    except FormatError:  # renamed by hand
-        return 0
-    return lv.startswith("pvmove") + ("_mimage_" in lv)

@@ -32,7 +32,7 @@ from ulvm.errors import BusyError, NotSupportedError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.session import Session
-from ulvm.metadata.edit import cow_max_extents
+from ulvm.metadata.cow import cow_max_extents
 from ulvm.metadata.lv_edit import Properties
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.names import NAME_LEN

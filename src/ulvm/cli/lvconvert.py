@@ -17,7 +17,7 @@ from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.lvm.snapshot import DEFAULT_CHUNK
-from ulvm.metadata.edit import check_chunk_size
+from ulvm.metadata.cow import check_chunk_size
 
 __all__ = ["lvconvert"]
 

@@ -30,7 +30,7 @@ from ulvm.lvm.places import free_in, places_of
 from ulvm.lvm.resize import default_stripe
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
-from ulvm.metadata.edit import check_chunk_size
+from ulvm.metadata.cow import check_chunk_size
 from ulvm.metadata.lv_edit import Properties
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_new_lv_name, check_tag

@@ -37,6 +37,7 @@ from ulvm.daemon.history import FillHistory
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.errors import NotFoundError
+from ulvm.metadata.cow import store_chunks
 from ulvm.units import SECTOR, display_size
 from ulvm.vgstore.policy import SnapshotPolicy
 
@@ -318,11 +319,10 @@ def _status_of(mapper: LocalMapper, device: MappedDevice) -> SnapshotStatus | No
 
 
 def _is_whole(mapper: LocalMapper, device: MappedDevice, status: SnapshotStatus) -> bool:
-    """Whether the COW has room for every chunk (as `metadata.edit.cow_max_extents`)."""
+    """Whether the COW has room for every chunk."""
     chunk = int(mapper.table(device.name)[0].params.split()[3])
     chunks = -(-device.size // SECTOR // chunk)
-    metadata = chunks // (chunk * 32) + 1
-    return status.total >= (1 + chunks + metadata) * chunk
+    return status.total >= store_chunks(chunks, chunk) * chunk
 
 
 def _forecast(watched: _Watched) -> str:

@@ -14,7 +14,7 @@ from ulvm.errors import RefusedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.cow_size import ChunkChanges, Estimate
 from ulvm.lvm.session import Session
-from ulvm.metadata.edit import cow_max_extents
+from ulvm.metadata.cow import cow_max_extents, store_chunks
 from ulvm.units import SECTOR
 
 __all__ = ["Advice", "ChunkAdvice", "measure_changes"]
@@ -114,9 +114,7 @@ def _in_extents(
     found: Estimate, changes: ChunkChanges, chunk_size: int, extent_size: int, largest: int
 ) -> ChunkAdvice:
     def extents(chunks: int) -> int:
-        # One chunk for the header, and an area of metadata for each chunk_size / 16 exceptions.
-        areas = chunks // (chunk_size // 16) + 1
-        size = (1 + areas + chunks) * chunk_size
+        size = store_chunks(chunks, chunk_size // SECTOR) * chunk_size
         return min(-(-size // (extent_size * SECTOR)), largest)
 
     return ChunkAdvice(

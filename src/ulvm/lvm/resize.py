@@ -19,7 +19,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.places import free_in, places_of
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest
-from ulvm.metadata.edit import cow_max_extents
+from ulvm.metadata.cow import cow_max_extents
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.metadata.segments import PvExtents
 from ulvm.units import display_size

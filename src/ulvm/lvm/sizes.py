@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ulvm.errors import RefusedError, UsageError
-from ulvm.metadata.edit import cow_max_extents
+from ulvm.metadata.cow import cow_max_extents
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.units import SECTOR, display_size
 

@@ -29,8 +29,10 @@ from ulvm.lvm.lv import check_wipable, get
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
+from ulvm.metadata.cow import check_chunk_size, cow_max_extents
 from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
 from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.snapshot_edit import add_snapshot
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import SECTOR, display_size
 
@@ -72,9 +74,9 @@ def create(
             raise NotFoundError(f"Snapshot origin LV {origin} not found in Volume group {vg.name}.")
         get(vg, origin)
         chosen = chosen or edit.auto_name(vg)
-        edit.check_chunk_size(chunk_size)
+        check_chunk_size(chunk_size)
         count = extents if isinstance(extents, int) else extents(vg)
-        most = edit.cow_max_extents(vg, origin, chunk_size)
+        most = cow_max_extents(vg, origin, chunk_size)
         if count > most and not vg.is_cow(origin):
             session.say(
                 f"Reducing COW size {display_size(count * vg.extent_size)} down to maximum "
@@ -82,7 +84,7 @@ def create(
             )
         session.verbose(f"Setting chunksize to {display_size(chunk_size)}.")
         session.verbose(f"Creating logical volume {chosen}")
-        made = edit.add_snapshot(
+        made = add_snapshot(
             vg,
             origin,
             chosen,

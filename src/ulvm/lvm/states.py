@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection
 
 from ulvm.activation.activate import LvState
-from ulvm.errors import NotFoundError
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
@@ -19,10 +18,7 @@ _LOOK_SECONDS = 0.02
 
 def get(vg: VolumeGroup, name: str) -> LogicalVolume:
     """The volume; NotFoundError as LVM prints it."""
-    lv = vg.lv(name)
-    if lv is None or lv.snapshot_segment is not None:
-        raise NotFoundError(f'Failed to find logical volume "{vg.name}/{name}"')
-    return lv
+    return vg.volume(name)
 
 
 def states(session: Session, vg: VolumeGroup) -> dict[str, LvState]:

@@ -16,20 +16,12 @@ from ulvm.metadata.allocate import (
     allocate_striped,
     effective_policy,
 )
-from ulvm.metadata.cow import (
-    MAX_CHUNK,
-    MIN_CHUNK,
-    check_chunk_size,
-    check_cow_size,
-    cow_max_extents,
-)
 from ulvm.metadata.model import (
     Area,
     LogicalVolume,
     PhysicalVolume,
     Segment,
     SimpleSegment,
-    SnapshotSegment,
     StripedSegment,
     VolumeGroup,
 )
@@ -38,22 +30,15 @@ from ulvm.metadata.names import (
     check_new_lv_name,
     check_new_vg_name,
     next_lv_name,
-    next_snapshot_name,
 )
 from ulvm.metadata.segments import PvExtents, PvRun, cut_segments, merge_adjacent, pv_runs
 
 __all__ = [
-    "MAX_CHUNK",
-    "MIN_CHUNK",
     "add_linear",
     "add_pv",
-    "add_snapshot",
     "auto_name",
-    "check_chunk_size",
-    "check_cow_size",
     "check_extent_size",
     "check_new",
-    "cow_max_extents",
     "extend_lv",
     "new_vg",
     "reduce_lv",
@@ -62,7 +47,6 @@ __all__ = [
     "rename_lv",
     "rename_vg",
     "restore_pv",
-    "tie_snapshot",
     "without",
 ]
 
@@ -163,13 +147,6 @@ def rename_vg(vg: VolumeGroup, name: str) -> VolumeGroup:
 def auto_name(vg: VolumeGroup) -> str:
     """`lvolN` for a volume without a name."""
     return next_lv_name(lv.name for lv in vg.lvs)
-
-
-def _get(vg: VolumeGroup, name: str) -> LogicalVolume:
-    lv = vg.lv(name)
-    if lv is None or lv.snapshot_segment is not None:
-        raise NotFoundError(f'Failed to find logical volume "{vg.name}/{name}"')
-    return lv
 
 
 def _check_unlocked(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
@@ -284,7 +261,7 @@ def extend_lv(
     """Grow to `extents` logical extents; a snapshot's COW as well as any other volume. Stripes and
     their size as the last segment's, and the policy as the volume's, unless given.
     `approximate`: as far as the policy lets it grow, if at all."""
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     _check_unlocked(vg, lv, "resize")
     more = extents - lv.extent_count
     if more <= 0:
@@ -329,7 +306,7 @@ def extend_lv(
 
 def reduce_lv(vg: VolumeGroup, name: str, extents: int) -> VolumeGroup:
     """Cut to the first `extents` logical extents."""
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     _check_unlocked(vg, lv, "resize")
     if vg.is_origin(name):
         raise RefusedError("Snapshot origin volumes cannot be reduced in size yet.")
@@ -344,7 +321,7 @@ def reduce_lv(vg: VolumeGroup, name: str, extents: int) -> VolumeGroup:
 
 def rename_lv(vg: VolumeGroup, old: str, new: str) -> VolumeGroup:
     """Rename a volume, and what its snapshots or its origin know it by."""
-    lv = _get(vg, old)
+    lv = vg.volume(old)
     if not vg.is_visible(lv):
         raise RefusedError(f'Cannot rename internal LV "{old}".')
     if lv.locked:
@@ -376,7 +353,7 @@ def rename_lv(vg: VolumeGroup, old: str, new: str) -> VolumeGroup:
 def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
     """Remove a volume; of a snapshot the hidden LV that ties it to its origin, and a virtual
     origin, too; with an origin the snapshot that is merging into it."""
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     _check_unlocked(vg, lv, "remove")
     snapshots = [s for s in vg.snapshots_of_origin(name) if not s.merging]
     if snapshots:
@@ -385,7 +362,7 @@ def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
         )
     merging = vg.merging_snapshot_of(name)
     if merging is not None:
-        vg = without(vg, _get(vg, merging.cow))
+        vg = without(vg, vg.volume(merging.cow))
     own = vg.snapshot_of(name)
     vg = without(vg, lv)
     origin = vg.lv(own.origin) if own is not None else None
@@ -402,82 +379,3 @@ def without(vg: VolumeGroup, lv: LogicalVolume) -> VolumeGroup:
         return volume.uuid != lv.uuid and (segment is None or segment.cow != lv.name)
 
     return replace(vg, lvs=tuple(v for v in vg.lvs if stays(v)))
-
-
-# -- snapshots ----------------------------------------------------------------------------------
-
-
-def add_snapshot(
-    vg: VolumeGroup,
-    origin: str,
-    name: str,
-    cow_extents: int,
-    *,
-    chunk_size: int,
-    uuid: str,
-    snapshot_uuid: str,
-    now: int,
-    host: str,
-    places: Sequence[PvExtents] | None = None,
-    read_only: bool = False,
-    tags: Sequence[str] = (),
-    policy: str | None = None,
-    stripes: int = 1,
-    stripe_size: int = 0,
-    approximate: bool = False,
-    clamp: bool = True,
-) -> VolumeGroup:
-    """A snapshot of `origin` whose COW has `cow_extents`, with `clamp` cut to what can be of use.
-
-    Two volumes come: the COW under the snapshot's name and UUID, and a hidden `snapshotN`
-    (`snapshot_uuid`) that ties it to its origin. `chunk_size` in sectors.
-    """
-    base = _get(vg, origin)
-    check_chunk_size(chunk_size)
-    if base.locked:
-        raise RefusedError("Snapshots of locked volumes are not supported.")
-    if vg.is_cow(origin):
-        raise RefusedError("Snapshots of snapshots are not supported.")
-    if vg.is_virtual_origin(base) and vg.is_origin(origin):
-        raise RefusedError("Can't share virtual origins. Use --virtualsize.")
-    if vg.merging_snapshot_of(origin) is not None:
-        raise RefusedError("Snapshots of an origin that has a merging snapshot are not supported.")
-    check_cow_size(vg, cow_extents, chunk_size)
-    extents = cow_extents
-    if clamp:
-        extents = min(extents, cow_max_extents(vg, origin, chunk_size))
-    extents = -(-extents // stripes) * stripes
-    with_cow = add_linear(
-        vg,
-        name,
-        extents,
-        uuid=uuid,
-        now=now,
-        host=host,
-        places=places,
-        read_only=read_only,
-        tags=tags,
-        policy=policy,
-        stripes=stripes,
-        stripe_size=stripe_size,
-        approximate=approximate,
-    )
-    segment = SnapshotSegment(0, base.extent_count, chunk_size, origin, name)
-    return tie_snapshot(with_cow, segment, snapshot_uuid, now=now, host=host)
-
-
-def tie_snapshot(
-    vg: VolumeGroup, segment: SnapshotSegment, uuid: str, *, now: int, host: str
-) -> VolumeGroup:
-    """The hidden `snapshotN` that makes a volume the store that the segment names, and the store
-    no volume of its own."""
-    tie = LogicalVolume(
-        next_snapshot_name(v.name for v in vg.lvs),
-        uuid,
-        (segment,),
-        creation_time=now,
-        creation_host=host,
-    )
-    cow = _get(vg, segment.cow)
-    hidden = vg.with_lv(replace(cow, status=cow.status - {"VISIBLE"}))
-    return replace(hidden, lvs=(*hidden.lvs, tie))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ulvm.errors import NotFoundError, RefusedError
-from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.errors import RefusedError
+from ulvm.metadata.model import VolumeGroup
 
 __all__ = [
     "AUTO_READ_AHEAD",
@@ -53,16 +53,9 @@ PLAIN = Properties()
 """What a volume is like of which nothing was said."""
 
 
-def _get(vg: VolumeGroup, name: str) -> LogicalVolume:
-    lv = vg.lv(name)
-    if lv is None or lv.snapshot_segment is not None:
-        raise NotFoundError(f'Failed to find logical volume "{vg.name}/{name}"')
-    return lv
-
-
 def with_properties(vg: VolumeGroup, name: str, wanted: Properties) -> VolumeGroup:
     """A new volume, or the COW of a new snapshot, with all that was asked for."""
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     flags = set(lv.flags)
     if wanted.skip_activation:
         flags.add(_SKIP)
@@ -87,7 +80,7 @@ def with_properties(vg: VolumeGroup, name: str, wanted: Properties) -> VolumeGro
 
 def set_policy(vg: VolumeGroup, name: str, policy: str) -> VolumeGroup:
     """One of metadata.allocate.POLICIES, or inherit."""
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     if lv.allocation_policy == policy:
         raise RefusedError(
             f"Allocation policy of logical volume {vg.name}/{name} is already {policy}."
@@ -96,7 +89,7 @@ def set_policy(vg: VolumeGroup, name: str, policy: str) -> VolumeGroup:
 
 
 def set_read_ahead(vg: VolumeGroup, name: str, sectors: int) -> VolumeGroup:
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     if (lv.read_ahead or AUTO_READ_AHEAD) == sectors:
         shown = {AUTO_READ_AHEAD: "auto", NO_READ_AHEAD: "0"}.get(sectors, str(sectors))
         raise RefusedError(f"Read ahead is already {shown} for {vg.name}/{name}.")
@@ -104,7 +97,7 @@ def set_read_ahead(vg: VolumeGroup, name: str, sectors: int) -> VolumeGroup:
 
 
 def set_writable(vg: VolumeGroup, name: str, writable: bool) -> VolumeGroup:
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     if lv.writable == writable:
         volume = f"{vg.name}/{name}"
         if writable:
@@ -115,7 +108,7 @@ def set_writable(vg: VolumeGroup, name: str, writable: bool) -> VolumeGroup:
 
 
 def _set_flag(vg: VolumeGroup, name: str, flag: str, wanted: bool) -> VolumeGroup:
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     return vg.with_lv(replace(lv, flags=lv.flags | {flag} if wanted else lv.flags - {flag}))
 
 
@@ -132,7 +125,7 @@ def set_autoactivation(vg: VolumeGroup, name: str, wanted: bool) -> VolumeGroup:
 def set_tags(
     vg: VolumeGroup, name: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()
 ) -> VolumeGroup:
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     gone = set(remove)
     kept = [tag for tag in lv.tags if tag not in gone]
     return vg.with_lv(replace(lv, tags=tuple(dict.fromkeys([*kept, *add]))))
@@ -142,7 +135,7 @@ def set_minor(
     vg: VolumeGroup, name: str, minor: int | None, *, major: int | None = None
 ) -> VolumeGroup:
     """The device number that an activation gives the volume; None: any that is free."""
-    lv = _get(vg, name)
+    lv = vg.volume(name)
     if minor is None:
         if _FIXED_MINOR not in lv.status:
             raise RefusedError(f"Minor number is already not persistent for {vg.name}/{name}.")

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from ulvm.errors import NotFoundError
+
 __all__ = [
     "Area",
     "LogicalVolume",
@@ -263,6 +265,13 @@ class VolumeGroup:
 
     def lv(self, name: str) -> LogicalVolume | None:
         return self._index.by_name.get(name)
+
+    def volume(self, name: str) -> LogicalVolume:
+        """One that users know of; NotFoundError as LVM prints it."""
+        lv = self.lv(name)
+        if lv is None or lv.snapshot_segment is not None:
+            raise NotFoundError(f'Failed to find logical volume "{self.name}/{name}"')
+        return lv
 
     def lv_by_uuid(self, uuid: str) -> LogicalVolume | None:
         return next((v for v in self.lvs if v.uuid == uuid), None)

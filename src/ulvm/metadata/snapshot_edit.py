@@ -1,4 +1,4 @@
-"""Snapshots of nothing, merges, and volumes that cease or begin to be a snapshot. Pure, as
+"""Snapshots, those of nothing, merges, and volumes that cease or begin to be a snapshot. Pure, as
 `metadata.edit`.
 
 A sparse volume is a snapshot of a virtual origin: a hidden volume `NAME_vorigin` of zeroes that
@@ -13,20 +13,100 @@ from dataclasses import replace
 
 from ulvm.errors import NotFoundError, RefusedError
 from ulvm.metadata import edit
+from ulvm.metadata.cow import check_chunk_size, check_cow_size, cow_max_extents
 from ulvm.metadata.model import LogicalVolume, SimpleSegment, SnapshotSegment, VolumeGroup
+from ulvm.metadata.names import next_snapshot_name
 from ulvm.metadata.segments import PvExtents
 
 __all__ = [
+    "add_snapshot",
     "add_sparse",
     "add_virtual",
     "finish_merge",
     "join_snapshot",
     "split_snapshot",
     "start_merge",
+    "tie_snapshot",
     "virtual_origin_of",
 ]
 
 _VIRTUAL = "_vorigin"
+
+
+def add_snapshot(
+    vg: VolumeGroup,
+    origin: str,
+    name: str,
+    cow_extents: int,
+    *,
+    chunk_size: int,
+    uuid: str,
+    snapshot_uuid: str,
+    now: int,
+    host: str,
+    places: Sequence[PvExtents] | None = None,
+    read_only: bool = False,
+    tags: Sequence[str] = (),
+    policy: str | None = None,
+    stripes: int = 1,
+    stripe_size: int = 0,
+    approximate: bool = False,
+    clamp: bool = True,
+) -> VolumeGroup:
+    """A snapshot of `origin` whose COW has `cow_extents`, with `clamp` cut to what can be of use.
+
+    Two volumes come: the COW under the snapshot's name and UUID, and a hidden `snapshotN`
+    (`snapshot_uuid`) that ties it to its origin. `chunk_size` in sectors.
+    """
+    base = vg.volume(origin)
+    check_chunk_size(chunk_size)
+    if base.locked:
+        raise RefusedError("Snapshots of locked volumes are not supported.")
+    if vg.is_cow(origin):
+        raise RefusedError("Snapshots of snapshots are not supported.")
+    if vg.is_virtual_origin(base) and vg.is_origin(origin):
+        raise RefusedError("Can't share virtual origins. Use --virtualsize.")
+    if vg.merging_snapshot_of(origin) is not None:
+        raise RefusedError("Snapshots of an origin that has a merging snapshot are not supported.")
+    check_cow_size(vg, cow_extents, chunk_size)
+    extents = cow_extents
+    if clamp:
+        extents = min(extents, cow_max_extents(vg, origin, chunk_size))
+    extents = -(-extents // stripes) * stripes
+    with_cow = edit.add_linear(
+        vg,
+        name,
+        extents,
+        uuid=uuid,
+        now=now,
+        host=host,
+        places=places,
+        read_only=read_only,
+        tags=tags,
+        policy=policy,
+        stripes=stripes,
+        stripe_size=stripe_size,
+        approximate=approximate,
+    )
+    segment = SnapshotSegment(0, base.extent_count, chunk_size, origin, name)
+    return tie_snapshot(with_cow, segment, snapshot_uuid, now=now, host=host)
+
+
+def tie_snapshot(
+    vg: VolumeGroup, segment: SnapshotSegment, uuid: str, *, now: int, host: str
+) -> VolumeGroup:
+    """The hidden `snapshotN` that makes a volume the store that the segment names, and the store
+    no volume of its own."""
+    tie = LogicalVolume(
+        next_snapshot_name(v.name for v in vg.lvs),
+        uuid,
+        (segment,),
+        creation_time=now,
+        creation_host=host,
+    )
+    cow = vg.volume(segment.cow)
+    hidden = vg.with_lv(replace(cow, status=cow.status - {"VISIBLE"}))
+    return replace(hidden, lvs=(*hidden.lvs, tie))
 
 
 def virtual_origin_of(vg: VolumeGroup, name: str) -> LogicalVolume | None:
@@ -87,7 +167,7 @@ def add_sparse(
         creation_time=now,
         creation_host=host,
     )
-    made = edit.add_snapshot(
+    made = add_snapshot(
         replace(vg, lvs=(*vg.lvs, origin)),
         origin.name,
         name,
@@ -166,9 +246,9 @@ def join_snapshot(
             f"Command not permitted on LV {vg.name}/{name}."
         )
     _check_unlocked(vg, name, origin)
-    edit.check_cow_size(vg, cow.extent_count, chunk_size)
+    check_cow_size(vg, cow.extent_count, chunk_size)
     segment = SnapshotSegment(0, base.extent_count, chunk_size, origin, name)
-    return edit.tie_snapshot(vg, segment, snapshot_uuid, now=now, host=host)
+    return tie_snapshot(vg, segment, snapshot_uuid, now=now, host=host)
 
 
 def start_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:

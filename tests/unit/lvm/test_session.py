@@ -10,7 +10,7 @@ from tests.unit.lvm.lab import KIB, Lab
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv, lv_change, merge, pv_change, snapshot
 from ulvm.lvm.lv_change import Changes
-from ulvm.metadata import edit
+from ulvm.metadata.cow import cow_max_extents
 from ulvm.vgstore.config import Config
 from ulvm.vgstore.locks import vg_lock
 
@@ -180,7 +180,7 @@ def test_how_long_writers_waited_is_told(busy: Lab) -> None:
 
 def test_a_store_larger_than_of_use_is_cut(busy: Lab) -> None:
     snapshot.create(busy.session, "vg", "o", "s", extents=20)
-    most = edit.cow_max_extents(busy.vg, "o", 8)
+    most = cow_max_extents(busy.vg, "o", 8)
     cow = busy.vg.lv("s")
     assert cow is not None
     assert cow.extent_count == most

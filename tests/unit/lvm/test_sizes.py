@@ -10,6 +10,7 @@ from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
 from ulvm.metadata import edit
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
+from ulvm.metadata.snapshot_edit import add_snapshot
 from ulvm.metadata.uuid import new_uuid
 
 EXTENT = 8192
@@ -22,7 +23,7 @@ def vg() -> VolumeGroup:
     size = 2048 + 100 * EXTENT
     vg = edit.add_pv(vg, PhysicalVolume(new_uuid(), "/pv", size, 2048, 100))
     vg = edit.add_linear(vg, "o", 20, uuid=new_uuid(), now=1, host="h")
-    return edit.add_snapshot(
+    return add_snapshot(
         vg, "o", "s", 4, chunk_size=8, uuid=new_uuid(), snapshot_uuid=new_uuid(), now=1, host="h"
     )
 

@@ -11,6 +11,7 @@ from ulvm.errors import ExistsError, FormatError, NotFoundError, RefusedError, U
 from ulvm.metadata import edit, snapshot_edit
 from ulvm.metadata.allocate import allocatable_extents, free_areas
 from ulvm.metadata.check import check_vg
+from ulvm.metadata.cow import cow_max_extents
 from ulvm.metadata.model import (
     PhysicalVolume,
     SnapshotSegment,
@@ -19,6 +20,7 @@ from ulvm.metadata.model import (
     VolumeGroup,
 )
 from ulvm.metadata.segments import PvExtents
+from ulvm.metadata.snapshot_edit import add_snapshot
 from ulvm.metadata.uuid import new_uuid
 
 MIB = 2048
@@ -43,7 +45,7 @@ def add(vg: VolumeGroup, name: str, extents: int, **options: object) -> VolumeGr
 def snap(
     vg: VolumeGroup, origin: str, name: str, extents: int, *, chunk_size: int = 8
 ) -> VolumeGroup:
-    return edit.add_snapshot(
+    return add_snapshot(
         vg,
         origin,
         name,
@@ -118,7 +120,7 @@ def test_a_snapshot_is_not_longer_than_its_origin() -> None:
 def test_the_largest_cow_that_can_be_of_use(origin_mib: int, chunk: int, extents: int) -> None:
     """Seen on real LVM2, with extents of 4 MiB."""
     vg = add(group(), "base", origin_mib // 4)
-    assert edit.cow_max_extents(vg, "base", chunk) == extents
+    assert cow_max_extents(vg, "base", chunk) == extents
     vg = snap(vg, "base", "s", 50, chunk_size=chunk)
     cow = vg.lv("s")
     assert cow is not None

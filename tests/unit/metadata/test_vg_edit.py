@@ -12,6 +12,7 @@ from ulvm.metadata.check import check_vg
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
 from ulvm.metadata.move import advance_move, finish_move, start_move
 from ulvm.metadata.segments import PvExtents
+from ulvm.metadata.snapshot_edit import add_snapshot
 from ulvm.metadata.uuid import new_uuid
 
 
@@ -95,7 +96,7 @@ def test_what_is_so_already_is_refused(vg: VolumeGroup) -> None:
 def test_a_partial_snapshot_makes_its_origin_partial_and_not_lost(vg: VolumeGroup) -> None:
     other = PhysicalVolume(new_uuid(), "/e", dev_size=2048 * 101, pe_start=2048, pe_count=100)
     vg = edit.add_pv(vg, other)
-    vg = edit.add_snapshot(
+    vg = add_snapshot(
         vg, "l1", "s", 2, chunk_size=8, uuid=new_uuid(), snapshot_uuid=new_uuid(), now=1, host="h"
     )
     cow = vg.lv("s")
