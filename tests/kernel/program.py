@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.stage import StageSettings
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, NotFoundError, NotSupportedError, UlvmError
 
@@ -43,10 +44,12 @@ _COWS = 4
 
 
 class Local:
-    """Runs a program on a mapper of this process; outcomes as the agent prints them."""
+    """Runs a program on a mapper of this process; outcomes as the agent prints them. `stage`: bytes
+    of new data that its origins may keep in memory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stage: int = 0) -> None:
         self.disk = folder / "disk"
+        self.stage = stage
 
     def run(self, program: Program) -> tuple[list[dict[str, Any]], dict[str, str]]:
         """(outcome of each step, of each region four digits of each sector's sha256)."""
@@ -55,7 +58,7 @@ class Local:
             for sector, token, count in program["fill"]:
                 file.seek(sector * SECTOR)
                 file.write(content(token, count))
-        self.dm = LocalMapper()
+        self.dm = LocalMapper(stage=StageSettings(self.stage))
         self.names = {"disk": ""}
         self.known: list[str] = []
         self.shown: dict[str, Any] = {}

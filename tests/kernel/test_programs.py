@@ -234,7 +234,13 @@ class Compare:
 
 
 def differs(folder: Path, program: Program, theirs: Any) -> tuple[int | None, str] | None:
-    return Compare(program).run(Local(folder).run(program), theirs)
+    """With a stage and without."""
+    for stage in (0, 1 << 20):
+        found = Compare(program).run(Local(folder, stage).run(program), theirs)
+        if found is not None:
+            step, why = found
+            return step, f"{why} (a stage of {stage} bytes)"
+    return None
 
 
 def shrink(
