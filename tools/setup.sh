@@ -59,6 +59,8 @@ environment() {
     $pip install --no-deps --no-build-isolation -e .
     # Manual pages and completion; an editable installation leaves data files out.
     .venv/bin/python -m ulvm.cli.installed .venv
+    # So that commands start fast where Python may not write bytecode.
+    .venv/bin/python -m compileall -q src || true
     printf '%s\n' "$wanted" >$stamp
 }
 

@@ -275,8 +275,11 @@ def _attempt(context: Context, name: str, arguments: list[str]) -> int:
         click.echo(f"{name}: {_option_problem(error, arguments)}", err=True)
         return _bad_line(context, "", parsing=True)
     except click.UsageError as error:
-        if isinstance(error, click.MissingParameter) and name.startswith(("pv", "vg", "lv")):
-            return _no_such_syntax(context, no_such_syntax(name), name, command, arguments)
+        if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
+            used, path = (
+                (error.ctx.command, error.ctx.command_path) if error.ctx else (command, name)
+            )
+            return _no_such_syntax(context, no_such_syntax(_typed(path)), path, used, arguments)
         extra = _EXTRA.search(error.message)
         if extra is not None:
             return _bad_line(

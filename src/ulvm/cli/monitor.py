@@ -51,6 +51,8 @@ def status(context: Context, names: tuple[str, ...], as_json: bool) -> None:
         chosen = [s for s in found if vg in (None, s["vg"]) and lv in (None, s["lv"])]
         if lv is not None and not chosen:
             raise NotFoundError(f"{vg}/{lv} is no active snapshot.")
+        if vg is not None and not chosen:
+            session.find_vg(vg)  # NotFoundError
         shown += [s for s in chosen if s not in shown]
     if as_json:
         click.echo(json.dumps(shown, indent=2))

@@ -23,7 +23,9 @@ __all__ = [
 
 
 def _invalid(param: click.Parameter | None, value: str) -> UsageError:
-    """By the first long spelling of the option."""
+    """By the first long spelling of the option, or the name of the argument."""
+    if isinstance(param, click.Argument):
+        return UsageError(f"Invalid {param.name}: {value}")
     spellings = param.opts if param is not None else []
     long = next((o for o in spellings if o.startswith("--")), "option")
     return UsageError(f"Invalid argument for {long}: {value}")
