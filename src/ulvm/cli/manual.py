@@ -7,7 +7,7 @@ pages have are left to it. The text is roff for man(7).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import ulvm
@@ -116,9 +116,10 @@ here are listed below, with their defaults.
 def manual_pages() -> dict[Path, str]:
     """All pages by their place below a directory such as /usr/share/man."""
     entries = [entry for entry in catalogue() if not entry.hidden]
+    names = [entry.name for entry in entries]
     pages = {_place(8, "ulvm"): _overview(entries), _place(5, "ulvm.conf"): _configuration()}
     for entry in entries:
-        pages[_place(8, f"ulvm-{entry.name}")] = _command(entry)
+        pages[_place(8, f"ulvm-{entry.name}")] = _command(entry, names)
     return pages
 
 
@@ -182,7 +183,8 @@ def _styled(pieces: Iterable[Piece]) -> str:
 # -- pages ----------------------------------------------------------------------------------------
 
 
-def _command(entry: Entry) -> str:
+def _command(entry: Entry, names: Sequence[str]) -> str:
+    """The page of a command; `names` are those that have one."""
     name = f"ulvm-{entry.name}"
     forms = entry.subcommands or (entry,)
     lines = [*_head(8, name, entry.summary), ".SH SYNOPSIS", *_synopsis(forms)]
@@ -201,7 +203,7 @@ def _command(entry: Entry) -> str:
             lines += [".nf", ".RS", _literal(line), ".RE", ".fi"]
     lines += [".SH EXIT STATUS", *_items(_exit_status(entry))]
     lines += [".SH ENVIRONMENT", *_items(_ENVIRONMENT[:2]), ".PP", "Others: see ulvm(8)."]
-    lines += [".SH SEE ALSO", ", ".join(f"{other}" for other in _see_also(entry))]
+    lines += [".SH SEE ALSO", ", ".join(f"{other}" for other in _see_also(entry, names))]
     return "\n".join(lines) + "\n"
 
 
@@ -251,11 +253,9 @@ def _exit_status(entry: Entry) -> tuple[tuple[str, str], ...]:
     return _EXIT_STATUS
 
 
-def _see_also(entry: Entry) -> list[str]:
+def _see_also(entry: Entry, names: Sequence[str]) -> list[str]:
     """Commands of the same family."""
-    from ulvm.cli.main import COMMANDS
-
-    family = [name for name in COMMANDS if name[:2] == entry.name[:2] and name != entry.name]
+    family = [name for name in names if name[:2] == entry.name[:2] and name != entry.name]
     if not entry.name.startswith(("pv", "vg", "lv")):
         family = _RELATED.get(entry.name, [])
     return ["ulvm(8)", "ulvm.conf(5)", *(f"ulvm\\-{name}(8)" for name in family)]

@@ -57,6 +57,9 @@ def test_an_example_is_a_command_line_of_its_command(name: str) -> None:
 def test_there_is_a_page_for_each_command() -> None:
     pages = manual_pages()
     assert {path.stem for path in pages} == {"ulvm", "ulvm.conf"} | {f"ulvm-{n}" for n in SHOWN}
+    for text in pages.values():
+        named = re.findall(r"ulvm\\?-[a-z]+", text.partition(".SH SEE ALSO")[2])
+        assert {name.replace("\\", "") for name in named} <= {path.stem for path in pages}
     lvcreate = pages[Path("man8/ulvm-lvcreate.8")]
     sections = ("NAME", "SYNOPSIS", "DESCRIPTION", "USAGE", "OPTIONS", "EXAMPLES", "EXIT STATUS")
     for section in (*sections, "ENVIRONMENT", "SEE ALSO"):
