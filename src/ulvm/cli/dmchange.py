@@ -137,6 +137,10 @@ def _remove(client: DaemonClient, name: str, request: Request) -> None:
             client.remove(name, force=request.force, retry=request.retry)
             return
         except BusyError:
+            if request.deferred and not left:
+                raise BusyError(
+                    f"device {name} is in use, and its removal cannot be put off here"
+                ) from None
             if not left:
                 raise
             time.sleep(_RETRY_SECONDS)
@@ -190,6 +194,8 @@ def rename(request: Request) -> None:
         request.call("rename", names[0], lambda client: client.set_uuid(names[0], new))
     else:
         new = request.plain(new)
+        if "/" in new:
+            raise UlvmError(f'Name "{new}" invalid. It contains "/".')
         request.call("rename", names[0], lambda client: client.rename(names[0], new))
 
 
@@ -212,7 +218,7 @@ def message(request: Request) -> None:
 def wait(request: Request) -> None:
     name = request.one(_NO_DEVICE)
     rest = request.words if request.by_option else request.words[1:]
-    event = parse_u64(rest[0]) if rest else None
+    event = parse_u64(rest[0]) if rest else 0
     request.call("waitevent", name, lambda client: client.wait(name, event))
 
 

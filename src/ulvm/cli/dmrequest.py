@@ -46,6 +46,7 @@ class Request:
     inactive: bool
     force: bool
     retry: bool
+    deferred: bool
     setuuid: bool
     target: str | None
     execute: str | None
@@ -147,7 +148,7 @@ class Request:
         self, kind: str, device: str, work: Callable[[DaemonClient], Any], label: str = ""
     ) -> Any:
         """What a running daemon does with a device; failures in dmsetup's words."""
-        label = label or f"{device} "
+        label = label or (f" {device}" if self.uuid == device else f"{device} ")
         client = self.client(start=False)
         if client is None:
             raise _failed(kind, label, NotFoundError(""))

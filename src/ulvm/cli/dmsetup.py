@@ -6,6 +6,7 @@ dmsetup prints, and the reason where we know it, and exit with 1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -87,22 +88,23 @@ def _hidden(*names: str, value: bool = False) -> Callable[[_F], _F]:
 @click.option("--separator", help="info -c: between columns.")
 @click.option("--manglename", default="auto", help="Names with \\x20: auto, hex or none.")
 @click.option("--version", "version", is_flag=True, help="The versions alone.")
-@_hidden("--addnodeonresume")
-@_hidden("--addnodeoncreate")
+@click.option("--addnodeonresume", is_flag=True, hidden=True)
+@click.option("--addnodeoncreate", is_flag=True, hidden=True)
 @_hidden("--noudevrules")
 @_hidden("--noudevsync")
 @_hidden("--verifyudev")
 @_hidden("--noopencount")
 @_hidden("--checks")
-@_hidden("--deferred")
+@click.option("--deferred", is_flag=True, help="remove: once nobody has it open; not done here.")
 @_hidden("--showkeys")
 @_hidden("--unbuffered")
 @_hidden("--udevcookie", value=True)
 @_hidden("--readahead", value=True)
 @_hidden("--units", value=True)
+@_hidden("--nosuffix")
 @_hidden("-U", "--uid", value=True)
 @_hidden("-G", "--gid", value=True)
-@_hidden("-M", "--mode", value=True)
+@click.option("-M", "--mode", hidden=True)
 @own_options
 @click.pass_obj
 def dmsetup(
@@ -111,6 +113,9 @@ def dmsetup(
     command: str | None,
     words: tuple[str, ...],
     version: bool,
+    mode: str | None,
+    addnodeonresume: bool,
+    addnodeoncreate: bool,
     **values: object,
 ) -> int:
     """Work with mapped devices directly.
@@ -133,6 +138,10 @@ def dmsetup(
     if handler is None:
         return _told([USAGE] if command is None else ["Unknown command.", USAGE])
     try:
+        if addnodeonresume and addnodeoncreate:
+            raise UsageError("--addnodeonresume and --addnodeoncreate are incompatible.")
+        if mode is not None and not _OCTAL.fullmatch(mode):
+            raise UsageError(f"Invalid argument for --mode: {mode}. ")
         handler(Request(context=context, words=words, **values))  # type: ignore[arg-type]
     except ArgumentsError as error:
         return _told([error.message, USAGE])
@@ -149,6 +158,9 @@ def dmsetup(
     return 0
 
 
+_OCTAL = re.compile(r"[0-7]{1,11}", re.ASCII)
+
+
 def _told(lines: Sequence[str]) -> int:
     for line in lines:
         click.echo(line, err=True)
@@ -157,6 +169,14 @@ def _told(lines: Sequence[str]) -> int:
 
 def _nothing(request: Request) -> None:
     """Device nodes and udev are the kernel's affair."""
+
+
+def _no_statistics(request: Request) -> None:
+    raise UlvmError("Statistics are kept by the kernel's device-mapper alone.")
+
+
+def _no_measurement(request: Request) -> None:
+    raise UlvmError("Tables are measured by the kernel's IMA alone.")
 
 
 COMMANDS: dict[str, Command] = {
@@ -184,10 +204,12 @@ COMMANDS: dict[str, Command] = {
     "target-version": dmshow.target_version,
     "version": dmshow.driver_version,
     "splitname": dmshow.split_name,
+    "measure": _no_measurement,
+    "stats": _no_statistics,
     "mknodes": _nothing,
     "udevcreatecookie": _nothing,
     "udevreleasecookie": dmshow.udev_release_cookie,
-    "udevflags": dmshow.udev_complete,
+    "udevflags": dmshow.udev_flags,
     "udevcomplete": dmshow.udev_complete,
     "udevcomplete_all": dmshow.udev_complete_all,
     "udevcookies": dmshow.udev_cookies,

@@ -34,6 +34,7 @@ __all__ = [
     "udev_complete",
     "udev_complete_all",
     "udev_cookies",
+    "udev_flags",
     "udev_release_cookie",
     "usage",
 ]
@@ -267,6 +268,30 @@ def split_name(request: Request) -> None:
 
 def udev_cookies(request: Request) -> None:
     click.echo(_LINE_OF_COOKIES)
+
+
+_UDEV_FLAGS = (
+    "DM_UDEV_DISABLE_DM_RULES_FLAG",
+    "DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG",
+    "DM_UDEV_DISABLE_DISK_RULES_FLAG",
+    "DM_UDEV_DISABLE_OTHER_RULES_FLAG",
+    "DM_UDEV_LOW_PRIORITY_FLAG",
+    "DM_UDEV_DISABLE_LIBRARY_FALLBACK_FLAG",
+    "DM_UDEV_PRIMARY_SOURCE_FLAG",
+)
+"""libdevmapper.h: the upper half of a cookie, from its lowest bit on."""
+
+
+def udev_flags(request: Request) -> None:
+    """What a cookie tells udev's rules, as variables of theirs."""
+    request.check_count(1)
+    try:
+        cookie = int(request.words[0], 0)
+    except ValueError:
+        raise UlvmError("Incorrect cookie value.") from None
+    for bit, name in enumerate(_UDEV_FLAGS):
+        if cookie >> 16 + bit & 1:
+            click.echo(f"{name}='1'")
 
 
 def udev_complete(request: Request) -> None:

@@ -70,6 +70,22 @@ DIFFERENCES: tuple[Difference, ...] = (
         r"|\t(measure|stats) .*)",
     ),
     Difference(
+        "dmsetup measure and stats are refused in one sentence.",
+        "What they show is kept by the kernel.",
+        command=r"^dmsetup (measure|stats)\b",
+        ours=r"err: (Tables are measured by .*|Statistics are kept by .*|Command failed\.)",
+        theirs=r"out: .*|err: (Device does not exist\.|Command failed\.)",
+        rc=((1, 0),),
+    ),
+    Difference(
+        "dmsetup remove --deferred does not put a removal off.",
+        "Of a device that nobody has open it is the removal; of another one it is refused, since "
+        "a daemon that comes back after it was killed would not know of it.",
+        command=r"^dmsetup remove --deferred",
+        ours=r"err: (device-mapper: remove ioctl .*|.* cannot be put off here|Command failed\.)",
+        rc=((1, 0),),
+    ),
+    Difference(
         "A snapshot is made by one commit of the metadata.",
         "LVM2 commits a plain volume first, wipes it, and converts it by a second commit: what "
         "is cut short between the two leaves a volume that nobody asked for.",
