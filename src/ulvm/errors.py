@@ -1,7 +1,8 @@
 """The error tree. Every error a user can meet is one of these, with one sentence as its text.
 
 Doors map them once: FUSE and NBD answer `errno`, a command prints the sentence and exits with
-`exit_code` (lvm(8): 3 for a bad command line, 5 for a refusal or failure).
+`exit_code` (lvm(8): 3 for a bad command line, 4 for settings that cannot be read, 5 for a refusal
+or failure).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "NotSupportedError",
     "ProtocolError",
     "RefusedError",
+    "SettingsError",
     "TableError",
     "UlvmError",
     "UsageError",
@@ -53,6 +55,17 @@ class FormatError(UlvmError):
     """Something read from a disk, a file or a peer is not what its format says."""
 
     errno = _errno.EINVAL
+
+
+class SettingsError(FormatError):
+    """A file of settings cannot be read or is not what its grammar says: nothing can begin. Of the
+    main file LVM2 says so before it indents its lines."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, main_file: bool = False) -> None:
+        super().__init__(message)
+        self.main_file = main_file
 
 
 class TableError(UlvmError):

@@ -370,3 +370,49 @@ def test_extents_are_taken_where_the_command_line_says(both: Both) -> None:
         lvextend -i1 -l+1 vg/st @0:23
         lvs --segments -o+seg_pe_ranges
     """)
+
+
+def test_profiles_in_the_metadata(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    both.add_devices(64, 64)
+    monkeypatch.setenv("LVM_SYSTEM_DIR", str(both.peer.folder))
+    for folder in (both.peer.folder, both.host.system_dir):
+        (folder / "profile").mkdir()
+        (folder / "profile" / "meta.profile").write_text("allocation { thin_pool_zero = 0 }\n")
+        (folder / "profile" / "cmd.profile").write_text("report { headings = 0 }\n")
+    both.typed(
+        """
+        vgcreate --metadataprofile meta va @0
+        vgcreate --profile cmd vb @1
+        vgcreate --metadataprofile cmd vb @1
+        vgs -o+vg_profile --profile cmd
+        vgs -o+vg_profile --commandprofile meta
+        vgs --metadataprofile meta
+        vgchange --detachprofile va
+        vgs -o vg_profile va
+        vgchange --detachprofile --metadataprofile meta va
+        vgchange --metadataprofile cmd va
+        vgchange --metadataprofile a/b va
+        vgchange --profile '' va
+        vgchange --profile meta --addtag t va
+        vgs -o vg_profile,vg_tags --commandprofile cmd va
+        vgchange --detachprofile --refresh va
+        vgchange --commandprofile cmd --metadataprofile meta va
+        vgextend --metadataprofile meta va @1
+        lvcreate --metadataprofile meta -an -l1 -n a va
+        lvcreate --profile meta -an -l1 -n b va
+        lvcreate --profile cmd -an -l1 -n c va
+        lvcreate --detachprofile -an -l1 -n c va
+        lvcreate -an -l1 -n c va
+        lvs -o lv_name,lv_profile va
+        lvchange --detachprofile va/a
+        lvchange --metadataprofile meta --addtag x va/c
+        lvchange --metadataprofile meta --detachprofile va/c
+        lvchange --metadataprofile meta
+        lvextend --metadataprofile meta -l +1 va/a
+        lvs -o lv_name,lv_profile,lv_tags va
+        lvchange --detachprofile va
+        lvs -o lv_name,lv_profile va
+        """,
+        without="profile/(cmd|meta).profile",
+    )
+    assert both.peer.lvm("vgcfgbackup", "va")

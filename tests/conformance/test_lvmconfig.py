@@ -144,3 +144,30 @@ def test_a_file_to_begin_with_is_valid(both: Both, capsys: pytest.CaptureFixture
     said = capsys.readouterr()
     assert said.out == "  LVM configuration valid.\n"
     assert 'Configuration setting "global/unit" unknown.' in said.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "global {\n a = \n}\n",
+        "global {\n",
+        "global }\n",
+        "\x01\x02\n",
+        'global { units = "b" } }\n',
+    ],
+)
+def test_settings_that_cannot_be_read(both: Both, text: str) -> None:
+    """LVM2 reads them before it looks at the words."""
+    both.write("lvm.conf", text)
+    both.compare("")
+    both.compare("--nosuch")
+    both.compare("--type default global/units")
+    both.write("lvm.conf", "")
+    both.write("lvmlocal.conf", text)
+    both.compare("")
+
+
+def test_settings_that_are_no_file(both: Both) -> None:
+    (both.system_dir / "lvm.conf").unlink(missing_ok=True)
+    (both.system_dir / "lvm.conf").mkdir()
+    both.compare("")

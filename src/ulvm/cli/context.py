@@ -27,6 +27,7 @@ __all__ = [
     "Settings",
     "common_options",
     "foreign_option",
+    "metadata_profile_option",
     "own_options",
     "read_only_option",
     "reading_options",
@@ -40,6 +41,8 @@ _ONE_GROUP = frozenset(
     ("lvcreate", "lvextend", "lvreduce", "lvrename", "lvresize", "vgextend", "vgrename")
 )
 """Commands whose log is about one group as a whole."""
+_WITH_METADATA_PROFILE = frozenset(("lvchange", "lvcreate", "vgchange", "vgcreate"))
+"""Commands that put the name of a profile in the metadata."""
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Settings:
     foreign: bool = False
     locking: bool = True
     profile: str = ""
+    metadata_profile: str | None = None
+    """A profile that a new volume or group is to have, or that one is to change to."""
     report_format: str | None = None
     is_report: bool = True
     devices: tuple[str, ...] = ()
@@ -115,6 +120,8 @@ class Context:
         if asked.devices_file is not None:
             overrides += _devices_file_setting(asked.devices_file, bool(asked.devices))
         host = Host.from_environment(self.environ, overrides=overrides, profile=asked.profile)
+        if asked.metadata_profile is not None:
+            host = host.with_profile(asked.metadata_profile, "metadata")
         self._check(host)
         self._apply(host)
         host = replace(
@@ -271,6 +278,13 @@ def _flag(name: str, wanted: bool) -> Callable[[Context, Any], None]:
     return change
 
 
+def _profile(context: Context, name: str) -> None:
+    if context.command in _WITH_METADATA_PROFILE:
+        context.settings.metadata_profile = name
+    else:
+        context.settings.profile = name
+
+
 def _config(context: Context, value: str) -> None:
     # An empty text is a wrong one.
     context.settings.config = value or " "
@@ -328,11 +342,16 @@ _LVM = (
         help="Show where an error of ulvm's own is.",
     ),
     _option(
-        "--profile",
         "--commandprofile",
         metavar="NAME",
         change=_setting("profile"),
         help="Put this command profile on top of ulvm.conf.",
+    ),
+    _option(
+        "--profile",
+        metavar="NAME",
+        change=_profile,
+        help="The same; of commands that have it, --metadataprofile.",
     ),
     _option(
         "--devices",
@@ -389,6 +408,14 @@ _REPORT_FORMAT = click.option(
     callback=_no_report,
 )
 """Of the log that the command ends with."""
+
+metadata_profile_option = _option(
+    "--metadataprofile",
+    metavar="NAME",
+    change=_setting("metadata_profile"),
+    help="The metadata profile that it has from now on.",
+)
+"""Of commands that make or change what has a profile (lvm.conf(5), config/profile_dir)."""
 
 read_only_option = _option(
     "--readonly",

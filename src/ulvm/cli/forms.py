@@ -120,7 +120,7 @@ FORMS: Mapping[str, tuple[Form, ...]] = {
         Form(
             "Change a general VG attribute.",
             any_of="--logicalvolume --maxphysicalvolumes --uuid --physicalextentsize --resizeable "
-            f"{_PROPERTIES} --vgmetadatacopies",
+            f"{_PROPERTIES} --vgmetadatacopies --metadataprofile --detachprofile --profile",
             names=f"[ {_VGS} ]",
         ),
         Form("Start or stop monitoring LVs.", needs="--monitor", names=_VGS, takes="--poll"),

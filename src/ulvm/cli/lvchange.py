@@ -20,7 +20,7 @@ from ulvm.cli.arguments import (
     wants_active,
 )
 from ulvm.cli.choose import choose_lvs
-from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.cli.context import Context, common_options, metadata_profile_option, read_only_option
 from ulvm.cli.lvcreate import MAX_MINOR, whole_pages
 from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import NotFoundError, RefusedError, UsageError
@@ -65,6 +65,8 @@ __all__ = ["lvchange"]
 @click.option("--sysinit", is_flag=True, expose_value=False, hidden=True)
 @click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
+@click.option("--detachprofile", is_flag=True, help="It has no profile from now on.")
+@metadata_profile_option
 @select_option
 @read_only_option
 @common_options
@@ -92,6 +94,7 @@ def lvchange(
     partial: bool,
     zero: str | None,
     resync: bool,
+    detachprofile: bool,
     select: str | None,
 ) -> int:
     """Change logical volumes: activate and deactivate, permissions, tags, policies.
@@ -107,6 +110,11 @@ def lvchange(
         raise UsageError("Command does not accept option combination: --contiguous  with --alloc ")
     if contiguous is not None:
         alloc = "contiguous" if contiguous == "y" else "inherit"
+    profile = context.settings.metadata_profile
+    if detachprofile and profile is not None:
+        raise UsageError(
+            "Command does not accept option combination: --metadataprofile  with --detachprofile "
+        )
     changes = Changes(
         writable=None if permission is None else permission == "rw",
         policy=alloc,
@@ -116,6 +124,7 @@ def lvchange(
         skip_activation=None if setactivationskip is None else setactivationskip == "y",
         autoactivation=None if setautoactivation is None else setautoactivation == "y",
         no_minor=persistent == "n",
+        profile="" if detachprofile else profile,
     )
     other = activate or refresh or poll or watch or zero or resync or minor is not None
     if not (names or select is not None) or not (changes.any or other):

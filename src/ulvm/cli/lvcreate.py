@@ -19,7 +19,7 @@ from ulvm.cli.arguments import (
     stripe_options,
     wants_active,
 )
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, common_options, metadata_profile_option
 from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -89,6 +89,7 @@ PAGE = 8
 @click.option("-j", "--major", type=Number(4095), help="Major number; has no meaning here.")
 @click.option("--monitor", type=YES_NO, expose_value=False, hidden=True)
 @click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
+@metadata_profile_option
 @common_options
 @click.pass_obj
 def lvcreate(
@@ -175,6 +176,7 @@ def lvcreate(
         autoactivation=setautoactivation == "y",
         minor=minor if persistent != "n" else None,
         major=None if minor is None or persistent == "n" else major or DM_MAJOR,
+        profile=context.settings.metadata_profile,
     )
     count = _whole_stripes(
         session, request, pv_paths, shape, _count(session, request, pv_paths, origin, chunk)

@@ -3,7 +3,8 @@
 `ulvm lvs ...`, `lvm lvs ...`, or the program started under the name `lvs`; alone, it is a shell.
 Under a name of LVM's, LVM's variables count where ulvm's are not set. Commands are loaded when they
 are called: start-up time matters to scripts. Errors are one sentence with LVM's indentation; exit
-codes are LVM's: 0, 2 for no such command, 3 for a bad command line, 5 for a refusal or failure.
+codes are LVM's: 0, 2 for no such command, 3 for a bad command line, 4 for settings that cannot be
+read, 5 for a refusal or failure.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ulvm.cli.context import Context
 from ulvm.cli.loading import load
 from ulvm.cli.streams import settled, steady_streams
 from ulvm.cli.syntax import NoSuchSyntax, no_such_syntax
-from ulvm.errors import UlvmError, UsageError
+from ulvm.errors import SettingsError, UlvmError, UsageError
 
 if TYPE_CHECKING:
     from ulvm.report.log import LogEntry
@@ -178,6 +179,8 @@ def _shell(program: str, environ: Mapping[str, str]) -> int:
     context = Context(environ, [program])
     try:
         size = context.host.config.get_int("shell/history_size", 100)
+    except SettingsError as error:
+        return _settings_fault(context, error)
     except UlvmError as error:
         context.console.warn(error.message)
         return error.exit_code
@@ -264,16 +267,15 @@ def _attempt(context: Context, name: str, arguments: list[str]) -> int:
     except click.exceptions.Exit as end:
         return settled(end.exit_code, works=False)
     except AmbiguousOption as error:
-        click.echo(f"{name}: {error.message}", err=True)
-        return _bad_line(context, "", parsing=True)
+        return _bad_line(context, "", parsing=True, first=f"{name}: {error.message}")
     except RepeatedOption as error:
         return _bad_line(context, error.message, parsing=True)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.message, err=True)
         return UsageError.exit_code
     except (click.NoSuchOption, click.BadOptionUsage) as error:
-        click.echo(f"{name}: {_option_problem(error, arguments)}", err=True)
-        return _bad_line(context, "", parsing=True)
+        first = f"{name}: {_option_problem(error, arguments)}"
+        return _bad_line(context, "", parsing=True, first=first)
     except click.UsageError as error:
         if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
             used, path = (
@@ -292,6 +294,8 @@ def _attempt(context: Context, name: str, arguments: list[str]) -> int:
     except UsageError as error:
         parsing = "Invalid argument for " in error.message
         return _bad_line(context, error.message, parsing=parsing, name=name)
+    except SettingsError as error:
+        return _settings_fault(context, error)
     except UlvmError as error:
         context.console.warn(error.message)
         return error.exit_code
@@ -345,9 +349,29 @@ def _no_such_syntax(
     return status
 
 
-def _bad_line(context: Context, message: str, *, parsing: bool, name: str = "") -> int:
-    with contextlib.suppress(UlvmError):
-        _ = context.host  # for the prefix of what is said
+def _settings_fault(context: Context, error: SettingsError) -> int:
+    first, *rest = error.message.splitlines()
+    if error.main_file:
+        click.echo(first, err=True)
+    else:
+        rest.insert(0, first)
+    context.console.tell("\n".join(rest))
+    return error.exit_code
+
+
+def _bad_line(
+    context: Context, message: str, *, parsing: bool, name: str = "", first: str = ""
+) -> int:
+    """Say what is wrong with the words, unless the settings, which LVM2 reads before them, are.
+    `first` is said as it is."""
+    try:
+        _ = context.host
+    except SettingsError as error:
+        return _settings_fault(context, error)
+    except UlvmError:
+        pass  # of options: the words are wrong anyhow
+    if first:
+        click.echo(first, err=True)
     console = context.console
     console.tell(message)
     if parsing:

@@ -9,7 +9,7 @@ import click
 
 from ulvm.cli.arguments import YES_NO, Number, OneOf, no_such_syntax, select_option
 from ulvm.cli.choose import each_vg
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, common_options, metadata_profile_option
 from ulvm.cli.lv import remove_one
 from ulvm.cli.pv import layout_options, pv_options
 from ulvm.cli.words import ALLOC, COPIES
@@ -54,7 +54,7 @@ def _on_new_devices(function: _F) -> _F:
 @click.option("--addtag", multiple=True, help="Tag of the volume group.")
 @click.option("--alloc", type=ALLOC, default="normal", help="Allocation policy.")
 @click.option(
-    "--vgmetadatacopies", type=COPIES, default=0, help="Metadata areas to use (default all)."
+    "--vgmetadatacopies", type=COPIES, help="Metadata areas to use (default all)."
 )  # fmt: skip
 @click.option("--setautoactivation", type=YES_NO, help="n: -aay leaves its volumes alone.")
 @click.option("--systemid", metavar="ID", help="The host that owns the group.")
@@ -62,6 +62,7 @@ def _on_new_devices(function: _F) -> _F:
 @click.option("--shared", is_flag=True, hidden=True)
 @click.option("-c", "--clustered", type=YES_NO, hidden=True)
 @_on_new_devices
+@metadata_profile_option
 @common_options
 @click.pass_obj
 def vgcreate(context: Context, /, name: str, paths: tuple[str, ...], **asked: Any) -> None:
@@ -76,6 +77,9 @@ def vgcreate(context: Context, /, name: str, paths: tuple[str, ...], **asked: An
     if asked["alloc"] == "inherit":
         raise UsageError("Volume Group allocation policy cannot inherit from anything")
     name = new_vg_name(name, session.host.run_dir)
+    copies = asked["vgmetadatacopies"]
+    if copies is None:
+        copies = session.host.config.get_int("metadata/vgmetadatacopies", 0)
     lvm_vg.create(
         session,
         name,
@@ -87,7 +91,8 @@ def vgcreate(context: Context, /, name: str, paths: tuple[str, ...], **asked: An
         policy=asked["alloc"],
         options=pv_options(asked, session.host.config),
         force=asked["force"],
-        metadata_copies=max(asked["vgmetadatacopies"], 0),
+        metadata_copies=max(copies, 0),
+        profile=context.settings.metadata_profile,
         autoactivation=asked["setautoactivation"] != "n",
         system_id=asked["systemid"],
     )

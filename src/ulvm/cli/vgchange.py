@@ -15,7 +15,7 @@ from ulvm.cli.arguments import (
     wants_active,
 )
 from ulvm.cli.choose import each_vg
-from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.cli.context import Context, common_options, metadata_profile_option, read_only_option
 from ulvm.cli.words import ALLOC, COPIES
 from ulvm.errors import UsageError
 from ulvm.lvm import vg_activation, vg_change
@@ -27,7 +27,7 @@ __all__ = ["vgchange"]
 
 _GENERAL = (
     "logicalvolume", "maxphysicalvolumes", "uuid", "physicalextentsize", "resizeable", "addtag",
-    "deltag", "alloc", "vgmetadatacopies", "setautoactivation",
+    "deltag", "alloc", "vgmetadatacopies", "setautoactivation", "metadataprofile", "detachprofile",
 )  # fmt: skip
 """Any of these makes the form that changes attributes, which takes none of the others' options."""
 _FORMS = ("activate", "refresh", "monitor", "poll")
@@ -73,12 +73,15 @@ _AUTO_WORDS = ("aay", "ay")
 @click.option("--ignoremonitoring", is_flag=True, hidden=True)
 @click.option("-f", "--force", count=True, hidden=True)
 @click.option("--ignoreskippedcluster", is_flag=True, hidden=True)
+@click.option("--detachprofile", is_flag=True, help="It has no profile from now on.")
+@metadata_profile_option
 @select_option
 @read_only_option
 @common_options
 @click.pass_obj
 def vgchange(context: Context, /, names: tuple[str, ...], select: str | None, **asked: Any) -> int:
     """Change volume groups: activate and deactivate all their volumes, limits, tags, policy."""
+    asked["metadataprofile"] = context.settings.metadata_profile
     _check_form(context, asked)
     wanted = _attributes(asked)
     _check_mode(asked)
@@ -129,6 +132,8 @@ def _is_given(value: object) -> bool:
 
 def _check_form(context: Context, asked: dict[str, Any]) -> None:
     """UsageError, in LVM's words, for options that do not go together."""
+    if asked["metadataprofile"] is not None and asked["detachprofile"]:
+        raise UsageError("Only one of --metadataprofile and --detachprofile permitted.")
     general = any(_is_given(asked[name]) for name in _GENERAL)
     if any(_is_given(asked[name]) for name in _ALONE):
         return
@@ -178,6 +183,7 @@ def _attributes(asked: dict[str, Any]) -> vg_change.Wanted:
         uuid=asked["uuid"],
         policy=asked["alloc"],
         metadata_copies=asked["vgmetadatacopies"],
+        profile="" if asked["detachprofile"] else asked["metadataprofile"],
         **flags,
     )
 

@@ -31,6 +31,8 @@ class Changes:
     skip_activation: bool | None = None
     autoactivation: bool | None = None
     no_minor: bool = False
+    profile: str | None = None
+    """Empty to have none."""
 
     def edits(self, name: str) -> list[Callable[[VolumeGroup], VolumeGroup]]:
         """Each wish as a change of the VG, in the order in which LVM2 takes them."""
@@ -56,6 +58,9 @@ class Changes:
         if self.autoactivation is not None:
             auto = self.autoactivation
             found.append(lambda vg: lv_edit.set_autoactivation(vg, name, auto))
+        if self.profile is not None:
+            profile = self.profile or None
+            found.append(lambda vg: lv_edit.set_profile(vg, name, profile))
         return found
 
     @property

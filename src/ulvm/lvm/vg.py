@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from ulvm.errors import ExistsError, NotFoundError, RefusedError, UlvmError, UsageError
@@ -41,6 +42,7 @@ def create(
     metadata_copies: int = 0,
     autoactivation: bool = True,
     system_id: str | None = None,
+    profile: str | None = None,
 ) -> VolumeGroup:
     """A new VG of devices, which become PVs if they are not; `system_id` None for this host's."""
     with session.lock_global(), session.lock(name):
@@ -60,6 +62,7 @@ def create(
             metadata_copies=metadata_copies,
             system_id=(session.host.system_id if system_id is None else system_id) or None,
         )
+        vg = replace(vg, profile=profile)
         if not autoactivation:
             vg = vg_edit.set_autoactivation(vg, False)
         devices = _usable(session, name, paths)

@@ -31,6 +31,8 @@ class Wanted:
     policy: str | None = None
     metadata_copies: int | None = None
     autoactivation: bool | None = None
+    profile: str | None = None
+    """Empty to have none."""
 
     @property
     def only_tags(self) -> bool:
@@ -75,6 +77,8 @@ def _steps(session: Session, wanted: Wanted) -> list[_Step]:
         steps.append(lambda vg: _set_copies(session, vg, wanted.metadata_copies or 0))
     if wanted.autoactivation is not None:
         steps.append(lambda vg: vg_edit.set_autoactivation(vg, bool(wanted.autoactivation)))
+    if wanted.profile is not None:
+        steps.append(lambda vg: replace(vg, profile=wanted.profile or None))
     return steps
 
 

@@ -47,6 +47,7 @@ class Properties:
     autoactivation: bool = True
     major: int | None = None
     minor: int | None = None
+    profile: str | None = None
 
 
 PLAIN = Properties()
@@ -74,6 +75,7 @@ def with_properties(vg: VolumeGroup, name: str, wanted: Properties) -> VolumeGro
             read_ahead=wanted.read_ahead or None,
             major=wanted.major,
             minor=wanted.minor,
+            profile=wanted.profile,
         )
     )
 
@@ -120,6 +122,11 @@ def set_skip(vg: VolumeGroup, name: str, wanted: bool) -> VolumeGroup:
 def set_autoactivation(vg: VolumeGroup, name: str, wanted: bool) -> VolumeGroup:
     """Whether activation at start-up (-aay) takes the volume."""
     return _set_flag(vg, name, _NO_AUTO, not wanted)
+
+
+def set_profile(vg: VolumeGroup, name: str, profile: str | None) -> VolumeGroup:
+    """The name of a metadata profile."""
+    return vg.with_lv(replace(_get(vg, name), profile=profile))
 
 
 def set_tags(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ulvm.errors import FormatError, RefusedError, UsageError
+from ulvm.errors import FormatError, RefusedError, SettingsError, UsageError
 from ulvm.metadata.tree import Scalar, Section, Value, parse
 
 __all__ = ["CONFIG_FILES", "Config", "Layer"]
@@ -44,7 +44,7 @@ class Config:
 
     @classmethod
     def load(cls, path: Path) -> Config:
-        """The file's settings; none if there is no such file. FormatError names the file."""
+        """The file's settings; none if there is no such file. SettingsError names the file."""
         tree = _read(path)
         return cls() if tree is None else cls(tree, (Layer("file", tree),))
 
@@ -69,6 +69,8 @@ class Config:
     def with_profile(self, system_dir: Path, name: str, kind: str = "command") -> Config:
         """These settings with those of a profile of a kind (`command`, `metadata`) on top;
         RefusedError in LVM's words if there is no such profile, or one that sets more."""
+        if not name:
+            raise RefusedError(f"Undefined profile name.\nFailed to add {kind} profile {name}.")
         if "/" in name:
             raise RefusedError(
                 f"{name}: bad profile name, it contains '/'.\nFailed to add {kind} profile {name}."
@@ -81,9 +83,7 @@ class Config:
         try:
             tree = _read(path)
         except FormatError as error:
-            raise RefusedError(
-                f"{error.message}\nFailed to load config file {path}\n{failed}"
-            ) from error
+            raise RefusedError(f"{error.message}\n{failed}") from error
         if tree is None:
             raise RefusedError(f"{path}: stat failed: No such file or directory\n{failed}")
         problem = check_profile(tree, kind)
@@ -154,17 +154,22 @@ class Config:
 
 
 def _read(path: Path) -> Section | None:
-    """A file's tree, None if there is no such file; FormatError names the file."""
+    """A file's tree, None if there is no such file; SettingsError names the file."""
+    failed = f"Failed to load config file {path}"
     try:
-        text = path.read_text(encoding="utf-8")
+        # What is no UTF-8 may be a comment's.
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"Failed to read {path}: {error}") from error
+    except IsADirectoryError:
+        raise SettingsError(f"{path} is not a regular file\n{failed}") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: open failed: {error.strerror}\n{failed}") from error
     try:
         return parse(text, merge=True)
     except FormatError as error:
-        raise FormatError(f"{path}: {error.message}") from error
+        main_file = path.name in (_CONFIG_FILE, _LVM_FILE)
+        raise SettingsError(f"{error.message}\n{failed}", main_file=main_file) from error
 
 
 def _overlay(base: Section, over: Section) -> Section:
