@@ -62,10 +62,7 @@ class SettingsError(FormatError):
     main file LVM2 says so before it indents its lines."""
 
     exit_code = 4
-
-    def __init__(self, message: str, *, main_file: bool = False) -> None:
-        super().__init__(message)
-        self.main_file = main_file
+    main_file = False
 
 
 class TableError(UlvmError):

@@ -83,11 +83,34 @@ class SwapReport:
 
 
 class Activator:
-    """Works on one `DeviceMapper`; its caller holds the volume group's lock."""
+    """Works on one `DeviceMapper`; its caller holds the volume group's lock. `view` makes of a
+    VG's metadata what its volumes are activated by; `filler`: what stands in for missing PVs."""
 
-    def __init__(self, dm: DeviceMapper, path_of: PathOf) -> None:
+    def __init__(
+        self,
+        dm: DeviceMapper,
+        path_of: PathOf,
+        *,
+        view: Callable[[VolumeGroup], VolumeGroup] = lambda vg: vg,
+        filler: str = "error",
+    ) -> None:
         self._dm = dm
         self._path_of = path_of
+        self._view = view
+        self._filler = filler
+
+    def _planned(
+        self, vg: VolumeGroup, root: LogicalVolume, *, merging: bool, partial: bool = False
+    ) -> tuple[PlannedDevice, ...]:
+        seen = self._view(vg)
+        return plan_tree(
+            seen,
+            root_of(seen, root.name),
+            self._path_of,
+            merging=merging,
+            partial=partial,
+            filler=self._filler,
+        )
 
     # -- asking -----------------------------------------------------------------------------
 
@@ -143,7 +166,7 @@ class Activator:
         root = root_of(vg, lv_name)
         present = self._by_uuid()
         merging = dm_uuid(vg.uuid, root.uuid) not in present or self._merges(vg, root)
-        planned = plan_tree(vg, root, self._path_of, merging=merging, partial=partial)
+        planned = self._planned(vg, root, merging=merging, partial=partial)
         try:
             self._change(planned, [], present, lambda: None)
         except UlvmError:
@@ -262,7 +285,7 @@ class Activator:
                 continue
             merging = start_merge or self._merges(vg, root)
             known = {d.uuid for d in wanted}
-            planned = plan_tree(vg, root, self._path_of, merging=merging)
+            planned = self._planned(vg, root, merging=merging)
             wanted += [d for d in planned if d.uuid not in known]  # A move has many users.
         return wanted
 

@@ -104,12 +104,14 @@ def plan_tree(
     *,
     merging: bool = True,
     partial: bool = False,
+    filler: str = "error",
 ) -> tuple[PlannedDevice, ...]:
     """In the order in which LVM creates them, so that the minor numbers are LVM's too.
 
-    RefusedError if a PV is missing, unless `partial`: then error targets stand in for it.
+    RefusedError if a PV is missing, unless `partial`: then `filler` stands in for it, targets of
+    type error or zero, or the device of that path.
     """
-    planner = _Planner(vg, path_of, partial)
+    planner = _Planner(vg, path_of, partial, filler)
     devices = planner.below(tree_members(vg, root.name))
     snapshots = vg.snapshots_of_origin(root.name)
     if not snapshots:
@@ -144,10 +146,11 @@ def _snapshot_params(vg: VolumeGroup, snap: SnapshotSegment, real: str) -> str:
 
 
 class _Planner:
-    def __init__(self, vg: VolumeGroup, path_of: PathOf, partial: bool) -> None:
+    def __init__(self, vg: VolumeGroup, path_of: PathOf, partial: bool, filler: str) -> None:
         self._vg = vg
         self._path_of = path_of
         self._partial = partial
+        self._filler = filler
         self.missing: list[PlannedDevice] = []
 
     def cow(self, snap: SnapshotSegment) -> LogicalVolume:
@@ -247,7 +250,9 @@ class _Planner:
                 f"Refusing activation of partial LV {self._vg.name}/{lv.name}.  "
                 "Use '--activationmode partial' to override."
             )
+        if self._filler not in ("error", "zero"):
+            return f"{self._filler} 0"
         layer = f"missing_{segment}_{number}"
-        table = (TableLine(0, length, "error"),)
+        table = (TableLine(0, length, self._filler),)
         self.missing.append(self._device(lv, layer, table, Rank.LOWER))
         return f"{self.missing[-1].name} 0"

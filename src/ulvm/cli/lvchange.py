@@ -136,11 +136,11 @@ def lvchange(
     wanted = None if activate is None else wants_active(activate)
     if wanted is not None and changes.any:
         session.warn("WARNING: Combining activation change with other commands is not advised.")
-    volumes, failures = choose_lvs(session, names, select)
     mode = activationmode or session.host.config.get_str("activation/activation_mode", "degraded")
     as_partial = partial or mode == "partial"
     if as_partial:
         session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
+    volumes, failures = choose_lvs(session, names, select)
     refused = False
     named = _named(session, names)
 

@@ -80,6 +80,7 @@ def lvdisplay(
             if lv.snapshot_segment is None and (groups is None or vg.name in groups)
         }
     processed = Processed(session)
+    full_path = session.host.config.get_bool("global/lvdisplay_shows_full_device_path", False)
     for vg in scan.vgs:
         if "EXPORTED" in vg.status:
             if names and any(volume.startswith(f"{vg.name}/") for volume in wanted):
@@ -93,7 +94,7 @@ def lvdisplay(
                 if colon:
                     show([describe.lv_colon(vg, lv, states.get(lv.name))])
                     continue
-                show(describe.lv_lines(vg, lv, states, size))
+                show(describe.lv_lines(vg, lv, states, size, full_path=full_path))
                 if maps:
                     show(describe.lv_map(scan, lv))
     for sentence in failures:

@@ -20,7 +20,7 @@ from ulvm.cli.usage import (
     option_pieces,
     synopses,
 )
-from ulvm.vgstore.settings import UNUSED, Setting, known_sections, known_settings
+from ulvm.vgstore.settings import Setting, known_sections, known_settings
 
 __all__ = ["manual_pages"]
 
@@ -91,6 +91,7 @@ _EXIT_STATUS = (
     ("0", "All was done."),
     ("2", "There is no such command."),
     ("3", "The command line is wrong."),
+    ("4", "The settings cannot be read."),
     ("5", "Something was refused or failed."),
 )
 
@@ -279,13 +280,17 @@ def _configuration() -> str:
     lines += [".SH DESCRIPTION", *_paragraphs(_CONFIGURATION)]
     for section in known_sections().values():
         members = [
-            s
-            for s in known_settings().values()
-            if s.section == section.name and s.summary != UNUSED
+            s for s in known_settings().values() if s.section == section.name and s.has_effect
         ]
         if members:
             lines += [f".SH SECTION {section.name.upper()}", _plain(section.summary)]
             lines += _items((s.path, _setting(s)) for s in members)
+    lines += [".SH SETTINGS WITHOUT EFFECT", _plain("They are known for LVM2's sake.")]
+    reasons: dict[str, list[str]] = {}
+    for setting in known_settings().values():
+        if not setting.has_effect:
+            reasons.setdefault(setting.summary, []).append(setting.path)
+    lines += _items((", ".join(paths), reason) for reason, paths in reasons.items())
     lines += [".SH SEE ALSO", "ulvm(8), ulvm-lvmconfig(8), lvm.conf(5)"]
     return "\n".join(lines) + "\n"
 

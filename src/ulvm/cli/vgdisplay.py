@@ -96,8 +96,9 @@ def _show_long(context: Context, name: str, sizes: SizeFormat) -> None:
     states = lvm_lv.states(session, vg)
     lines = list(describe.vg_lines(scan, vg, states, sizes.long_text))
     if context.verbose:
+        full_path = context.host.config.get_bool("global/lvdisplay_shows_full_device_path", False)
         for lv in vg.visible_lvs():
-            lines += describe.lv_lines(vg, lv, states)
+            lines += describe.lv_lines(vg, lv, states, full_path=full_path)
         lines += describe.vg_pv_lines(scan, vg)
     context.console.display(lines)
 

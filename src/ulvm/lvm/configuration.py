@@ -16,7 +16,6 @@ from ulvm.metadata.tree import Section, Value, escape
 from ulvm.vgstore.config import Config
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.settings import (
-    UNUSED,
     Setting,
     Version,
     check_settings,
@@ -282,7 +281,7 @@ def _list(leaves: Iterable[_Leaf], how: Presentation) -> Iterator[str]:
         assert leaf.setting is not None
         line = leaf.path
         if how.summary:
-            line += f" - {leaf.setting.summary or UNUSED} "
+            line += f" - {leaf.setting.summary} "
         if how.versions:
             line += ("" if how.summary else " - ") + f"[{'.'.join(map(str, leaf.setting.since))}]"
         yield line

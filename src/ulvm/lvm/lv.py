@@ -183,7 +183,7 @@ def activate_locked(
 ) -> None:
     """As `activate`, of a VG that was read under its lock, which is held."""
     get(vg, lv_name)
-    if not session.last_scan.duplicates.isdisjoint(pv.uuid for pv in vg.pvs):
+    if session.last_scan.in_doubt(vg):
         raise RefusedError(
             f"Cannot activate LVs in VG {vg.name} while PVs appear on duplicate devices."
         )

@@ -11,7 +11,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
 from ulvm.lvm import move as lvm_move
 from ulvm.lvm.session import Session
-from ulvm.lvm.volume_lists import may_activate
+from ulvm.lvm.volume_lists import may_activate, unlisted_words
 from ulvm.metadata import lv_edit
 from ulvm.metadata.model import VolumeGroup
 
@@ -134,7 +134,11 @@ def switch(
         lvm_lv.deactivate(session, vg_name, name)
         return
     marked = "ACTIVATION_SKIP" in root_of(vg, name).flags | lv.flags and not ignore_skip
-    if marked or not may_activate(session.host.config, vg, name, auto=auto):
+    if marked:
+        return
+    if not may_activate(session.host.config, vg, name, auto=auto):
+        for text in unlisted_words(session.host.config, f"{vg_name}/{name}"):
+            session.verbose(text)
         return
     lvm_lv.activate(session, vg_name, name, partial=partial)
     if polling:

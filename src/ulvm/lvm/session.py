@@ -25,6 +25,7 @@ from ulvm.dm_ioctl import DeviceMapper
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.still import StillActivator
+from ulvm.lvm.volume_lists import as_activated
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
 from ulvm.vgstore.host import Host
@@ -216,7 +217,7 @@ class Session:
     def activator(self) -> Activator:
         if self.host.trial or not self.host.activation:
             return StillActivator(self.dm_if_running, self._path_of)
-        return Activator(self._told(self.dm), self._path_of)
+        return self._activator(self.dm)
 
     @property
     def activator_if_running(self) -> Activator | None:
@@ -225,7 +226,16 @@ class Session:
             return None
         if self.host.trial:
             return StillActivator(dm, self._path_of)
-        return Activator(self._told(dm), self._path_of)
+        return self._activator(dm)
+
+    def _activator(self, dm: DaemonClient) -> Activator:
+        filler = self.host.config.get_str("activation/missing_stripe_filler", "error")
+        return Activator(
+            self._told(dm),
+            self._path_of,
+            view=lambda vg: as_activated(self.host.config, vg),
+            filler=filler,
+        )
 
     def _told(self, dm: DaemonClient) -> DeviceMapper:
         """Changes of devices are told with -v."""

@@ -39,7 +39,8 @@ def monitored(session: Session) -> dict[tuple[str, str], bool]:
 def states_at_rest(session: Session, vg: VolumeGroup, names: Collection[str]) -> dict[str, LvState]:
     """As `states`, after a moment for those who have just closed one of these volumes: close(2) of
     a file returns before the daemon has been told."""
-    deadline = time.monotonic() + _CLOSING_SECONDS
+    retries = session.host.config.get_bool("activation/retry_deactivation", True)
+    deadline = time.monotonic() + (_CLOSING_SECONDS if retries else 0)
     while True:
         found = states(session, vg)
         if not any(name in found and found[name].open_count for name in names):

@@ -18,6 +18,7 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.commit import check_complete, prepare, remove_vg
 from ulvm.vgstore.devices import DeviceEntry, add_devices
+from ulvm.vgstore.host import open_shared
 from ulvm.vgstore.pv import as_member
 from ulvm.vgstore.scan import PvDevice
 
@@ -66,6 +67,7 @@ def create(
         if not autoactivation:
             vg = vg_edit.set_autoactivation(vg, False)
         devices = _usable(session, name, paths)
+        _check_block_sizes(session, devices.paths, [])
         for pv in _as_pvs(session, devices, options, force):
             session.verbose(f"Adding physical volume '{pv.path}' to volume group '{name}'")
             vg = edit.add_pv(vg, as_member(pv, extent_size))
@@ -129,6 +131,30 @@ def _usable(session: Session, vg_name: str, paths: Sequence[str]) -> _Devices:
     return _Devices(absolute, known)
 
 
+def _check_block_sizes(session: Session, paths: Sequence[str], members: Sequence[str]) -> None:
+    """RefusedError if devices that are to be in one VG, or its `members`, have logical blocks of
+    other sizes than the others: a file system would not find its way from one to the other."""
+    if session.host.config.get_bool("devices/allow_mixed_block_sizes", False):
+        return
+    sizes = [_block_size(path) for path in (*paths, *members[:1])]
+    other = next((size for size in sizes if size != sizes[0]), None)
+    if other is None:
+        return
+    first = sizes[-1] if members else sizes[0]
+    other = sizes[0] if members else other
+    if not members:
+        session.say("See lvm.conf allow_mixed_block_sizes.")
+    raise RefusedError(f"Devices have inconsistent logical block sizes ({first} and {other}).")
+
+
+def _block_size(path: str) -> int:
+    device = open_shared(path, False)
+    try:
+        return device.block_size
+    finally:
+        device.close()
+
+
 def _as_pvs(
     session: Session, devices: _Devices, options: PvOptions | None, force: int
 ) -> list[PvDevice]:
@@ -174,7 +200,9 @@ def extend(
     """Add devices to a VG."""
     with session.lock_global(), session.lock(name):
         devices = _usable(session, name, paths)
-        session.vg_for_change(name)
+        vg = session.vg_for_change(name)
+        members = [session.last_scan.path_of(pv.uuid) for pv in vg.pvs]
+        _check_block_sizes(session, devices.paths, [path for path in members if path])
         new = _as_pvs(session, devices, options, force)
         for pv in new:
             session.verbose(f"Adding physical volume '{pv.path}' to volume group '{name}'")

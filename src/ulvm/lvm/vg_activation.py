@@ -14,7 +14,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
 from ulvm.lvm import move as lvm_move
 from ulvm.lvm.session import Session
-from ulvm.lvm.volume_lists import may_activate
+from ulvm.lvm.volume_lists import may_activate, unlisted_words
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
 __all__ = ["Activity", "activate", "deactivate", "monitor", "poll", "refresh"]
@@ -47,6 +47,8 @@ def activate(
             if "ACTIVATION_SKIP" in lv.flags and not ignore_skip:
                 continue
             if not may_activate(session.host.config, vg, lv.name, auto=auto):
+                for text in unlisted_words(session.host.config, f"{name}/{lv.name}"):
+                    session.verbose(text)
                 continue
             try:
                 if not partial:

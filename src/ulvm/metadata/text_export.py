@@ -143,6 +143,8 @@ def _write_header(out: _Writer, header: TextHeader) -> None:
     out.line(f'description = "{escape(header.description)}"')
     out.line()
     out.line(f'creation_host = "{escape(header.creation_host)}"\t# {header.system}')
+    if header.system_id:
+        out.line(f'creation_host_system_id = "{escape(header.system_id)}"')
     out.line(f"creation_time = {header.creation_time}\t# {when}")
     out.line()
 

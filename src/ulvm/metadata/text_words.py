@@ -52,13 +52,15 @@ class TextHeader:
     system: str
     """sysname, release, version and machine of the host, as uname(2) gives them."""
     generator: str = f"ulvm {__version__}"
+    system_id: str = ""
+    """Of the host; empty for none."""
 
     @classmethod
-    def now(cls, description: str) -> TextHeader:
+    def now(cls, description: str, system_id: str = "") -> TextHeader:
         """A header of this host at this moment."""
         name = os.uname()
         system = f"{name.sysname} {name.nodename} {name.release} {name.version} {name.machine}"
-        return cls(description, name.nodename, int(time.time()), system)
+        return cls(description, name.nodename, int(time.time()), system, system_id=system_id)
 
 
 def local_time(template: str, seconds: int) -> str:

@@ -58,12 +58,17 @@ def lv_lines(
     lv: LogicalVolume,
     states: States,
     size: Callable[[int], str] = display_size,
+    *,
+    full_path: bool = False,
 ) -> Iterator[str]:
-    """`size` writes sectors as text."""
+    """`size` writes sectors as text; `full_path`: the path stands for the name
+    (global/lvdisplay_shows_full_device_path)."""
     state = states.get(lv.name)
     snap = vg.snapshot_of(lv.name)
     yield "--- Logical volume ---"
-    if vg.is_visible(lv):
+    if full_path:
+        yield _lv("LV Name", f"/dev/{vg.name}/{lv.name}")
+    elif vg.is_visible(lv):
         yield _lv("LV Path", f"/dev/{vg.name}/{lv.name}")
         yield _lv("LV Name", lv.name)
     else:

@@ -98,7 +98,7 @@ VG_FIELDS: Table = (
      lambda r: min(_mda_numbers(r)[1], default=0)),
     ("vg_mda_size", "VMdaSize", "size", 9,
      lambda r: min(_mda_numbers(r)[0], default=0)),
-    ("vg_mda_copies", "#VMdaCps", "str", 0,
+    ("vg_mda_copies", "#VMdaCps", "num", 0,
      _vg(lambda vg: str(vg.metadata_copies) if vg.metadata_copies else "unmanaged")),
 )  # fmt: skip
 

@@ -43,7 +43,7 @@ def archive_vg(host: Host, vg: VolumeGroup, command: str) -> Path | None:
     import secrets
 
     path = folder / f"{vg.name}_{number:05d}-{secrets.randbelow(1 << 31)}.vg"
-    _write(path, vg, f"Created *before* executing '{command}'")
+    _write(host, path, vg, f"Created *before* executing '{command}'")
     _expire(host, vg.name)
     return path
 
@@ -61,14 +61,14 @@ def backup_vg(
         if not path.parent.is_dir():
             raise DeviceError("Couldn't create temporary text file name.")
         if not host.trial:
-            _write(path, vg, command)
+            _write(host, path, vg, command)
         return path
     if not force and not host.config.get_bool("backup/backup", True):
         return None
     target = backup_path(host, vg.name)
     if host.trial:
         return target
-    _write(target, vg, f"Created *after* executing '{command}'")
+    _write(host, target, vg, f"Created *after* executing '{command}'")
     return target
 
 
@@ -108,8 +108,8 @@ def archived(folder: Path, vg_name: str) -> list[Path]:
     return [path for _, path in _archived(folder, vg_name)]
 
 
-def _write(path: Path, vg: VolumeGroup, description: str) -> None:
-    text = vg_to_text(vg, TextHeader.now(description), file_form=True)
+def _write(host: Host, path: Path, vg: VolumeGroup, description: str) -> None:
+    text = vg_to_text(vg, TextHeader.now(description, host.system_id), file_form=True)
     write_atomically(path, text.encode("utf-8", errors="surrogateescape"))
 
 

@@ -47,7 +47,7 @@ def interrupted(host: Host, devices: Sequence[PvDevice]) -> VolumeGroup | None:
 def write_clone(host: Host, devices: Sequence[PvDevice], vg: VolumeGroup, command: str) -> None:
     """Make the devices the PVs of `vg`, in which each stands under its path. RefusedError if the
     text does not fit, before anything is written."""
-    text = vg_to_text(vg, TextHeader.now(f"Write from {command}."))
+    text = vg_to_text(vg, TextHeader.now(f"Write from {command}.", host.system_id))
     data = text.encode("utf-8", errors="surrogateescape") + b"\0"
     by_path = {pv.device: pv for pv in vg.pvs}
     areas = [(pv, mda) for pv in devices for mda in _in_use(pv)]

@@ -121,7 +121,7 @@ class Pending:
                             f"WARNING: updating old metadata to {vg.seqno} on {pv.path} "
                             f"for VG {vg.name}."
                         )
-        data = _text_of(vg, self._command)
+        data = _text_of(self._host, vg, self._command)
         used, unused = areas_in_use(_of_vg(self._scan, vg), self.copies, self.ignore)
         retired = [(pv, mda) for pv, mda in unused if not mda.ignored]
         for pv, mda in (*used, *retired):
@@ -172,7 +172,7 @@ class Pending:
 
     def _mend(self) -> None:
         """Metadata into the damaged areas of the VG's PVs, so far as these are what they should."""
-        data = _text_of(self.vg, self._command)
+        data = _text_of(self._host, self.vg, self._command)
         for pv in _of_vg(self._scan, self.vg):
             for mda in pv.mdas:
                 if not mda.damage:
@@ -373,7 +373,7 @@ def _check(
         )
     if not allow_missing:
         check_complete(vg)
-    if any(pv.uuid in scan.duplicates for pv in (*old.pvs, *vg.pvs)):
+    if scan.in_doubt(old) or scan.in_doubt(vg):
         raise RefusedError(f"Cannot update volume group {vg.name} with duplicate PV devices.")
     # All that may be done to an exported VG is to import it, and to rename it.
     if "EXPORTED" in old.status and "EXPORTED" in vg.status and old.seqno and not exported:
@@ -405,8 +405,8 @@ def _of_vg(scan: Scan, vg: VolumeGroup) -> list[PvDevice]:
     return [pv for pv in found if pv is not None]
 
 
-def _text_of(vg: VolumeGroup, command: str) -> bytes:
-    text = vg_to_text(vg, TextHeader.now(f"Write from {command}."))
+def _text_of(host: Host, vg: VolumeGroup, command: str) -> bytes:
+    text = vg_to_text(vg, TextHeader.now(f"Write from {command}.", host.system_id))
     return text.encode("utf-8", errors="surrogateescape") + b"\0"
 
 

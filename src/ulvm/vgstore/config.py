@@ -168,8 +168,9 @@ def _read(path: Path) -> Section | None:
     try:
         return parse(text, merge=True)
     except FormatError as error:
-        main_file = path.name in (_CONFIG_FILE, _LVM_FILE)
-        raise SettingsError(f"{error.message}\n{failed}", main_file=main_file) from error
+        fault = SettingsError(f"{error.message}\n{failed}")
+        fault.main_file = path.name in (_CONFIG_FILE, _LVM_FILE)
+        raise fault from error
 
 
 def _overlay(base: Section, over: Section) -> Section:

@@ -61,6 +61,8 @@ class Scan:
     """VGs of other hosts, which are not among `vgs`; their PVs are not free."""
     system_id: str = ""
     """This host's."""
+    duplicates_allowed: bool = False
+    """Groups may be changed all the same (devices/allow_changes_with_duplicate_pvs)."""
 
     def vg(self, name: str) -> VolumeGroup:
         """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood,
@@ -98,6 +100,11 @@ class Scan:
             raise RefusedError(f"Cannot use {path}: {self.rejected[path]}")
         if path in self.unused:
             raise RefusedError(f"Cannot use device {path} with duplicates.")
+
+    def in_doubt(self, vg: VolumeGroup) -> bool:
+        """Whether a PV of the group is on several devices, so that what is written may go to the
+        wrong one; never with devices/allow_changes_with_duplicate_pvs."""
+        return not self.duplicates_allowed and any(pv.uuid in self.duplicates for pv in vg.pvs)
 
     def by_uuid(self, pv_uuid: str) -> PvDevice | None:
         return next((pv for pv in self.pvs if pv.uuid == pv_uuid), None)
@@ -170,7 +177,11 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     chosen = {pv.path for pv in pvs}
     unused.update({pv.path for pv in found} - chosen)
     label_warnings = len(warnings)
-    vgs, broken, outdated = _assemble(pvs, warnings)
+    vgs, broken, outdated = _assemble(
+        pvs,
+        warnings,
+        check_sizes=host.config.get_bool("metadata/check_pv_device_sizes", True),
+    )
     owner = {p.uuid: vg.name for vg in vgs for p in vg.pvs}
     foreign = [] if host.foreign else [vg for vg in vgs if is_foreign(host.config, vg)]
     vgs = [vg for vg in vgs if vg not in foreign]
@@ -195,6 +206,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         str(host.dev_dir),
         tuple(foreign),
         local_system_id(host.config),
+        host.config.get_bool("devices/allow_changes_with_duplicate_pvs", False),
     )
 
 
@@ -249,7 +261,7 @@ def _copies(pvs: Iterable[PvDevice]) -> Iterator[tuple[PvDevice, MdaCopy, Volume
 
 
 def _assemble(
-    pvs: Sequence[PvDevice], warnings: list[str]
+    pvs: Sequence[PvDevice], warnings: list[str], *, check_sizes: bool
 ) -> tuple[list[VolumeGroup], dict[str, str], dict[str, str]]:
     """VGs, names of those that cannot be understood with the reason, UUIDs of outdated PVs with
     their VG's name."""
@@ -270,6 +282,8 @@ def _assemble(
         for kind in dict.fromkeys(_unknown_types(vg)):
             warnings.append(f"WARNING: Unrecognised segment type {kind}")
         vgs.append(_with_missing(vg, present, warnings))
+        if check_sizes:
+            _warn_about_sizes(vg, present, warnings)
     broken = {}
     for pv in pvs:
         for mda in pv.mdas:
@@ -363,6 +377,11 @@ def _with_missing(
         warnings.append(
             f"WARNING: VG {vg.name} was previously updated while PV {device.path} was missing."
         )
+    return replace(vg, missing_uuids=frozenset(p.uuid for p in missing))
+
+
+def _warn_about_sizes(vg: VolumeGroup, present: dict[str, PvDevice], warnings: list[str]) -> None:
+    """metadata/check_pv_device_sizes."""
     for pv in vg.pvs:
         found = present.get(pv.uuid)
         if found is not None and found.size < pv.dev_size * SECTOR:
@@ -374,7 +393,6 @@ def _with_missing(
             warnings.append(
                 f"WARNING: One or more devices used as PVs in VG {vg.name} have changed sizes."
             )
-    return replace(vg, missing_uuids=frozenset(p.uuid for p in missing))
 
 
 def _unknown_types(vg: VolumeGroup) -> Iterator[str]:

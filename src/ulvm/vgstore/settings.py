@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ulvm.metadata.tree import Scalar, Section, Value, parse
-from ulvm.vgstore.settings_table import TABLE
+from ulvm.vgstore.settings_table import REASONS, TABLE
 
 __all__ = [
-    "UNUSED",
     "SectionInfo",
     "Setting",
     "Version",
@@ -31,8 +30,8 @@ __all__ = [
 
 Version: TypeAlias = tuple[int, int, int]
 
-UNUSED = "Known for LVM2's sake; ulvm has no use for it."
-"""The summary of a setting that changes nothing here."""
+_UNUSED = "No effect: "
+"""How the summary of a setting begins that changes nothing here."""
 
 _TYPES = {
     "b": "boolean",
@@ -67,7 +66,11 @@ class Setting:
     deprecated: Version | None
     flags: frozenset[str]
     default: str | None
-    summary: str = UNUSED
+    summary: str
+
+    @property
+    def has_effect(self) -> bool:
+        return not self.summary.startswith(_UNUSED)
 
     @property
     def section(self) -> str:
@@ -123,8 +126,15 @@ def _table() -> tuple[dict[str, SectionInfo], dict[str, Setting]]:
             last = f"{section}/{name}"
             version = parse_version(since)
             assert version is not None, line
+            reason = next((f[1:] for f in flags if f.startswith("!")), "")
             settings[last] = Setting(
-                last, kind, version, parse_version(gone), frozenset(flags), default or None
+                last,
+                kind,
+                version,
+                parse_version(gone),
+                frozenset(flags),
+                default or None,
+                _UNUSED + REASONS[reason] if reason else "",
             )
     return sections, settings
 

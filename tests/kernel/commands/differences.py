@@ -259,6 +259,12 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs=r"out:     \d (print|status) +processing lv .*",
     ),
     Difference(
+        "What activation/volume_list keeps from being activated is refused before it is made.",
+        "LVM2 commits a volume, cannot wipe it, and takes it away by a second commit.",
+        command=r"^lvcreate -n d -l 1 va$",
+        theirs=r"disk: (seqno|\+description).*",
+    ),
+    Difference(
         "vgremove archives the group that it removes, vgsplit and vgmerge what they change.",
         "Of these LVM2 archives less than it changes.",
         command=r"^vg(remove|split|merge) -v",

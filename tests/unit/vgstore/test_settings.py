@@ -14,7 +14,6 @@ from ulvm.metadata.tree import parse
 from ulvm.vgstore.config import Config
 from ulvm.vgstore.host import Host, lvm_environment
 from ulvm.vgstore.settings import (
-    UNUSED,
     check_profile,
     check_settings,
     find_setting,
@@ -23,6 +22,7 @@ from ulvm.vgstore.settings import (
     known_settings,
     parse_version,
 )
+from ulvm.vgstore.settings_table import REASONS
 
 READERS = {"get_int", "get_str", "get_bool", "get_list"}
 
@@ -51,7 +51,7 @@ def test_what_is_read_is_known_with_the_default_that_counts() -> None:
     for name, default, module in found:
         setting = find_setting(name)
         assert setting is not None, f"{module} reads {name}, which is in no table"
-        assert setting.summary != UNUSED, f"{module} reads {name}"
+        assert setting.has_effect, f"{module} reads {name}"
         if default is not None and setting.default is not None:
             assert setting.default_value(directories) == default, f"{module}: {name}"
 
@@ -67,11 +67,17 @@ def test_what_is_said_to_do_something_is_read() -> None:
     unread = [
         setting.path
         for setting in known_settings().values()
-        if setting.summary != UNUSED
+        if setting.has_effect
         and not setting.path.startswith(families)
         and not any(setting.path in text for text in sources)
     ]
     assert unread == []
+
+
+def test_what_does_nothing_says_why() -> None:
+    assert all(setting.summary for setting in known_settings().values())
+    used = {f[1:] for s in known_settings().values() for f in s.flags if f.startswith("!")}
+    assert used == set(REASONS)
 
 
 def test_every_default_passes_the_check_of_its_type() -> None:
