@@ -122,9 +122,9 @@ def _words(entry: Entry, names: list[str]) -> list[str]:
 
         return list(COMMANDS)
     if entry.name in ("lvmconfig", "config", "dumpconfig"):
-        from ulvm.vgstore.settings import UNUSED, known_settings
+        from ulvm.vgstore.settings import known_settings
 
-        used = (s.path for s in known_settings().values() if s.summary != UNUSED)
+        used = (s.path for s in known_settings().values() if s.has_effect)
         return [path for path in used if "<" not in path]
     if entry.name == "fsadm":
         return ["check", "resize"]
