@@ -126,7 +126,7 @@ def set_autoactivation(vg: VolumeGroup, name: str, wanted: bool) -> VolumeGroup:
 
 def set_profile(vg: VolumeGroup, name: str, profile: str | None) -> VolumeGroup:
     """The name of a metadata profile."""
-    return vg.with_lv(replace(_get(vg, name), profile=profile))
+    return vg.with_lv(replace(vg.volume(name), profile=profile))
 
 
 def set_tags(
