@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,8 @@ class _Nbdkit:
         with bed.filled() as image:
             # The filter's overlay is a temporary file below TMPDIR.
             environment = {**os.environ, "TMPDIR": str(bed.directory)}
-            with _running([*words, "file", str(image)], folder / "s", environment) as target:
+            words += ["file", str(image)]
+            with _running(words, folder, folder / "s", environment=environment) as target:
                 yield target
 
 
@@ -117,7 +118,7 @@ class _Qemu:
             else:
                 words += ["-f", "raw", str(image)]
             try:
-                with _running(words, folder / "s") as target:
+                with _running(words, folder, folder / "s") as target:
                     yield target
             finally:
                 overlay.unlink(missing_ok=True)
@@ -161,9 +162,9 @@ class _Nbdfuse:
         mount.mkdir()
         with bed.filled() as image, ExitStack() as stack:
             words = ["nbdkit", "-f", "-U", str(path), "file", str(image)]
-            server = stack.enter_context(_running(words, path))
+            server = stack.enter_context(_running(words, folder, path))
             words = ["nbdfuse", str(mount), "--unix", str(path)]
-            fuse = stack.enter_context(_running(words, mount / "nbd", ended=_unmount))
+            fuse = stack.enter_context(_running(words, folder, mount / "nbd", ended=_unmount))
             yield Target(path=str(mount / "nbd"), pids=server.pids + fuse.pids)
 
 
@@ -174,17 +175,28 @@ def _unmount(path: Path) -> None:
 @contextmanager
 def _running(
     words: Sequence[str],
+    folder: Path,
     path: Path,
+    *,
     environment: dict[str, str] | None = None,
-    ended: object = None,
+    ended: Callable[[Path], None] | None = None,
 ) -> Iterator[Target]:
-    """A server from when `path` is there, until the context ends it."""
-    with subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL) as server:
+    """A server from when it serves at `path`, until the context ends it. What it complains of is in
+    a file of the folder, and told if it does not come to serve: the trial connection alone
+    makes most of them complain."""
+    log = folder / f"{words[0]}.log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stderr=errors) as server,
+    ):
         try:
-            _wait_for(path)
+            try:
+                _wait_for(path)
+            except RuntimeError as error:
+                raise RuntimeError(f"{error}: {log.read_text().strip()}") from error
             yield Target(uri=f"nbd+unix:///?socket={path}", pids=(server.pid,))
         finally:
-            if callable(ended):
+            if ended is not None:
                 ended(path)
             else:
                 server.terminate()

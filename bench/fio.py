@@ -39,7 +39,7 @@ class Load:
 
     `reads`: per cent of reads in a mix; `flush_every`: writes between two flushes, 0 for none;
     `align`: bytes between two places that are written at random, for one write a chunk; `span`:
-    bytes from the start that are touched, at most (0: all); `rate`: requests a second, 0 for all
+    bytes from `begin` on that are touched, at most (0: all); `rate`: requests a second, 0 for all
     that go."""
 
     rw: str
@@ -50,14 +50,16 @@ class Load:
     flush_every: int = 0
     once: bool = False
     align: int = 0
+    begin: int = 0
     span: int = 0
     rate: int = 0
 
     def arguments(self, size: int, seconds: float) -> list[str]:
         """Of fio; `size` in bytes is that of the volume."""
-        span = min(self.span or size, size)
+        span = min(self.span or size, size - self.begin)
         found = [f"--rw={self.rw}", f"--bs={self.bs}", f"--iodepth={self.depth}"]
         found += [f"--runtime={seconds * 1000:.0f}ms", f"--numjobs={self.clients}"]
+        found += [f"--offset={self.begin}"]
         if self.once:
             # Each client has a part of its own.
             share = span // self.clients
@@ -131,7 +133,7 @@ def sample(
     ran = max(side["runtime"] for side in both) / 1000 + (0 if load.once else _RAMP)
     ran = max(min(ran, elapsed), 1e-3)
     client = (found["usr_cpu"] + found["sys_cpu"]) / 100 * load.clients
-    return Sample(value, round((after - before) / ran, 2), round(client, 2))
+    return Sample(value, round((after - before) / ran, 4), round(client, 4))
 
 
 def write_all(target: Target, size: int, folder: Path) -> None:
