@@ -15,7 +15,11 @@ class _HelpContext(click.Context):
     def get_help(self) -> str:
         from ulvm.cli.help import help_lines, wants_long
 
-        return "\n".join(help_lines(self.command_path, self.command, long=wants_long(self)))
+        lines = help_lines(self.command_path, self.command, long=wants_long(self))
+        if self.command_path == "dmsetup":
+            click.echo("\n".join(lines), err=True)  # as libdevmapper's does
+            self.exit()
+        return "\n".join(lines)
 
 
 def load(target: str, name: str) -> click.Command:

@@ -81,8 +81,6 @@ _RELATED = {
     "config": ["lvmconfig"],
     "dumpconfig": ["lvmconfig"],
     "fullreport": ["pvs", "vgs", "lvs"],
-    "links": ["fsadm", "lsblk"],
-    "fsadm": ["lvresize", "links"],
     "man": ["help"],
     "help": ["man"],
 }
@@ -258,7 +256,7 @@ def _see_also(entry: Entry, names: Sequence[str]) -> list[str]:
     """Commands of the same family."""
     family = [name for name in names if name[:2] == entry.name[:2] and name != entry.name]
     if not entry.name.startswith(("pv", "vg", "lv")):
-        family = [name for name in _RELATED.get(entry.name, []) if name in names]
+        family = _RELATED.get(entry.name, [])
     return ["ulvm(8)", "ulvm.conf(5)", *(f"ulvm\\-{name}(8)" for name in family)]
 
 
