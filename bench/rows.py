@@ -129,7 +129,7 @@ def _rewrites() -> Iterator[LoadRow]:
 
 
 def _first_writes() -> Iterator[LoadRow]:
-    better = (_least(1.0, *_COW, text="the better of nbdkit cow and qemu-nbd qcow2"),)
+    better = (_least(1.0, *_COW, text="1.0 x the better of nbdkit cow and qcow2"),)
     for depth in (1, 16, 64):
         yield LoadRow(
             f"first-origin-qd{depth}",
@@ -144,7 +144,7 @@ def _first_writes() -> Iterator[LoadRow]:
             f"first write 4 KiB, QD 16, origin with a snapshot, a flush every {every}",
             replace(_FIRST, flush_every=every),
             (_ORIGIN, QEMU_OVERLAY, NBD_SERVER_COW, NBDKIT_COW),
-            (_least(1.0, QEMU_OVERLAY, text="qemu-nbd qcow2"),) if every == 32 else (),
+            (_least(1.0, QEMU_OVERLAY, text="1.0 x qemu-nbd qcow2"),) if every == 32 else (),
         )
     yield LoadRow(
         "first-origin-4",
