@@ -31,7 +31,8 @@ OLD, NEW = b"\x11" * 65536, b"\x22" * 65536
 
 class Case(NamedTuple):
     """`before` and `after`: names of volumes; `again`: exit codes of the second try; `loses`: the
-    volume whose content the command is to change."""
+    volume whose content the command is to change; `first`: what happens before, `clone` being
+    copies x.img and y.img of the disks; `makes`: how the name of a group begins that is made."""
 
     command: str
     after: set[str]
@@ -39,6 +40,8 @@ class Case(NamedTuple):
     origin_merged: bool = False
     group: str = "vg"
     loses: str = ""
+    first: str = ""
+    makes: str = ""
 
 
 BEFORE = {"base", "snap", "plain"}
@@ -67,6 +70,13 @@ CASES = [
     Case("vgcreate other c.img", BEFORE),
     Case("pvcreate c.img", BEFORE, (0,)),
     Case("vgchange -an vg", BEFORE, (0,)),
+    Case("vgchange --addtag t vg", BEFORE, (0,)),
+    Case("vgchange -s 2m vg", BEFORE, (0,)),
+    Case("vgchange --vgmetadatacopies 1 vg", BEFORE),
+    Case("vgchange -u vg", BEFORE, (0,), first="vgchange -an vg"),
+    Case("pvchange -u a.img", BEFORE, (0,), first="vgchange -an vg"),
+    Case("vgimportclone x.img y.img", BEFORE, first="clone", makes="vg1"),
+    Case("vgck --updatemetadata vg", BEFORE, (0,)),
     Case("lvchange --addtag t vg/base", BEFORE, (0,)),
     Case("backup vg/base --to out", BEFORE, (0,)),
 ]
@@ -119,8 +129,17 @@ def killed(host: UlvmHost, command: str, setting: str, variable: str = "ULVM_FAU
         del host.env[variable]
 
 
+def before(host: UlvmHost, case: Case) -> None:
+    if case.first == "clone":
+        for name, copy in (("a.img", "x.img"), ("b.img", "y.img")):
+            shutil.copyfile(host.base / name, host.base / copy)
+    elif case.first:
+        host.run(case.first)
+
+
 def points(case: Case) -> list[str]:
     with a_host() as host:
+        before(host, case)
         file = host.base / "points"
         assert killed(host, case.command, f"list={file}") == 0, case.command
         return file.read_text().splitlines()
@@ -157,6 +176,8 @@ def check(host: UlvmHost, case: Case, what: str) -> None:
 def again(host: UlvmHost, case: Case, what: str) -> None:
     """The command to its end, or it is done already."""
     group = group_of(host)
+    if case.first != "clone":
+        before(host, case)
     if case.command.startswith("lvextend") or group == "vg" or case.group == "vg":
         done = host.attempt(case.command)
         assert done.rc in case.again, f"{what}: {done}"
@@ -171,6 +192,10 @@ def again(host: UlvmHost, case: Case, what: str) -> None:
         host.run(f"backup --clean -y {group}")
     shown = set(host.run(f"lvs --noheadings -o lv_name {group}").stdout.split())
     assert shown == case.after, f"{what}: {shown}"
+    if case.makes:
+        # Given again when all is done but the entry in the devices file, it clones the clone.
+        names = host.run("vgs --noheadings -o vg_name").stdout.split()
+        assert any(name.startswith(case.makes) for name in names), what
 
 
 def chosen() -> Iterator[tuple[Case, int]]:
@@ -194,12 +219,18 @@ def test_a_command_is_killed_between_any_two_steps() -> None:
         what = f"{case.command}, killed at point {number}"
         tries += 1
         with a_host() as host:
+            before(host, case)
             status = killed(host, case.command, str(number))
             assert status in (-9, 0), what
             kills += status == -9
-            check(host, case, what)
+            # A PV that has its new UUID already is known to the same command alone.
+            only_itself = case.command.startswith("pvchange -u")
+            if not only_itself:
+                check(host, case, what)
             if status and "pvcreate" not in case.command and "vgcreate" not in case.command:
                 again(host, case, what)
+            if only_itself:
+                check(host, case, what)
     effort.tally("kills of commands", kills)
     assert kills * 2 > tries
 
