@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ulvm.cli.console import Console
-from ulvm.cli.words import YES_NO, OneOf
+from ulvm.cli.words import REPORT_FORMAT, YES_NO
 from ulvm.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Context",
     "Settings",
+    "backup_option",
     "common_options",
     "foreign_option",
     "metadata_profile_option",
     "own_options",
     "read_only_option",
     "reading_options",
+    "udev_option",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -384,14 +386,17 @@ _LVM = (
     _option("--nohints", is_flag=True, hidden=True),
 )
 
-_NO_UDEV_SYNC = _option("--noudevsync", is_flag=True, hidden=True)
-_AUTO_BACKUP = _option(
+udev_option = _option("--noudevsync", is_flag=True, hidden=True)
+"""Of commands that make or remove nodes: there is nobody to wait for."""
+
+backup_option = _option(
     "-A",
     "--autobackup",
     type=YES_NO,
     change=_flag("autobackup", True),
     help="n: no backup of the metadata.",
 )
+"""Of most commands that change metadata."""
 
 
 def _no_report(context: click.Context, _: click.Parameter, value: str | None) -> None:
@@ -402,7 +407,7 @@ def _no_report(context: click.Context, _: click.Parameter, value: str | None) ->
 
 _REPORT_FORMAT = click.option(
     "--reportformat",
-    type=OneOf("basic", "json", "json_std"),
+    type=REPORT_FORMAT,
     expose_value=False,
     hidden=True,
     callback=_no_report,
@@ -447,9 +452,9 @@ def own_options(function: _F) -> _F:
 
 def common_options(function: _F) -> _F:
     """The options that every command of LVM takes (lvm(8)) that is no report."""
-    return reading_options(_REPORT_FORMAT(_AUTO_BACKUP(_NO_UDEV_SYNC(function))))
+    return reading_options(_REPORT_FORMAT(function))
 
 
 def reading_options(function: _F) -> _F:
-    """The options of a command of LVM that never writes a backup."""
+    """The options of a report."""
     return _with(function, (_YES, _SILENT, *_SHARED, *_LVM, _VERSION))

@@ -13,7 +13,13 @@ from ulvm.cli.arguments import (
     select_option,
 )
 from ulvm.cli.choose import choose_lvs
-from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.cli.context import (
+    Context,
+    backup_option,
+    common_options,
+    read_only_option,
+    udev_option,
+)
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
@@ -33,6 +39,8 @@ __all__ = ["lvremove", "lvrename", "lvscan", "remove_one"]
 @click.option("-f", "--force", count=True, help="Do not ask; remove snapshots with an origin.")
 @click.option("--nohistory", is_flag=True, expose_value=False, hidden=True)
 @select_option
+@udev_option
+@backup_option
 @common_options
 @click.pass_obj
 def lvremove(context: Context, names: tuple[str, ...], force: int, select: str | None) -> int:
@@ -79,6 +87,8 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="VG OLD NEW | VG/OLD NEW")
+@udev_option
+@backup_option
 @common_options
 @click.pass_obj
 def lvrename(context: Context, names: tuple[str, ...]) -> None:

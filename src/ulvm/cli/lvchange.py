@@ -20,7 +20,14 @@ from ulvm.cli.arguments import (
     wants_active,
 )
 from ulvm.cli.choose import choose_lvs
-from ulvm.cli.context import Context, common_options, metadata_profile_option, read_only_option
+from ulvm.cli.context import (
+    Context,
+    backup_option,
+    common_options,
+    metadata_profile_option,
+    read_only_option,
+    udev_option,
+)
 from ulvm.cli.lvcreate import MAX_MINOR, whole_pages
 from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import NotFoundError, RefusedError, UsageError
@@ -69,6 +76,8 @@ __all__ = ["lvchange"]
 @metadata_profile_option
 @select_option
 @read_only_option
+@udev_option
+@backup_option
 @common_options
 @click.pass_obj
 def lvchange(

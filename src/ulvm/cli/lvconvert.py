@@ -8,7 +8,7 @@ import click
 
 from ulvm.cli.arguments import ALLOC, YES_NO, SegmentType, each, no_such_syntax
 from ulvm.cli.choose import choose_lvs
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, common_options, udev_option
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import convert
 from ulvm.lvm import lv as lvm_lv
@@ -36,6 +36,7 @@ __all__ = ["lvconvert"]
 @click.option("-i", "--interval", expose_value=False, hidden=True)
 @click.option("-f", "--force", is_flag=True, hidden=True)
 @click.option("--alloc", type=ALLOC, expose_value=False, hidden=True)
+@udev_option
 @common_options
 @click.pass_obj
 def lvconvert(

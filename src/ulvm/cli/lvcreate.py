@@ -19,7 +19,13 @@ from ulvm.cli.arguments import (
     stripe_options,
     wants_active,
 )
-from ulvm.cli.context import Context, common_options, metadata_profile_option
+from ulvm.cli.context import (
+    Context,
+    backup_option,
+    common_options,
+    metadata_profile_option,
+    udev_option,
+)
 from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -89,6 +95,8 @@ PAGE = 8
 @click.option("-j", "--major", type=Number(4095), help="Major number; has no meaning here.")
 @click.option("--monitor", type=YES_NO, expose_value=False, hidden=True)
 @click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
+@udev_option
+@backup_option
 @metadata_profile_option
 @common_options
 @click.pass_obj

@@ -8,7 +8,12 @@ from typing import Any, TypeVar
 import click
 
 from ulvm.cli.arguments import Stripes, no_such_syntax, parse_stripes, stripe_options
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import (
+    Context,
+    backup_option,
+    common_options,
+    udev_option,
+)
 from ulvm.cli.words import ALLOC, OneOf
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -63,6 +68,8 @@ def _growth_options(function: _F) -> _F:
     "--usepolicies", "--use-policies", is_flag=True, help="Extend a snapshot as ulvm.conf says."
 )
 @_file_system_options
+@udev_option
+@backup_option
 @common_options
 @click.pass_obj
 def lvextend(
@@ -104,6 +111,8 @@ def lvextend(
 @click.option("-L", "--size", help="The new size, or -size to take away.")
 @click.option("-l", "--extents", help="The new number of extents, or -extents; also per cent.")
 @_file_system_options
+@udev_option
+@backup_option
 @common_options
 @click.pass_obj
 def lvreduce(
@@ -129,6 +138,8 @@ def lvreduce(
 @click.option("-l", "--extents", help="Likewise in extents or per cent.")
 @_growth_options
 @_file_system_options
+@udev_option
+@backup_option
 @common_options
 @click.pass_obj
 def lvresize(

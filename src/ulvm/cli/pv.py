@@ -11,7 +11,7 @@ import click
 
 from ulvm.cli.arguments import YES_NO, Number, OneOf, no_such_syntax, select_option
 from ulvm.cli.choose import Chosen, choose_pvs
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, backup_option, common_options
 from ulvm.cli.processed import Processed
 from ulvm.errors import UlvmError, UsageError
 from ulvm.lvm import pv as lvm_pv
@@ -38,7 +38,6 @@ def layout_options(function: _F) -> _F:
                      help="Metadata areas on the PV (default 1)."),
         click.option("--dataalignment", help="Align the first extent to this (default 1m)."),
         click.option("--dataalignmentoffset", help="Shift the first extent by this."),
-        click.option("--bootloaderareasize", help="Space kept free before the first extent."),
         click.option("--metadataignore", type=YES_NO,
                      help="Make the metadata areas and leave them out of use."),
         click.option("--labelsector", type=Number(), default=1,
@@ -67,7 +66,7 @@ def pv_options(values: dict[str, Any], config: Config) -> PvOptions:
         data_alignment=_size(values["dataalignment"], "dataalignment", "k")
         or _set_alignment(config),
         data_alignment_offset=_size(values["dataalignmentoffset"], "dataalignmentoffset", "k"),
-        bootloader_area_size=_size(values["bootloaderareasize"], "bootloaderareasize", "m"),
+        bootloader_area_size=_size(values.get("bootloaderareasize"), "bootloaderareasize", "m"),
         label_sector=values["labelsector"],
         metadata_ignore=config.get_bool("metadata/pvmetadataignore", False)
         if ignore is None
@@ -113,6 +112,7 @@ def _uuid(text: str) -> str:
 @click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option("-f", "--force", count=True, help="Do not ask; -ff: also a PV that a VG uses.")
 @click.option("-u", "--uuid", help="Give the PV this UUID.")
+@click.option("--bootloaderareasize", help="Space kept free before the first extent.")
 @click.option("--norestorefile", is_flag=True, help="With --uuid: there is no backup to follow.")
 @click.option(
     "--restorefile",
@@ -231,6 +231,7 @@ def _counted(
 @click.option("--deltag", multiple=True, help="Remove a tag.")
 @click.option("-f", "--force", count=True, hidden=True)
 @select_option
+@backup_option
 @common_options
 @click.pass_obj
 def pvchange(

@@ -7,7 +7,12 @@ import os
 import click
 
 from ulvm.cli.arguments import Number, OneOf, no_such_syntax
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import (
+    Context,
+    backup_option,
+    common_options,
+    udev_option,
+)
 from ulvm.cli.words import ALLOC
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import merge as lvm_merge
@@ -33,6 +38,8 @@ _interval_option = click.option(
 @click.option("--abort", is_flag=True, help="End what is under way; what is moved stays moved.")
 @click.option("-b", "--background", is_flag=True, help="Do not wait for the end.")
 @_interval_option
+@udev_option
+@backup_option
 @common_options
 @click.pass_obj
 def pvmove(
@@ -165,6 +172,7 @@ def _volume(session: Session, vg_name: str, text: str) -> str:
 @click.option("--abort", is_flag=True, help="End it.")
 @click.option("--handlemissingpvs", is_flag=True, hidden=True)
 @_interval_option
+@backup_option
 @common_options
 @click.pass_obj
 def lvpoll(

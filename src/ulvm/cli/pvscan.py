@@ -8,7 +8,12 @@ from collections.abc import Sequence
 import click
 
 from ulvm.cli.arguments import Number
-from ulvm.cli.context import Context, common_options, read_only_option
+from ulvm.cli.context import (
+    Context,
+    common_options,
+    read_only_option,
+    udev_option,
+)
 from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import diskscan, online, vg_activation
 from ulvm.lvm.online import Arrival
@@ -38,6 +43,7 @@ __all__ = ["lvmdiskscan", "pvscan"]
 @click.option("--autoactivation", hidden=True)
 @click.option("--ignorelockingfailure", is_flag=True, hidden=True)
 @read_only_option
+@udev_option
 @common_options
 @click.pass_obj
 def pvscan(

@@ -8,7 +8,7 @@ import click
 
 from ulvm.cli.arguments import Number, OneOf, no_such_syntax, select_option
 from ulvm.cli.choose import each_vg
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.context import Context, backup_option, common_options
 from ulvm.cli.words import ALLOC, COPIES
 from ulvm.errors import RefusedError, UlvmError, UsageError
 from ulvm.lvm import regroup
@@ -80,6 +80,7 @@ def vgimport(
 @click.option("--vgmetadatacopies", type=COPIES, help="Metadata areas of a new group to use.")
 @click.option("-M", "--metadatatype", type=OneOf("lvm2", "2"), expose_value=False, hidden=True)
 @click.option("--poolmetadataspare", type=OneOf("y", "n"), expose_value=False, hidden=True)
+@backup_option
 @common_options
 @click.pass_obj
 def vgsplit(
@@ -134,6 +135,7 @@ def _first_line_only(text: str, session: Session) -> str:
 @click.argument("source", metavar="VG")
 @click.option("-l", "--list", is_flag=True, expose_value=False, hidden=True)
 @click.option("--poolmetadataspare", type=OneOf("y", "n"), expose_value=False, hidden=True)
+@backup_option
 @common_options
 @click.pass_obj
 def vgmerge(context: Context, target: str, source: str) -> None:

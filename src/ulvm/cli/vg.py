@@ -9,7 +9,13 @@ import click
 
 from ulvm.cli.arguments import YES_NO, Number, OneOf, no_such_syntax, select_option
 from ulvm.cli.choose import each_vg
-from ulvm.cli.context import Context, common_options, metadata_profile_option
+from ulvm.cli.context import (
+    Context,
+    backup_option,
+    common_options,
+    metadata_profile_option,
+    udev_option,
+)
 from ulvm.cli.lv import remove_one
 from ulvm.cli.pv import layout_options, pv_options
 from ulvm.cli.words import ALLOC, COPIES
@@ -62,6 +68,7 @@ def _on_new_devices(function: _F) -> _F:
 @click.option("--shared", is_flag=True, hidden=True)
 @click.option("-c", "--clustered", type=YES_NO, hidden=True)
 @_on_new_devices
+@backup_option
 @metadata_profile_option
 @common_options
 @click.pass_obj
@@ -118,6 +125,7 @@ def _no_cluster(asked: dict[str, Any]) -> None:
     "--restoremissing", is_flag=True, help="Take back PVs that were missing; their content counts."
 )
 @_on_new_devices
+@backup_option
 @common_options
 @click.pass_obj
 def vgextend(
@@ -150,6 +158,7 @@ def vgextend(
 @click.option(
     "-f", "--force", count=True, help="With --removemissing: and the volumes that need them."
 )
+@backup_option
 @common_options
 @click.pass_obj
 def vgreduce(
@@ -177,6 +186,7 @@ def vgreduce(
 @click.argument("names", nargs=-1, metavar="VG|@TAG...")
 @click.option("-f", "--force", count=True, help="Do not ask about logical volumes.")
 @select_option
+@udev_option
 @common_options
 @click.pass_obj
 def vgremove(context: Context, names: tuple[str, ...], force: int, select: str | None) -> int:
@@ -219,6 +229,7 @@ def _remove_volumes(session: Session, vg: VolumeGroup, force: bool) -> None:
 @click.argument("old", metavar="OLD|UUID")
 @click.argument("new", metavar="NEW")
 @click.option("-f", "--force", count=True, expose_value=False, hidden=True)
+@backup_option
 @common_options
 @click.pass_obj
 def vgrename(context: Context, old: str, new: str) -> None:

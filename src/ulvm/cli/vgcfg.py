@@ -8,7 +8,12 @@ import click
 
 from ulvm.cli.arguments import OneOf, no_such_syntax
 from ulvm.cli.choose import choose_lvs, each_vg
-from ulvm.cli.context import Context, common_options, foreign_option, read_only_option
+from ulvm.cli.context import (
+    Context,
+    common_options,
+    foreign_option,
+    read_only_option,
+)
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import restore as lvm_restore
 from ulvm.lvm import vg_activation

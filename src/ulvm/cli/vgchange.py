@@ -15,7 +15,14 @@ from ulvm.cli.arguments import (
     wants_active,
 )
 from ulvm.cli.choose import each_vg
-from ulvm.cli.context import Context, common_options, metadata_profile_option, read_only_option
+from ulvm.cli.context import (
+    Context,
+    backup_option,
+    common_options,
+    metadata_profile_option,
+    read_only_option,
+    udev_option,
+)
 from ulvm.cli.words import ALLOC, COPIES
 from ulvm.errors import UsageError
 from ulvm.lvm import vg_activation, vg_change
@@ -77,6 +84,8 @@ _AUTO_WORDS = ("aay", "ay")
 @metadata_profile_option
 @select_option
 @read_only_option
+@udev_option
+@backup_option
 @common_options
 @click.pass_obj
 def vgchange(context: Context, /, names: tuple[str, ...], select: str | None, **asked: Any) -> int:

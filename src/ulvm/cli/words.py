@@ -12,6 +12,7 @@ __all__ = [
     "COPIES",
     "PERMISSION",
     "READ_AHEAD",
+    "REPORT_FORMAT",
     "YES_NO",
     "Alloc",
     "Copies",
@@ -128,5 +129,6 @@ class Copies(click.ParamType["int"]):
 YES_NO = OneOf("y", "n")
 COPIES = Copies()
 PERMISSION = OneOf("r", "rw")
+REPORT_FORMAT = OneOf("basic", "json", "json_std")
 ALLOC = Alloc()
 READ_AHEAD = ReadAhead()

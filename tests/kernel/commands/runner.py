@@ -89,6 +89,12 @@ class Runner:
         for _ in range(6):
             self.command(["dmsetup", "remove_all", "--force"], {}, None)
         self.command(["dmsetup", "mknodes"], {}, None)
+        # LVM's links to what is gone; a group of that name could not be made.
+        for folder in os.scandir(DEV):
+            if folder.is_dir(follow_symlinks=False):
+                links = [link.path for link in os.scandir(folder) if link.is_symlink()]
+                if links and not any(map(os.path.exists, links)):
+                    shutil.rmtree(folder.path)
 
     def clear(self):
         for name, size in self.disks.items():
