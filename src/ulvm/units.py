@@ -38,6 +38,12 @@ def parse_u64(text: str) -> int | None:
     return number if number < 1 << 64 else None
 
 
+def hundredths(size: int, unit: int) -> int:
+    """Of the unit, rounded as printf(3) does it: what lies in the middle goes to the even one."""
+    whole, rest = divmod(size * 100, unit)
+    return whole + (2 * rest > unit or (2 * rest == unit and whole % 2))
+
+
 def display_size(sectors: int) -> str:
     """A size in LVM's messages: `4.00 MiB`, with `<` where rounding went up (display_size, 'r')."""
     size = sectors * SECTOR
@@ -47,11 +53,11 @@ def display_size(sectors: int) -> str:
     while size >> (10 * shift) >= 1024 and shift < len(_UNITS) - 1:
         shift += 1
     unit = 1 << (10 * shift)
-    hundredths = (size * 100 + unit // 2) // unit
-    if hundredths == 102400 and shift < len(_UNITS) - 1:
+    found = hundredths(size, unit)
+    if found == 102400 and shift < len(_UNITS) - 1:
         shift, unit = shift + 1, unit << 10
-        hundredths = 100
-    sign = "<" if hundredths * unit > size * 100 else ""
+        found = 100
+    sign = "<" if found * unit > size * 100 else ""
     if shift == 0:
         return f"{size} B"
-    return f"{sign}{hundredths // 100}.{hundredths % 100:02d} {_UNITS[shift]}"
+    return f"{sign}{found // 100}.{found % 100:02d} {_UNITS[shift]}"

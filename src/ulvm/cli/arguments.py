@@ -84,6 +84,8 @@ def parse_stripes(stripes: int | None, stripesize: str | None) -> Stripes:
     if stripesize is None:
         return Stripes(stripes, None)
     size = parse_sectors(stripesize, "--stripesize", unit="k")
+    if stripes == 1:
+        return Stripes(stripes, size)  # which is ignored, whatever it is
     if size < _MIN_STRIPE or size & (size - 1):
         raise UsageError(f"Invalid stripe size {display_size(size)}.")
     return Stripes(stripes, size)

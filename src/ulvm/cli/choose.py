@@ -9,6 +9,7 @@ caller rules out where a command needs a name or a selection.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -23,9 +24,11 @@ from ulvm.metadata.names import check_tag
 from ulvm.report.columns import DEFAULTS, rows_of
 from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.report.select import parse_selection
+from ulvm.units import SECTOR
+from ulvm.vgstore.candidates import min_sectors
 from ulvm.vgstore.scan import PvDevice, Scan
 
-__all__ = ["Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg"]
+__all__ = ["Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg", "no_such_pv"]
 
 
 class Chosen(NamedTuple):
@@ -80,6 +83,8 @@ def _add_named(session: Session, scan: Scan, word: str, chosen: dict[str, set[st
     vg = _group(scan, vg_name)
     if lv_name is None:
         wanted = {lv.name for lv in vg.visible_lvs()}
+    elif "EXPORTED" in vg.status and vg.lv(lv_name) is None:
+        raise NotFoundError(f"Volume group {vg_name} is exported")
     else:
         lv = lvm_lv.get(vg, lv_name)
         if vg.is_virtual_origin(lv):
@@ -229,9 +234,7 @@ def choose_pvs(session: Session, words: Sequence[str], select: str | None = None
     tags = {check_tag(word[1:]) for word in words if word.startswith("@")}
     chosen = [pv.path for pv in scan.pvs if not words or pv.path in paths or _has(scan, pv, tags)]
     failures = [
-        f'Failed to find physical volume "{word}".'
-        if os.path.exists(path)
-        else f"Cannot use {word}: device not found"
+        no_such_pv(session, word)
         for path, word in paths.items()
         if path not in chosen and path not in scan.unused
     ]
@@ -244,6 +247,18 @@ def choose_pvs(session: Session, words: Sequence[str], select: str | None = None
         selected = {row.device.path for row in found if row.device is not None}
         chosen = [path for path in chosen if path in selected]
     return Chosen(chosen, failures)
+
+
+def no_such_pv(session: Session, word: str) -> str:
+    """Why what was named is no PV."""
+    path = os.path.abspath(word)
+    if not os.path.exists(path):
+        return f"Cannot use {word}: device not found"
+    if stat.S_ISBLK(os.stat(path).st_mode):
+        with open(path, "rb") as device:
+            if device.seek(0, os.SEEK_END) < min_sectors(session.host) * SECTOR:
+                return f"Cannot use {word}: device is too small (pv_min_size)"
+    return f'Failed to find physical volume "{word}".'
 
 
 def _has(scan: Scan, device: PvDevice, tags: set[str]) -> bool:

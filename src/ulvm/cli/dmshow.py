@@ -252,7 +252,12 @@ def split_name(request: Request) -> None:
     fields = [DM_REPORT.vocabulary.fields[name] for name in wanted]
     separator = request.separator or (":" if request.noheadings else " ")
     shown = [parts[names.index(name)] for name in wanted]
-    if request.noheadings or request.separator:
+    if request.nameprefixes:
+        quote = "" if request.unquoted else "'"
+        pairs = zip(wanted, shown, strict=True)
+        rows = [" ".join(f"DM_{name.upper()}={quote}{text}{quote}" for name, text in pairs)]
+        heads = [] if request.noheadings else [" ".join(f.heading for f in fields)]
+    elif request.noheadings or request.separator:
         rows = [separator.join(shown)]
         heads = [] if request.noheadings else [separator.join(f.heading for f in fields)]
     else:

@@ -13,13 +13,13 @@ from ulvm.cli.arguments import (
     READ_AHEAD,
     YES_NO,
     Number,
-    OneOf,
     each,
     no_such_syntax,
     select_option,
     wants_active,
 )
 from ulvm.cli.choose import choose_lvs
+from ulvm.cli.choose_form import check_form
 from ulvm.cli.context import (
     Context,
     backup_option,
@@ -28,7 +28,8 @@ from ulvm.cli.context import (
     read_only_option,
     udev_option,
 )
-from ulvm.cli.lvcreate import MAX_MINOR, whole_pages
+from ulvm.cli.lvcreate import whole_pages
+from ulvm.cli.words import MODES
 from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import lv_change
@@ -55,20 +56,20 @@ __all__ = ["lvchange"]
 @click.option("-K", "--ignoreactivationskip", is_flag=True, help="Activate it even so.")
 @click.option("--setautoactivation", type=YES_NO, help="n: -aay leaves the volume out.")
 @click.option("-M", "--persistent", type=YES_NO, help="y: with --minor, always that number.")
-@click.option("--minor", type=Number(MAX_MINOR), help="Minor number of the device.")
+@click.option("--minor", type=Number(), help="Minor number of the device.")
 @click.option("-j", "--major", type=Number(4095), help="Major number; has no meaning here.")
 @click.option("--refresh", is_flag=True, help="Load the tables anew, and resume what is suspended.")
 @click.option("--poll", type=YES_NO, help="y: see to the end of a merge.")
 @click.option("--monitor", "watch", type=YES_NO, help="n: the monitor leaves a snapshot alone.")
 @click.option(
     "--activationmode",
-    type=OneOf("partial", "degraded", "complete"),
+    metavar="|".join(MODES),
     help="partial: also with missing PVs.",
 )
 @click.option("-P", "--partial", is_flag=True, help="The same as --activationmode partial.")
 @click.option("-Z", "--zero", type=YES_NO, hidden=True)
 @click.option("--resync", is_flag=True, hidden=True)
-@click.option("-f", "--force", is_flag=True, expose_value=False, hidden=True)
+@click.option("-f", "--force", count=True, expose_value=False, hidden=True)
 @click.option("--sysinit", is_flag=True, expose_value=False, hidden=True)
 @click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
@@ -114,6 +115,9 @@ def lvchange(
     lvchange -pr vg/snap                read only
     lvchange --refresh vg/data          also begins a merge that waited
     """  # fmt: skip
+    check_form("lvchange")
+    if activationmode not in (None, *MODES):
+        raise UsageError("Invalid activation mode given.")
     session = context.session()
     if contiguous is not None and alloc is not None:
         raise UsageError("Command does not accept option combination: --contiguous  with --alloc ")
@@ -129,7 +133,7 @@ def lvchange(
         policy=alloc,
         read_ahead=None if readahead is None else whole_pages(session, readahead),
         add_tags=tuple(check_tag(tag) for tag in addtag),
-        remove_tags=tuple(check_tag(tag) for tag in deltag),
+        remove_tags=tuple(check_tag(tag, "--deltag") for tag in deltag),
         skip_activation=None if setactivationskip is None else setactivationskip == "y",
         autoactivation=None if setautoactivation is None else setautoactivation == "y",
         no_minor=persistent == "n",
@@ -140,8 +144,6 @@ def lvchange(
         raise no_such_syntax("lvchange")
     if persistent == "y" and minor is None:
         raise no_such_syntax("lvchange")
-    if refresh and (changes.any or activate):
-        raise UsageError("Command does not accept option: --refresh.")
     wanted = None if activate is None else wants_active(activate)
     if wanted is not None and changes.any:
         session.warn("WARNING: Combining activation change with other commands is not advised.")

@@ -13,7 +13,7 @@ from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import convert
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
-from ulvm.lvm.names import split_volume
+from ulvm.lvm.names import split_known, split_volume
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.lvm.snapshot import DEFAULT_CHUNK
@@ -34,7 +34,7 @@ __all__ = ["lvconvert"]
 @click.option("-b", "--background", is_flag=True, help="Do not wait for the end of the merge.")
 @click.option("--startpoll", is_flag=True, help="See to the end of merges that are under way.")
 @click.option("-i", "--interval", expose_value=False, hidden=True)
-@click.option("-f", "--force", is_flag=True, hidden=True)
+@click.option("-f", "--force", count=True, hidden=True)
 @click.option("--alloc", type=ALLOC, expose_value=False, hidden=True)
 @udev_option
 @common_options
@@ -174,7 +174,7 @@ def _begin_one(session: Session, vg_name: str, snapshot: str) -> str | None:
 
 def _split(session: Session, word: str, force: bool) -> None:
     run_dir, default = session.host.run_dir, session.host.default_vg
-    vg_name, name = split_volume(word, run_dir, default)
+    vg_name, name = split_known(word, run_dir, default)
     if name is None:
         raise RefusedError(f"Cannot find VG name for LV {word}.")
     with session.lock(vg_name):
@@ -203,8 +203,8 @@ def _join(session: Session, origin_word: str, word: str, *, chunk: int, zero: bo
     default = next(
         (w.split("/")[-2] for w in (origin_word, word) if "/" in w), session.host.default_vg
     )
-    vg_name, name = split_volume(word, run_dir, default)
-    origin_vg, origin = split_volume(origin_word, run_dir, default)
+    vg_name, name = split_known(word, run_dir, default)
+    origin_vg, origin = split_known(origin_word, run_dir, default)
     if name is None or origin is None:
         raise UsageError("Please specify a logical volume path.")
     if origin_vg != vg_name:

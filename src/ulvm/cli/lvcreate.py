@@ -37,9 +37,10 @@ from ulvm.lvm.resize import default_stripe
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
 from ulvm.metadata.cow import check_chunk_size
+from ulvm.metadata.edit import check_new
 from ulvm.metadata.lv_edit import Properties
 from ulvm.metadata.model import VolumeGroup
-from ulvm.metadata.names import check_new_lv_name, check_tag
+from ulvm.metadata.names import check_new_lv_name, check_tag, name_problem
 from ulvm.units import display_size
 
 __all__ = ["MAX_MINOR", "lvcreate", "whole_pages"]
@@ -91,9 +92,11 @@ PAGE = 8
     "--setautoactivation", type=YES_NO, default="y", help="n: -aay leaves the volume out."
 )
 @click.option("-M", "--persistent", type=YES_NO, help="y: with --minor, always that number.")
-@click.option("--minor", type=Number(MAX_MINOR), help="Minor number of the device.")
+@click.option("--minor", type=Number(), help="Minor number of the device.")
 @click.option("-j", "--major", type=Number(4095), help="Major number; has no meaning here.")
 @click.option("--monitor", type=YES_NO, expose_value=False, hidden=True)
+@click.option("--nosync", is_flag=True, expose_value=False, hidden=True)
+@click.option("-m", "--mirrors", type=Number(), hidden=True)
 @click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
 @udev_option
 @backup_option
@@ -126,6 +129,7 @@ def lvcreate(
     persistent: str | None,
     minor: int | None,
     major: int | None,
+    mirrors: int | None,
 ) -> None:
     """Create a logical volume in VG, or a snapshot of ORIGIN.
 
@@ -148,12 +152,22 @@ def lvcreate(
     for option, value in (("zero", zero), ("wipesignatures", wipesignatures)):
         if is_snapshot and value is not None:
             raise UsageError(f"Option --{option} is unsupported with snapshots.")
+    if mirrors is not None:
+        # Copies are for types that are not here: none is what a volume has.
+        if mirrors or stripes is not None or kind not in (None, "linear", "snapshot"):
+            raise UsageError(f"Command does not accept option: --mirrors {mirrors}.")
+        if not is_snapshot:
+            session.say("Redundant mirrors argument: default is 0")
     if stripes is not None and kind in ("linear", "error", "zero"):
         raise UsageError(f"Command does not accept option: --stripes {stripes}.")
     if stripesize is not None and stripes is None:
         raise UsageError(f"Command does not accept option: --stripesize {stripesize}.")
     if alloc not in (None, "contiguous") and contiguous == "y":
         raise UsageError("Conflicting contiguous and alloc arguments.")
+    if name is not None:
+        _check_name(name)
+    if names and is_snapshot and virtualsize is None:
+        _check_origin(names[0])
     shape = parse_stripes(stripes, stripesize)
     if virtualsize is not None and size is None and extents is None:
         raise no_such_syntax("lvcreate")
@@ -169,6 +183,8 @@ def lvcreate(
     vg_name, origin, chosen, pv_paths = _place(session, names, name, with_origin)
     if persistent == "y" and minor is None:
         raise RefusedError("Please specify minor number with --minor when using -My.")
+    if minor is not None and minor > MAX_MINOR:
+        raise RefusedError(f"Minor number {minor} outside range 0-{MAX_MINOR}.")
     skip = setactivationskip == "y"
     active = wants_active(activate) and (is_snapshot or not skip or ignoreactivationskip)
     if not active and (zero == "y" or wipesignatures == "y"):
@@ -187,7 +203,7 @@ def lvcreate(
         profile=context.settings.metadata_profile,
     )
     count = _whole_stripes(
-        session, request, pv_paths, shape, _count(session, request, pv_paths, origin, chunk)
+        session, request, pv_paths, shape, _count(session, request, pv_paths, origin, chunk), chosen
     )
     approximate = request.percent is not None
     if origin is not None:
@@ -265,6 +281,21 @@ def _wipes(session: Session, asked: str | None, zero: str | None) -> bool:
     return zero != "n" and session.host.config.get_bool(setting, True)
 
 
+def _check_name(name: str) -> None:
+    """UsageError for what no volume may be called, before anything else is looked at."""
+    group, slash, volume = name.rpartition("/")
+    if slash and group and name_problem(volume) is not None:
+        raise UsageError(f'Logical volume name "{volume}" is invalid.')
+    check_new_lv_name(volume if slash else name)
+
+
+def _check_origin(word: str) -> None:
+    """UsageError for what no volume can be called."""
+    group, slash, volume = word.removeprefix("/dev/").rpartition("/")
+    if slash and "/" not in group and name_problem(volume) is not None:
+        raise UsageError(f'Logical volume name "{volume}" is invalid.')
+
+
 def _place(
     session: Session, names: tuple[str, ...], name: str | None, with_origin: bool
 ) -> tuple[str, str | None, str | None, list[str]]:
@@ -295,8 +326,6 @@ def _place(
             )
     else:
         group = group_of_name or default
-    if name is not None:
-        check_new_lv_name(chosen or "")
     return group, origin, chosen, words
 
 
@@ -351,19 +380,22 @@ def _whole_stripes(
     pv_paths: Sequence[str],
     shape: Stripes,
     count: Callable[[VolumeGroup], int],
+    name: str | None,
 ) -> Callable[[VolumeGroup], int]:
     """The extents that `count` finds, rounded to a multiple of the stripes: up, but per cent down
-    where up is more than is free."""
+    where up is more than is free. That the name is taken is told before anything of these."""
     stripes = shape.number or 1
     if stripes == 1:
         if shape.size is not None:
             session.say("Ignoring stripesize argument with single stripe.")
         return count
+    if shape.size is None:
+        session.say(f"Using default stripesize {display_size(default_stripe(session))}.")
 
     def whole(vg: VolumeGroup) -> int:
-        if shape.size is None:
-            session.say(f"Using default stripesize {display_size(default_stripe(session))}.")
-        elif shape.size > vg.extent_size:
+        if name is not None:
+            check_new(vg, name)
+        if shape.size is not None and shape.size > vg.extent_size:
             session.say(
                 f"Reducing requested stripe size {display_size(shape.size)} to maximum, "
                 f"physical extent size {display_size(vg.extent_size)}."

@@ -39,7 +39,7 @@ def _file_system_options(function: _F) -> _F:
     options = (
         click.option("-r", "--resizefs", is_flag=True, help="Resize the file system, too."),
         click.option("-n", "--nofsck", is_flag=True, help="With -r: do not check it before."),
-        click.option("-f", "--force", is_flag=True, help="Do not ask."),
+        click.option("-f", "--force", count=True, help="Do not ask."),
     )
     for option in options:
         function = option(function)

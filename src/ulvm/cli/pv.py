@@ -253,7 +253,8 @@ def pvchange(
     if not wanted or not (everything or paths or select is not None):
         raise no_such_syntax("pvchange")
     session = context.session()
-    add, drop = [check_tag(tag) for tag in addtag], [check_tag(tag) for tag in deltag]
+    add = [check_tag(tag) for tag in addtag]
+    drop = [check_tag(tag, "--deltag") for tag in deltag]
 
     def change(path: str) -> bool:
         return pv_change.change(
@@ -266,12 +267,15 @@ def pvchange(
             ignore=None if metadataignore is None else metadataignore == "y",
         )
 
-    chosen = choose_pvs(session, paths, select)
-    done, left, status = _counted(session, chosen, change, "Physical volume {} not changed")
-    session.say(
-        f"{done} physical volume{'s' * (done != 1)} changed / "
-        f"{left} physical volume{'s' * (left != 1)} not changed"
-    )
+    done = left = 0
+    try:
+        chosen = choose_pvs(session, paths, select)
+        done, left, status = _counted(session, chosen, change, "Physical volume {} not changed")
+    finally:
+        session.say(
+            f"{done} physical volume{'s' * (done != 1)} changed / "
+            f"{left} physical volume{'s' * (left != 1)} not changed"
+        )
     return status
 
 
@@ -292,6 +296,11 @@ def pvresize(context: Context, paths: tuple[str, ...], setphysicalvolumesize: st
     session = context.session()
     sectors = None
     if setphysicalvolumesize is not None:
+        if setphysicalvolumesize[:1] in ("+", "-"):
+            raise UsageError(
+                "Size may not be relative/signed.\n"
+                f"Invalid argument for --setphysicalvolumesize: {setphysicalvolumesize}"
+            )
         sectors = parse_sectors(setphysicalvolumesize, "--setphysicalvolumesize")
 
     def resize(path: str) -> bool:

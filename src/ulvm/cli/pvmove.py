@@ -72,7 +72,7 @@ def pvmove(
     if source is None:
         _go_on_with_all(session, interval, abort=abort, background=background)
         return
-    vg_name, pv_uuid, label = _source(session, source)
+    vg_name, pv_uuid, label = _source(session, source, name)
     only = _volume(session, vg_name, name) if name is not None else None
     found = lvm_move.find(session, vg_name, pv_uuid=pv_uuid)
     if abort:
@@ -124,7 +124,11 @@ def _see_through(
         lvm_move.poll(session, going, interval=interval)
 
 
-def _source(session: Session, word: str) -> tuple[str, str, str]:
+def _elsewhere() -> UsageError:
+    return UsageError("Named LV and old PV must be in the same VG.\nFailed to find an LV name.")
+
+
+def _source(session: Session, word: str, volume: str | None) -> tuple[str, str, str]:
     """(VG, the PV's UUID, its path). UsageError in LVM's words."""
     if word.startswith("@"):
         raise UsageError("Tags cannot be used with this command.")
@@ -142,6 +146,8 @@ def _source(session: Session, word: str) -> tuple[str, str, str]:
         raise UsageError(f"Cannot use {path}: device is an LV") from None
     vg = next((vg for vg in scan.vgs if vg.pv(device.uuid) is not None), None)
     if vg is None:  # It has no other PV beside it.
+        if volume is not None and "/" in volume.rstrip("/"):
+            raise _elsewhere()
         raise RefusedError("No extents available for allocation.")
     if "EXPORTED" in vg.status:
         raise UsageError(f"Cannot use PV {device.path} in exported VG {vg.name}.")
@@ -158,7 +164,7 @@ def _volume(session: Session, vg_name: str, text: str) -> str:
         raise UsageError("Incomplete LV name supplied with --name.\nFailed to find an LV name.")
     vg, lv = split_volume(text, session.host.run_dir)
     if vg != vg_name or lv is None:
-        raise UsageError("Named LV and old PV must be in the same VG.\nFailed to find an LV name.")
+        raise _elsewhere()
     return lv
 
 

@@ -147,8 +147,13 @@ class Part:
     @property
     def rows(self) -> str:
         """lv, seg, vg, pv or pvseg."""
+        return rows_of(self.kind, self.used)
+
+    @property
+    def used(self) -> list[Field]:
+        """All fields that it needs."""
         used = (*self.fields, *self.selected.fields, *(of for of, _ in self.keys))
-        return rows_of(self.kind, [of for of in used if of is not SELECTED])
+        return [of for of in used if of is not SELECTED]
 
     def report(self, rows: Iterable[Any]) -> Report:
         """The rows that it shows."""
@@ -239,12 +244,20 @@ class Output:
             raise RefusedError(f"{error.message}\nFailed to create log report.") from None
 
     def part(self, name: str, *, full: bool = False) -> Part:
-        """The report of this name as it is asked for; `full`: as part of fullreport."""
-        kind = DEFAULTS[name]
-        if full:
-            kind = kind.in_full_report(self._config.get_str)
-            return self._part(kind, self._words.get(name, _Words()), title="Physical Volume")
-        return self._part(kind, self._words.get(name, _Words()))
+        """The report of this name as it is asked for; `full`: as part of fullreport. RefusedError,
+        behind which JSON has its frame all the same."""
+        kind, words = DEFAULTS[name], self._words.get(name, _Words())
+        try:
+            if full:
+                kind = kind.in_full_report(self._config.get_str)
+                return self._part(kind, words, title="Physical Volume")
+            made = self._part(kind, words)
+            rows_of(made.kind, made.used)
+        except RefusedError:
+            if self.form != "basic" and self._log_part is None:
+                self._print_json(None)
+            raise
+        return made
 
     def _part(self, kind: ReportKind, words: _Words, title: str = "") -> Part:
         if not title:

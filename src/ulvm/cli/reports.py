@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -250,16 +249,7 @@ def pvs(
     by_segment = part.rows == "pvseg"
     rows = list(pv_rows(scan, by_segment=by_segment, everything=hidden and not names, named=paths))
     known = {row.device.path for row in rows if row.device}
-    failures = [
-        Failure(
-            LogObject("pv", name),
-            f'Failed to find physical volume "{name}".'
-            if os.path.exists(path)
-            else f"Cannot use {name}: device not found",
-        )
-        for path, name in paths.items()
-        if path not in known
-    ]
+    failures = _unknown(session, [name for path, name in paths.items() if path not in known])
     if names:
         rows = [
             row
@@ -272,6 +262,15 @@ def pvs(
     output.add((part, rows))
     output.finish()
     return status
+
+
+def _unknown(session: Session, names: Sequence[str]) -> list[Failure]:
+    """What is said of names that are those of no PV."""
+    if not names:
+        return []
+    from ulvm.cli.choose import no_such_pv
+
+    return [Failure(LogObject("pv", name), no_such_pv(session, name)) for name in names]
 
 
 def _log_devices(log: CommandLog, rows: Sequence[Row]) -> None:

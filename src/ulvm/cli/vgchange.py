@@ -10,11 +10,11 @@ from ulvm.cli.arguments import (
     YES_NO,
     Number,
     OneOf,
-    no_such_syntax,
     select_option,
     wants_active,
 )
 from ulvm.cli.choose import each_vg
+from ulvm.cli.choose_form import check_form
 from ulvm.cli.context import (
     Context,
     backup_option,
@@ -23,7 +23,7 @@ from ulvm.cli.context import (
     read_only_option,
     udev_option,
 )
-from ulvm.cli.words import ALLOC, COPIES
+from ulvm.cli.words import ALLOC, COPIES, MODES
 from ulvm.errors import UsageError
 from ulvm.lvm import vg_activation, vg_change
 from ulvm.lvm.session import Session
@@ -32,14 +32,6 @@ from ulvm.metadata.names import check_tag
 
 __all__ = ["vgchange"]
 
-_GENERAL = (
-    "logicalvolume", "maxphysicalvolumes", "uuid", "physicalextentsize", "resizeable", "addtag",
-    "deltag", "alloc", "vgmetadatacopies", "setautoactivation", "metadataprofile", "detachprofile",
-)  # fmt: skip
-"""Any of these makes the form that changes attributes, which takes none of the others' options."""
-_FORMS = ("activate", "refresh", "monitor", "poll")
-_ALONE = ("systemid", "lockstart", "lockstop", "locktype")
-_MODES = ("partial", "degraded", "complete")
 _AUTO_WORDS = ("aay", "ay")
 """LVM takes -aay for `ay`, since the letter of the option may be repeated in its value."""
 
@@ -72,7 +64,7 @@ _AUTO_WORDS = ("aay", "ay")
 @click.option("--lockstop", "--lock-stop", is_flag=True, hidden=True)
 @click.option("--locktype", type=OneOf("sanlock", "dlm", "none"), hidden=True)
 @click.option("-P", "--partial", is_flag=True, help="Activate also with missing PVs.")
-@click.option("--activationmode", metavar="|".join(_MODES), help="partial: with missing PVs.")
+@click.option("--activationmode", metavar="|".join(MODES), help="partial: with missing PVs.")
 @click.option("-K", "--ignoreactivationskip", is_flag=True, help="Also what is to be skipped.")
 @click.option("--autoactivation", metavar="event", hidden=True)
 @click.option("--sysinit", is_flag=True, hidden=True)
@@ -91,7 +83,7 @@ _AUTO_WORDS = ("aay", "ay")
 def vgchange(context: Context, /, names: tuple[str, ...], select: str | None, **asked: Any) -> int:
     """Change volume groups: activate and deactivate all their volumes, limits, tags, policy."""
     asked["metadataprofile"] = context.settings.metadata_profile
-    _check_form(context, asked)
+    _check_form(asked)
     wanted = _attributes(asked)
     _check_mode(asked)
     session = context.session()
@@ -135,36 +127,13 @@ def vgchange(context: Context, /, names: tuple[str, ...], select: str | None, **
     return each_vg(session, names, change, select=select, exported=False)
 
 
-def _is_given(value: object) -> bool:
-    return value is not None and value is not False and value != ()
-
-
-def _check_form(context: Context, asked: dict[str, Any]) -> None:
+def _check_form(asked: dict[str, Any]) -> None:
     """UsageError, in LVM's words, for options that do not go together."""
     if asked["metadataprofile"] is not None and asked["detachprofile"]:
         raise UsageError("Only one of --metadataprofile and --detachprofile permitted.")
-    general = any(_is_given(asked[name]) for name in _GENERAL)
-    if any(_is_given(asked[name]) for name in _ALONE):
-        return
-    given = [name for name in _FORMS if _is_given(asked[name])]
-    if not general and not given:
-        if asked["pvmetadatacopies"] is not None:
-            raise UsageError("Need one or more command options.")
-        raise no_such_syntax("vgchange")
-    allowed = {"poll"} if general else {given[0], "poll"}
-    if given[:1] == ["activate"] or given[:1] == ["monitor"]:
-        allowed.add("monitor")
-    if not general and given == ["refresh", "monitor"]:
-        allowed = {"monitor"}  # The form that comes first takes it.
-    for name in given:
-        if name not in allowed:
-            value = "" if asked[name] is True else f" {asked[name]}"
-            raise UsageError(f"Command does not accept option: --{name}{value}.")
-    if context.settings.read_only and asked["activate"] is None:
-        raise UsageError("Command does not accept option: --readonly.")
-
-    if general and asked["sysinit"]:
-        raise UsageError("Command does not accept option: --sysinit.")
+    check_form("vgchange")
+    if asked["pvmetadatacopies"] is not None and _attributes(asked) == vg_change.Wanted():
+        raise UsageError("Need one or more command options.")
     if (asked["activate"] or "").startswith(("n", "an", "en", "ln")) and (
         asked["monitor"] or asked["poll"]
     ):
@@ -173,7 +142,7 @@ def _check_form(context: Context, asked: dict[str, Any]) -> None:
 
 def _check_mode(asked: dict[str, Any]) -> None:
     mode = asked["activationmode"]
-    if mode is not None and mode not in _MODES:
+    if mode is not None and mode not in MODES:
         raise UsageError("Invalid activation mode given.")
 
 

@@ -91,6 +91,11 @@ def change(session: Session, vg_name: str, name: str, wanted: Changes) -> bool:
             raise RefusedError("\n".join(refused))
         return vg
 
+    if wanted == Changes(autoactivation=wanted.autoactivation):
+        auto = "NOAUTOACTIVATE" not in lvm_lv.get(session.find_vg(vg_name), name).flags
+        if auto == wanted.autoactivation:  # LVM2 says that it is changed, and writes nothing.
+            session.say(f"Logical volume {vg_name}/{name} changed.")
+            return False
     if wanted.writable is not None:
         mode = "read/write" if wanted.writable else "read-only"
         session.verbose(f"Setting logical volume {vg_name}/{name} {mode}.")

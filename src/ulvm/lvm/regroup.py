@@ -99,6 +99,8 @@ def split(
     with session.lock_global(), session.lock(first), session.lock(second):
         vg = _to_split(session, source, target)
         there = next((v for v in session.last_scan.vgs if v.name == target), None)
+        if there is not None and attributes and "EXPORTED" not in there.status:
+            raise RefusedError(f'Volume group "{target}" exists, but new VG option specified')
         moving = _moving(session, vg, paths, lv_name)
         new_target = there is None
         if there is not None and "EXPORTED" in there.status and _holds(there, moving):

@@ -23,7 +23,7 @@ from ulvm.blockdev.base import BlockDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.dm_ioctl import DeviceMapper
 from ulvm.errors import NotFoundError, RefusedError, UsageError
-from ulvm.lvm.names import split_volume
+from ulvm.lvm.names import split_known
 from ulvm.lvm.still import StillActivator
 from ulvm.lvm.volume_lists import as_activated
 from ulvm.metadata.model import VolumeGroup
@@ -175,7 +175,7 @@ class Session:
 
     def resolve_lv(self, text: str) -> tuple[str, str]:
         """(VG, LV) of an existing volume; see `lvm.names`. NotFoundError."""
-        vg_name, lv_name = split_volume(text, self.host.run_dir, self.host.default_vg)
+        vg_name, lv_name = split_known(text, self.host.run_dir, self.host.default_vg)
         if lv_name is None:
             raise UsageError("Please specify a logical volume path.")
         vg = self.find_vg(vg_name)

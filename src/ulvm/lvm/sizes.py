@@ -178,6 +178,8 @@ def _check_sign(text: str, option: str, what: str, signs: str) -> None:
     if text[:1] in ("+", "-") and text[0] not in signs:
         word = "negative" if text[0] == "-" else "positive"
         raise _bad(f"{what} may not be {word}.", option, text)
+    if text[:1] in ("+", "-") and text[1:2] in ("+", "-"):
+        raise _bad("Multiple sign symbols detected.", option, text)
 
 
 def _bad(problem: str, option: str, text: str) -> UsageError:

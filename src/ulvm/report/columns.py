@@ -72,7 +72,7 @@ DEFAULTS = {
     ),
     "seg": ReportKind(
         "seg",
-        "lv_",
+        "seg_",
         "lv_name,vg_name,lv_attr,stripes,segtype,seg_size",
         "lv_name,vg_name,lv_attr,seg_start,seg_size,stripes,segtype,stripe_size,chunk_size",
         "vg_name,lv_name,seg_start",
@@ -97,7 +97,7 @@ DEFAULTS = {
     ),
     "pvseg": ReportKind(
         "pvseg",
-        "pv_",
+        "pvseg_",
         "pv_name,vg_name,pv_fmt,pv_attr,pv_size,pv_free,pvseg_start,pvseg_size",
         "pv_name,vg_name,pv_fmt,pv_attr,pv_size,pv_free,pvseg_start,pvseg_size,lv_name,"
         "seg_start_pe,segtype,seg_pe_ranges",
@@ -127,7 +127,8 @@ FULL_REPORT = {
 _DEVICES = {"pv", "pvseg"}
 
 
-def _parse(text: str, kind: ReportKind) -> list[Field]:
+def _parse(text: str, kind: ReportKind, *, strict: bool = True) -> list[Field]:
+    """The fields of a list; unless it is strict without those that do not exist."""
     vocabulary = kind.vocabulary
     found: list[Field] = []
     for word in text.split(","):
@@ -141,7 +142,7 @@ def _parse(text: str, kind: ReportKind) -> list[Field]:
             found += kind.all_fields()
         elif group is not None:
             found += group
-        else:
+        elif strict or kind.vocabulary.find(word, kind.prefix) is not None:
             found.append(_find(word.strip(), kind))
     return found
 
@@ -165,7 +166,7 @@ def choose(kind: ReportKind, options: Sequence[str], *, verbose: bool) -> list[F
         if option[:1] == "#":
             continue
         sign = option[:1] if option[:1] in ("+", "-") else ""
-        chosen = _parse(option[len(sign) :], kind)
+        chosen = _parse(option[len(sign) :], kind, strict=sign != "-")
         if sign == "-":
             fields = fields.copy()
             for field in chosen:

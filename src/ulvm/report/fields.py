@@ -33,7 +33,6 @@ FIELDS: dict[str, Field] = {entry.name: _FOUND[entry.name] for entry in _ENTRIES
 VOLUME_FIELDS = Vocabulary(
     VOLUMES,
     FIELDS,
-    prefixes=("lv_", "vg_", "pv_", "seg_"),
     groups={f"{group}_all": (group,) for group in ("lv", "vg", "pv", "seg", "pvseg")},
 )
 """What volumes, groups, devices and their segments are reported by."""

@@ -73,10 +73,9 @@ def lv_rows(
 def vg_lv_rows(
     scan: Scan, groups: Iterable[VolumeGroup], states: States, *, by_segment: bool
 ) -> Iterator[Row]:
-    """Rows of the VGs' volumes; one with blanks for a VG that has none."""
+    """Rows of the VGs' volumes: none of a VG that has none."""
     for vg in groups:
-        found = list(lv_rows(scan, [vg], states, hidden=False, by_segment=by_segment))
-        yield from found or [Row(scan, vg)]
+        yield from lv_rows(scan, [vg], states, hidden=False, by_segment=by_segment)
 
 
 def pv_rows(

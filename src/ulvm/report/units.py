@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from ulvm.errors import UsageError
-from ulvm.units import SECTOR
+from ulvm.units import SECTOR, hundredths
 
 __all__ = ["SizeFormat", "parse_units"]
 
@@ -38,23 +38,23 @@ class SizeFormat:
         if self.factor:
             return self._in_units(size)
         if self.unit in "bBsS":
-            number = size if self.unit in "bB" else sectors
-            return f"{number}{self.unit.upper()}" if self.suffix else str(number)
+            whole = size if self.unit in "bB" else sectors
+            return f"{whole}{self.unit.upper()}" if self.suffix else str(whole)
         base = 1000 if self.unit.isupper() else 1024
         if size == 0:
             if human:
-                return "0 "
+                return "0 " if self.suffix else "0"
             return f"0{self.unit}" if self.suffix else "0"
         power = _power(size, base) if human else _LETTERS.index(self.unit.lower())
-        hundredths = _hundredths(size, base**power)
-        if human and hundredths >= base * 100 and power < len(_LETTERS) - 1:
+        number = hundredths(size, base**power)
+        if human and number >= base * 100 and power < len(_LETTERS) - 1:
             power += 1
-            hundredths = _hundredths(size, base**power)
-        below = self.unit in "rR" and hundredths * base**power > size * 100
+            number = hundredths(size, base**power)
+        below = self.unit in "rR" and number * base**power > size * 100
         letter = _LETTERS[power].upper() if base == 1000 else _LETTERS[power]
         if power == 0:
             letter = "B"
-        number_text = f"{hundredths // 100}.{hundredths % 100:02d}"
+        number_text = f"{number // 100}.{number % 100:02d}"
         return ("<" if below else "") + number_text + (letter if self.suffix or human else "")
 
     def long_text(self, sectors: int) -> str:
@@ -87,8 +87,8 @@ class SizeFormat:
         letter = self.unit.lower()
         base = 1000 if self.unit.isupper() else 1024
         one = SECTOR if letter == "s" else base ** _LETTERS.index(letter)
-        hundredths = _hundredths(size, one * self.factor)
-        return f"{hundredths // 100}.{hundredths % 100:02d}" + ("U" if self.suffix else "")
+        number = hundredths(size, one * self.factor)
+        return f"{number // 100}.{number % 100:02d}" + ("U" if self.suffix else "")
 
 
 def _power(size: int, base: int) -> int:
@@ -98,13 +98,10 @@ def _power(size: int, base: int) -> int:
     return power
 
 
-def _hundredths(size: int, unit: int) -> int:
-    return (size * 100 + unit // 2) // unit
-
-
 def parse_units(text: str, *, suffix: bool = True, binary: bool = False) -> SizeFormat:
     """The value of --units; UsageError."""
-    match = re.fullmatch(r"(?:([1-9]\d{0,18})(?=[bskmgtpe]))?([hrbskmgtpe])", text, re.I | re.A)
+    match = re.fullmatch(r"\d*([hr])|([1-9]\d{0,18})?([bskmgtpe])", text, re.I | re.A)
     if match is None:
         raise UsageError("Invalid units specification")
-    return SizeFormat(match[2], suffix, int(match[1] or 0), binary)
+    # A number before h or r means nothing.
+    return SizeFormat(match[1] or match[3], suffix, int(match[2] or 0), binary)

@@ -35,6 +35,8 @@ MIB = 1 << 11
         ("512b", 16384, "16384.00U"),
         ("10s", 16384, "1638.40U"),
         ("2K", 16384, "4194.30U"),
+        ("4r", 65536, "32.00m"),
+        ("3H", 65536, "33.55M"),
     ],
 )
 def test_sizes(units: str, sectors: int, text: str) -> None:
@@ -46,7 +48,7 @@ def test_without_suffix() -> None:
     assert parse_units("b", suffix=False).text(1) == "512"
 
 
-@pytest.mark.parametrize("units", ["", "q", "mm", "3", "0m", "4r", "-1m"])
+@pytest.mark.parametrize("units", ["", "q", "mm", "3", "0m", "r4", "-1m"])
 def test_other_units_are_refused(units: str) -> None:
     with pytest.raises(UsageError, match="Invalid units specification"):
         parse_units(units)
