@@ -48,7 +48,7 @@ _MIN_STRIPE = 8
 
 _ACTIVE_WORDS = {
     **dict.fromkeys(("y", "ay", "ey", "ly", "aay", "aey", "aly", "sy"), True),
-    **dict.fromkeys(("n", "an", "en", "ln", "aln"), False),
+    **dict.fromkeys(("n", "en", "ln", "aln"), False),
 }
 
 

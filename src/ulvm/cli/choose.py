@@ -232,7 +232,9 @@ def choose_pvs(session: Session, words: Sequence[str], select: str | None = None
     paths = {given_device(word, run_dir): word for word in words if not word.startswith("@")}
     scan = session.scan(paths, labels_only=True)
     tags = {check_tag(word[1:]) for word in words if word.startswith("@")}
-    chosen = [pv.path for pv in scan.pvs if not words or pv.path in paths or _has(scan, pv, tags)]
+    # Group by group, as LVM2 goes through them.
+    there = [row.device for row in pv_rows(scan) if row.device is not None]
+    chosen = [pv.path for pv in there if not words or pv.path in paths or _has(scan, pv, tags)]
     failures = [
         no_such_pv(session, word)
         for path, word in paths.items()

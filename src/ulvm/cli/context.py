@@ -39,6 +39,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _TEST_MODE = "TEST MODE: Metadata will NOT be updated and volumes will not be (de)activated."
 _NO_ACTIVATION = "WARNING: Activation disabled. No device-mapper interaction will be attempted."
+_DISPLAYS = frozenset({"lvdisplay", "pvdisplay", "vgdisplay"})
+"""Take --reportformat, and do nothing with it."""
 _ONE_GROUP = frozenset(
     ("lvcreate", "lvextend", "lvreduce", "lvrename", "lvresize", "vgextend", "vgrename")
 )
@@ -199,6 +201,8 @@ class Context:
         """Of a command that is no report: what it ends with, if something is wanted."""
         config, asked = self.host.config, self.settings
         form = asked.report_format or config.get_str("report/output_format", "basic")
+        if self.command in _DISPLAYS:
+            form = "basic"
         if not asked.is_report and (
             form != "basic" or config.get_bool("log/report_command_log", False)
         ):
@@ -314,7 +318,9 @@ _VERSION = click.option(
     callback=_show_version,
     help="Show the version, LVM2's that it does as first.",
 )
-_YES = _option("-y", "--yes", count=True, change=_says_yes, help="Answer every question with yes.")
+_YES = _option(
+    "-y", "--yes", is_flag=True, change=_says_yes, help="Answer every question with yes."
+)
 _QUIET = _option("-q", "--quiet", count=True, change=_is_quiet, help="Print no results.")
 _SILENT = _option(
     "-q",

@@ -100,6 +100,10 @@ def pvdisplay(
                     free = (row.pv.pe_count - used) * row.vg.extent_size
                 show([f'Device "{path}" has a capacity of {sizes.long_text(free)}'])
             else:
+                if row.vg is not None and "EXPORTED" in row.vg.status:
+                    session.say(
+                        f'Physical volume "{path}" of volume group "{row.vg.name}" is exported'
+                    )
                 show(describe.pv_lines(row, sizes.long_text))
                 if maps and row.copy:
                     show(["--- Physical Segments ---", " "])

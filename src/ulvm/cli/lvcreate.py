@@ -95,7 +95,7 @@ PAGE = 8
 @click.option("--minor", type=Number(), help="Minor number of the device.")
 @click.option("-j", "--major", type=Number(4095), help="Major number; has no meaning here.")
 @click.option("--monitor", type=YES_NO, expose_value=False, hidden=True)
-@click.option("--nosync", is_flag=True, expose_value=False, hidden=True)
+@click.option("--nosync", is_flag=True, hidden=True)
 @click.option("-m", "--mirrors", type=Number(), hidden=True)
 @click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
 @udev_option
@@ -130,6 +130,7 @@ def lvcreate(
     minor: int | None,
     major: int | None,
     mirrors: int | None,
+    nosync: bool,
 ) -> None:
     """Create a logical volume in VG, or a snapshot of ORIGIN.
 
@@ -152,6 +153,13 @@ def lvcreate(
     for option, value in (("zero", zero), ("wipesignatures", wipesignatures)):
         if is_snapshot and value is not None:
             raise UsageError(f"Option --{option} is unsupported with snapshots.")
+    wants_active(activate)
+    if nosync:
+        raise UsageError(
+            "Option --nosync is unsupported with snapshots."
+            if is_snapshot
+            else "--nosync is supported only with mirrors or raids."
+        )
     if mirrors is not None:
         # Copies are for types that are not here: none is what a volume has.
         if mirrors or stripes is not None or kind not in (None, "linear", "snapshot"):

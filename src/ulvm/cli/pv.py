@@ -18,13 +18,21 @@ from ulvm.lvm import pv as lvm_pv
 from ulvm.lvm import pv_change
 from ulvm.lvm.pv_restore import restored_options
 from ulvm.lvm.session import Session
-from ulvm.lvm.sizes import parse_sectors
+from ulvm.lvm.sizes import parse_sectors, parse_size
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.names import check_tag
 from ulvm.metadata.uuid import UUID_LEN, format_uuid
 from ulvm.vgstore.config import Config
 
-__all__ = ["layout_options", "pv_options", "pvchange", "pvcreate", "pvremove", "pvresize"]
+__all__ = [
+    "check_label_sector",
+    "layout_options",
+    "pv_options",
+    "pvchange",
+    "pvcreate",
+    "pvremove",
+    "pvresize",
+]
 
 _NOTHING = re.compile(r"\+?0+(\.0*)?[a-zA-Z]?", re.ASCII)
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -48,11 +56,16 @@ def layout_options(function: _F) -> _F:
     return function
 
 
+def check_label_sector(values: dict[str, Any]) -> None:
+    """UsageError, before anything else is looked at."""
+    if values["labelsector"] > 3:
+        raise UsageError("labelsector must be less than 4.")
+
+
 def pv_options(values: dict[str, Any], config: Config) -> PvOptions:
     """`PvOptions` from the values of `layout_options`, and the settings where nothing is given."""
 
-    if values["labelsector"] > 3:
-        raise UsageError("labelsector must be less than 4.")
+    check_label_sector(values)
     copies = values["pvmetadatacopies"]
     if copies is None:
         copies = config.get_int("metadata/pvmetadatacopies", 1)
@@ -301,7 +314,9 @@ def pvresize(context: Context, paths: tuple[str, ...], setphysicalvolumesize: st
                 "Size may not be relative/signed.\n"
                 f"Invalid argument for --setphysicalvolumesize: {setphysicalvolumesize}"
             )
-        sectors = parse_sectors(setphysicalvolumesize, "--setphysicalvolumesize")
+        # None at all is as if it had not been given.
+        size = parse_size(setphysicalvolumesize, "--setphysicalvolumesize", signs="", zero=True)
+        sectors = size.sectors or None
 
     def resize(path: str) -> bool:
         pv_change.resize(session, path, sectors)

@@ -147,13 +147,8 @@ class Part:
     @property
     def rows(self) -> str:
         """lv, seg, vg, pv or pvseg."""
-        return rows_of(self.kind, self.used)
-
-    @property
-    def used(self) -> list[Field]:
-        """All fields that it needs."""
         used = (*self.fields, *self.selected.fields, *(of for of, _ in self.keys))
-        return [of for of in used if of is not SELECTED]
+        return rows_of(self.kind, [of for of in used if of is not SELECTED])
 
     def report(self, rows: Iterable[Any]) -> Report:
         """The rows that it shows."""
@@ -189,7 +184,7 @@ class Output:
         )
         self.log = CommandLog()
         self._log_part = self._made_log_part() if with_log else None
-        self._finished = False
+        self._asked = self._finished = False
         if with_log:
             context.console.log = self.log
         context.output = self
@@ -244,20 +239,13 @@ class Output:
             raise RefusedError(f"{error.message}\nFailed to create log report.") from None
 
     def part(self, name: str, *, full: bool = False) -> Part:
-        """The report of this name as it is asked for; `full`: as part of fullreport. RefusedError,
-        behind which JSON has its frame all the same."""
+        """The report of this name as it is asked for; `full`: as part of fullreport."""
+        self._asked = True
         kind, words = DEFAULTS[name], self._words.get(name, _Words())
-        try:
-            if full:
-                kind = kind.in_full_report(self._config.get_str)
-                return self._part(kind, words, title="Physical Volume")
-            made = self._part(kind, words)
-            rows_of(made.kind, made.used)
-        except RefusedError:
-            if self.form != "basic" and self._log_part is None:
-                self._print_json(None)
-            raise
-        return made
+        if full:
+            kind = kind.in_full_report(self._config.get_str)
+            return self._part(kind, words, title="Physical Volume")
+        return self._part(kind, words)
 
     def _part(self, kind: ReportKind, words: _Words, title: str = "") -> Part:
         if not title:
@@ -320,7 +308,8 @@ class Output:
             self._print(render_titled([*reports, log], self._layout))
 
     def _print_json(self, log: Report | None) -> None:
-        groups: Sequence[Sequence[Report]] = () if self.log_only else self._groups
+        # A report that could not be made leaves its frame empty.
+        groups = self._groups if self._asked and not self.log_only else None
         standard = self.form == "json_std"
         self._print(render_json(groups, log, self._layout, standard=standard))
 

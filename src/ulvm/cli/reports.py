@@ -12,7 +12,7 @@ from ulvm.cli.context import Context, reading_options
 from ulvm.cli.report_options import Output, ReportCommand, report_options
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import states as lvm_states
-from ulvm.lvm.names import given_device, split_known, vg_name
+from ulvm.lvm.names import given_device, plain_name, split_known, vg_name
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_tag
@@ -52,7 +52,7 @@ def groups_of(
 
 def _group(session: Session, scan: Scan, name: str) -> VolumeGroup:
     """NotFoundError also for what no VG may be called."""
-    cannot = f"Cannot process volume group {name}"
+    cannot = f"Cannot process volume group {plain_name(name, session.host.run_dir)}"
     try:
         group = vg_name(name, session.host.run_dir)
     except RefusedError as error:

@@ -17,7 +17,7 @@ from ulvm.cli.context import (
     udev_option,
 )
 from ulvm.cli.lv import remove_one
-from ulvm.cli.pv import layout_options, pv_options
+from ulvm.cli.pv import check_label_sector, layout_options, pv_options
 from ulvm.cli.words import ALLOC, COPIES
 from ulvm.errors import RefusedError, UlvmError, UsageError
 from ulvm.lvm import missing as lvm_missing
@@ -76,6 +76,7 @@ def vgcreate(context: Context, /, name: str, paths: tuple[str, ...], **asked: An
     """Create a volume group of disks or plain files, which become physical volumes."""
     _no_cluster(asked)
     session = context.session()
+    check_label_sector(asked)
     extent = 2 * session.host.config.get_int("allocation/physical_extent_size", 4096)
     if asked["physicalextentsize"] is not None:
         extent = parse_sectors(asked["physicalextentsize"], "--physicalextentsize", zero=True)

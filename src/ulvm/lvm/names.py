@@ -54,20 +54,20 @@ def split_volume(text: str, run_dir: Path, default_vg: str = "") -> tuple[str, s
 
 
 def split_known(text: str, run_dir: Path, default_vg: str = "") -> tuple[str, str | None]:
-    """As `split_volume`, of a volume that is there: what no volume may be called is not there.
-    NotFoundError."""
+    """As `split_volume`, of a volume that is there: what no volume may be called is not there, and
+    is left to be looked for. NotFoundError for what can be no group."""
     try:
         return split_volume(text, run_dir, default_vg)
     except UsageError as error:
         words = plain_name(text, run_dir).split("/")
         sentence = error.message
-        if not text or (len(words) == 1 and words[0]):
+        if len(words) == 2 and words[0] and words[1] and name_problem(words[0]) is None:
+            return words[0], words[1]
+        if not text or (len(words) <= 2 and words[0]):
             sentence = (
                 f'Volume group name "{words[0]}" has invalid characters.\n'
                 f"Cannot process volume group {words[0]}"
             )
-        elif len(words) == 2 and name_problem(words[0]) is None:
-            sentence = f'Failed to find logical volume "{"/".join(words)}"'
         raise NotFoundError(sentence) from None
 
 

@@ -1,6 +1,7 @@
 """Sizes on a command line: `-L` in units, `-l` in extents or per cent (lvcreate(8), lvextend(8)).
 
-Letters are powers of 1024 in either case; `s` is sectors, `b` bytes; without a letter `m`.
+Letters are powers of 1024 in either case; `s` is sectors, `b` bytes; without a letter `m`. What
+follows the letter means nothing, as to LVM2: 4MiB.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ulvm.units import SECTOR, display_size
 
 __all__ = ["SizeRequest", "parse_extents", "parse_sectors", "parse_size"]
 
-_SIZE = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)([bBsSkKmMgGtTpPeE]?)(?:i?[bB])?", re.ASCII)
+_SIZE = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(?:([bBsSkKmMgGtTpPeE]).*)?", re.ASCII | re.S)
 _EXTENTS = re.compile(r"([+-]?)(\d+)(?:%([A-Za-z]+))?", re.ASCII)
 _LONGEST = 100
 """Characters of a number: with its sign, leading zeros and all."""
@@ -134,7 +135,11 @@ def parse_size(
         if not re.match(r"[+-]?\.?\d", text):
             problem = "Size requires number argument."
         raise _bad(problem, option, text)
-    sign, number, letter = match.group(1), Fraction(match.group(2)), match.group(3).lower() or unit
+    sign, number, letter = (
+        match.group(1),
+        Fraction(match.group(2)),
+        (match.group(3) or unit).lower(),
+    )
     if letter == "b":
         size = number
         below = int(number) // SECTOR * SECTOR
@@ -162,7 +167,7 @@ def parse_extents(text: str, *, signs: str = "+-") -> SizeRequest:
     _check_sign(text, option, "Extents", signs)
     match = _EXTENTS.fullmatch(text)
     if match is None or len(text) > _LONGEST:
-        raise _bad("Can't parse extents argument.", option, text)
+        raise UsageError(f"Invalid argument for {option}: {text}")
     sign, number, whole = match.group(1), int(match.group(2)), match.group(3)
     if number == 0:
         raise UsageError(f"{option} may not be zero.")

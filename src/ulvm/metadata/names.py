@@ -99,7 +99,7 @@ def check_stored_name(kind: str, name: str) -> None:
 def check_tag(tag: str, option: str = "--addtag") -> str:
     """The tag, without a leading `@`; UsageError if LVM would not have it."""
     bare = tag.removeprefix("@")
-    if bare.startswith("-") or not _TAG.fullmatch(bare):
+    if not _TAG.fullmatch(bare):
         raise UsageError(f"Invalid argument for {option}: {tag}")
     return bare
 

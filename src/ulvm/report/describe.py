@@ -273,7 +273,7 @@ def pv_lines(row: Row, size: SizeWords = display_size) -> Iterator[str]:
     full = " (but full)" if used == pv.pe_count else " "
     yield "--- Physical volume ---"
     yield _vg("PV Name", path)
-    yield _vg("VG Name", vg.name)
+    yield _vg("VG Name", f"{vg.name}{' (exported)' if 'EXPORTED' in vg.status else ''}")
     yield _vg("PV Size", f"{size(pv.dev_size)} / not usable {lost}")
     yield _vg("Allocatable", f"yes{full}" if pv.allocatable else "NO")
     yield _vg("PE Size", size(vg.extent_size))

@@ -194,12 +194,17 @@ def render_titled(reports: Sequence[Report], layout: Layout) -> list[str]:
 
 
 def render_json(
-    groups: Sequence[Sequence[Report]], log: Report | None, layout: Layout, *, standard: bool
+    groups: Sequence[Sequence[Report]] | None,
+    log: Report | None,
+    layout: Layout,
+    *,
+    standard: bool,
 ) -> list[str]:
     """`--reportformat json`: every value is a string; `standard` (json_std): numbers are numbers or
-    null, lists are arrays. Reports of one group, those of a VG say, stand in one object."""
+    null, lists are arrays. Reports of one group, those of a VG say, stand in one object; None: no
+    report was asked for."""
     lines = ["{"]
-    if groups:
+    if groups is not None:
         lines.append(f'{_STEP}"report": [')
         for number, group in enumerate(groups):
             lines += [f"{_STEP * 2},"] if number else []
@@ -210,7 +215,7 @@ def render_json(
             lines.append(f"{_STEP * 2}}}")
         lines.append(f"{_STEP}]")
     if log is not None:
-        lines += [f"{_STEP},"] if groups else []
+        lines += [f"{_STEP},"] if groups is not None else []
         lines += _json_array(log, layout, _STEP, standard=standard)
     lines.append("}")
     return [_INDENT + line for line in lines]
