@@ -9,7 +9,6 @@ import click
 from ulvm.cli.arguments import select_option
 from ulvm.cli.choose import each_vg
 from ulvm.cli.context import Context, foreign_option, read_only_option, reading_options
-from ulvm.cli.words import REPORT_FORMAT
 from ulvm.errors import UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.report import describe
@@ -45,9 +44,6 @@ _COLUMN_OPTIONS = (
 @select_option
 @read_only_option
 @foreign_option
-@click.option("--configreport", multiple=True, expose_value=False, hidden=True)
-@click.option("--shared", is_flag=True, expose_value=False, hidden=True)
-@click.option("--reportformat", type=REPORT_FORMAT, expose_value=False, hidden=True)
 @reading_options
 @click.pass_context
 def vgdisplay(caller: click.Context, /, names: tuple[str, ...], **asked: Any) -> int:
