@@ -49,6 +49,7 @@ def _not_together(option: str, other: str) -> UsageError:
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
 @select_option
 @foreign_option
+@click.option("--shared", is_flag=True, expose_value=False, hidden=True)
 @read_only_option
 @common_options
 @click.pass_obj

@@ -255,7 +255,7 @@ def split_name(request: Request) -> None:
     if request.nameprefixes:
         quote = "" if request.unquoted else "'"
         pairs = zip(wanted, shown, strict=True)
-        rows = [" ".join(f"DM_{name.upper()}={quote}{text}{quote}" for name, text in pairs)]
+        rows = [separator.join(f"DM_{name.upper()}={quote}{text}{quote}" for name, text in pairs)]
         heads = [] if request.noheadings else [" ".join(f.heading for f in fields)]
     elif request.noheadings or request.separator:
         rows = [separator.join(shown)]

@@ -160,12 +160,9 @@ def lvcreate(
             if is_snapshot
             else "--nosync is supported only with mirrors or raids."
         )
-    if mirrors is not None:
-        # Copies are for types that are not here: none is what a volume has.
-        if mirrors or stripes is not None or kind not in (None, "linear", "snapshot"):
-            raise UsageError(f"Command does not accept option: --mirrors {mirrors}.")
-        if not is_snapshot:
-            session.say("Redundant mirrors argument: default is 0")
+    # Copies are for types that are not here: none is what a volume has.
+    if mirrors is not None and (mirrors or kind not in (None, "linear", "snapshot")):
+        raise UsageError(f"Command does not accept option: --mirrors {mirrors}.")
     if stripes is not None and kind in ("linear", "error", "zero"):
         raise UsageError(f"Command does not accept option: --stripes {stripes}.")
     if stripesize is not None and stripes is None:
@@ -213,6 +210,8 @@ def lvcreate(
     count = _whole_stripes(
         session, request, pv_paths, shape, _count(session, request, pv_paths, origin, chunk), chosen
     )
+    if mirrors is not None and not is_snapshot:
+        session.say("Redundant mirrors argument: default is 0")
     approximate = request.percent is not None
     if origin is not None:
         made, _ = lvm_snapshot.create(

@@ -41,6 +41,7 @@ __all__ = ["lvdisplay"]
 @click.option("-H", "--history", is_flag=True, expose_value=False, hidden=True)
 @select_option
 @foreign_option
+@click.option("--shared", is_flag=True, expose_value=False, hidden=True)
 @read_only_option
 @common_options
 @click.pass_obj

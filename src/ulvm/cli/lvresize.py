@@ -18,7 +18,7 @@ from ulvm.cli.words import ALLOC, OneOf
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import resize
-from ulvm.lvm.names import split_known
+from ulvm.lvm.names import plain_name, split_known
 from ulvm.lvm.resize import Resize, Target
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_size
@@ -168,9 +168,10 @@ def _find(session: Session, command: str, name: str | None) -> tuple[str, str]:
     """(VG, LV); NotFoundError in the words of these commands."""
     if name is None:
         raise no_such_syntax(command)
+    parts = plain_name(name, session.host.run_dir).split("/")
+    if len(parts) == 2 and name_problem(parts[1]) is not None:
+        raise UsageError(f'Logical volume name "{parts[1]}" is invalid.')
     vg_name, lv_name = split_known(name, session.host.run_dir, session.host.default_vg)
-    if lv_name is not None and name_problem(lv_name) is not None:
-        raise UsageError(f'Logical volume name "{lv_name}" is invalid.')
     if lv_name is None:
         raise UsageError("Please specify a logical volume path.")
     lv = session.find_vg(vg_name).lv(lv_name)

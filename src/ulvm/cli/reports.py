@@ -176,7 +176,8 @@ def _named_volumes(
             found = next((vg for vg in scan.vgs if vg.name == group), None)
             if found is not None:
                 lv = found.lv(volume)
-                if lv is None or lv.snapshot_segment is not None:
+                there = lv is not None and lv.snapshot_segment is None
+                if not there and "EXPORTED" not in found.status:
                     sentence = f'Failed to find logical volume "{group}/{volume}"'
                     missing = LogObject("lv", volume, "", found.name, found.uuid)
                     failures.append(Failure(missing, sentence, vg_object(found)))

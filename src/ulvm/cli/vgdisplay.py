@@ -9,6 +9,7 @@ import click
 from ulvm.cli.arguments import select_option
 from ulvm.cli.choose import each_vg
 from ulvm.cli.context import Context, foreign_option, read_only_option, reading_options
+from ulvm.cli.words import REPORT_FORMAT
 from ulvm.errors import UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.report import describe
@@ -42,6 +43,8 @@ _COLUMN_OPTIONS = (
 @click.option("--nosuffix", is_flag=True, help="No unit behind sizes.")
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
 @select_option
+@click.option("--shared", is_flag=True, expose_value=False, hidden=True)
+@click.option("--reportformat", type=REPORT_FORMAT, expose_value=False, hidden=True)
 @read_only_option
 @foreign_option
 @reading_options
