@@ -42,7 +42,8 @@ _FORMS: Mapping[str, Sequence[Options]] = {
     "lvchange": (
         _form(
             any_of="contiguous permission readahead setactivationskip zero persistent addtag "
-            "deltag alloc setautoactivation metadataprofile detachprofile",
+            "deltag alloc setautoactivation profile metadataprofile "
+            "detachprofile",
             takes="activate poll watch",
         ),
         _form("resync", takes="activate"),
@@ -60,7 +61,7 @@ _FORMS: Mapping[str, Sequence[Options]] = {
         _form(
             any_of="logicalvolume maxphysicalvolumes uuid physicalextentsize resizeable addtag "
             "deltag alloc pvmetadatacopies vgmetadatacopies setautoactivation "
-            "metadataprofile detachprofile",
+            "profile metadataprofile detachprofile",
             takes="poll",
         ),
         _form("monitor", takes="sysinit ignorelockingfailure poll"),
