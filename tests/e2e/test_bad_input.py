@@ -205,5 +205,6 @@ def test_no_space_for_a_copy_costs_the_snapshot_not_the_origin(full: UlvmHost) -
     new = os.urandom(14 * MIB)
     device.write(0, new)  # its copies do not fit in 24 MiB
     assert device.read(0, 14 * MIB) == new
+    device.flush()  # It is copied then at the latest.
     device.close()
     assert full.run("lvs --noheadings -o lv_attr vg/snap").stdout.split() == ["swi-I-s---"]
