@@ -30,7 +30,7 @@ from ulvm.blockdev.base import BlockDevice, Buffer
 from ulvm.blockdev.faults import FaultDevice, PowerCut
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.dm.mapper import LocalMapper
-from ulvm.dm.stage import StageSettings
+from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, UlvmError
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ulvm.dm.mapper import LocalMapper
-from ulvm.dm.stage import StageSettings
+from ulvm.dm.stage_file import StageSettings
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, NotFoundError, NotSupportedError, UlvmError
 

@@ -52,7 +52,7 @@ from ulvm.daemon.syslog import log_to_syslog
 from ulvm.daemon.volumes import DEV_DIR, MapperExports, MountFreezer, export_names, name_of_path
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
-from ulvm.dm.stage import StageSettings
+from ulvm.dm.stage_file import StageSettings
 from ulvm.errors import BusyError, NotFoundError, ProtocolError, UlvmError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.nbd_server import NbdServer

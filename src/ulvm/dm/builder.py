@@ -14,7 +14,7 @@ from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.numbers import DeviceNumbers
 from ulvm.dm.origins import OriginTable
-from ulvm.dm.stage import StageSettings
+from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import Table
 from ulvm.dm.targets import TARGETS
 from ulvm.dm.targets.base import Target, TargetContext

@@ -3,8 +3,8 @@
 Order of a resume with an inactive table (dm-ioctl.c, do_resume): suspend if that was not
 done, look at sizes (a refusal drops the new table and leaves the device suspended), swap the
 tables, `preresume` of every target (a refusal leaves the new table live and the device
-suspended), `resume` of every target, open the gate, thaw file systems, and only then destroy
-the old table: until then it is the source of a handover.
+suspended), `resume` of every target, tell of the change, open the gate, thaw file systems, and only
+then destroy the old table: until then it is the source of a handover.
 
 Locks: `_lock` guards the dictionaries and is held for moments; `MappedDevice.control` excludes
 control operations on one device and may be held while a suspend waits for requests. Who waited
@@ -25,9 +25,10 @@ from ulvm.dm.builder import TableBuilder
 from ulvm.dm.device import Frozen, MappedDevice, users_first, users_of
 from ulvm.dm.naming import check_minor, check_name, check_uuid
 from ulvm.dm.numbers import DeviceNumbers
-from ulvm.dm.stage import StageSettings
+from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.state import describe, restore
 from ulvm.dm.table import Table, check_table
+from ulvm.dm.takeup import take_up
 from ulvm.dm.targets import TARGETS
 from ulvm.dm.targets.base import Target
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
@@ -295,7 +296,8 @@ class LocalMapper:
 
     def _suspend(self, device: MappedDevice) -> None:
         for user in users_of(device, self.all_mapped()):
-            self._settle(user)  # It could not, once this one is suspended.
+            if not user.suspended:  # One that is has done so, and may wait for another below.
+                self._settle(user)  # It could not, once this one is suspended.
         targets = device.targets
         for target in targets:
             target.presuspend()
@@ -343,7 +345,12 @@ class LocalMapper:
             target.preresume()
         for target in targets:
             target.resume()
+        if device.goes_on:
+            take_up(device, self._stage, self._log)
         device.suspended = False
+        if device.live is not None and device.live.settling:
+            # What is staged is only found again by a process that knows of the origin.
+            self._changed()
         device.unpause()
         self._thaw(device)
 

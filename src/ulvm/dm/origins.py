@@ -19,7 +19,11 @@ A unit, the smallest chunk or a page if that is more, is marked *settled* when i
 every guarded snapshot and no page of it is staged. From then on writes go straight to the device,
 after one look at one map, however many snapshots there are, and no page of it is ever staged: one
 with older sectors could overtake such a write. Where it is not marked, no write goes past the
-stage. When the snapshots change the map begins anew, and fills as writes come.
+stage, but for a page that is never staged: the last one of an origin, if it is not whole. When the
+snapshots change the map begins anew, and fills as writes come.
+
+One mapped device writes to an origin. When another one comes the stage retires for as long as
+either is there: its file belongs to the first one, which may go before the other.
 
 Locks: `Origin.lock` serialises allocation for all snapshots of the origin (so allocation order is
 in ascending order of sectors within a request), and staging. Copies and commits are made outside
@@ -38,7 +42,8 @@ from weakref import WeakValueDictionary
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.dm.exceptions.map import anonymous
-from ulvm.dm.stage import PAGE, PAGE_SHIFT, Stage, StageSettings
+from ulvm.dm.stage import Stage
+from ulvm.dm.stage_file import PAGE, PAGE_SHIFT, StageSettings
 from ulvm.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -77,7 +82,10 @@ class Origin:
         self.stage: Stage | None = None
         self._settings = settings
         self._log = log
-        self._writers = 0
+        self._writers: list[MappedDevice] = []
+        self._whole = device.size & -PAGE
+        """Where the last page begins, if it is not whole, or the end."""
+        self._units = 0
         self._shift = PAGE_SHIFT
         """Of a unit: at least a page's."""
         self._fine = False
@@ -124,8 +132,18 @@ class Origin:
             if self.guarded:
                 shift = min(s.shift for s in self.guarded)
                 self._shift, self._fine = max(shift, PAGE_SHIFT), shift < PAGE_SHIFT
-                units = (self.device.size >> self._shift) + 1
-                self._settled = anonymous(units) if units <= _MOST_UNITS else None
+                self._begin_marks()
+
+    def _begin_marks(self) -> None:
+        self._units = (self.device.size >> self._shift) + 1
+        self._settled = anonymous(self._units) if self._units <= _MOST_UNITS else None
+
+    def _measure(self) -> None:
+        """A writer's table is new, and the origin may have another size; no write is under way."""
+        with self.lock:
+            self._whole = self.device.size & -PAGE
+            if self._settled is not None and (self.device.size >> self._shift) + 1 != self._units:
+                self._begin_marks()
 
     def sharing_cow(
         self, cow: BlockDevice
@@ -145,41 +163,49 @@ class Origin:
 
     # -- the stage --------------------------------------------------------------------------
 
-    def open_stage(self, writer: MappedDevice, *, adopt: bool) -> None:
-        """A writer is about to begin; `adopt`: it goes on where a killed process stopped. A stage
-        that cannot be had is done without, which is said."""
-        self._writers += 1
-        if self.stage is not None or not self._settings.slots:
-            return
+    def begin(self, writer: MappedDevice, *, stage: bool, adopt: bool) -> bool:
+        """A writer is about to; `adopt`: it goes on where a killed process stopped, with a stage of
+        that size. Whether it got one of its own. One that cannot be had is done without, which is
+        said."""
+        others = [other for other in self._writers if other is not writer]
+        self._writers.append(writer)
+        self._measure()
+        if others and self.stage is not None:
+            with self.lock:
+                self.stage.retire()
+            self.drain()
+        slots = (self._settings.slots_left(writer.minor) if adopt else 0) or self._settings.slots
+        if others or self.stage is not None or not slots or not stage:
+            return False
         try:
-            stage = Stage(
+            opened = Stage(
                 self.device,
                 self.lock,
                 settle=self.settle,
                 log=self._log,
-                slots=self._settings.slots,
+                slots=slots,
                 path=self._settings.path(writer.minor),
                 whose=writer.uuid,
+                goes_on=adopt,
             )
         except OSError as error:
             self._log(f"no stage, so each first write waits for its copy: {error}")
-            return
+            return False
         with self.lock:
-            left = stage.left()
-            if left and adopt:
+            left = opened.left()
+            if left:
                 for page in sorted(left):
                     self._allocate(page * PAGE, min((page + 1) * PAGE, self.device.size))
-                stage.adopt(left)
+                opened.adopt(left)
             else:
-                if left:
-                    self._log(f"{len(left) * PAGE} bytes of an earlier process are passed over")
-                stage.begin()
-            self.stage = stage
+                opened.begin()
+            self.stage = opened
+        return True
 
-    def close_stage(self) -> None:
-        """A writer has ended."""
-        self._writers -= 1
-        if self._writers == 0 and self.stage is not None:
+    def end(self, writer: MappedDevice) -> None:
+        """It has ended."""
+        self._writers.remove(writer)
+        if not self._writers and self.stage is not None:
             stage, self.stage = self.stage, None
             stage.close()
 
@@ -224,10 +250,22 @@ class Origin:
         elif not self.guarded and (self.stage is None or not self.stage.holds):
             self.device.write(offset, data, fua=fua)
             return
+        whole = self._whole
+        if offset < whole < offset + len(data):
+            view = memoryview(data)
+            self.write(offset, view[: whole - offset], fua=fua)
+            self.write(whole, view[whole - offset :], fua=fua)
+            return
         if not fua and self._put(offset, data):
             return
         stage = self.stage
-        if self._fine and self._settled is not None and stage is not None and stage.slots:
+        if (
+            self._fine
+            and self._settled is not None
+            and stage is not None
+            and stage.slots
+            and offset < whole
+        ):
             self._stage_all(stage, offset, data)
             if fua:
                 stage.commit()
@@ -241,6 +279,8 @@ class Origin:
         be made at once; nothing of it is then."""
         stage = self.stage
         end = offset + len(data)
+        if end > self._whole:
+            return False
         pages = ((end - 1) >> PAGE_SHIFT) - (offset >> PAGE_SHIFT) + 1
         while stage is not None and pages * _MOST_OF_STAGE <= stage.slots:
             with self.lock:
@@ -305,12 +345,17 @@ class Origin:
 
     def _mark(self, unit: int, stop: int) -> bool:
         """Mark units that are done as settled, if nothing of them is staged. Under the lock."""
-        settled, stage, shift = self._settled, self.stage, self._shift - PAGE_SHIFT
-        if stage is not None and stage.has(unit << shift, (stop << shift) - 1):
+        settled = self._settled
+        if self._is_staged(self.stage, unit, stop):
             return False
         if settled is not None:
             settled[unit:stop] = b"\1" * (stop - unit)
         return True
+
+    def _is_staged(self, stage: Stage | None, unit: int, stop: int) -> bool:
+        """Whether any page of these units is. Under the lock."""
+        shift = self._shift - PAGE_SHIFT
+        return stage is not None and stage.has(unit << shift, (stop << shift) - 1)
 
     def _stage_all(self, stage: Stage, offset: int, data: Buffer) -> None:
         """In pieces that the stage takes, wherever they begin."""
@@ -329,7 +374,10 @@ class Origin:
     def _is_done(self, offset: int, end: int) -> bool:
         """Whether all guarded snapshots have the units of [offset, end) durable."""
         unit = 1 << self._shift
-        offset, end = offset & -unit, (end + unit - 1) & -unit
+        return self._is_copied(offset & -unit, (end + unit - 1) & -unit)
+
+    def _is_copied(self, offset: int, end: int) -> bool:
+        """Whether they have the chunks of it."""
         for snapshot in self.guarded:
             if offset < snapshot.length:
                 last = (min(end, snapshot.length) - 1) >> snapshot.shift
@@ -347,6 +395,7 @@ class Origin:
         if length == 0 or not (self.guarded or (stage is not None and stage.holds)):
             return
         end = offset + length
+        units = offset >> self._shift, ((end - 1) >> self._shift) + 1
         while True:
             if not self._is_done(offset, end):
                 with self.lock:
@@ -354,12 +403,13 @@ class Origin:
                 self.settle()
             if stage is not None:
                 stage.commit()
-            elif not self._is_done(offset, end):  # of a part of its unit nothing is known
-                return
             with self.lock:
                 # A page that was sealed a moment ago may have been written to and be staged again.
-                if self._mark(offset >> self._shift, ((end - 1) >> self._shift) + 1):
-                    return
+                if self._is_done(offset, end):
+                    if self._mark(*units):
+                        return
+                elif self._is_copied(offset, end) and not self._is_staged(stage, *units):
+                    return  # Of the rest of its units nothing is known.
 
     def _allocate(self, offset: int, end: int) -> None:
         """Exceptions for all chunks of [offset, end) that have none. Under the lock."""

@@ -17,17 +17,23 @@ nothing that was answered: the pages lie in a mapped file of the run directory, 
 head of its page and a number. A head is filled in when the page is whole, and its number cleared
 when the page has reached the origin or lies in a newer slot. The next process takes them up
 (`adopt`) before anybody can read or write the origin: they are staged anew, exceptions and all; a
-page that had reached the origin already is written once more with what is there. After a boot the
-file means nothing.
+page that had reached the origin already is written once more with what is there. They are taken up
+whatever the settings are by then and whatever table the device has got (`mapper._take_up`). After a
+boot the file means nothing. Who begins has a file of its own: one of the same name is removed
+first, and its owner, that is about to go, keeps what it has mapped (dm.stage_file).
 
 What is where. `_active` and `_sealed` map pages to slots; the sealed ones are being committed. A
 page is looked for in `_active`, then in `_sealed`, then on the device: a commit makes pages sealed
 before they stop to be active, and lets go of them when they are on the device, so they are always
-found. Readers take no lock: a slot's number changes whenever the slot is filled or freed, and who
-finds it changed after copying looks again under the lock.
+found; a map that was sealed does not change, since readers may still look into it. Readers take no
+lock: a slot's number changes whenever the slot is filled or freed, and who finds it changed after
+copying looks again under the lock.
 
 A page that cannot be written stays, and each commit tries it again and fails; so nothing that was
 answered is lost as long as there is hope, and every flush says that it is not durable.
+
+The last page of an origin that is not whole is never staged (`dm.origins`): what is behind its end
+may be something else's by the time it is written.
 
 Locks: `_committing`, then the origin's. `_active` and the free slots change under the latter.
 """
@@ -36,59 +42,34 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
+from ulvm.dm.stage_file import (
+    HEADER,
+    MOST_NUMBER,
+    PAGE,
+    PAGE_SHIFT,
+    allocate,
+    header,
+    open_file,
+    sizes,
+)
 from ulvm.errors import DeviceError
 
-__all__ = ["PAGE", "PAGE_SHIFT", "Stage", "StageSettings"]
+__all__ = ["Stage"]
 
-PAGE = 4096
-PAGE_SHIFT = 12
-_MAGIC = b"ulvm stage 1"
-_HEADER = struct.Struct("<16sQQ40s136s")
-"""Magic, slots, size of the origin, id of the boot, UUID of the device (DM_UUID_LEN 129)."""
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _REST = 1.0
 """Seconds that a page stays, if it can be written."""
 _IDLE = 5
 """After so many rests without a page the thread ends and memory is given back."""
 _RUN_PAGES = 256
 _GROW_PAGES = 1024
-_LEAST = 16 * PAGE
-
-
-class StageSettings:
-    """`size` in bytes for each origin, less than 64 KiB for none; `directory`: where the files lie
-    that outlive a
-    kill -9, None for memory of the process alone."""
-
-    def __init__(self, size: int = 0, directory: Path | None = None) -> None:
-        self.slots = size // PAGE if size >= _LEAST else 0
-        self.directory = directory
-
-    def path(self, minor: int) -> Path | None:
-        """Of the origin that is written to through the mapped device of this minor number."""
-        return None if self.directory is None else self.directory / f"{minor}"
-
-    def forget(self, minor: int) -> None:
-        """What a killed process left for a device that does not go on."""
-        path = self.path(minor)
-        if path is not None:
-            path.unlink(missing_ok=True)
-
-    def forget_all(self, but: Collection[int]) -> None:
-        """What it left for all but these."""
-        if self.directory is not None and self.directory.is_dir():
-            for path in self.directory.iterdir():
-                if path.name not in map(str, but):
-                    path.unlink(missing_ok=True)
 
 
 class Stage:
@@ -106,9 +87,11 @@ class Stage:
         slots: int,
         path: Path | None = None,
         whose: str = "",
+        goes_on: bool = False,
     ) -> None:
-        """`whose`: what tells the origin of a file from others. OSError if there is no such file
-        to be had. What is in it is kept for `adopt`."""
+        """`whose`: what tells the origin of a file from others; a device may have been given it
+        since. `goes_on`: what is in the file is kept for `adopt`. OSError if there is no such file
+        to be had."""
         self._device = device
         self._lock = lock
         self._settle = settle
@@ -120,13 +103,16 @@ class Stage:
         self._sealed: dict[int, int] = {}
         self._committing = threading.Lock()
         self._number = 0
+        self.holds = False
+        """Whether anything is staged. Set before a page can be found, cleared after the last."""
         self._heads_at = PAGE
-        self._data_at = -(-(PAGE + 16 * slots) // PAGE) * PAGE
-        self._size = self._data_at + slots * PAGE
-        boot = _BOOT_ID.read_text().strip()
-        self._header = _HEADER.pack(_MAGIC, slots, device.size, boot.encode(), whose.encode())
+        self._data_at, self._size = sizes(slots)
+        self._header = header(slots, whose)
+        self._headers = (self._header, header(slots, ""))
+        self._least_free = 0
+        """Bytes of the file system that stay free."""
         self._fd = -1
-        self._memory = self._map()
+        self._memory = self._map(goes_on)
         view = memoryview(self._memory)
         self._heads = view[self._heads_at : self._heads_at + 16 * slots].cast("Q")
         """Of each slot its page and its number, 0 for a free one."""
@@ -141,17 +127,13 @@ class Stage:
 
     # -- the file ---------------------------------------------------------------------------
 
-    def _map(self) -> mmap.mmap:
+    def _map(self, goes_on: bool) -> mmap.mmap:
         if self._path is None:
             return mmap.mmap(-1, self._size)
-        self._path.parent.mkdir(mode=0o700, exist_ok=True)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd, self._least_free = open_file(
+            self._path, self._size, self._data_at, goes_on=goes_on
+        )
         try:
-            if os.fstat(self._fd).st_size != self._size:
-                os.truncate(self._fd, 0)
-                os.truncate(self._fd, self._size)
-            # Memory before it is needed: a page of a full file system is a SIGBUS.
-            os.posix_fallocate(self._fd, 0, self._data_at)
             return mmap.mmap(self._fd, self._size)
         except BaseException:
             os.close(self._fd)
@@ -159,7 +141,9 @@ class Stage:
 
     def left(self) -> dict[int, int]:
         """Pages, with their slots, that a killed process left in the file."""
-        if self._memory[: _HEADER.size] != self._header:
+        if self._memory[: HEADER.size] not in self._headers:
+            return {}
+        if int(self._numbers.max(initial=0)) >= MOST_NUMBER:
             return {}
         newest: dict[int, tuple[int, int]] = {}
         for slot in np.flatnonzero(self._numbers):
@@ -171,10 +155,12 @@ class Stage:
     def begin(self) -> None:
         """Forget what is in the file. Under the lock, with nothing staged."""
         self._numbers[:] = 0
-        self._memory[: _HEADER.size] = self._header
+        self._memory[: HEADER.size] = self._header
 
     def adopt(self, pages: dict[int, int]) -> None:
         """Take up what `left` gave; the caller has allocated their exceptions. Under the lock."""
+        self.holds = bool(pages)
+        self._memory[: HEADER.size] = self._header
         kept = set(pages.values())
         self._number = int(self._numbers.max(initial=0))
         for slot in np.flatnonzero(self._numbers):
@@ -198,9 +184,15 @@ class Stage:
             self._log(f"{left * PAGE} bytes that were written and not flushed are lost")
         if self._path is not None:
             with suppress(FileNotFoundError):
-                self._path.unlink()
+                if os.path.samestat(os.stat(self._path), os.fstat(self._fd)):
+                    self._path.unlink()
             os.close(self._fd)
             self._fd = -1
+
+    def retire(self) -> None:
+        """Take no page any more. Under the lock."""
+        self.slots = 0
+        self._free = []
 
     # -- writing ----------------------------------------------------------------------------
 
@@ -208,11 +200,6 @@ class Stage:
     def is_alone(self) -> bool:
         """Whether nobody commits in time what is staged, for want of threads: who puts it must."""
         return self._thread is None and bool(self._active)
-
-    @property
-    def holds(self) -> bool:
-        """Whether anything is staged."""
-        return bool(self._active or self._sealed)
 
     def has(self, first: int, last: int) -> bool:
         """Whether any of the pages first..last is staged."""
@@ -237,7 +224,7 @@ class Stage:
         if self._fd >= 0:
             start = self._data_at + self._ready * PAGE
             try:
-                os.posix_fallocate(self._fd, start, more * PAGE)
+                allocate(self._fd, start, more * PAGE, self._least_free)
             except OSError as error:
                 self._log(f"the stage stays at {self._ready * PAGE} bytes: {error.strerror}")
                 self.slots = self._ready
@@ -272,6 +259,7 @@ class Stage:
             heads[2 * slot] = page
             heads[2 * slot + 1] = self._number
             old = active.get(page)
+            self.holds = True
             active[page] = slot
             if old is not None:
                 heads[2 * old + 1] = 0
@@ -350,13 +338,15 @@ class Stage:
         its exceptions. DeviceError if not: what could not be written is still staged."""
         with self._committing:
             with self._lock:
-                if not self._active:
+                if not self._active or self._closed:
                     return
                 self._sealed = self._active
                 self._active = {}
             failed: set[int] = set(self._sealed)
             try:
                 self._settle()
+                if self._closed:  # Others write to the origin by now.
+                    return
                 failed = set()
                 self._write_out(failed)
             finally:
@@ -402,14 +392,16 @@ class Stage:
         """Of the sealed pages but those that failed, which are active again if no newer data are.
         Under the lock. The numbers first: from then on the next process does not write them."""
         sealed = self._sealed
-        for page in failed:
-            if page not in self._active:
-                self._active[page] = sealed.pop(page)
-        slots = np.fromiter(sealed.values(), dtype=np.int64, count=len(sealed))
+        back = {page: sealed[page] for page in failed if page not in self._active}
+        self._active.update(back)
+        gone = [slot for page, slot in sealed.items() if page not in back]
+        slots = np.fromiter(gone, dtype=np.int64, count=len(gone))
         slots[::-1].sort()
         self._numbers[slots] = 0
         self._sealed = {}
-        self._free += slots.tolist()
+        self.holds = bool(self._active)
+        if self.slots:
+            self._free += slots.tolist()
 
     # -- in time ----------------------------------------------------------------------------
 
@@ -427,10 +419,10 @@ class Stage:
             try:
                 self.commit()
                 said = ""
-            except DeviceError as error:
+            except Exception as error:  # A thread that ends would leave all to those who flush.
                 if said != str(error):
                     said = str(error)
-                    self._log(f"written data cannot reach the origin, and are kept: {error}")
+                    self._log(f"written data cannot reach the origin, and are kept: {error!r}")
             with self._lock:
                 idle = 0 if self.holds else idle + 1
                 if idle >= _IDLE:

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 from ulvm.dm.mapper import LocalMapper
-from ulvm.dm.stage import StageSettings
+from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import parse_table
 
 SECTOR = 512

@@ -14,7 +14,7 @@ from ulvm.blockdev.base import BlockDevice, Buffer
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.mapper import LocalMapper
-from ulvm.dm.stage import PAGE, StageSettings
+from ulvm.dm.stage_file import PAGE, StageSettings
 from ulvm.errors import DeviceError
 
 SECTORS = 4096
@@ -247,18 +247,18 @@ def test_a_stage_that_is_full_makes_room(tmp_path: Path) -> None:
 # -- kill -9 ---------------------------------------------------------------------------------------
 
 
-def killed(lab: StageLab, folder: Path) -> StageLab:
+def killed(lab: StageLab, folder: Path, size: int = BIG) -> StageLab:
     """Another process on what the files held, the stage's among them, and its mapper."""
     state = lab.dm.snapshot_state()
     folder.mkdir()
     (folder / "stage").mkdir()
-    for name in ("origin", "cow", "stage/1"):
+    for name in ("origin", "other", "cow", "cow2", "stage/1"):
         if (lab.folder / name).exists():
             (folder / name).write_bytes((lab.folder / name).read_bytes())
     for device in state["devices"]:
         for line in device.get("table", ()):
             line[3] = line[3].replace(str(lab.folder), str(folder))
-    again = StageLab(folder, kept=True)
+    again = StageLab(folder, size, kept=True)
     assert again.dm.restore_state(state) == []
     return again
 
@@ -359,7 +359,6 @@ def test_what_is_made_anew_begins_with_nothing(kept: StageLab, tmp_path: Path) -
     other = StageLab(folder, kept=True)
     other.tables()
     assert other.read("org", 0, 8) == before
-    assert any("are passed over" in line for line in other.messages)
     other.dm.shutdown()
 
 

@@ -55,8 +55,10 @@ class OriginTarget(Target):
     def resume(self) -> None:
         if not self._writing:
             self._writing = True
-            self._origin.open_stage(self._mapped, adopt=self._mapped.goes_on)
-        self._mapped.goes_on = False
+            # A device has one file of staged data, and a table one beginning.
+            goes_on = self._mapped.goes_on
+            if self._origin.begin(self._mapped, stage=self.begin == 0, adopt=goes_on):
+                self._mapped.goes_on = False
         self._origin.writer = self._mapped
 
     def presuspend(self) -> None:
@@ -70,4 +72,4 @@ class OriginTarget(Target):
     def destroy(self) -> None:
         if self._writing:
             self._writing = False
-            self._origin.close_stage()
+            self._origin.end(self._mapped)

@@ -1,0 +1,125 @@
+"""The files in which staged pages outlive a kill -9 (dm.stage): their form, place and memory.
+
+0        header: magic, slots, id of the boot, UUID of the device
+4096     a head for each slot: its page and its number, 0 for a free one
+behind   a page for each slot, from a multiple of 4096 on
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Collection
+from pathlib import Path
+
+__all__ = [
+    "HEADER",
+    "MOST_NUMBER",
+    "PAGE",
+    "PAGE_SHIFT",
+    "StageSettings",
+    "allocate",
+    "header",
+    "open_file",
+    "sizes",
+]
+
+PAGE = 4096
+PAGE_SHIFT = 12
+HEADER = struct.Struct("<16sQ40s136s")
+"""Magic, slots, id of the boot, UUID of the device (DM_UUID_LEN 129)."""
+MOST_NUMBER = 1 << 63
+"""A file with a number so large is nobody's."""
+_MAGIC = b"ulvm stage 2"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LEAST = 16 * PAGE
+_MOST = 1 << 36
+_PART_FREE = 8
+_MOST_FREE = 64 << 20
+"""That part of the file system stays free, or so many bytes: the state of the devices lies there as
+well, and what others keep in /run."""
+
+
+def header(slots: int, whose: str) -> bytes:
+    return HEADER.pack(_MAGIC, slots, _BOOT_ID.read_text().strip().encode(), whose.encode())
+
+
+def sizes(slots: int) -> tuple[int, int]:
+    """Where the data begin, and the size of the file."""
+    data_at = -(-(PAGE + 16 * slots) // PAGE) * PAGE
+    return data_at, data_at + slots * PAGE
+
+
+def open_file(path: Path, size: int, data_at: int, *, goes_on: bool) -> tuple[int, int]:
+    """(descriptor, bytes of its file system that stay free) of a new file, or, `goes_on`, of the
+    one that is there. Its heads have memory: a page of a full file system is a SIGBUS."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if not goes_on:
+        path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        found = os.fstatvfs(fd)
+        least_free = min(found.f_blocks * found.f_frsize // _PART_FREE, _MOST_FREE)
+        if os.fstat(fd).st_size == size:
+            os.posix_fallocate(fd, 0, data_at)
+        else:
+            os.truncate(fd, 0)
+            os.truncate(fd, size)
+            allocate(fd, 0, data_at, least_free)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, least_free
+
+
+def allocate(fd: int, start: int, length: int, least_free: int) -> None:
+    """Memory before it is needed. OSError if too little would stay."""
+    found = os.fstatvfs(fd)
+    if found.f_bavail * found.f_frsize < least_free + length:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.posix_fallocate(fd, start, length)
+
+
+class StageSettings:
+    """`size` in bytes for each origin, less than 64 KiB for none; `directory`: where the files lie
+    that outlive a kill -9, None for memory of the process alone."""
+
+    def __init__(self, size: int = 0, directory: Path | None = None) -> None:
+        self.slots = min(size, _MOST) // PAGE if size >= _LEAST else 0
+        self.directory = directory
+
+    def path(self, minor: int) -> Path | None:
+        """Of the origin that is written to through the mapped device of this minor number."""
+        return None if self.directory is None else self.directory / f"{minor}"
+
+    def slots_left(self, minor: int) -> int:
+        """How many the file has that a killed process left; 0 without one that means anything."""
+        path = self.path(minor)
+        if path is None:
+            return 0
+        try:
+            with path.open("rb") as stream:
+                head = stream.read(HEADER.size)
+                size = os.fstat(stream.fileno()).st_size
+        except OSError:
+            return 0
+        if len(head) < HEADER.size:
+            return 0
+        magic, slots, boot, _ = HEADER.unpack(head)
+        if (magic, boot) != HEADER.unpack(header(0, ""))[:3:2] or size != sizes(slots)[1]:
+            return 0
+        return int(slots)
+
+    def forget(self, minor: int) -> None:
+        """What a killed process left for a device that does not go on."""
+        path = self.path(minor)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def forget_all(self, but: Collection[int]) -> None:
+        """What it left for all but these."""
+        if self.directory is not None and self.directory.is_dir():
+            for path in self.directory.iterdir():
+                if path.name not in map(str, but):
+                    path.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""What a killed process left staged for a device that comes back as something else.
+
+An origin whose snapshot could not be brought back may become a plain volume, or the snapshot be
+merged: what was answered when it was an origin goes through its new table then, before its gate
+opens, and the file is forgotten. Kept longer, it would be written over what is newer.
+
+A kill in the midst of it does no harm: all of it is written again. What the table does not take is
+lost, which is said; a table for reading only leaves it for the next one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
+from ulvm.dm.device import MappedDevice
+from ulvm.dm.stage import Stage
+from ulvm.dm.stage_file import StageSettings
+from ulvm.dm.table import Table
+from ulvm.errors import DeviceError, TableError
+
+__all__ = ["take_up"]
+
+
+class _PastTheGate(BlockDevice):
+    """A table without its device."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    @property
+    def size(self) -> int:
+        return self._table.size
+
+    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        raise AssertionError("whole pages are written")
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        view = memoryview(data)
+        end = offset + len(view)
+        position = offset
+        while position < end:
+            target = self._table.find(position)
+            upto = min(end, target.begin + target.length)
+            target.write(position, view[position - offset : upto - offset], fua=fua)
+            position = upto
+
+    def flush(self) -> None:
+        raise AssertionError("whoever wants that asks the device")
+
+
+def take_up(device: MappedDevice, settings: StageSettings, log: Callable[[str], None]) -> None:
+    """The gate of `device` is closed and its targets are resumed. TableError when the file cannot
+    be read; it is still there then."""
+    table = device.live
+    if table is None or table.read_only:
+        return
+    slots = settings.slots_left(device.minor)
+    if slots:
+        try:
+            stage = Stage(
+                _PastTheGate(table),
+                threading.RLock(),
+                settle=lambda: None,
+                log=log,
+                slots=slots,
+                path=settings.path(device.minor),
+                whose=device.uuid,
+                goes_on=True,
+            )
+        except OSError as error:
+            raise TableError(f"{device.name}: what was written to it: {error}") from error
+        stage.adopt(stage.left())
+        try:
+            stage.commit()
+        except DeviceError as error:
+            log(f"{device.name}: what was written to it before: {error}")
+        stage.close()
+    settings.forget(device.minor)
+    device.goes_on = False
