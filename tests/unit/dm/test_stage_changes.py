@@ -339,6 +339,20 @@ def test_a_full_run_directory_keeps_room_for_others(kept: StageLab) -> None:
     assert any("the stage stays at 0 bytes" in line for line in kept.messages)
 
 
+def test_a_status_in_the_midst_of_a_commit(kept: StageLab) -> None:
+    """It is that of after it, as that of before it."""
+    kept.pair(1)
+    kept.still()
+    kept.put(0, 100, 0x11)
+    seen: list[str] = []
+    for disk in kept.faults.values():
+        disk.look = lambda: seen.append(kept.status("snap"))  # type: ignore[method-assign]
+    want = kept.status("snap")
+    kept.dm.mapped("org").flush()
+    assert len(seen) > 4
+    assert set(seen) == {want, kept.status("snap")} == {"105/20000 5"}
+
+
 def test_sizes_have_a_limit() -> None:
     assert StageSettings(1 << 80).slots == StageSettings(1 << 60).slots
     assert StageSettings(-5).slots == 0

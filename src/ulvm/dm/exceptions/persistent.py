@@ -113,6 +113,8 @@ class PersistentStore(ExceptionStore):
         self._next_free = NUM_SNAPSHOT_HDR_CHUNKS + 1
         self._area_index = 0
         self._committed = 0
+        self._exceptions = 0
+        """Committed or to be: what is allocated has an exception soon."""
         self._disk_dirty_tail = False
 
     # -- opening ----------------------------------------------------------------------------
@@ -205,6 +207,7 @@ class PersistentStore(ExceptionStore):
         tail[:] = 0
         self._area_index = index
         self._committed = count
+        self._exceptions = index * self._epa + count
         self._next_free = max(highest + 1, NUM_SNAPSHOT_HDR_CHUNKS + 1)
         self._skip_metadata()
         return True
@@ -242,6 +245,7 @@ class PersistentStore(ExceptionStore):
                 break
             runs.append((first, take))
             self._next_free = first + take
+            self._exceptions += take
             self._skip_metadata()
             count -= take
         return runs
@@ -299,8 +303,8 @@ class PersistentStore(ExceptionStore):
         if self._barriers:
             self.cow.flush()
 
-    def usage(self, pending: int = 0) -> Usage:
-        areas = self._area_index + (self._committed + pending) // self._epa + 1
+    def usage(self) -> Usage:
+        areas = self._exceptions // self._epa + 1
         metadata = (areas + NUM_SNAPSHOT_HDR_CHUNKS) * self.chunk_size
         return Usage(self._next_free * self.chunk_size, self.cow.size // SECTOR, metadata)
 
@@ -351,6 +355,7 @@ class PersistentStore(ExceptionStore):
         self._barrier()
         self._area[start:end] = cleared
         self._committed = keep
+        self._exceptions = self._area_index * self._epa + keep
         # As the kernel: exact only while merging, when nothing is allocated any more.
         area_chunk = NUM_SNAPSHOT_HDR_CHUNKS + self._area_index * (self._epa + 1)
         self._next_free = area_chunk + keep + 1

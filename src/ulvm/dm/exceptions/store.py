@@ -58,8 +58,8 @@ class ExceptionStore(ABC):
         DeviceError if that failed: the caller then invalidates the snapshot."""
 
     @abstractmethod
-    def usage(self, pending: int = 0) -> Usage:
-        """As it will be when so many exceptions are committed that are not yet."""
+    def usage(self) -> Usage:
+        """As it will be when all that is allocated is committed. Takes no lock."""
 
     @abstractmethod
     def mark_invalid(self) -> None:

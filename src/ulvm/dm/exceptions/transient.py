@@ -44,7 +44,7 @@ class TransientStore(ExceptionStore):
     def commit(self, runs: Sequence[Run]) -> None:
         """Nothing: a transient exception is complete once its data are written."""
 
-    def usage(self, pending: int = 0) -> Usage:
+    def usage(self) -> Usage:
         return Usage(self._next_free * self.chunk_size, self.cow.size // SECTOR, 0)
 
     def mark_invalid(self) -> None:

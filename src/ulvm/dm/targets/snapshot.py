@@ -245,5 +245,5 @@ class SnapshotTarget(Target):
             return "Merge failed"
         if snapshot.overflowed:
             return "Overflow"
-        allocated, total, metadata = snapshot.store.usage(snapshot.commit.pending)
+        allocated, total, metadata = snapshot.store.usage()
         return f"{allocated}/{total} {metadata}"
