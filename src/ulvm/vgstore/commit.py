@@ -9,6 +9,8 @@
               12. headers of areas that go out of use, with the mark of that; damage is mended
               13. PVs that left the VG are made orphans  14. backup file
 
+A flush here is that of the step before it alone: it is written with FUA (`_write`).
+
 Crash argument. Until the first header of 10 is on disk no reader sees the new text: 5 never touches
 the bytes of the committed one, slot 1 is not read, and a header is one sector, which a disk
 writes whole. After it the highest seqno wins everywhere, and areas that still
@@ -447,18 +449,19 @@ def _write_header(host: Host, area: _Area, header: MdaHeader) -> None:
 
 
 def write_to(host: Host, path: str, offset: int, data: bytes) -> None:
-    """One step of a protocol: written, and flushed."""
+    """One step of a protocol: durable when it returns."""
     _write(host, path, [(offset, data)])
 
 
 def _write(host: Host, path: str, writes: Iterable[tuple[int, bytes]]) -> None:
-    """Write and flush: each call is one step of the protocol."""
+    """Each call is one step of the protocol: all of it is durable when it returns. By FUA: a flush
+    of a PV that is a plain file would also write out what its volumes were given lately, while they
+    are suspended and their writers wait."""
     reach("before metadata are written")
     device = host.opener(path, True)
     try:
         for offset, data in writes:
-            device.write(offset, data)
-        device.flush()
+            device.write(offset, data, fua=True)
     finally:
         device.close()
     reach("after metadata were written")

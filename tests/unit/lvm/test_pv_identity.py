@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.lvm.lab import SMALL_AREA, Heard
-from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.base import BlockDevice, Buffer
 from ulvm.blockdev.file import FileDevice
 from ulvm.errors import DeviceError, RefusedError, UlvmError
 from ulvm.lvm import clone, pv, pv_change, vg
@@ -31,12 +31,12 @@ class CutDevice(FileDevice):
 
     power: Power
 
-    def write(self, offset: int, data: object) -> None:
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         if self.power.writes_left <= 0:
             raise DeviceError("the power is off")
         self.power.writes_left -= 1
         self.power.written += 1
-        super().write(offset, data)  # type: ignore[arg-type]
+        super().write(offset, data, fua=fua)
 
 
 @dataclass
