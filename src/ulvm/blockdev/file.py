@@ -73,6 +73,7 @@ class FileDevice(BlockDevice):
         self._failed_flush: int | None = None
         self._unsynced = True
         """Set when a write is done, cleared before a sync: nothing to sync while it is clear."""
+        self._on_fuse: bool | None = None
         self._syncs: set[object] = set()
         self._synced = threading.Condition()
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
@@ -207,6 +208,13 @@ class FileDevice(BlockDevice):
         return self._error(error)
 
     def _write_through(self, offset: int, view: memoryview) -> None:
+        if self._on_fuse is None:
+            self._on_fuse = not self._is_disk and _is_on_fuse(self._fd)
+        if self._on_fuse:
+            # What its server makes of the flag of a write is its own affair; a sync all know.
+            self._write_rest(offset, view, 0)
+            self.flush()
+            return
         with self._sync():
             try:
                 self._write_rest(offset, view, 0, os.RWF_DSYNC)
@@ -358,6 +366,17 @@ def _open_error(path: str, error: OSError) -> NotFoundError | BusyError | Device
     if error.errno == errno.EBUSY:
         return BusyError(f"{path} is in use by another program or mounted.")
     return DeviceError(text, errno=error.errno)
+
+
+def _is_on_fuse(fd: int) -> bool:
+    """Whether the file system is FUSE; True if that cannot be learned."""
+    number = os.fstat(fd).st_dev
+    word = f" {os.major(number)}:{os.minor(number)} ".encode()
+    try:
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            return any(word in line and b" - fuse" in line for line in mounts)
+    except OSError:
+        return True
 
 
 def _logical_block_size(fd: int) -> int:

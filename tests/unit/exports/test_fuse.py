@@ -13,6 +13,7 @@ import pytest
 from tests import needs
 from ulvm.blockdev.base import WritableBuffer
 from ulvm.blockdev.faults import FaultDevice
+from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import RefusedError
 from ulvm.exports.fuse import FuseServer
@@ -49,6 +50,25 @@ def test_a_synchronous_write_is_durable(
     finally:
         server.stop()
     assert ("durable" in events) == durable, events
+
+
+def test_a_disk_on_any_fuse_server_is_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that does not heed the flag of the write."""
+    device = FaultDevice(MemoryDevice(1 << 20))
+    record = device.record()
+    server = FuseServer(StaticSource({"vg/lv": device}), tmp_path)
+    server.start()
+    try:
+        disk = FileDevice(str(tmp_path / "vg/lv"))
+        monkeypatch.setattr(os, "RWF_DSYNC", 0)
+        disk.write(0, bytes(4096), fua=True)
+        events = [kind for kind, _ in record.events]
+        disk.close()
+    finally:
+        server.stop()
+    assert "durable" in events
 
 
 class Slow(MemoryDevice):
