@@ -194,8 +194,9 @@ class _Planner:
             start, length = segment.start_extent * extent, segment.extent_count * extent
             match segment:
                 case StripedSegment(areas=areas, stripe_size=stripe_size):
+                    # LVM2 gives what stands in for a missing stripe the length of all.
                     places = " ".join(
-                        self._area(lv, index, number, area, length // len(areas))
+                        self._area(lv, index, number, area, length)
                         for number, area in enumerate(areas)
                     )
                     if len(areas) == 1:
@@ -238,7 +239,8 @@ class _Planner:
         return TableLine(start, length, "mirror", f"core 1 {region} 2 {sides}")
 
     def _area(self, lv: LogicalVolume, segment: int, number: int, area: Area, length: int) -> str:
-        """`<device> <first sector>` of one area of `length` sectors."""
+        """`<device> <first sector>` of one area; `length`: of a device that stands in for it, in
+        sectors."""
         if area.lv:
             return f"{dm_name(self._vg.name, area.lv)} {area.pe * self._vg.extent_size}"
         pv = self._vg.pv(area.pv_uuid)

@@ -32,7 +32,9 @@ __all__ = [
     "OneOf",
     "SegmentType",
     "Stripes",
+    "check_mode",
     "each",
+    "mode_option",
     "no_such_syntax",
     "parse_stripes",
     "select_option",
@@ -47,9 +49,12 @@ _MIN_STRIPE = 8
 """Sectors: a page."""
 
 _ACTIVE_WORDS = {
-    **dict.fromkeys(("y", "ay", "ey", "ly", "aay", "aey", "aly", "sy"), True),
+    **dict.fromkeys(("y", "ay", "e", "ey", "ly", "aay", "aey", "aly", "s", "sy"), True),
     **dict.fromkeys(("n", "en", "ln", "aln"), False),
 }
+
+
+_MODES = ("partial", "degraded", "complete")
 
 
 class Stripes(NamedTuple):
@@ -64,6 +69,20 @@ def stripe_options(function: _F) -> _F:
     size = click.option("-I", "--stripesize", help="Size of a stripe's chunk (default 64k).")
     count = click.option("-i", "--stripes", type=Number(), help="Spread over this many PVs.")
     return count(size(function))
+
+
+def mode_option(function: _F) -> _F:
+    """--activationmode, which `check_mode` reads."""
+    option = click.option(
+        "--activationmode", metavar="|".join(_MODES), help="partial: with missing PVs."
+    )
+    return option(function)
+
+
+def check_mode(word: str | None) -> None:
+    """UsageError in LVM's words."""
+    if word is not None and word not in _MODES:
+        raise UsageError("Invalid activation mode given.")
 
 
 select_option = click.option(

@@ -26,6 +26,7 @@ from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.report.select import parse_selection
 from ulvm.units import SECTOR
 from ulvm.vgstore.candidates import min_sectors
+from ulvm.vgstore.commit import incomplete_words
 from ulvm.vgstore.scan import PvDevice, Scan
 
 __all__ = ["Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg", "no_such_pv"]
@@ -225,17 +226,24 @@ def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:
 # -- physical volumes -----------------------------------------------------------------------------
 
 
-def choose_pvs(session: Session, words: Sequence[str], select: str | None = None) -> Chosen:
+def choose_pvs(
+    session: Session, words: Sequence[str], select: str | None = None, *, change: bool = False
+) -> Chosen:
     """Paths of PVs that are there; `@tag`: of PVs with the tag, and of VGs with it. A copy of a PV
-    that is passed over is none, and no failure."""
+    that is passed over is none, and no failure. `change`: those of VGs that cannot be changed,
+    since PVs are missing, are not found."""
     run_dir = session.host.run_dir
     paths = {given_device(word, run_dir): word for word in words if not word.startswith("@")}
     scan = session.scan(paths, labels_only=True)
     tags = {check_tag(word[1:]) for word in words if word.startswith("@")}
     # Group by group, as LVM2 goes through them.
     there = [row.device for row in pv_rows(scan) if row.device is not None]
-    chosen = [pv.path for pv in there if not words or pv.path in paths or _has(scan, pv, tags)]
-    failures = [
+    found = [pv for pv in there if not words or pv.path in paths or _has(scan, pv, tags)]
+    owners = {pv.vg_name for pv in found}
+    partial = [vg for vg in scan.vgs if change and vg.name in owners and vg.partial]
+    chosen = [pv.path for pv in found if pv.vg_name not in {vg.name for vg in partial}]
+    failures = [line for vg in partial for line in incomplete_words(vg).splitlines()]
+    failures += [
         no_such_pv(session, word)
         for path, word in paths.items()
         if path not in chosen and path not in scan.unused
@@ -243,10 +251,8 @@ def choose_pvs(session: Session, words: Sequence[str], select: str | None = None
     if any(sentence.startswith("Failed") for sentence in failures):
         session.scan(paths)  # LVM2 has looked at all groups before it gives up
     if select is not None:
-        found = _selected(
-            session, "pv", select, lambda kind: pv_rows(scan, by_segment=kind != "pv")
-        )
-        selected = {row.device.path for row in found if row.device is not None}
+        rows = _selected(session, "pv", select, lambda kind: pv_rows(scan, by_segment=kind != "pv"))
+        selected = {row.device.path for row in rows if row.device is not None}
         chosen = [path for path in chosen if path in selected]
     return Chosen(chosen, failures)
 

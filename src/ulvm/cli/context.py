@@ -32,6 +32,7 @@ __all__ = [
     "own_options",
     "read_only_option",
     "reading_options",
+    "shared_option",
     "udev_option",
 ]
 
@@ -435,6 +436,9 @@ read_only_option = _option(
     help="Neither lock nor ask what is active.",
 )
 """Of commands that show: look at metadata alone."""
+
+shared_option = _option("--shared", is_flag=True, hidden=True)
+"""Of commands that show: there are no groups that hosts share."""
 
 foreign_option = _option(
     "--foreign",

@@ -10,7 +10,13 @@ import click
 from ulvm.cli.arguments import select_option
 from ulvm.cli.choose import choose_pvs
 from ulvm.cli.columns_form import OrColumns
-from ulvm.cli.context import Context, common_options, foreign_option, read_only_option
+from ulvm.cli.context import (
+    Context,
+    common_options,
+    foreign_option,
+    read_only_option,
+    shared_option,
+)
 from ulvm.cli.processed import Processed
 from ulvm.errors import UsageError
 from ulvm.lvm.names import given_device
@@ -27,7 +33,7 @@ def _not_together(option: str, other: str) -> UsageError:
 
 
 @click.command(cls=OrColumns)
-@click.argument("names", nargs=-1, metavar="[PATH...]")
+@click.argument("names", nargs=-1, metavar="[PATH|@TAG...]")
 @click.option("-c", "--colon", is_flag=True, help="One line a PV, for programs.")
 @click.option("-m", "--maps", is_flag=True, help="Also which volumes have the extents.")
 @click.option(
@@ -47,9 +53,9 @@ def _not_together(option: str, other: str) -> UsageError:
 @click.option("--configreport", hidden=True)
 @click.option("--logonly", is_flag=True, hidden=True)
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
+@shared_option
 @select_option
 @foreign_option
-@click.option("--shared", is_flag=True, expose_value=False, hidden=True)
 @read_only_option
 @common_options
 @click.pass_obj
@@ -78,15 +84,18 @@ def pvdisplay(
     )
     session = context.session()
     show = context.console.display
-    paths = [given_device(name, session.host.run_dir) for name in names]
+    devices = [name for name in names if not name.startswith("@")]
+    paths = [given_device(name, session.host.run_dir) for name in devices]
     scan = session.scan(paths, unowned=True)
     segments = list(pv_rows(scan, by_segment=True))
     selected = None if select is None else choose_pvs(session, (), select).names
+    tags = [name for name in names if name.startswith("@")]
+    tagged = choose_pvs(session, tags).names if tags else []
     shown = set()
     processed = Processed(session)
     for row in pv_rows(scan, named=paths):
         path = row.device.path if row.device else "[unknown]"
-        if names and path not in paths:
+        if names and path not in paths and path not in tagged:
             continue
         shown.add(path)
         if selected is not None and path not in selected:
@@ -111,7 +120,7 @@ def pvdisplay(
                 elif maps and row.pv is not None:
                     own = [s for s in segments if s.device is row.device and s.pv_segment]
                     show(describe.pv_map(own))
-    missing = [name for name, path in zip(names, paths, strict=True) if path not in shown]
+    missing = [name for name, path in zip(devices, paths, strict=True) if path not in shown]
     for name in missing:
         if os.path.exists(name):
             session.warn(f'Failed to find physical volume "{name}".')

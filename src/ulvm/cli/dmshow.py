@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 
 import click
@@ -311,13 +313,32 @@ def udev_release_cookie(request: Request) -> None:
 
 
 def udev_complete_all(request: Request) -> None:
-    console = request.context.console
+    request.check_count(0, 1)
+    older = ""
+    if request.words:
+        age = re.match(r"\s*[+-]?\d+", request.words[0], re.ASCII)
+        if age is None:
+            raise UlvmError("Failed to read age_in_minutes parameter.")
+        older = f" older than {int(age[0])} minutes"
     click.echo(
-        "WARNING: This operation will destroy all semaphores with keys that have a prefix "
+        f"WARNING: This operation will destroy all semaphores{older} with keys that have a prefix "
         "3405 (0xd4d).",
         err=True,
     )
-    if console.ask("Do you really want to continue?"):
+    if request.context.console.yes or _asked("Do you really want to continue? [y/n]: "):
         click.echo("0 semaphores with keys prefixed by 3405 (0xd4d) destroyed. 0 skipped.")
     else:
         click.echo(f"{_KEYS} NOT destroyed.")
+
+
+def _asked(prompt: str) -> bool:
+    """dmsetup's own prompt, which is no message: on standard output, again until it is answered."""
+    while True:
+        click.echo(prompt, nl=False)
+        answer = sys.stdin.readline()
+        if not answer:
+            click.echo()
+            return False
+        word = answer.strip().lower()
+        if word[:1] in ("y", "n"):
+            return word[:1] == "y"

@@ -79,7 +79,9 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
             lvm_lv.remove(session, vg_name, snapshot)
             session.say(f'Logical volume "{snapshot}" successfully removed.')
         lvm_lv.remove(session, vg_name, lv_name)
-        session.say(f'Logical volume "{lv_name}" successfully removed.')
+        merging = [s.cow for s in segments if s.merging]
+        for gone in (*merging, lv_name):
+            session.say(f'Logical volume "{gone}" successfully removed.')
 
 
 # -- lvrename -------------------------------------------------------------------------------------

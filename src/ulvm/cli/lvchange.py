@@ -13,7 +13,9 @@ from ulvm.cli.arguments import (
     READ_AHEAD,
     YES_NO,
     Number,
+    check_mode,
     each,
+    mode_option,
     no_such_syntax,
     select_option,
     wants_active,
@@ -28,8 +30,7 @@ from ulvm.cli.context import (
     read_only_option,
     udev_option,
 )
-from ulvm.cli.lvcreate import whole_pages
-from ulvm.cli.words import MODES
+from ulvm.cli.lvcreate import check_numbers, whole_pages
 from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import lv_change
@@ -57,19 +58,15 @@ __all__ = ["lvchange"]
 @click.option("--setautoactivation", type=YES_NO, help="n: -aay leaves the volume out.")
 @click.option("-M", "--persistent", type=YES_NO, help="y: with --minor, always that number.")
 @click.option("--minor", type=Number(), help="Minor number of the device.")
-@click.option("-j", "--major", type=Number(4095), help="Major number; has no meaning here.")
+@click.option("-j", "--major", type=Number(), help="Major number; has no meaning here.")
 @click.option("--refresh", is_flag=True, help="Load the tables anew, and resume what is suspended.")
 @click.option("--poll", type=YES_NO, help="y: see to the end of a merge.")
 @click.option("--monitor", "watch", type=YES_NO, help="n: the monitor leaves a snapshot alone.")
-@click.option(
-    "--activationmode",
-    metavar="|".join(MODES),
-    help="partial: also with missing PVs.",
-)
+@mode_option
 @click.option("-P", "--partial", is_flag=True, help="The same as --activationmode partial.")
 @click.option("-Z", "--zero", type=YES_NO, hidden=True)
 @click.option("--resync", is_flag=True, hidden=True)
-@click.option("-f", "--force", count=True, expose_value=False, hidden=True)
+@click.option("-f", "--force", count=True, hidden=True)
 @click.option("--sysinit", is_flag=True, expose_value=False, hidden=True)
 @click.option("--ignoremonitoring", is_flag=True, expose_value=False, hidden=True)
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
@@ -105,6 +102,7 @@ def lvchange(
     zero: str | None,
     resync: bool,
     detachprofile: bool,
+    force: int,
     select: str | None,
 ) -> int:
     """Change logical volumes: activate and deactivate, permissions, tags, policies.
@@ -116,8 +114,7 @@ def lvchange(
     lvchange --refresh vg/data          also begins a merge that waited
     """  # fmt: skip
     check_form("lvchange")
-    if activationmode not in (None, *MODES):
-        raise UsageError("Invalid activation mode given.")
+    check_mode(activationmode)
     session = context.session()
     if contiguous is not None and alloc is not None:
         raise UsageError("Command does not accept option combination: --contiguous  with --alloc ")
@@ -139,11 +136,13 @@ def lvchange(
         no_minor=persistent == "n",
         profile="" if detachprofile else profile,
     )
-    other = activate or refresh or poll or watch or zero or resync or minor is not None
+    other = activate is not None or refresh or poll or watch or zero or resync or minor is not None
     if not (names or select is not None) or not (changes.any or other):
         raise no_such_syntax("lvchange")
     if persistent == "y" and minor is None:
         raise no_such_syntax("lvchange")
+    if context.settings.read_only and activate is None:
+        raise UsageError("Command does not accept option: --readonly.")
     wanted = None if activate is None else wants_active(activate)
     if wanted is not None and changes.any:
         session.warn("WARNING: Combining activation change with other commands is not advised.")
@@ -158,6 +157,11 @@ def lvchange(
     def change(name: str) -> None:
         nonlocal refused
         vg_name, lv_name = name.split("/")
+        if context.settings.read_only:
+            raise RefusedError(
+                "Operation prohibited while --readonly is set.\n"
+                f"Can't get lock for {vg_name}.\nCannot process volume group {vg_name}"
+            )
         if zero is not None or resync:
             problem = "uses options that require LV types thinpool ."
             if resync:
@@ -168,7 +172,8 @@ def lvchange(
         if changes.any:
             refused |= lv_change.change(session, vg_name, lv_name, changes)
         if persistent == "y" and minor is not None:
-            lv_change.set_minor(session, vg_name, lv_name, minor, major=major or DM_MAJOR)
+            check_numbers(session, major, minor)
+            lv_change.set_minor(session, vg_name, lv_name, minor, major=DM_MAJOR, force=force)
         if wanted is not None:
             lv_change.switch(
                 session,

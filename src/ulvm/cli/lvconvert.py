@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from ulvm.cli.arguments import ALLOC, YES_NO, SegmentType, each, no_such_syntax
+from ulvm.cli.arguments import ALLOC, YES_NO, Number, SegmentType, each, no_such_syntax
 from ulvm.cli.choose import choose_lvs
 from ulvm.cli.context import Context, common_options, udev_option
 from ulvm.errors import NotFoundError, RefusedError, UsageError
@@ -28,14 +28,19 @@ __all__ = ["lvconvert"]
 @click.option("--mergesnapshot", is_flag=True, help="The same, for one snapshot or a tag.")
 @click.option("--splitsnapshot", is_flag=True, help="Make the snapshot's store a plain volume.")
 @click.option("-s", "--snapshot", is_flag=True, help="Make LV the store of a snapshot of ORIGIN.")
-@click.option("--type", "kind", type=SegmentType("snapshot", "linear"), help="snapshot: as -s.")
+@click.option(
+    "--type",
+    "kind",
+    type=SegmentType("snapshot", "linear", "striped", "error", "zero"),
+    help="snapshot: as -s.",
+)
 @click.option("-c", "--chunksize", help="With -s: chunk size, 4k to 512k (default 4k).")
 @click.option("-Z", "--zero", type=YES_NO, default="y", help="With -s: n keeps what LV holds.")
 @click.option("-b", "--background", is_flag=True, help="Do not wait for the end of the merge.")
 @click.option("--startpoll", is_flag=True, help="See to the end of merges that are under way.")
-@click.option("-i", "--interval", expose_value=False, hidden=True)
+@click.option("-i", "--interval", type=Number(), hidden=True)
 @click.option("-f", "--force", count=True, hidden=True)
-@click.option("--alloc", type=ALLOC, expose_value=False, hidden=True)
+@click.option("--alloc", type=ALLOC, hidden=True)
 @udev_option
 @common_options
 @click.pass_obj
@@ -51,6 +56,8 @@ def lvconvert(
     zero: str,
     background: bool,
     startpoll: bool,
+    interval: int | None,
+    alloc: str | None,
     force: bool,
 ) -> int:
     """Merge snapshots back, take them off their origins, or put them there.
@@ -65,34 +72,60 @@ def lvconvert(
     lvconvert -s vg/data vg/snap        and is a snapshot again
     """  # fmt: skip
     session = context.session()
+    joins = snapshot or kind == "snapshot"
+    merges = merge or mergesnapshot
+    _refuse_beside(
+        ("--splitsnapshot", splitsnapshot and merges),
+        ("--snapshot", snapshot and (merges or splitsnapshot or kind not in (None, "snapshot"))),
+        (f"--chunksize {chunksize}", chunksize is not None and not joins),
+        (f"--interval {interval}", interval is not None and (joins or splitsnapshot)),
+    )
     if merge or mergesnapshot:
         if not names:
             raise no_such_syntax("lvconvert")
         return _merge(session, names, background, only_snapshots=mergesnapshot)
     if splitsnapshot:
-        if len(names) != 1:
-            raise no_such_syntax("lvconvert")
+        _check_count(names, 1)
         _split(session, names[0], force)
         return 0
-    if snapshot or kind == "snapshot":
-        if len(names) != 2:
-            raise no_such_syntax("lvconvert")
+    if joins:
+        _check_count(names, 2)
         chunk = DEFAULT_CHUNK
         if chunksize is not None:
             chunk = parse_sectors(chunksize, "--chunksize", unit="k")
         _join(session, *names, chunk=chunk, zero=zero == "y")
         return 0
-    if len(names) != 1:
+    if len(names) != 1 or kind in ("zero", "error") or (alloc is not None and kind is None):
         raise no_such_syntax("lvconvert")
     vg_name, name = session.resolve_lv(names[0])
-    if kind == "linear" and not session.last_scan.vg(vg_name).is_cow(name):
+    vg = session.last_scan.vg(vg_name)
+    if kind in ("linear", "striped") and vg.is_cow(name):
+        raise RefusedError(f"Operation not permitted on LV {vg_name}/{name} type snapshot.")
+    if kind == "striped":
+        have = lvm_lv.get(vg, name).segments[0].type_name
+        raise RefusedError(f"Logical volume {vg_name}/{name} is already of requested type {have}.")
+    if kind == "linear":
         session.warn(f"WARNING: {vg_name}/{name} already has image count of 1.")
         session.say(f"Logical volume {vg_name}/{name} successfully converted.")
         return 0
-    if startpoll and session.last_scan.vg(vg_name).merging_snapshot_of(name) is not None:
+    if startpoll and vg.merging_snapshot_of(name) is not None:
         lvm_merge.resume_polling(session, session.last_scan.vg(vg_name))
         return 0
     raise _not_of_type(session, vg_name, name)
+
+
+def _refuse_beside(*given: tuple[str, bool]) -> None:
+    """UsageError for the first option that does not go with the others."""
+    for option, refused in given:
+        if refused:
+            raise UsageError(f"Command does not accept option: {option}.")
+
+
+def _check_count(names: Sequence[str], wanted: int) -> None:
+    if len(names) < wanted:
+        raise no_such_syntax("lvconvert")
+    if len(names) > wanted:
+        raise UsageError(f"Command does not accept argument: {names[wanted]}.")
 
 
 def _not_of_type(session: Session, vg_name: str, name: str) -> RefusedError:
@@ -208,6 +241,7 @@ def _join(session: Session, origin_word: str, word: str, *, chunk: int, zero: bo
     if name is None or origin is None:
         raise UsageError("Please specify a logical volume path.")
     if origin_vg != vg_name:
+        session.find_vg(vg_name)
         raise UsageError(f'Please use a single volume group name ("{origin_vg}" or "{vg_name}").')
     volume = f"{vg_name}/{name}"
     with session.lock(vg_name):

@@ -43,7 +43,7 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_new_lv_name, check_tag, name_problem
 from ulvm.units import display_size
 
-__all__ = ["MAX_MINOR", "lvcreate", "whole_pages"]
+__all__ = ["check_numbers", "lvcreate", "whole_pages"]
 
 TYPE = SegmentType("linear", "striped", "snapshot", "error", "zero")
 MAX_MINOR = (1 << 20) - 1
@@ -88,12 +88,10 @@ PAGE = 8
     help="y: plain activation leaves the volume out.",
 )
 @click.option("-K", "--ignoreactivationskip", is_flag=True, help="Activate it even so.")
-@click.option(
-    "--setautoactivation", type=YES_NO, default="y", help="n: -aay leaves the volume out."
-)
+@click.option("--setautoactivation", type=YES_NO, help="n: -aay leaves the volume out.")
 @click.option("-M", "--persistent", type=YES_NO, help="y: with --minor, always that number.")
 @click.option("--minor", type=Number(), help="Minor number of the device.")
-@click.option("-j", "--major", type=Number(4095), help="Major number; has no meaning here.")
+@click.option("-j", "--major", type=Number(), help="Major number; has no meaning here.")
 @click.option("--monitor", type=YES_NO, expose_value=False, hidden=True)
 @click.option("--nosync", is_flag=True, hidden=True)
 @click.option("-m", "--mirrors", type=Number(), hidden=True)
@@ -125,7 +123,7 @@ def lvcreate(
     readahead: int,
     setactivationskip: str,
     ignoreactivationskip: bool,
-    setautoactivation: str,
+    setautoactivation: str | None,
     persistent: str | None,
     minor: int | None,
     major: int | None,
@@ -150,7 +148,11 @@ def lvcreate(
         raise UsageError(f"Command does not accept option: --virtualsize {virtualsize}.")
     if chunksize and not is_snapshot:
         raise UsageError(f"Command does not accept option: --chunksize {chunksize}.")
-    for option, value in (("zero", zero), ("wipesignatures", wipesignatures)):
+    for option, value in (
+        ("zero", zero),
+        ("wipesignatures", wipesignatures),
+        ("setautoactivation", setautoactivation),
+    ):
         if is_snapshot and value is not None:
             raise UsageError(f"Option --{option} is unsupported with snapshots.")
     wants_active(activate)
@@ -165,7 +167,7 @@ def lvcreate(
         raise UsageError(f"Command does not accept option: --mirrors {mirrors}.")
     if stripes is not None and kind in ("linear", "error", "zero"):
         raise UsageError(f"Command does not accept option: --stripes {stripes}.")
-    if stripesize is not None and stripes is None:
+    if stripesize is not None and stripes is None and not is_snapshot:
         raise UsageError(f"Command does not accept option: --stripesize {stripesize}.")
     if alloc not in (None, "contiguous") and contiguous == "y":
         raise UsageError("Conflicting contiguous and alloc arguments.")
@@ -188,8 +190,7 @@ def lvcreate(
     vg_name, origin, chosen, pv_paths = _place(session, names, name, with_origin)
     if persistent == "y" and minor is None:
         raise RefusedError("Please specify minor number with --minor when using -My.")
-    if minor is not None and minor > MAX_MINOR:
-        raise RefusedError(f"Minor number {minor} outside range 0-{MAX_MINOR}.")
+    check_numbers(session, major, minor)
     skip = setactivationskip == "y"
     active = wants_active(activate) and (is_snapshot or not skip or ignoreactivationskip)
     if not active and (zero == "y" or wipesignatures == "y"):
@@ -202,9 +203,9 @@ def lvcreate(
         policy=("contiguous" if contiguous == "y" else alloc),
         read_ahead=whole_pages(session, readahead),
         skip_activation=skip,
-        autoactivation=setautoactivation == "y",
+        autoactivation=setautoactivation != "n",
         minor=minor if persistent != "n" else None,
-        major=None if minor is None or persistent == "n" else major or DM_MAJOR,
+        major=None if minor is None or persistent == "n" else DM_MAJOR,
         profile=context.settings.metadata_profile,
     )
     count = _whole_stripes(
@@ -269,6 +270,17 @@ def lvcreate(
             approximate=approximate,
         )
     session.say(f'Logical volume "{made}" created.')
+
+
+def check_numbers(session: Session, major: int | None, minor: int | None) -> None:
+    """RefusedError for a minor number that no device can have; a major number is not chosen."""
+    if major is not None:
+        session.warn(
+            f"WARNING: Ignoring supplied major number {major} - kernel assigns major numbers "
+            f"dynamically. Using major number {DM_MAJOR} instead."
+        )
+    if minor is not None and minor > MAX_MINOR:
+        raise RefusedError(f"Minor number {minor} outside range 0-{MAX_MINOR}.")
 
 
 def whole_pages(session: Session, sectors: int) -> int:

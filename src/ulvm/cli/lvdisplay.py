@@ -9,7 +9,13 @@ import click
 from ulvm.cli.arguments import select_option
 from ulvm.cli.choose import choose_lvs
 from ulvm.cli.columns_form import OrColumns
-from ulvm.cli.context import Context, common_options, foreign_option, read_only_option
+from ulvm.cli.context import (
+    Context,
+    common_options,
+    foreign_option,
+    read_only_option,
+    shared_option,
+)
 from ulvm.cli.processed import Processed
 from ulvm.errors import UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -39,10 +45,10 @@ __all__ = ["lvdisplay"]
 @click.option("--logonly", is_flag=True, hidden=True)
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
 @click.option("-H", "--history", is_flag=True, expose_value=False, hidden=True)
+@shared_option
 @select_option
-@foreign_option
-@click.option("--shared", is_flag=True, expose_value=False, hidden=True)
 @read_only_option
+@foreign_option
 @common_options
 @click.pass_obj
 def lvdisplay(
@@ -82,7 +88,10 @@ def lvdisplay(
         }
     processed = Processed(session)
     full_path = session.host.config.get_bool("global/lvdisplay_shows_full_device_path", False)
-    for vg in scan.vgs:
+    chosen = list(dict.fromkeys(volume.partition("/")[0] for volume in volumes))
+    # As they were named; what has no volume is not shown.
+    named = [scan.vg(name) for name in chosen]
+    for vg in [*named, *(vg for vg in scan.vgs if vg not in named)]:
         if "EXPORTED" in vg.status:
             if names and any(volume.startswith(f"{vg.name}/") for volume in wanted):
                 failures.append(f"Volume group {vg.name} is exported")
@@ -95,7 +104,8 @@ def lvdisplay(
                 if colon:
                     show([describe.lv_colon(vg, lv, states.get(lv.name))])
                     continue
-                show(describe.lv_lines(vg, lv, states, size, full_path=full_path))
+                known = not context.settings.read_only
+                show(describe.lv_lines(vg, lv, states, size, known=known, full_path=full_path))
                 if maps:
                     show(describe.lv_map(scan, lv))
     for sentence in failures:

@@ -26,6 +26,7 @@ from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.names import name_problem
 from ulvm.report.attributes import percent
 from ulvm.units import display_size
+from ulvm.vgstore.commit import check_complete
 from ulvm.vgstore.policy import SnapshotPolicy
 
 __all__ = ["lvextend", "lvreduce", "lvresize"]
@@ -174,7 +175,9 @@ def _find(session: Session, command: str, name: str | None) -> tuple[str, str]:
     vg_name, lv_name = split_known(name, session.host.run_dir, session.host.default_vg)
     if lv_name is None:
         raise UsageError("Please specify a logical volume path.")
-    lv = session.find_vg(vg_name).lv(lv_name)
+    vg = session.find_vg(vg_name)
+    check_complete(vg)
+    lv = vg.lv(lv_name)
     if lv is None or lv.snapshot_segment is not None:
         raise NotFoundError(f"Logical volume {lv_name} not found in volume group {vg_name}.")
     return vg_name, lv_name

@@ -274,6 +274,12 @@ def _attempt(context: Context, name: str, arguments: list[str]) -> int:
         click.echo(error.message, err=True)
         return UsageError.exit_code
     except (click.NoSuchOption, click.BadOptionUsage) as error:
+        if isinstance(error, click.NoSuchOption):
+            from ulvm.cli.absent import absent_option
+
+            absent = absent_option(name, error.option_name)
+            if absent is not None:
+                return _bad_line(context, absent, parsing=False, name=name)
         first = f"{name}: {_option_problem(error, arguments)}"
         return _bad_line(context, "", parsing=True, first=first)
     except click.UsageError as error:

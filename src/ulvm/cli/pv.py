@@ -282,7 +282,7 @@ def pvchange(
 
     done = left = 0
     try:
-        chosen = choose_pvs(session, paths, select)
+        chosen = choose_pvs(session, paths, select, change=True)
         done, left, status = _counted(session, chosen, change, "Physical volume {} not changed")
     finally:
         session.say(
@@ -322,7 +322,7 @@ def pvresize(context: Context, paths: tuple[str, ...], setphysicalvolumesize: st
         pv_change.resize(session, path, sectors)
         return True
 
-    chosen = choose_pvs(session, paths)
+    chosen = choose_pvs(session, paths, change=True)
     done, left, status = _counted(session, chosen, resize, "")
     session.say(
         f"{done} physical volume(s) resized or updated / {left} physical volume(s) not resized"

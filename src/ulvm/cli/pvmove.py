@@ -21,6 +21,7 @@ from ulvm.lvm.names import given_device, split_volume
 from ulvm.lvm.places import split_place
 from ulvm.lvm.session import Session
 from ulvm.metadata.names import name_problem
+from ulvm.vgstore.commit import incomplete_words
 
 __all__ = ["lvpoll", "pvmove"]
 
@@ -87,6 +88,10 @@ def pvmove(
             session.warn("WARNING: Ignoring remaining command line arguments.")
         lvm_move.resume(session, found)
     else:
+        group = session.last_scan.vg(vg_name)
+        if group.partial:
+            why = incomplete_words(group)
+            raise UsageError(f'{why}\nFailed to find physical volume "{label}".')
         found = lvm_move.start(
             session,
             vg_name,

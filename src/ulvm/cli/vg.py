@@ -82,6 +82,8 @@ def vgcreate(context: Context, /, name: str, paths: tuple[str, ...], **asked: An
         extent = parse_sectors(asked["physicalextentsize"], "--physicalextentsize", zero=True)
     if extent == 0:
         raise UsageError("Physical extent size may not be zero")
+    if extent >= 1 << 32:
+        raise UsageError("Physical extent size must be smaller than <2.00 TiB.")
     if asked["alloc"] == "inherit":
         raise UsageError("Volume Group allocation policy cannot inherit from anything")
     name = new_vg_name(name, session.host.run_dir)
@@ -179,7 +181,7 @@ def vgreduce(
     session = context.session()
     group = given_vg(name, session.host.run_dir)
     if removemissing:
-        return 0 if lvm_missing.remove(session, group, force=force > 0) else 5
+        return 0 if lvm_missing.remove(session, group, force=force > 0, mirrors=mirrorsonly) else 5
     return 5 if lvm_vg.reduce(session, group, paths, unused=unused) else 0
 
 

@@ -97,7 +97,7 @@ def vgcfgrestore(context: Context, name: str | None, path: str | None, listing: 
         session.say(f"VG name:    \t{vg.name}")
         session.say(f"Description:\t{header.description}")
         session.say(f"Backup Time:\t{local_time('%a %b %e %T %Y', header.creation_time)}")
-        session.say("")
+        click.echo()
 
 
 @click.command()

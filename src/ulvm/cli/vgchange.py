@@ -10,6 +10,8 @@ from ulvm.cli.arguments import (
     YES_NO,
     Number,
     OneOf,
+    check_mode,
+    mode_option,
     select_option,
     wants_active,
 )
@@ -23,7 +25,7 @@ from ulvm.cli.context import (
     read_only_option,
     udev_option,
 )
-from ulvm.cli.words import ALLOC, COPIES, MODES
+from ulvm.cli.words import ALLOC, COPIES
 from ulvm.errors import UsageError
 from ulvm.lvm import vg_activation, vg_change
 from ulvm.lvm.session import Session
@@ -64,7 +66,7 @@ _AUTO_WORDS = ("aay", "ay")
 @click.option("--lockstop", "--lock-stop", is_flag=True, hidden=True)
 @click.option("--locktype", type=OneOf("sanlock", "dlm", "none"), hidden=True)
 @click.option("-P", "--partial", is_flag=True, help="Activate also with missing PVs.")
-@click.option("--activationmode", metavar="|".join(MODES), help="partial: with missing PVs.")
+@mode_option
 @click.option("-K", "--ignoreactivationskip", is_flag=True, help="Also what is to be skipped.")
 @click.option("--autoactivation", metavar="event", hidden=True)
 @click.option("--sysinit", is_flag=True, hidden=True)
@@ -85,7 +87,7 @@ def vgchange(context: Context, /, names: tuple[str, ...], select: str | None, **
     asked["metadataprofile"] = context.settings.metadata_profile
     _check_form(asked)
     wanted = _attributes(asked)
-    _check_mode(asked)
+    check_mode(asked["activationmode"])
     session = context.session()
     if asked["lockstart"] or asked["lockstop"]:
         session.warn("Using lock start and lock stop requires lvmlockd.")
@@ -138,12 +140,6 @@ def _check_form(asked: dict[str, Any]) -> None:
         asked["monitor"] or asked["poll"]
     ):
         raise UsageError("Only -ay* allowed with --monitor or --poll.")
-
-
-def _check_mode(asked: dict[str, Any]) -> None:
-    mode = asked["activationmode"]
-    if mode is not None and mode not in MODES:
-        raise UsageError("Invalid activation mode given.")
 
 
 def _attributes(asked: dict[str, Any]) -> vg_change.Wanted:

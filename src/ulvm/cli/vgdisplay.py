@@ -8,7 +8,13 @@ import click
 
 from ulvm.cli.arguments import select_option
 from ulvm.cli.choose import each_vg
-from ulvm.cli.context import Context, foreign_option, read_only_option, reading_options
+from ulvm.cli.context import (
+    Context,
+    foreign_option,
+    read_only_option,
+    reading_options,
+    shared_option,
+)
 from ulvm.cli.words import REPORT_FORMAT
 from ulvm.errors import UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -42,8 +48,8 @@ _COLUMN_OPTIONS = (
 @click.option("--units", help="r (default), h, or one of bskmgtpe; capitals for 1000.")
 @click.option("--nosuffix", is_flag=True, help="No unit behind sizes.")
 @click.option("--ignorelockingfailure", is_flag=True, expose_value=False, hidden=True)
+@shared_option
 @select_option
-@click.option("--shared", is_flag=True, expose_value=False, hidden=True)
 @click.option("--reportformat", type=REPORT_FORMAT, expose_value=False, hidden=True)
 @read_only_option
 @foreign_option
@@ -81,11 +87,11 @@ def vgdisplay(caller: click.Context, /, names: tuple[str, ...], **asked: Any) ->
 
 def _check(names: tuple[str, ...], asked: dict[str, Any]) -> None:
     if asked["columns"]:
-        if asked["colon"] or asked["short"]:
+        if asked["colon"] or asked["short"] or asked["activevolumegroups"]:
             raise UsageError("Incompatible options selected")
         return
     if asked["colon"] and asked["short"]:
-        raise UsageError("Option -s is not allowed with option -c")
+        raise UsageError("Option -c is not allowed with option -s")
     if any(asked[name] not in (None, False, ()) for name in _COLUMN_OPTIONS):
         raise UsageError("Incompatible options selected.")
     if asked["activevolumegroups"] and names:

@@ -63,7 +63,7 @@ class Number(click.ParamType["int"]):
     ) -> int:
         if isinstance(value, int):
             return value
-        number = parse_u64(value)
+        number = parse_u64(value.removeprefix("+"))
         if number is None or number > self.most:
             raise _invalid(param, value)
         return number
@@ -87,6 +87,11 @@ class SegmentType(OneOf):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.words:
+            from ulvm.cli.absent import absent_type
+
+            absent = absent_type(value)
+            if absent is not None:
+                raise UsageError(absent)
             problem = _invalid(param, value)
             raise UsageError(f"WARNING: Unrecognised segment type {value}\n{problem.message}")
         return value
@@ -102,8 +107,11 @@ class ReadAhead(click.ParamType["int"]):
     ) -> int:
         if isinstance(value, int):
             return value
-        if value in ("auto", "none"):
-            return 0 if value == "auto" else -1
+        word = value.lower()
+        if word in ("auto", "none"):
+            return 0 if word == "auto" else -1
+        if value.startswith("-"):
+            raise _invalid(param, value)
         from ulvm.lvm.sizes import parse_sectors
 
         return parse_sectors(value, "--readahead", unit="s")

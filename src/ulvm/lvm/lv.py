@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ulvm.activation.activate import SwapReport
-from ulvm.activation.plan import tree_members
+from ulvm.activation.plan import root_of, tree_members
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.extents import ZEROED, wipe_new
 from ulvm.lvm.places import places_of
@@ -21,7 +21,7 @@ from ulvm.lvm.states import get, monitored, states, states_at_rest
 from ulvm.lvm.volume_lists import list_words, may_activate
 from ulvm.metadata import edit, lv_edit, snapshot_edit
 from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
-from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import display_size
 
@@ -30,6 +30,7 @@ __all__ = [
     "activate_locked",
     "activate_new",
     "change_tags",
+    "check_whole",
     "check_wipable",
     "create",
     "create_virtual",
@@ -89,8 +90,10 @@ def create(
             session.verbose(f"Creating logical volume {chosen}")
             return with_properties(made, chosen, properties)
 
+        wiped = active and not properties.read_only and (zero or wipe_signatures)
+
         def wipe(vg: VolumeGroup) -> None:
-            if active and not properties.read_only and (zero or wipe_signatures):
+            if wiped:
                 check_wipable(session, vg, chosen, "start of new LV")
                 zero_bytes = ZEROED if zero else 0
                 wipe_new(
@@ -100,8 +103,6 @@ def create(
                     zero_bytes=zero_bytes,
                     signatures=wipe_signatures,
                 )
-            else:
-                session.warn(f"WARNING: Logical volume {vg_name}/{chosen} not zeroed.")
             if not active:
                 session.verbose(f"Deactivating logical volume {vg_name}/{chosen}.")
             if not wipe_signatures or not active:
@@ -109,9 +110,20 @@ def create(
                 session.verbose(f"Signature wiping on {volume} not requested.")
 
         changed = session.change_vg(vg_name, add, before_commit=wipe)
+        if not wiped:
+            session.warn(f"WARNING: Logical volume {vg_name}/{chosen} not zeroed.")
         if active:
             activate_new(session, changed.vg, chosen, auto=auto)
     return chosen
+
+
+def check_whole(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
+    """RefusedError for a partial volume; `what` is refused."""
+    if vg.is_partial(lv):
+        raise RefusedError(
+            f"Refusing {what} of partial LV {vg.name}/{lv.name}.  "
+            "Use '--activationmode partial' to override."
+        )
 
 
 def check_wipable(session: Session, vg: VolumeGroup, name: str, what: str) -> None:
@@ -173,7 +185,8 @@ def create_virtual(
 
 def activate(session: Session, vg_name: str, lv_name: str, *, partial: bool = False) -> None:
     """Make the devices of the volume, with its origin and snapshots. RefusedError while two
-    devices claim to be one PV: a write might go to the wrong one."""
+    devices claim to be one PV, since a write might go to the wrong one, and unless `partial` if it
+    is partial: also of a PV that is back and holds what was then."""
     with session.lock(vg_name):
         activate_locked(session, session.vg_for_change(vg_name), lv_name, partial=partial)
 
@@ -187,6 +200,8 @@ def activate_locked(
         raise RefusedError(
             f"Cannot activate LVs in VG {vg.name} while PVs appear on duplicate devices."
         )
+    if not partial:
+        check_whole(vg, root_of(vg, lv_name), "activation")
     _tell_activation(session, vg, lv_name)
     session.activator.activate(vg, lv_name, partial=partial)
 

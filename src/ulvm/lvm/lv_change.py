@@ -154,17 +154,23 @@ def switch(
 
 
 def set_minor(
-    session: Session, vg_name: str, name: str, minor: int, *, major: int | None = None
+    session: Session,
+    vg_name: str,
+    name: str,
+    minor: int,
+    *,
+    major: int | None = None,
+    force: int = 0,
 ) -> None:
     """The volume has this minor number from now on. One that is active is taken down for it, which
-    is asked about, and comes back with the new number."""
+    is asked about unless by `force`, and comes back with the new number."""
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
         lvm_lv.get(vg, name)
         volume = f"{vg_name}/{name}"
         active = name in lvm_lv.states(session, vg)
         if active:
-            if not session.ask(
+            if not force and not session.ask(
                 f"Logical volume {volume} will be deactivated temporarily. Continue?"
             ):
                 raise RefusedError(f"{volume} device number not changed.")
@@ -184,11 +190,8 @@ def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bo
             return
         for name in names:
             lv = lvm_lv.get(vg, name)
-            if vg.is_partial(lv) and not partial:
-                raise RefusedError(
-                    f"Refusing refresh of partial LV {vg_name}/{name}.  "
-                    "Use '--activationmode partial' to override."
-                )
+            if not partial:
+                lvm_lv.check_whole(vg, lv, "refresh")
             session.verbose(f"Refreshing logical volume {vg_name}/{name} (if active).")
         merging = [s for s in vg.snapshot_segments() if s.merging and {s.origin, s.cow} & {*names}]
         lvm_lv.states_at_rest(session, vg, [n for s in merging for n in (s.origin, s.cow)])

@@ -23,22 +23,25 @@ from ulvm.vgstore.pv import device_path
 __all__ = ["remove", "restore"]
 
 
-def remove(session: Session, name: str, *, force: bool) -> bool:
+def remove(session: Session, name: str, *, force: bool, mirrors: bool = False) -> bool:
     """Drop the missing PVs that hold nothing; with `force` first all volumes with extents on
-    missing PVs, and the snapshots of such origins. Whether none is missing in the end."""
+    missing PVs, and the snapshots of such origins; with `mirrors` none of these, since none is a
+    mirror's. Whether that is what was wanted."""
     with session.lock_global(), session.lock(name):
         vg = session.vg_for_change(name)
         if not vg.partial:
             session.say(f'Volume group "{name}" is already consistent.')
             return True
         partial = [lv.name for lv in vg.lvs if vg.is_partial(lv)]
-        if force:
+        if force and not mirrors:
             for lv in vg.lvs:
                 if vg.has_lost_extents(lv):
                     _remove_volume(session, name, lv.name)
         elif partial:
+            for lv_name in partial if force else ():
+                session.warn(f"Non-mirror-image LV {lv_name} found: can't remove.")
             for lv_name in partial:
-                session.warn(f"WARNING: Partial LV {lv_name} needs to be repaired or removed.")
+                session.warn(f"WARNING: Partial LV {lv_name} needs to be repaired or removed. ")
             session.warn(
                 f"There are still partial LVs in VG {name}.\n"
                 "To remove them unconditionally use: vgreduce --removemissing --force.\n"
@@ -47,7 +50,7 @@ def remove(session: Session, name: str, *, force: bool) -> bool:
                 "WARNING: Proceeding to remove empty missing PVs."
             )
         left = session.change_vg(name, _without_missing, allow_missing=True).vg
-        if left.partial:
+        if left.partial and not force:
             return False
         session.say(f"Wrote out consistent volume group {name}.")
         return True
@@ -75,7 +78,8 @@ def restore(session: Session, name: str, paths: Sequence[str]) -> Change:
     """Take back PVs that are there again. RefusedError if none of them was missing."""
 
     def take_back(vg: VolumeGroup) -> VolumeGroup:
-        new = vg
+        new, restored = vg, False
+        missing = {pv.uuid for pv in vg.pvs if pv.missing} | session.last_scan.reappeared
         for path in paths:
             try:
                 pv = vg.pv(session.last_scan.pv(device_path(path)).uuid)
@@ -84,11 +88,13 @@ def restore(session: Session, name: str, paths: Sequence[str]) -> Change:
             if pv is None:
                 session.warn(f"WARNING: PV {path} not found in VG {name}")
                 continue
-            if not pv.missing:
+            if pv.uuid not in missing:
                 session.warn(f"WARNING: PV {path} was not missing in VG {name}")
                 continue
+            missing.remove(pv.uuid)
             new = edit.restore_pv(new, pv.uuid)
-        if new == vg:
+            restored = True
+        if not restored:
             raise RefusedError("No PV has been restored.")
         return new
 

@@ -16,6 +16,12 @@ __all__ = ["restored_options"]
 def restored_options(session: Session, path: str, uuid: str, options: PvOptions) -> PvOptions:
     """The options with the places of the PV `uuid` in a backup file. UsageError if there is no such
     PV, or no such file. Says which of the file's PVs are not there, as LVM2 does."""
+    if not Path(path).exists():
+        raise UsageError(
+            f"{path}: stat failed: No such file or directory\n"
+            "WARNING: couldn't read volume group metadata from file.\n"
+            f"Failed to read VG (null) from {path}\nUnable to read volume group from {path}"
+        )
     try:
         vg, _ = read_backup(Path(path))
     except (DeviceError, FormatError) as error:

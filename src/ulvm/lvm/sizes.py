@@ -1,7 +1,8 @@
 """Sizes on a command line: `-L` in units, `-l` in extents or per cent (lvcreate(8), lvextend(8)).
 
-Letters are powers of 1024 in either case; `s` is sectors, `b` bytes; without a letter `m`. What
-follows the letter means nothing, as to LVM2: 4MiB.
+Letters are powers of 1024 in either case; `s` is sectors, `b` bytes; without a letter `m`. Numbers
+are what strtod(3) reads, `1e3` and `0x10` too, and only the first letter behind one counts, as in
+LVM2.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from ulvm.units import SECTOR, display_size
 
 __all__ = ["SizeRequest", "parse_extents", "parse_sectors", "parse_size"]
 
-_SIZE = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(?:([bBsSkKmMgGtTpPeE]).*)?", re.ASCII | re.S)
-_EXTENTS = re.compile(r"([+-]?)(\d+)(?:%([A-Za-z]+))?", re.ASCII)
+_SIZE = re.compile(
+    r"([+-]?)(?:0[xX]([0-9a-fA-F]+)(?![.pP])|((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?))"
+    r"(?:([bBsSkKmMgGtTpPeE]).*)?",
+    re.ASCII | re.DOTALL,
+)
+_EXTENTS = re.compile(r"([+-]?)(\d+)(?:%(.*))?", re.ASCII | re.DOTALL)
 _LONGEST = 100
 """Characters of a number: with its sign, leading zeros and all."""
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
@@ -33,6 +38,8 @@ _MOST = 1 << 55
 """Sectors: 16 EiB."""
 _MOST_EXTENTS = (1 << 32) - 1
 """Of a volume: 32 bits in LVM2's metadata."""
+_MOST_PERCENT = (1 << 32) - 2
+_UNSIGNED = {"--virtualsize", "--metadatasize", "--bootloaderareasize", "--setphysicalvolumesize"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class SizeRequest:
 def parse_sectors(text: str, option: str, *, unit: str = "m", zero: bool = False) -> int:
     """A size without a sign, in sectors, rounded up; UsageError. `zero`: it may be none,
     and is refused in the words for the size of extents."""
-    if zero and text[:1] in ("+", "-"):
+    if (zero or option in _UNSIGNED) and text[:1] in ("+", "-"):
         raise _bad("Size may not be relative/signed.", option, text)
     request = parse_size(text, option, signs="+", unit=unit, zero=zero)
     assert request.sectors is not None
@@ -128,18 +135,15 @@ def parse_size(
     zero: bool = False,
 ) -> SizeRequest:
     """`-L`: [+|-]number[unit], where the command takes one of `signs`; `unit` if none is given."""
-    _check_sign(text, option, "Size", signs)
     match = _SIZE.fullmatch(text)
     if match is None or len(text) > _LONGEST:
-        problem = "Can't parse size argument."
-        if not re.match(r"[+-]?\.?\d", text):
-            problem = "Size requires number argument."
-        raise _bad(problem, option, text)
-    sign, number, letter = (
-        match.group(1),
-        Fraction(match.group(2)),
-        (match.group(3) or unit).lower(),
-    )
+        raise _bad(_size_problem(text), option, text)
+    _check_sign(text, option, "Size", signs)
+    sign, letter = match.group(1), (match.group(4) or unit).lower()
+    number = Fraction(int(match.group(2), 16)) if match.group(2) else Fraction(match.group(3))
+    # As a double has it, which LVM2 reads it into.
+    if number >= (1 << 64) - 1024:
+        raise _bad("Size is too big (>=16EiB).", option, text)
     if letter == "b":
         size = number
         below = int(number) // SECTOR * SECTOR
@@ -161,21 +165,33 @@ def parse_size(
     return SizeRequest(sign, sectors=sectors)
 
 
+def _size_problem(text: str) -> str:
+    if re.match(r"[+-]{2}", text):
+        return "Multiple sign symbols detected."
+    plain = text.lstrip("+-")
+    if plain.startswith("."):
+        return "Can't parse size argument at '.'."
+    return "Can't parse size argument." if plain[:1].isdigit() else "Size requires number argument."
+
+
 def parse_extents(text: str, *, signs: str = "+-") -> SizeRequest:
     """`-l`: [+|-]number[%WHOLE], where the command takes one of `signs`."""
     option = "--extents"
-    _check_sign(text, option, "Extents", signs)
     match = _EXTENTS.fullmatch(text)
-    if match is None or len(text) > _LONGEST:
+    if match is None or len(text) > _LONGEST or int(match.group(2)) >= 1 << 64:
         raise UsageError(f"Invalid argument for {option}: {text}")
     sign, number, whole = match.group(1), int(match.group(2)), match.group(3)
+    known = _WHOLES.get(whole.upper()) if whole is not None else None
+    if whole is not None and known is None:
+        raise _bad(f"Specified %{whole} is unknown.", option, text)
+    _check_sign(text, option, "Extents", signs)
+    if whole is not None and number > _MOST_PERCENT:
+        raise _bad("Percentage is too big (>=-1%).", option, text)
     if number == 0:
         raise UsageError(f"{option} may not be zero.")
     if whole is None:
         return SizeRequest(sign, extents=min(number, _MOST_EXTENTS))
-    known = _WHOLES.get(whole.upper())
-    if known is None:
-        raise _bad(f"Specified %{whole} is unknown.", option, text)
+    assert known is not None
     return SizeRequest(sign, percent=number, whole=known)
 
 

@@ -221,19 +221,21 @@ def extend(
 def reduce(session: Session, name: str, paths: Sequence[str], *, unused: bool = False) -> int:
     """Take PVs that hold nothing out of a VG, one by one in the VG's order; `unused`: all but the
     last. What cannot be is warned of. How many refused."""
-    failed = 0
+    gone = [path for path in paths if not os.path.exists(path)]
+    for path in gone:
+        session.warn(f"Cannot use {path}: device not found")
+    failed = len(gone)
+    paths = [path for path in paths if path not in gone]
     with session.lock_global(), session.lock(name):
         try:
             vg = session.vg_for_change(name)
             check_complete(vg)
         except UlvmError as error:
             # LVM2 then has not come upon the PVs, either.
-            here = [path for path in paths if os.path.exists(path)]
-            gone = [f"Cannot use {p}: device not found" for p in paths if p not in here]
-            words = [error.message, *(f'Failed to find physical volume "{p}".' for p in here)]
-            if here and error.message == f"Volume group {name} is exported":
-                words = [f"Cannot use PV {path} in exported VG {name}." for path in here]
-            raise type(error)("\n".join([*gone, *words])) from None
+            words = [error.message, *(f'Failed to find physical volume "{p}".' for p in paths)]
+            if paths and error.message == f"Volume group {name} is exported":
+                words = [f"Cannot use PV {path} in exported VG {name}." for path in paths]
+            raise type(error)("\n".join(words)) from None
         wanted = {pv.uuid for pv in vg.pvs} if unused else set()
         for path in paths:
             try:
@@ -256,8 +258,6 @@ def reduce(session: Session, name: str, paths: Sequence[str], *, unused: bool = 
 
 def _member(session: Session, vg: VolumeGroup, path: str) -> str:
     """UUID of the PV at a path; NotFoundError in the words of vgreduce."""
-    if not os.path.exists(path):
-        raise NotFoundError(f"Cannot use {path}: device not found")
     pv = session.last_scan.pv(lvm_pv.device_named(session, path))
     if vg.pv(pv.uuid) is None:
         raise NotFoundError(f'Failed to find physical volume "{path}".')

@@ -15,7 +15,7 @@ from ulvm.lvm import merge as lvm_merge
 from ulvm.lvm import move as lvm_move
 from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import may_activate, unlisted_words
-from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.metadata.model import VolumeGroup
 
 __all__ = ["Activity", "activate", "deactivate", "monitor", "poll", "refresh"]
 
@@ -51,8 +51,6 @@ def activate(
                     session.verbose(text)
                 continue
             try:
-                if not partial:
-                    _check_whole(vg, lv, "activation")
                 lvm_lv.activate_locked(session, vg, lv.name, partial=partial)
             except UlvmError as error:
                 session.warn(error.message)
@@ -60,14 +58,6 @@ def activate(
         if polling:
             _resume_polling(session, vg)
         return Activity(_active_count(session, vg), failed)
-
-
-def _check_whole(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
-    if vg.is_partial(lv):
-        raise RefusedError(
-            f"Refusing {what} of partial LV {vg.name}/{lv.name}.  "
-            "Use '--activationmode partial' to override."
-        )
 
 
 def deactivate(session: Session, name: str) -> int | None:
@@ -121,7 +111,7 @@ def refresh(session: Session, name: str, *, polling: bool = True) -> int:
         failed = 0
         for lv in vg.visible_lvs():
             try:
-                _check_whole(vg, lv, "refresh")
+                lvm_lv.check_whole(vg, lv, "refresh")
             except RefusedError as error:
                 session.warn(error.message)
                 failed += 1

@@ -65,6 +65,7 @@ def header_from_tree(tree: Section) -> TextHeader:
         creation_time=_get(tree, "creation_time", int, where, 0),
         system="",
         generator="",
+        system_id=_get(tree, "creation_host_system_id", str, where, ""),
     )
 
 

@@ -60,9 +60,10 @@ def lv_lines(
     size: Callable[[int], str] = display_size,
     *,
     full_path: bool = False,
+    known: bool = True,
 ) -> Iterator[str]:
     """`size` writes sectors as text; `full_path`: the path stands for the name
-    (global/lvdisplay_shows_full_device_path)."""
+    (global/lvdisplay_shows_full_device_path); `known`: whether it was asked what is active."""
     state = states.get(lv.name)
     snap = vg.snapshot_of(lv.name)
     yield "--- Logical volume ---"
@@ -86,7 +87,8 @@ def lv_lines(
     if snap is not None:
         word = "active" if _usable(state) else "INACTIVE"
         yield _lv("LV snapshot status", f"{word} destination for {snap.origin}")
-    yield _lv("LV Status", _status_word(state))
+    if known:
+        yield _lv("LV Status", _status_word(state) + (" (partial)" if vg.is_partial(lv) else ""))
     if state is not None:
         yield _lv("# open", state.open_count)
     extents = lv.extent_count if snap is None else snap.extent_count
@@ -163,7 +165,8 @@ def lv_colon(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
     major, minor = (state.info.major, state.info.minor) if state is not None else (-1, -1)
     ahead = -1 if lv.read_ahead is None else max(lv.read_ahead, 0)
     return (
-        f"/dev/{vg.name}/{lv.name}:{vg.name}:{access}:1:-1:{opened}:{vg.lv_sectors(lv)}:"
+        f"/dev/{vg.name}/{lv.name}:{vg.name}:{access}:{int(state is not None)}:-1:{opened}:"
+        f"{vg.lv_sectors(lv)}:"
         f"{lv.extent_count}:-1:0:{ahead}:{major}:{minor}"
     )
 
@@ -308,7 +311,8 @@ def pv_scan(rows: Sequence[Row], *, short: bool, uuids: bool) -> Iterator[str]:
         f"{name} with UUID {_uuid(row)}" if uuids else name
         for name, row in zip(names, rows, strict=True)
     ]
-    path_width = max(map(len, shown)) + (3 if uuids else 2)
+    there = [text for text, row in zip(shown, rows, strict=True) if row.device or uuids]
+    path_width = max(map(len, there), default=0) + (3 if uuids else 2)
     # LVM2 counts the group of PVs without a group, too: "#orphans_lvm2".
     width = max(13, *(len(row.vg.name) for row in rows if row.vg is not None), 0) + 2
     for name, text, row in zip(names, shown, rows, strict=True):

@@ -24,8 +24,8 @@ _RANGES = (
     ("month", 1, 12),
     ("day", 1, 31),
     ("hours", 0, 23),
-    ("minutes", 0, 59),
-    ("seconds", 0, 59),
+    ("minutes", 0, 60),
+    ("seconds", 0, 60),
 )
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _MONTHS = tuple(name.lower() for name in calendar.month_name[1:])
@@ -70,6 +70,8 @@ def _absolute(digits: str) -> tuple[float, float]:
 def _standard(text: str) -> tuple[float, float]:
     match = _STANDARD.fullmatch(text)
     if match is None:
+        if re.match(r"\d{4}\S*\s+\d\d?\s*[a-zA-Z]", text, re.ASCII):
+            raise ValueError("Incorrect time format.")
         digits = re.fullmatch(r"\d*", text, re.ASCII)
         raise ValueError(_BAD_DATE if text and digits else "")
     year = int(match[1])
@@ -83,7 +85,10 @@ def _standard(text: str) -> tuple[float, float]:
     if year < 1:
         return -1, -1  # before all calendars, and all volumes
     hour, minute, second = (*clock, 0, 0, 0)[:3]
-    begin = datetime.datetime(year, month, day, hour, minute, second)
+    # 60 is the first of the next minute or hour, as in LVM2.
+    begin = datetime.datetime(year, month, day) + datetime.timedelta(
+        hours=hour, minutes=minute, seconds=second
+    )
     if clock:
         end = begin + datetime.timedelta(seconds=(3600, 60, 1)[len(clock) - 1] - 1)
     elif match[3]:

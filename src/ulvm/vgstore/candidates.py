@@ -81,7 +81,8 @@ def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:
     rejected = {}
     for path in extra_paths:
         if path not in names and (host.only_devices or not uses_devices_file(host)):
-            rejected[path] = "device not found"
+            there = host.only_devices and os.path.exists(path)
+            rejected[path] = "device is not in devices list" if there else "device not found"
         else:
             names.setdefault(path, set()).add(path)
     paths = []

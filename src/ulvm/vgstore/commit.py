@@ -64,6 +64,7 @@ __all__ = [
     "check_complete",
     "free_outdated",
     "ignore_areas",
+    "incomplete_words",
     "prepare",
     "remove_vg",
     "write_label",
@@ -358,11 +359,16 @@ def free_outdated(host: Host, pv: PvDevice) -> None:
 def check_complete(vg: VolumeGroup) -> None:
     """RefusedError, with LVM's words, if PVs are missing."""
     if vg.partial:
-        raise RefusedError(
-            f"Cannot change VG {vg.name} while PVs are missing.\n"
-            "See vgreduce --removemissing and vgextend --restoremissing.\n"
-            f"Cannot process volume group {vg.name}"
-        )
+        raise RefusedError(incomplete_words(vg))
+
+
+def incomplete_words(vg: VolumeGroup) -> str:
+    """Why a VG with missing PVs cannot be changed."""
+    return (
+        f"Cannot change VG {vg.name} while PVs are missing.\n"
+        "See vgreduce --removemissing and vgextend --restoremissing.\n"
+        f"Cannot process volume group {vg.name}"
+    )
 
 
 def _check(

@@ -63,6 +63,9 @@ class Scan:
     """This host's."""
     duplicates_allowed: bool = False
     """Groups may be changed all the same (devices/allow_changes_with_duplicate_pvs)."""
+    reappeared: frozenset[str] = frozenset()
+    """UUIDs of PVs that are marked as missing, are there again, and hold nothing: the mark does not
+    count, and goes with the next change."""
 
     def vg(self, name: str) -> VolumeGroup:
         """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood,
@@ -177,9 +180,11 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     chosen = {pv.path for pv in pvs}
     unused.update({pv.path for pv in found} - chosen)
     label_warnings = len(warnings)
+    reappeared: set[str] = set()
     vgs, broken, outdated = _assemble(
         pvs,
         warnings,
+        reappeared,
         check_sizes=host.config.get_bool("metadata/check_pv_device_sizes", True),
     )
     owner = {p.uuid: vg.name for vg in vgs for p in vg.pvs}
@@ -207,6 +212,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         tuple(foreign),
         local_system_id(host.config),
         host.config.get_bool("devices/allow_changes_with_duplicate_pvs", False),
+        frozenset(reappeared),
     )
 
 
@@ -261,7 +267,7 @@ def _copies(pvs: Iterable[PvDevice]) -> Iterator[tuple[PvDevice, MdaCopy, Volume
 
 
 def _assemble(
-    pvs: Sequence[PvDevice], warnings: list[str], *, check_sizes: bool
+    pvs: Sequence[PvDevice], warnings: list[str], reappeared: set[str], *, check_sizes: bool
 ) -> tuple[list[VolumeGroup], dict[str, str], dict[str, str]]:
     """VGs, names of those that cannot be understood with the reason, UUIDs of outdated PVs with
     their VG's name."""
@@ -281,7 +287,7 @@ def _assemble(
         names[vg.name] = vg.uuid
         for kind in dict.fromkeys(_unknown_types(vg)):
             warnings.append(f"WARNING: Unrecognised segment type {kind}")
-        vgs.append(_with_missing(vg, present, warnings))
+        vgs.append(_with_missing(vg, present, warnings, reappeared))
         if check_sizes:
             _warn_about_sizes(vg, present, warnings)
     broken = {}
@@ -362,22 +368,36 @@ def _warn_about_old_copies(
 
 
 def _with_missing(
-    vg: VolumeGroup, present: dict[str, PvDevice], warnings: list[str]
+    vg: VolumeGroup, present: dict[str, PvDevice], warnings: list[str], reappeared: set[str]
 ) -> VolumeGroup:
+    """`reappeared` gets the UUIDs for `Scan.reappeared`."""
     missing = [p for p in vg.pvs if p.uuid not in present]
-    for pv in missing:
-        warnings.append(f"WARNING: Couldn't find device with uuid {pv.uuid}.")
-    for pv in missing:
-        last = pv.device or "unknown device"
-        warnings.append(f"WARNING: VG {vg.name} is missing PV {pv.uuid} (last written to {last}).")
-    back = [(p, present[p.uuid]) for p in vg.pvs if p.missing and p.uuid in present]
-    for pv, device in back:
-        warnings.append(f"WARNING: VG {vg.name} was missing PV {device.path} {pv.uuid}.")
-    for _, device in back:
-        warnings.append(
-            f"WARNING: VG {vg.name} was previously updated while PV {device.path} was missing."
-        )
-    return replace(vg, missing_uuids=frozenset(p.uuid for p in missing))
+    for pv in vg.pvs:
+        device = present.get(pv.uuid)
+        if device is None:
+            warnings.append(f"WARNING: Couldn't find device with uuid {pv.uuid}.")
+        elif pv.missing:
+            warnings.append(
+                f"WARNING: VG {vg.name} was previously updated while PV {device.path} was missing."
+            )
+    for pv in vg.pvs:
+        device = present.get(pv.uuid)
+        if device is None:
+            last = pv.device or "unknown device"
+            warnings.append(
+                f"WARNING: VG {vg.name} is missing PV {pv.uuid} (last written to {last})."
+            )
+        elif pv.missing and not vg.allocated(pv.uuid):
+            warnings.append(
+                f"WARNING: VG {vg.name} has unused reappeared PV {device.path} {pv.uuid}."
+            )
+            reappeared.add(pv.uuid)
+        elif pv.missing:
+            warnings.append(f"WARNING: VG {vg.name} was missing PV {device.path} {pv.uuid}.")
+    kept = tuple(
+        replace(pv, flags=pv.flags - {"MISSING"}) if pv.uuid in reappeared else pv for pv in vg.pvs
+    )
+    return replace(vg, pvs=kept, missing_uuids=frozenset(p.uuid for p in missing))
 
 
 def _warn_about_sizes(vg: VolumeGroup, present: dict[str, PvDevice], warnings: list[str]) -> None:

@@ -89,7 +89,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "A snapshot is made by one commit of the metadata.",
         "LVM2 commits a plain volume first, wipes it, and converts it by a second commit: what "
         "is cut short between the two leaves a volume that nobody asked for.",
-        command=r"^lvcreate.* (-s|--snapshot|--type snapshot)\b",
+        command=r"^(\w+=\w+ )?lvcreate.* (-sn?|--snap\w*|--type snapshot)\b",
         ours=r"disk: seqno \+1",
         theirs=r"disk: seqno \+2",
     ),
@@ -98,8 +98,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "LVM2 takes the snapshot away by one commit and its store by another; between the two a "
         "plain volume stands there that nobody asked for.",
         command=r"^lvconvert.* --merge|^!merged",
-        ours=r"disk: seqno \+[12]",
-        theirs=r"disk: seqno \+[23]",
+        ours=r"disk: seqno \+\d",
+        theirs=r"disk: seqno \+\d",
     ),
     Difference(
         "The end of a merge in the background is signed by lvpoll, which sees to it.",
@@ -217,6 +217,82 @@ DIFFERENCES: tuple[Difference, ...] = (
         command=r"^!archives",
         ours=r"out: .*\*before\* executing 'vgcfgrestore.*",
         theirs=r"out: .*\*before\* executing 'vgs.*",
+    ),
+    Difference(
+        "vgremove archives the group before it.",
+        "In LVM2 there is no way back from it: it archives nothing then, and removes the backup.",
+        command=r"^!archives",
+        ours=r"out: .*\*before\* executing 'vgremove.*",
+        theirs=r"out: .*\*before\* executing 'vgremove.*",
+    ),
+    Difference(
+        "`dmsetup info -c -o all` shows the device.",
+        "To LVM2 `all` means the columns of dmstats as well, and a device of which nothing is "
+        "measured has no row then.",
+        command=r"^dmsetup info -c -o all",
+        ours=r"out: .*",
+    ),
+    Difference(
+        "dmsetup finds a device without a table.",
+        "LVM2 looks for the node of the device, which comes with the first table.",
+        command=r"^dmsetup info$",
+        theirs=r"err: /dev/mapper/\w+: open failed: No such file or directory",
+    ),
+    Difference(
+        "An origin is kept when its snapshot alone is lost.",
+        "All its data are there. To LVM2 it is a partial volume, and goes with the snapshot.",
+        command=r"^vgreduce --removemissing --force va$",
+        ours=r"err:   WARNING: Removing partial LV va/s\.|disk: .*",
+        theirs=r"err:   WARNING: Removing partial LV va/o\.|out:   Logical volume .o. .*|disk: .*",
+    ),
+    Difference(
+        "An origin is not made the store of a snapshot.",
+        "LVM2 does it, takes the origin's snapshots for those of a sparse volume from then on, "
+        "and their data are lost.",
+        command=r"^lvconvert -y -s vk/p vk/o$",
+        ours=r"err: .*",
+        theirs=r".*",
+        rc=((5, 0),),
+    ),
+    Difference(
+        "`!=` of a time is what `=` is not.",
+        "To LVM2 both are the same where the time stands for more than a second.",
+        command=r"-S 'lv_time!=",
+        ours=r"out: .*",
+        theirs=r"out: .*",
+    ),
+    Difference(
+        "A number of seconds may stand between quotes.",
+        "LVM2 takes `@` only without them, which shells make awkward.",
+        command=r"-S 'lv_time[<>]\"@",
+        ours=r"out: .*",
+        theirs=r"err: .*",
+        rc=((0, 5),),
+    ),
+    Difference(
+        "What is for RAID, mirrored, thin, cached and VDO volumes is refused with a sentence.",
+        "They are not built; LVM2 looks for kernel modules, or for a volume of that type.",
+        command=r"^(lv|vg)\w+\b.*( -[THm]\b| --type (raid|thin|cache|vdo|writecache)"
+        r"| --(nosync|thinpool|cachevol|syncaction|rebuild|writemostly|writebehind|cachemode"
+        r"|cachepolicy|discards|compression|errorwhenfull|maxrecoveryrate|poolmetadatasize|uncache"
+        r"|repair|splitmirrors|mergethin|mergemirrors)\b)",
+        ours=r"err:   (Option --?\w+ is for|Volumes of type) .*|err:   Run .*",
+        theirs=r".*",
+        rc=((3, 5), (3, 0)),
+        only_rc=3,
+    ),
+    Difference(
+        "lvconvert does not say what other types a volume could have.",
+        "The only one is raid1, which is not built.",
+        command=r"^lvconvert .*--type striped",
+        theirs=r"err:   (Converting .* is directly possible to .*|  raid1)",
+    ),
+    Difference(
+        "A listed backup file is told by its path.",
+        "LVM2 takes the path that -f gives for a directory as well.",
+        command=r"^vgcfgrestore -l -f ",
+        ours=r"out:   File:\t\t.*",
+        theirs=r"out:   File:\t\t.*",
     ),
     Difference(
         "The metadata areas that go out of use are the last ones.",

@@ -1,9 +1,10 @@
-"""The runner for ulvm: `python ours.py JOB FOLDER`, in a mount namespace of its own.
+"""The runner for ulvm: `python ours.py JOB FOLDER`, in mount and UTS namespaces of its own.
 
 /dev is a small file system of its own with the disks as loop devices on sparse files in FOLDER, so
 that paths, and with them the widths of columns, are those of the virtual machine; the caller
 detaches the loop devices. A command is a fork of a process that has
-ulvm's modules loaded: what takes time is the start of an interpreter, and is judged elsewhere.
+ulvm's modules loaded: what takes time is the start of an interpreter, and is judged elsewhere. The
+host is nameless, as the virtual machine is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib
 import os
 import pkgutil
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -31,6 +33,7 @@ class Ulvm(runner.Runner):
 
     def __init__(self, disks: dict[str, int]) -> None:
         super().__init__(disks)
+        socket.sethostname("(none)")
         own_dev()
         self.loops = {name: attach(name, size) for name, size in disks.items()}
         self.number = 0

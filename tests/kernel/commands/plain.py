@@ -38,6 +38,7 @@ _ALIKE = (
     (re.compile(r"(wrong checksum|checksum expected) (0x)?[1-9a-f][0-9a-f]*"), r"\1 SUM"),
 )
 _PVID = re.compile(r"\b(PVID )(\w{32})\b")
+_SEQNO = re.compile(r"(Metadata Sequence No +|updating old metadata to |\bseqno )(\d+)\b")
 _DISK_NUMBER = re.compile(r"\b(?:254|240|7)[:,]\s?\d+\b")
 
 
@@ -57,6 +58,10 @@ class _Names:
         self.uuids: dict[str, str] = {}
         self.taken: dict[str, int] = {}
         self.numbers: dict[str, str] = {}
+        self.seqnos: set[int] = set()
+        """Of the metadata on the disks."""
+        self.grown: set[int] = set()
+        """These, and before the last step."""
 
     def give(self, uuid: str, name: str) -> None:
         uuid = uuid.replace("-", "")
@@ -67,6 +72,10 @@ class _Names:
     def of(self, uuid: str) -> str:
         uuid = uuid.replace("-", "")
         return self.uuids.get(uuid, "<unknown>")
+
+    def seqno(self, found: re.Match[str]) -> str:
+        """How a sequence number grew is told by what is on the disks."""
+        return f"{found[1]}SEQNO" if int(found[2]) in self.grown else found[0]
 
     def number(self, found: re.Match[str]) -> str:
         return self.numbers.setdefault(found[0], f"disk{len(self.numbers)}")
@@ -85,6 +94,10 @@ def plain(outcomes: Iterable[dict[str, Any]]) -> list[Outcome]:
             state = _state(disks, names)
             changes = _changes(shown, state)
             shown = state
+            before, names.seqnos = names.seqnos, _seqnos(disks)
+            names.grown = before | names.seqnos
+        else:
+            names.grown = names.seqnos
         out = _plain(_named(outcome), names).splitlines()
         # LVM2 says a warning again where it reads a group again.
         err = list(dict.fromkeys(_plain(outcome["err"], names).splitlines()))
@@ -120,6 +133,10 @@ def _learn(disks: dict[str, Any], names: _Names) -> None:
             names.give(uuid, f"PV on {disk}")
 
 
+def _seqnos(disks: dict[str, Any]) -> set[int]:
+    return {int(n) for text in disks["texts"] for n in re.findall(r"^seqno = (\d+)", text, re.M)}
+
+
 def _state(disks: dict[str, Any], names: _Names) -> list[str]:
     lines = [f"{name}: {line}" for name, line in disks["disks"].items()]
     for text in disks["texts"]:
@@ -146,7 +163,7 @@ def _plain(text: str, names: _Names) -> str:
     for pattern, word in _ALIKE:
         text = pattern.sub(word, text)
     text = _PVID.sub(lambda m: m[1] + names.of(m[2]), text)
-    return _DISK_NUMBER.sub(names.number, text)
+    return _DISK_NUMBER.sub(names.number, _SEQNO.sub(names.seqno, text))
 
 
 def _uuid(found: re.Match[str], names: _Names) -> str:

@@ -47,7 +47,15 @@ def ours(scripts: Sequence[Script]) -> Outcomes:
         job.write_text(_job(scripts))
         try:
             done = subprocess.run(
-                ["unshare", "--mount", sys.executable, str(_HERE / "ours.py"), str(job), name],
+                [
+                    "unshare",
+                    "--mount",
+                    "--uts",
+                    sys.executable,
+                    str(_HERE / "ours.py"),
+                    str(job),
+                    name,
+                ],
                 cwd=name,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
