@@ -89,13 +89,13 @@ def pvdisplay(
     scan = session.scan(paths, unowned=True)
     segments = list(pv_rows(scan, by_segment=True))
     selected = None if select is None else choose_pvs(session, (), select).names
-    tags = [name for name in names if name.startswith("@")]
-    tagged = choose_pvs(session, tags).names if tags else []
+    tags = {name[1:] for name in names if name.startswith("@")}
     shown = set()
     processed = Processed(session)
     for row in pv_rows(scan, named=paths):
         path = row.device.path if row.device else "[unknown]"
-        if names and path not in paths and path not in tagged:
+        tagged = row.pv is not None and tags & {*row.pv.tags}
+        if names and path not in paths and not tagged:
             continue
         shown.add(path)
         if selected is not None and path not in selected:

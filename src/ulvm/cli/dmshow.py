@@ -295,7 +295,9 @@ def udev_flags(request: Request) -> None:
     try:
         cookie = int(request.words[0], 0)
     except ValueError:
-        raise UlvmError("Incorrect cookie value.") from None
+        cookie = 0
+    if not cookie:
+        raise UlvmError("Incorrect cookie value.")
     for bit, name in enumerate(_UDEV_FLAGS):
         if cookie >> 16 + bit & 1:
             click.echo(f"{name}='1'")
