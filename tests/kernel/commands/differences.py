@@ -335,6 +335,122 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs=r"out:     \d (print|status) +processing lv .*",
     ),
     Difference(
+        "vgremove archives the group before it.",
+        "In LVM2 there is no way back from it: it archives nothing then, and removes the backup.",
+        command=r"^!archives",
+        ours=r"out: .*\*before\* executing 'vgremove.*",
+        theirs=r"out: .*\*before\* executing 'vgremove.*",
+    ),
+    Difference(
+        "`dmsetup info -c -o all` shows the device.",
+        "To LVM2 `all` means the columns of dmstats as well, and a device of which nothing is "
+        "measured has no row then.",
+        command=r"^dmsetup info -c -o all",
+        ours=r"out: .*",
+    ),
+    Difference(
+        "dmsetup finds a device without a table.",
+        "LVM2 looks for the node of the device, which comes with the first table.",
+        command=r"^dmsetup info$",
+        theirs=r"err: /dev/mapper/\w+: open failed: No such file or directory",
+    ),
+    Difference(
+        "An origin is kept when its snapshot alone is lost.",
+        "All its data are there. To LVM2 it is a partial volume, and goes with the snapshot.",
+        command=r"^vgreduce --removemissing --force va$",
+        ours=r"err:   WARNING: Removing partial LV va/s\.|disk: .*",
+        theirs=r"err:   WARNING: Removing partial LV va/o\.|out:   Logical volume .o. .*|disk: .*",
+    ),
+    Difference(
+        "An origin is not made the store of a snapshot.",
+        "LVM2 does it, takes the origin's snapshots for those of a sparse volume from then on, "
+        "and their data are lost.",
+        command=r"^lvconvert -y -s vk/p vk/o$",
+        ours=r"err: .*",
+        theirs=r".*",
+        rc=((5, 0),),
+    ),
+    Difference(
+        "`!=` of a time is what `=` is not.",
+        "To LVM2 both are the same where the time stands for more than a second.",
+        command=r"-S 'lv_time!=",
+        ours=r"out: .*",
+        theirs=r"out: .*",
+    ),
+    Difference(
+        "A number of seconds may stand between quotes.",
+        "LVM2 takes `@` only without them, which shells make awkward.",
+        command=r"-S 'lv_time[<>]\"@",
+        ours=r"out: .*",
+        theirs=r"err: .*",
+        rc=((0, 5),),
+    ),
+    Difference(
+        "What is for RAID, mirrored, thin, cached and VDO volumes is refused with a sentence.",
+        "They are not built; LVM2 looks for kernel modules, or for a volume of that type.",
+        command=r"^(lv|vg)\w+\b.*( -[THm]\b| --type (raid|thin|cache|vdo|writecache)"
+        r"| --(nosync|thinpool|cachevol|syncaction|rebuild|writemostly|writebehind|cachemode"
+        r"|cachepolicy|discards|compression|errorwhenfull|maxrecoveryrate|poolmetadatasize|uncache"
+        r"|repair|splitmirrors|mergethin|mergemirrors)\b)",
+        ours=r"err:   (Option --?\w+ is for|Volumes of type) .*|err:   Run .*",
+        theirs=r".*",
+        rc=((3, 5), (3, 0)),
+        only_rc=3,
+    ),
+    Difference(
+        "lvconvert does not say what other types a volume could have.",
+        "The only one is raid1, which is not built.",
+        command=r"^lvconvert .*--type striped",
+        theirs=r"err:   (Converting .* is directly possible to .*|  raid1)",
+    ),
+    Difference(
+        "A listed backup file is told by its path.",
+        "LVM2 takes the path that -f gives for a directory as well.",
+        command=r"^vgcfgrestore -l -f ",
+        ours=r"out:   File:\t\t.*",
+        theirs=r"out:   File:\t\t.*",
+    ),
+    Difference(
+        "The metadata areas that go out of use are the last ones.",
+        "LVM2 takes them by chance.",
+        command=r"^vgchange --(vg)?metadatacopies",
+        ours=r"disk: [-+]vd\w: label .*",
+        theirs=r"disk: [-+]vd\w: label .*",
+    ),
+    Difference(
+        "Snapshots are watched by the daemon that serves them.",
+        "LVM2 needs dmeventd for it, and fails where that is not installed.",
+        command=r"^vgchange --monitor",
+        ours=r"out: .*monitored",
+        theirs=r"(out|err): .*([Mm]onitor|dmeventd).*|err: .*unmonitor.*",
+        rc=((0, 5),),
+    ),
+    Difference(
+        "-v tells the steps in the order in which they are taken here.",
+        "LVM2 wipes a volume after it was made, and writes the backup at the end of the command.",
+        command=r"^\w+ -v ",
+        any_order=True,
+    ),
+    Difference(
+        "Trees with snapshots, and what is renamed or refreshed, take other steps of "
+        "device-mapper, which -v tells.",
+        "LVM2 activates a snapshot's store as a plain volume first, and loads and suspends "
+        "everything in the tree, also what stays as it is.",
+        command=r"^(lvcreate -v -s|lvremove -v -y va/(s2|b)|lvconvert -v|lvrename -v"
+        r"|lvchange -v (-ay|--refresh))",
+        ours=r"err:   (Loading table for|Resuming|Suspending|Removing|Creating va-\S+).*",
+        theirs=r"err:   ((Loading table for|Suppressed|Resuming|Suspending|Removing).*"
+        r"|Creating va-\S+|Creating logical volume snapshot\d"
+        r"|activation/volume_list .* for va/s2?\.)",
+    ),
+    Difference(
+        "The log of lvremove says first that a volume was removed, then that this was a success.",
+        "LVM2 says so when it commits, and of no volume any more.",
+        command=r"^lvremove -y va/b$",
+        ours=r"out:     \d (print|status) +processing lv .*",
+        theirs=r"out:     \d (print|status) +processing lv .*",
+    ),
+    Difference(
         "What activation/volume_list keeps from being activated is refused before it is made.",
         "LVM2 commits a volume, cannot wipe it, and takes it away by a second commit.",
         command=r"^lvcreate -n d -l 1 va$",
