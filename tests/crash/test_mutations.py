@@ -115,12 +115,9 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutation("origin write: does not wait for the commit")
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Origin.protect
-
     def protect(self: Origin, offset: int, length: int) -> None:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(CowSnapshot, "commit_pending", lambda self: None)
-            real(self, offset, length)
+        with self.lock:
+            self._allocate(offset, offset + length)
 
     monkeypatch.setattr(Origin, "protect", protect)
 
