@@ -172,6 +172,8 @@ def _find(session: Session, command: str, name: str | None) -> tuple[str, str]:
     parts = plain_name(name, session.host.run_dir).split("/")
     if len(parts) == 2 and name_problem(parts[1]) is not None:
         raise UsageError(f'Logical volume name "{parts[1]}" is invalid.')
+    if len(parts) > 2:
+        raise UsageError(f'"{name}": Invalid path for Logical Volume.')
     vg_name, lv_name = split_known(name, session.host.run_dir, session.host.default_vg)
     if lv_name is None:
         raise UsageError("Please specify a logical volume path.")

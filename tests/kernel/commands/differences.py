@@ -30,7 +30,7 @@ class Difference(NamedTuple):
     only_rc: int | None = None
     """The exit code of ours that it is about."""
     any_order: bool = False
-    """The lines of standard error may come in another order."""
+    """The lines that are printed may come in another order."""
 
 
 DIFFERENCES: tuple[Difference, ...] = (
@@ -255,6 +255,12 @@ DIFFERENCES: tuple[Difference, ...] = (
         rc=((5, 0),),
     ),
     Difference(
+        "A snapshot whose merge waits goes with its origin, after the other snapshots.",
+        "It goes by the origin's commit. LVM2 removes all in the order in which they were made.",
+        command=r"^lvremove -f va/o$",
+        any_order=True,
+    ),
+    Difference(
         "`!=` of a time is what `=` is not.",
         "To LVM2 both are the same where the time stands for more than a second.",
         command=r"-S 'lv_time!=",
@@ -364,7 +370,7 @@ def apply(line: str, ours: Outcome, theirs: Outcome, used: set[Difference]) -> b
 
 
 def _sorted(outcome: Outcome) -> Outcome:
-    return outcome._replace(err=sorted(outcome.err))
+    return outcome._replace(out=sorted(outcome.out), err=sorted(outcome.err))
 
 
 def _without(outcome: Outcome, pattern: str) -> Outcome:
