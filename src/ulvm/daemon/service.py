@@ -175,7 +175,8 @@ class Service:
     def _take_down(self) -> None:
         self.mapper.on_change.clear()
         self.mapper.shutdown()
-        self._drop_state()
+        if not self.mapper.all_mapped():  # else the next daemon brings back what stayed
+            self._drop_state()
 
     def request_stop(self) -> None:
         """End `wait_for_stop`. A write to a pipe, so that a signal handler may call it."""
