@@ -70,13 +70,13 @@ def test_no_difference_is_listed_for_nothing(
 
 
 @needs.qemu
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(3 * 3600)
 def test_lvm2_does_what_was_recorded() -> None:
     scripts = read_scripts()
     if not effort.LONG:
         script = effort.rng("recorded").choice(scripts)
         scripts = [Script(script.name, script.steps[:SAMPLE])]
-    found = sides.theirs(scripts, timeout=3000)
+    found = sides.theirs(scripts)
     for script in scripts:
         recorded = sides.load(*read_scripts([script.name]))
         assert recorded is not None, script.name
