@@ -260,7 +260,7 @@ def choose_pvs(
 def no_such_pv(session: Session, word: str) -> str:
     """Why what was named is no PV."""
     path = os.path.abspath(word)
-    if not os.path.exists(path):
+    if not word or not os.path.exists(path):
         return f"Cannot use {word}: device not found"
     if stat.S_ISBLK(os.stat(path).st_mode):
         with open(path, "rb") as device:

@@ -13,7 +13,7 @@ from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import convert
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
-from ulvm.lvm.names import split_known, split_volume
+from ulvm.lvm.names import split_known
 from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.lvm.snapshot import DEFAULT_CHUNK
@@ -153,11 +153,12 @@ def _merge(
     if only_snapshots and len(names) > 1:
         raise RefusedError("One LV position arg is required.")
     volumes, failures = choose_lvs(session, names)
-    named = {
-        "/".join(filter(None, split_volume(word, session.host.run_dir, session.host.default_vg)))
-        for word in names
-        if not word.startswith("@")
-    }
+    run_dir, default = session.host.run_dir, session.host.default_vg
+    try:
+        split = [split_known(word, run_dir, default) for word in names if not word.startswith("@")]
+    except NotFoundError as error:
+        raise RefusedError(error.message) from None
+    named = {"/".join(filter(None, parts)) for parts in split}
     running: list[tuple[str, str]] = []
 
     def begin(volume: str) -> None:

@@ -98,8 +98,10 @@ def lvextend(
     """  # fmt: skip
     session = context.session()
     if usepolicies:
-        if size is not None or extents is not None:
+        if size is not None:
             raise UsageError("Command does not accept option: --usepolicies.")
+        if extents is not None:
+            session.warn("Ignoring size parameters with --use-policies.")
         _by_policy(session, *_find(session, "lvextend", name))
         return
     request = _request("lvextend", size, extents, "+", pv_words)

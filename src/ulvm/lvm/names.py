@@ -109,6 +109,8 @@ def new_vg_name(text: str, run_dir: Path) -> str:
 def given_device(text: str, run_dir: Path) -> str:
     """The path by which a scan knows the device that a user typed, whether it is there or not.
     /dev/vg/lv means the volume, whether or not there are links in /dev."""
+    if not text:
+        return text  # Not the directory that one is in.
     volume = run_dir / "dev" / text.removeprefix("/dev/")
     if text.startswith("/dev/") and not os.path.exists(text) and volume.exists():
         return os.path.realpath(volume)

@@ -38,7 +38,7 @@ _MDA_CLEAN = 4096
 
 def device_path(path: str) -> str:
     """The real path of a device named on a command line; NotFoundError if there is none."""
-    absolute = os.path.realpath(path)
+    absolute = os.path.realpath(path) if path else ""
     try:
         mode = os.stat(absolute).st_mode
     except FileNotFoundError:
