@@ -34,7 +34,8 @@ def vg() -> VolumeGroup:
         ("4", 8192), ("4m", 8192), ("4M", 8192), ("4MB", 8192), ("4MiB", 8192), ("4mib", 8192),
         ("512b", 1), ("1B", None), ("3s", 3), ("3S", 3), ("1k", 2), ("1K", 2), ("1g", 1 << 21),
         ("1t", 1 << 31), ("1p", 1 << 41), ("1e", 1 << 51), (".5m", 1024), ("1.5k", 3),
-        ("0.0001g", 210), ("007m", 14336),
+        ("0.0001g", 210), ("007m", 14336), ("1e2", 204800), ("1e-1m", 205), ("0x10m", 32768),
+        ("1ex", 1 << 51), ("4m5", 8192),
     ],
 )  # fmt: skip
 def test_suffixes(text: str, sectors: int | None) -> None:
@@ -67,6 +68,10 @@ def test_signs(sign: str) -> None:
         ("+4m", "-", "Size may not be positive."),
         ("3000b", "+", "Size is not a multiple of 512. Try using 2560 or 3072."),
         ("16e", "+", "Size is too big (>=16EiB)."),
+        ("1e999g", "+", "Size is too big (>=16EiB)."),
+        ("18446744073709551615b", "+", "Size is too big (>=16EiB)."),
+        ("+-4m", "+", "Multiple sign symbols detected."),
+        (".m", "+", "Can't parse size argument at '.'."),
     ],
 )
 def test_what_is_no_size(text: str, signs: str, sentence: str) -> None:
