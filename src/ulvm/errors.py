@@ -45,6 +45,10 @@ class DeviceError(UlvmError):
     """An I/O request failed (EIO, ENOSPC, EINVAL out of range, EROFS ...)."""
 
 
+class DaemonGoneError(DeviceError):
+    """The daemon ended in the midst of a request: whether that took effect is not known."""
+
+
 class NotSupportedError(DeviceError):
     """The device does not do this kind of request (a discard on an origin, say)."""
 

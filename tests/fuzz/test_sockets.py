@@ -104,6 +104,7 @@ def talk(path: Path, data: bytes, descriptors: list[int] | None = None) -> bytes
                 data = data[sent:]
             sock.sendall(data)
             sock.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):  # It may have said all, and closed, before it had all.
             while more := sock.recv(1 << 16):
                 answer += more
         return answer

@@ -38,6 +38,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "daemon.control": frozenset({"errors", "faultpoints", "daemon.messages"}),
     "daemon.commands": frozenset(),
     "daemon.history": frozenset(),
+    "daemon.process": frozenset(),
     "daemon.measure": frozenset({"dm"}),
     "daemon.links": frozenset(),
     "daemon.syslog": frozenset(),

@@ -9,7 +9,8 @@ import click
 
 import ulvm
 from ulvm.cli.arguments import select_option
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.common_options import common_options
+from ulvm.cli.context import Context
 from ulvm.errors import RefusedError
 
 __all__ = [

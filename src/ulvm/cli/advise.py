@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.common_options import own_options
+from ulvm.cli.context import Context
 from ulvm.errors import UsageError
 from ulvm.units import SECTOR, display_size
 

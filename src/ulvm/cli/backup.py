@@ -15,7 +15,8 @@ from ulvm.backup.job import backup as run_backup
 from ulvm.backup.pipeline import Progress
 from ulvm.backup.restoring import restore as run_restore
 from ulvm.backup.restoring import verify_backup
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.common_options import own_options
+from ulvm.cli.context import Context
 from ulvm.errors import UsageError
 from ulvm.lvm.names import vg_name
 from ulvm.lvm.sizes import parse_sectors

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from ulvm.cli.context import common_options
+from ulvm.cli.common_options import common_options
 from ulvm.cli.examples import EXAMPLES, Example
 from ulvm.cli.loading import load
 

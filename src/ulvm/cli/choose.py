@@ -26,7 +26,7 @@ from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.report.select import parse_selection
 from ulvm.units import SECTOR
 from ulvm.vgstore.candidates import min_sectors
-from ulvm.vgstore.commit import incomplete_words
+from ulvm.vgstore.checks import incomplete_words
 from ulvm.vgstore.scan import PvDevice, Scan
 
 __all__ = ["Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg", "no_such_pv"]

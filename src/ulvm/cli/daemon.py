@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.common_options import own_options
+from ulvm.cli.context import Context
 from ulvm.daemon.client import DaemonClient, connect
 from ulvm.errors import NotFoundError
 from ulvm.units import SECTOR, display_size

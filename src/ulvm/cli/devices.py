@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.common_options import own_options
+from ulvm.cli.context import Context
 from ulvm.lvm import devices as lvm_devices
 from ulvm.vgstore.devices import read_devices
 

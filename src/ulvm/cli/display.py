@@ -10,13 +10,8 @@ import click
 from ulvm.cli.arguments import select_option
 from ulvm.cli.choose import choose_pvs
 from ulvm.cli.columns_form import OrColumns
-from ulvm.cli.context import (
-    Context,
-    common_options,
-    foreign_option,
-    read_only_option,
-    shared_option,
-)
+from ulvm.cli.common_options import common_options, foreign_option, read_only_option, shared_option
+from ulvm.cli.context import Context
 from ulvm.cli.processed import Processed
 from ulvm.errors import UsageError
 from ulvm.lvm.names import given_device

@@ -13,7 +13,8 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from ulvm.cli import dmchange, dmshow
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.common_options import own_options
+from ulvm.cli.context import Context
 from ulvm.cli.dmrequest import ArgumentsError, Request
 from ulvm.cli.dmusage import USAGE
 from ulvm.errors import RefusedError, UlvmError, UsageError

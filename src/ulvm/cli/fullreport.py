@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from ulvm.cli.context import Context, reading_options
+from ulvm.cli.common_options import reading_options
+from ulvm.cli.context import Context
 from ulvm.cli.report_options import Output, ReportCommand, report_options
 from ulvm.cli.reports import groups_of, vg_object, warned
 from ulvm.lvm import lv as lvm_lv

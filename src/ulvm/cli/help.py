@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from ulvm.cli.catalogue import Entry, OptionInfo, catalogue, entry_of
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.common_options import own_options
+from ulvm.cli.context import Context
 from ulvm.cli.loading import load
 from ulvm.cli.usage import (
     Synopsis,

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import click
 
+from ulvm.cli.common_options import own_options
 from ulvm.cli.completion import completion_script
 from ulvm.cli.completion_shells import SHELLS
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.context import Context
 from ulvm.cli.manual import manual_pages
 from ulvm.cli.words import OneOf
 from ulvm.errors import NotFoundError

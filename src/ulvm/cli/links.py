@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.common_options import own_options
+from ulvm.cli.context import Context
 from ulvm.errors import NotFoundError, RefusedError
 
 __all__ = ["link_names", "links"]

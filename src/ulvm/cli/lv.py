@@ -13,13 +13,8 @@ from ulvm.cli.arguments import (
     select_option,
 )
 from ulvm.cli.choose import choose_lvs
-from ulvm.cli.context import (
-    Context,
-    backup_option,
-    common_options,
-    read_only_option,
-    udev_option,
-)
+from ulvm.cli.common_options import backup_option, common_options, read_only_option, udev_option
+from ulvm.cli.context import Context
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume

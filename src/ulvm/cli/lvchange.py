@@ -22,14 +22,14 @@ from ulvm.cli.arguments import (
 )
 from ulvm.cli.choose import choose_lvs
 from ulvm.cli.choose_form import check_form
-from ulvm.cli.context import (
-    Context,
+from ulvm.cli.common_options import (
     backup_option,
     common_options,
     metadata_profile_option,
     read_only_option,
     udev_option,
 )
+from ulvm.cli.context import Context
 from ulvm.cli.lvcreate import check_numbers, whole_pages
 from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import NotFoundError, RefusedError, UsageError

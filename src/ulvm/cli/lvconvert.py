@@ -8,7 +8,8 @@ import click
 
 from ulvm.cli.arguments import ALLOC, YES_NO, Number, SegmentType, each, no_such_syntax
 from ulvm.cli.choose import choose_lvs
-from ulvm.cli.context import Context, common_options, udev_option
+from ulvm.cli.common_options import common_options, udev_option
+from ulvm.cli.context import Context
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import convert
 from ulvm.lvm import lv as lvm_lv

@@ -19,13 +19,13 @@ from ulvm.cli.arguments import (
     stripe_options,
     wants_active,
 )
-from ulvm.cli.context import (
-    Context,
+from ulvm.cli.common_options import (
     backup_option,
     common_options,
     metadata_profile_option,
     udev_option,
 )
+from ulvm.cli.context import Context
 from ulvm.dm_ioctl import DM_MAJOR
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ulvm.cli.arguments import OneOf
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.common_options import common_options
+from ulvm.cli.context import Context
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm.configuration import TYPES, Presentation, show_configuration, validate
 from ulvm.vgstore.settings import Version, parse_version

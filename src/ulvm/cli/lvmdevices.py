@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from ulvm.cli.arguments import no_such_syntax
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.common_options import common_options
+from ulvm.cli.context import Context
 from ulvm.errors import RefusedError, UlvmError, UsageError
 from ulvm.lvm import devices as lvm_devices
 from ulvm.lvm.names import vg_name

@@ -8,12 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from ulvm.cli.arguments import Stripes, no_such_syntax, parse_stripes, stripe_options
-from ulvm.cli.context import (
-    Context,
-    backup_option,
-    common_options,
-    udev_option,
-)
+from ulvm.cli.common_options import backup_option, common_options, udev_option
+from ulvm.cli.context import Context
 from ulvm.cli.words import ALLOC, OneOf
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -26,7 +22,7 @@ from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.names import name_problem
 from ulvm.report.attributes import percent
 from ulvm.units import display_size
-from ulvm.vgstore.commit import check_complete
+from ulvm.vgstore.checks import check_complete
 from ulvm.vgstore.policy import SnapshotPolicy
 
 __all__ = ["lvextend", "lvreduce", "lvresize"]

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.common_options import own_options
+from ulvm.cli.context import Context
 from ulvm.errors import NotFoundError
 from ulvm.lvm.names import split_volume
 from ulvm.units import display_size

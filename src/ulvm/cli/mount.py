@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from ulvm.cli.context import Context, own_options
+from ulvm.cli.common_options import own_options
+from ulvm.cli.context import Context
 from ulvm.errors import NotFoundError, NotSupportedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.mounts import mount_volume, unmount, unmount_volume

@@ -11,7 +11,8 @@ import click
 
 from ulvm.cli.arguments import YES_NO, Number, OneOf, no_such_syntax, select_option
 from ulvm.cli.choose import Chosen, choose_pvs
-from ulvm.cli.context import Context, backup_option, common_options
+from ulvm.cli.common_options import backup_option, common_options
+from ulvm.cli.context import Context
 from ulvm.cli.processed import Processed
 from ulvm.errors import UlvmError, UsageError
 from ulvm.lvm import pv as lvm_pv

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from ulvm.cli.arguments import Number, OneOf, each, no_such_syntax
-from ulvm.cli.context import Context, common_options
+from ulvm.cli.common_options import common_options
+from ulvm.cli.context import Context
 from ulvm.errors import UsageError
 from ulvm.lvm import pvck as lvm_pvck
 

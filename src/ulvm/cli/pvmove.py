@@ -7,12 +7,8 @@ import os
 import click
 
 from ulvm.cli.arguments import Number, OneOf, no_such_syntax
-from ulvm.cli.context import (
-    Context,
-    backup_option,
-    common_options,
-    udev_option,
-)
+from ulvm.cli.common_options import backup_option, common_options, udev_option
+from ulvm.cli.context import Context
 from ulvm.cli.words import ALLOC
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm import merge as lvm_merge
@@ -21,7 +17,7 @@ from ulvm.lvm.names import given_device, split_volume
 from ulvm.lvm.places import split_place
 from ulvm.lvm.session import Session
 from ulvm.metadata.names import name_problem
-from ulvm.vgstore.commit import incomplete_words
+from ulvm.vgstore.checks import incomplete_words
 
 __all__ = ["lvpoll", "pvmove"]
 

@@ -8,12 +8,8 @@ from collections.abc import Sequence
 import click
 
 from ulvm.cli.arguments import Number
-from ulvm.cli.context import (
-    Context,
-    common_options,
-    read_only_option,
-    udev_option,
-)
+from ulvm.cli.common_options import common_options, read_only_option, udev_option
+from ulvm.cli.context import Context
 from ulvm.errors import NotFoundError, UlvmError, UsageError
 from ulvm.lvm import diskscan, online, vg_activation
 from ulvm.lvm.online import Arrival

@@ -8,7 +8,8 @@ import click
 
 from ulvm.cli.arguments import Number, OneOf, no_such_syntax, select_option
 from ulvm.cli.choose import each_vg
-from ulvm.cli.context import Context, backup_option, common_options
+from ulvm.cli.common_options import backup_option, common_options
+from ulvm.cli.context import Context
 from ulvm.cli.words import ALLOC, COPIES
 from ulvm.errors import RefusedError, UlvmError, UsageError
 from ulvm.lvm import regroup

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ulvm.cli.context import Context, foreign_option, read_only_option
+from ulvm.cli.common_options import foreign_option, read_only_option
+from ulvm.cli.context import Context
 from ulvm.cli.words import OneOf
 from ulvm.errors import RefusedError
 from ulvm.report.columns import DEFAULTS, ReportKind, choose, compacted, rows_of, sort_keys

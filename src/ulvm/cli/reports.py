@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from ulvm.cli.context import Context, reading_options
+from ulvm.cli.common_options import reading_options
+from ulvm.cli.context import Context
 from ulvm.cli.report_options import Output, ReportCommand, report_options
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import states as lvm_states

@@ -9,13 +9,13 @@ import click
 
 from ulvm.cli.arguments import YES_NO, Number, OneOf, no_such_syntax, select_option
 from ulvm.cli.choose import each_vg
-from ulvm.cli.context import (
-    Context,
+from ulvm.cli.common_options import (
     backup_option,
     common_options,
     metadata_profile_option,
     udev_option,
 )
+from ulvm.cli.context import Context
 from ulvm.cli.lv import remove_one
 from ulvm.cli.pv import check_label_sector, layout_options, pv_options
 from ulvm.cli.words import ALLOC, COPIES

@@ -8,12 +8,8 @@ import click
 
 from ulvm.cli.arguments import OneOf, no_such_syntax
 from ulvm.cli.choose import choose_lvs, each_vg
-from ulvm.cli.context import (
-    Context,
-    common_options,
-    foreign_option,
-    read_only_option,
-)
+from ulvm.cli.common_options import common_options, foreign_option, read_only_option
+from ulvm.cli.context import Context
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import restore as lvm_restore
 from ulvm.lvm import vg_activation

@@ -17,14 +17,14 @@ from ulvm.cli.arguments import (
 )
 from ulvm.cli.choose import each_vg
 from ulvm.cli.choose_form import check_form
-from ulvm.cli.context import (
-    Context,
+from ulvm.cli.common_options import (
     backup_option,
     common_options,
     metadata_profile_option,
     read_only_option,
     udev_option,
 )
+from ulvm.cli.context import Context
 from ulvm.cli.words import ALLOC, COPIES
 from ulvm.errors import UsageError
 from ulvm.lvm import vg_activation, vg_change

@@ -8,13 +8,8 @@ import click
 
 from ulvm.cli.arguments import select_option
 from ulvm.cli.choose import each_vg
-from ulvm.cli.context import (
-    Context,
-    foreign_option,
-    read_only_option,
-    reading_options,
-    shared_option,
-)
+from ulvm.cli.common_options import foreign_option, read_only_option, reading_options, shared_option
+from ulvm.cli.context import Context
 from ulvm.cli.words import REPORT_FORMAT
 from ulvm.errors import UsageError
 from ulvm.lvm import lv as lvm_lv

@@ -28,7 +28,7 @@ from ulvm.daemon.messages import (
 )
 from ulvm.daemon.state import read_state
 from ulvm.dm_ioctl import DeviceInfo, TableLine
-from ulvm.errors import DeviceError, ProtocolError
+from ulvm.errors import DaemonGoneError, DeviceError, ProtocolError
 from ulvm.faultpoints import reach
 
 __all__ = ["CONTROL_SOCKET", "NBD_SOCKET", "DaemonClient", "connect"]
@@ -66,7 +66,7 @@ class DaemonClient:
             while (reply := decode(self._line())).get("id") != self._calls:
                 pass
         except OSError as error:
-            raise DeviceError(f"The daemon does not answer: {error}.") from error
+            raise DaemonGoneError(f"The daemon does not answer: {error}.") from error
         if op in _CHANGES:
             reach(f"after {op}")
         if "error" in reply:
@@ -88,7 +88,7 @@ class DaemonClient:
                 raise ProtocolError("a reply of the daemon is too long")
             more = self._sock.recv(1 << 16)
             if not more:
-                raise DeviceError("The daemon went away in the middle of a request.")
+                raise DaemonGoneError("The daemon went away in the middle of a request.")
             self._pending += more
         line = bytes(self._pending[:end])
         del self._pending[: end + 1]

@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import faulthandler
-import fcntl
 import logging
 import os
 import signal
@@ -46,6 +44,7 @@ from ulvm.daemon.links import DeviceLinks
 from ulvm.daemon.measure import Measurement
 from ulvm.daemon.messages import info_to_json, lines_of, lines_to_json
 from ulvm.daemon.monitor import Monitor
+from ulvm.daemon.process import hold_run_dir, prepare
 from ulvm.daemon.repairs import Repairs
 from ulvm.daemon.state import drop_state, read_state, write_state
 from ulvm.daemon.syslog import log_to_syslog
@@ -66,12 +65,8 @@ log = logging.getLogger("ulvmd")
 
 LOG_FILE = "ulvmd.log"
 STAGE_DIR = "stage"
-_LOCK_FILE = "ulvmd.lock"
-_PR_SET_IO_FLUSHER = 57  # linux/prctl.h
-_M_MMAP_THRESHOLD = -3  # malloc.h
 _WAIT_SLICE = 0.5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_OOM_SCORE = -500
 
 
 class Service:
@@ -388,34 +383,6 @@ def _links_of(host: Host) -> DeviceLinks | None:
 # -- the process ----------------------------------------------------------------------------------
 
 
-def _lock(run_dir: Path) -> int | None:
-    """The run directory's lock, held until the process ends; None if another daemon has it."""
-    descriptor = os.open(run_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _prepare_process() -> None:
-    """The kernel may need us to write pages out before it can have memory: PR_SET_IO_FLUSHER,
-    and not the first to be killed for want of it. Both need rights that a user has not.
-
-    Buffers of requests go back to the system when they are freed: by default glibc raises its
-    threshold for that to 32 MiB, and each thread's heap keeps what its largest requests took."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with contextlib.suppress(AttributeError):  # not glibc
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-    if libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0:
-        log.info("PR_SET_IO_FLUSHER: %s", os.strerror(ctypes.get_errno()))
-    try:
-        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
-    except OSError as error:
-        log.info("oom_score_adj: %s", error)
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="ulvmd",
@@ -459,7 +426,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         host = _host(arguments)
         host.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = _lock(host.run_dir)
+        held = hold_run_dir(host.run_dir)
     except (UlvmError, OSError) as error:
         _tell(arguments, str(error))
         return 5
@@ -472,7 +439,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.INFO,
     )
     log_to_syslog()
-    _prepare_process()
+    prepare()
     # For a bug report: SIGUSR1 writes what each thread is doing to the log, a crash does as well.
     stacks = (host.run_dir / LOG_FILE).open("ab")
     faulthandler.enable(stacks)

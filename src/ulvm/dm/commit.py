@@ -53,10 +53,9 @@ class GroupCommit:
                 self._to_copy.append(run)
 
     @property
-    def pending(self) -> int:
-        """Chunks that wait for a commit that has not begun."""
-        with self._mutex:
-            return sum(run.chunks for run in self._runs)
+    def pending(self) -> bool:
+        """Whether any wait for a commit that has not begun."""
+        return bool(self._runs)
 
     def settle(self) -> None:
         """Return when everything added before this call is committed, or the store failed."""

@@ -15,10 +15,11 @@ from __future__ import annotations
 import errno
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
+from ulvm.dm.handle import DeviceHandle
 from ulvm.dm.observe import WriteObserver
 from ulvm.dm.table import Table
 from ulvm.dm.targets.base import Target
@@ -26,7 +27,7 @@ from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo
 from ulvm.errors import BusyError, DeviceError, NotSupportedError
 from ulvm.units import SECTOR
 
-__all__ = ["DeviceHandle", "Frozen", "MappedDevice", "users_first", "users_of"]
+__all__ = ["Frozen", "MappedDevice"]
 
 _NO_TABLE = Table((), read_only=False)
 
@@ -401,98 +402,3 @@ class MappedDevice(BlockDevice):
             return None if runs is None else iter(list(runs))
         finally:
             self._leave()
-
-
-def users_first(devices: Iterable[MappedDevice]) -> list[MappedDevice]:
-    """In the order in which gates may close: each device before those that its requests reach."""
-    order: list[MappedDevice] = []
-    left = list(devices)
-    while left:
-        reached = {
-            id(lower)
-            for device in left
-            for table in (device.live, device.inactive)
-            for target in (table.targets if table is not None else ())
-            for lower in target.reaches()
-        }
-        # Devices over each other in a circle have no order, and must not keep us here.
-        top = [device for device in left if id(device) not in reached] or left
-        order += top
-        left = [device for device in left if device not in top]
-    return order
-
-
-def users_of(device: MappedDevice, others: Iterable[MappedDevice]) -> list[MappedDevice]:
-    """Those of the others whose requests reach the device, by any way."""
-    reached: set[int] = {id(device)}
-    found: list[MappedDevice] = []
-    left = list(others)
-    while True:
-        more = [
-            other
-            for other in left
-            if any(id(low) in reached for target in other.targets for low in target.reaches())
-        ]
-        if not more:
-            return found
-        found += more
-        reached.update(map(id, more))
-        left = [other for other in left if other not in more]
-
-
-class DeviceHandle(BlockDevice):
-    """One open of a mapped device. The request methods are the device's own, bound once, so
-    that a handle costs nothing per request."""
-
-    def __init__(self, device: MappedDevice, *, write: bool) -> None:
-        self._device = device
-        self._open = True
-        self._lock = threading.Lock()
-        self.writable = write
-        self.readinto = device.readinto  # type: ignore[method-assign]
-        self.flush = device.flush  # type: ignore[method-assign]
-        self.extents = device.extents  # type: ignore[method-assign]
-        self.changed = device.changed  # type: ignore[method-assign]
-        if write:
-            self.write = device.write  # type: ignore[method-assign]
-            self.discard = device.discard  # type: ignore[method-assign]
-            self.write_zeroes = device.write_zeroes  # type: ignore[method-assign]
-
-    @property
-    def size(self) -> int:
-        return self._device.size
-
-    @property
-    def read_only(self) -> bool:  # type: ignore[override]
-        return not self.writable or self._device.read_only
-
-    @property
-    def block_size(self) -> int:  # type: ignore[override]
-        return self._device.block_size
-
-    @property
-    def can_discard(self) -> bool:  # type: ignore[override]
-        return self.writable and self._device.can_discard
-
-    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
-        self._device.readinto(offset, buffer)
-
-    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        raise DeviceError("opened for reading only", errno=errno.EBADF)
-
-    def discard(self, offset: int, length: int) -> None:
-        raise DeviceError("opened for reading only", errno=errno.EBADF)
-
-    def write_zeroes(
-        self, offset: int, length: int, *, no_hole: bool = False, fua: bool = False
-    ) -> None:
-        raise DeviceError("opened for reading only", errno=errno.EBADF)
-
-    def flush(self) -> None:
-        self._device.flush()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._open:
-                self._open = False
-                self._device.release()

@@ -22,9 +22,10 @@ from typing import Any, Protocol
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.builder import TableBuilder
-from ulvm.dm.device import Frozen, MappedDevice, users_first, users_of
+from ulvm.dm.device import Frozen, MappedDevice
 from ulvm.dm.naming import check_minor, check_name, check_uuid
 from ulvm.dm.numbers import DeviceNumbers
+from ulvm.dm.order import rests_on_suspended, users_first, users_of
 from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.state import describe, restore
 from ulvm.dm.table import Table, check_table
@@ -296,8 +297,10 @@ class LocalMapper:
 
     def _suspend(self, device: MappedDevice) -> None:
         for user in users_of(device, self.all_mapped()):
-            if not user.suspended:  # One that is has done so, and may wait for another below.
-                self._settle(user)  # It could not, once this one is suspended.
+            # It could not, once this one is suspended. One that is suspended has done so, and one
+            # over another that is would wait for that, which may not resume before we are done.
+            if not user.suspended and not rests_on_suspended(user):
+                self._settle(user)
         targets = device.targets
         for target in targets:
             target.presuspend()

@@ -105,16 +105,15 @@ class Stage:
         self._number = 0
         self.holds = False
         """Whether anything is staged. Set before a page can be found, cleared after the last."""
-        self._heads_at = PAGE
-        self._data_at, self._size = sizes(slots)
+        self._data_at, size = sizes(slots)
         self._header = header(slots, whose)
         self._headers = (self._header, header(slots, ""))
         self._least_free = 0
         """Bytes of the file system that stay free."""
         self._fd = -1
-        self._memory = self._map(goes_on)
+        self._memory = self._map(size, goes_on=goes_on)
         view = memoryview(self._memory)
-        self._heads = view[self._heads_at : self._heads_at + 16 * slots].cast("Q")
+        self._heads = view[PAGE : PAGE + 16 * slots].cast("Q")
         """Of each slot its page and its number, 0 for a free one."""
         self._numbers = np.frombuffer(self._heads, dtype=np.uint64)[1::2]
         self._data = view[self._data_at :]
@@ -127,14 +126,12 @@ class Stage:
 
     # -- the file ---------------------------------------------------------------------------
 
-    def _map(self, goes_on: bool) -> mmap.mmap:
+    def _map(self, size: int, *, goes_on: bool) -> mmap.mmap:
         if self._path is None:
-            return mmap.mmap(-1, self._size)
-        self._fd, self._least_free = open_file(
-            self._path, self._size, self._data_at, goes_on=goes_on
-        )
+            return mmap.mmap(-1, size)
+        self._fd, self._least_free = open_file(self._path, size, self._data_at, goes_on=goes_on)
         try:
-            return mmap.mmap(self._fd, self._size)
+            return mmap.mmap(self._fd, size)
         except BaseException:
             os.close(self._fd)
             raise
@@ -265,19 +262,19 @@ class Stage:
                 heads[2 * old + 1] = 0
                 free.append(old)
             position = upto
-        if len(free) * 2 < self._ready and not self._wake.is_set() and self._half_full():
+        if len(active) * 2 >= self.slots and not self._wake.is_set():
             self._wake.set()
         if self._thread is None:
             self._start()
 
-    def _half_full(self) -> bool:
-        return len(self._active) * 2 >= self.slots
+    def _slot(self, page: int) -> int | None:
+        """Where a page is, if it is staged. Under the lock."""
+        slot = self._active.get(page)
+        return self._sealed.get(page) if slot is None else slot
 
     def _fill(self, page: int, place: int) -> None:
         """What the page holds now."""
-        slot = self._active.get(page)
-        if slot is None:
-            slot = self._sealed.get(page)
+        slot = self._slot(page)
         if slot is not None:
             start = slot << PAGE_SHIFT
             self._data[place : place + PAGE] = self._data[start : start + PAGE]
@@ -325,9 +322,7 @@ class Stage:
         """Under the lock: no page comes or goes."""
         self._device.readinto(offset, view)
         for page in range(offset >> PAGE_SHIFT, ((offset + len(view) - 1) >> PAGE_SHIFT) + 1):
-            slot = self._active.get(page)
-            if slot is None:
-                slot = self._sealed.get(page)
+            slot = self._slot(page)
             if slot is not None:
                 self._copy(page, slot, offset, view)
 

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.cow import CowSnapshot
-from ulvm.dm.device import MappedDevice, users_first
+from ulvm.dm.device import MappedDevice
 from ulvm.dm.exceptions.transient import TransientStore
+from ulvm.dm.order import users_first
 from ulvm.dm.table import Table
 from ulvm.dm.targets.base import Target
 from ulvm.dm.targets.error import ErrorTarget

@@ -1,12 +1,18 @@
-"""Commands that go on by themselves: who starts one does not wait for its end."""
+"""Commands that go on by themselves, and what sees to the end of a merge or a move."""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
+from typing import TypeVar
 
+from ulvm.errors import DaemonGoneError
 from ulvm.lvm.session import Session
 
-__all__ = ["start_background"]
+__all__ = ["outlive_daemons", "start_background"]
+
+_T = TypeVar("_T")
+_DAEMONS = 3
 
 
 def start_background(session: Session, *words: str) -> None:
@@ -21,3 +27,17 @@ def start_background(session: Session, *words: str) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def outlive_daemons(session: Session, step: Callable[[], _T]) -> _T:
+    """What `step()` returns; it begins again if the daemon is killed in the midst of it, since the
+    next one brings devices back, and volumes to what is committed. DaemonGoneError if that goes on.
+    """
+    for left in reversed(range(_DAEMONS)):
+        try:
+            return step()
+        except DaemonGoneError:
+            if not left:
+                raise
+            session.close()  # The next request starts one anew.
+    raise AssertionError("unreachable")

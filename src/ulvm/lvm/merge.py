@@ -22,7 +22,7 @@ from enum import Enum
 
 from ulvm.activation.status import SnapshotStatus
 from ulvm.errors import DeviceError, RefusedError
-from ulvm.lvm.background import start_background
+from ulvm.lvm.background import outlive_daemons, start_background
 from ulvm.lvm.lv import get, states, states_at_rest
 from ulvm.lvm.session import Session
 from ulvm.metadata import snapshot_edit
@@ -98,30 +98,34 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
     session.verbose(f"Checking progress before waiting every {interval} seconds.")
     due = time.monotonic() + min(_SAY_SECONDS, interval)
     uuid = get(session.scan().vg(vg_name), origin).uuid
-    while True:
+
+    def look() -> SnapshotStatus | bool:
+        """How far it is, or what `poll` returns."""
+        nonlocal origin
         vg = session.scan().vg(vg_name)
         origin = next((lv.name for lv in vg.lvs if lv.uuid == uuid), origin)  # If renamed.
         segment = _merging(vg, origin)
-        if segment is None:
-            return False
-        try:
-            status = _status(session, vg, origin)
-        except DeviceError:
-            session.close()  # The next request connects anew.
-            status = _status(session, vg, origin)
-        if status is None:
+        status = None if segment is None else _status(session, vg, origin)
+        if segment is None or status is None:
             return False
         if status.merge_done:
             if not quiet:
                 session.say(f"{vg_name}/{origin}: Merged: 100.00%")
             return _finish(session, vg_name, origin, segment.cow, quiet)
+        cow = f"{vg_name}/{segment.cow}"
         if status.merge_failed:
             raise DeviceError(
-                f"Merge of snapshot {vg_name}/{segment.cow} into {vg_name}/{origin} failed; "
+                f"Merge of snapshot {cow} into {vg_name}/{origin} failed; "
                 "it goes on at the next activation."
             )
         if status.invalid:
-            raise DeviceError(f"Snapshot {vg_name}/{segment.cow} is invalid and cannot be merged.")
+            raise DeviceError(f"Snapshot {cow} is invalid and cannot be merged.")
+        return status
+
+    while True:
+        status = outlive_daemons(session, look)
+        if isinstance(status, bool):
+            return status
         if not quiet and interval and time.monotonic() >= due:
             due = time.monotonic() + interval
             session.say(f"{vg_name}/{origin}: Merged: {_percent(status):.2f}%")

@@ -28,11 +28,12 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ulvm.activation.move_status import MoveStatus
 from ulvm.errors import DeviceError, NotFoundError
 from ulvm.faultpoints import reach
-from ulvm.lvm.background import start_background
+from ulvm.lvm.background import outlive_daemons, start_background
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import list_words
@@ -178,7 +179,9 @@ def poll(
     session: Session, waiting: Iterable[Move], *, interval: float, quiet: bool = False
 ) -> bool:
     """Wait for moves to be done, segment by segment; say how far they are every `interval` seconds,
-    never for 0. False if one was interrupted. DeviceError if one cannot go on."""
+    never for 0. False if one was interrupted. DeviceError if one cannot go on.
+
+    A daemon that is killed meanwhile is started anew, and goes on with the moves."""
     rest = [_Watched(move) for move in waiting]
     whole = True
     session.verbose(f"Checking progress before waiting every {interval:.0f} seconds.")
@@ -186,7 +189,7 @@ def poll(
     while rest:
         for watched in list(rest):
             before = watched.percent
-            done = _look(session, watched, quiet)
+            done = outlive_daemons(session, partial(_look, session, watched, quiet))
             if done is not None:
                 rest.remove(watched)
                 whole = whole and done
@@ -259,14 +262,9 @@ def _percent(status: MoveStatus) -> str:
 
 
 def _status(session: Session, vg: VolumeGroup, lv: LogicalVolume) -> MoveStatus | None:
-    """None if it is not active. A daemon that was killed meanwhile is started anew."""
-    try:
-        activator = session.activator_if_running
-        state = None if activator is None else activator.state(vg, lv.name)
-    except DeviceError:
-        session.close()  # The next request connects anew.
-        activator = session.activator_if_running
-        state = None if activator is None else activator.state(vg, lv.name)
+    """None if it is not active."""
+    activator = session.activator_if_running
+    state = None if activator is None else activator.state(vg, lv.name)
     return None if state is None else state.move
 
 

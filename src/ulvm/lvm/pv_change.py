@@ -87,8 +87,8 @@ def _check_ignore(session: Session, vg: VolumeGroup, pv: PvDevice, ignore: bool)
     _check_ignored_already(pv, ignore)
     if not ignore:
         return
-    others = (session.last_scan.by_uuid(p.uuid) for p in vg.pvs if p.uuid != pv.uuid)
-    if not any(not m.ignored for other in others if other for m in other.areas):
+    others = (other for other in session.last_scan.pvs_of(vg) if other.uuid != pv.uuid)
+    if all(mda.ignored for other in others for mda in other.areas):
         raise RefusedError(f"Cannot disable all metadata areas in volume group {vg.name}.")
 
 

@@ -28,7 +28,8 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.regroup import export_vg, import_vg, merge_vgs, pvs_of_lv, split_vg
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.archive import remove_backup
-from ulvm.vgstore.commit import check_complete, prepare
+from ulvm.vgstore.checks import check_complete
+from ulvm.vgstore.commit import prepare
 from ulvm.vgstore.pv import device_path
 
 __all__ = ["exported", "imported", "merge", "split"]

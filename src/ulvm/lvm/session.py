@@ -337,7 +337,8 @@ class Session:
         of PVs by the old ones, which `edit` has put in the VG. `frees` False: extents that the new
         VG does not use keep what is in them, whatever the settings say.
         """
-        from ulvm.vgstore.commit import check_complete, prepare  # not for those who only look
+        from ulvm.vgstore.checks import check_complete  # not for those who only look
+        from ulvm.vgstore.commit import prepare  # not for those who only look
 
         with self.lock(vg_name):
             old = self.vg_for_change(vg_name, exported=exported)

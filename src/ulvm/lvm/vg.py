@@ -16,7 +16,8 @@ from ulvm.metadata import edit, vg_edit
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
-from ulvm.vgstore.commit import check_complete, prepare, remove_vg
+from ulvm.vgstore.checks import check_complete
+from ulvm.vgstore.commit import prepare, remove_vg
 from ulvm.vgstore.devices import DeviceEntry, add_devices
 from ulvm.vgstore.host import open_shared
 from ulvm.vgstore.pv import as_member
@@ -269,8 +270,7 @@ def _drop(session: Session, name: str, pv_uuid: str) -> None:
         left = edit.remove_pv(vg, pv_uuid)
         scan = session.last_scan
         session.verbose(f'Removing "{scan.path_of(pv_uuid)}" from volume group "{name}"')
-        devices = [scan.by_uuid(pv.uuid) for pv in left.pvs]
-        if not any(device is not None and device.areas for device in devices):
+        if not any(device.areas for device in scan.pvs_of(left)):
             raise RefusedError(
                 f'Cannot remove final metadata area on "{scan.path_of(pv_uuid)}" from "{name}"'
             )

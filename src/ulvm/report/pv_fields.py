@@ -47,8 +47,8 @@ def _mda_numbers(row: Row) -> tuple[list[int], list[int]]:
 
 
 def _mdas_in_use(row: Row) -> int:
-    found = (row.scan.by_uuid(pv.uuid) for pv in (row.vg.pvs if row.vg else ()))
-    return sum(not mda.ignored for device in found if device for mda in device.areas)
+    devices = row.scan.pvs_of(row.vg) if row.vg else ()
+    return sum(not mda.ignored for device in devices for mda in device.areas)
 
 
 def _vg_name(row: Row) -> Value:

@@ -43,7 +43,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ulvm.blockdev.file import FileDevice
 from ulvm.errors import DeviceError, RefusedError, UlvmError
 from ulvm.faultpoints import reach
 from ulvm.metadata.check import check_vg
@@ -53,18 +52,17 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader, vg_to_text
 from ulvm.units import SECTOR
 from ulvm.vgstore.archive import archive_vg, backup_vg, backup_words, remove_backup
+from ulvm.vgstore.checks import check_change, check_members, claim
 from ulvm.vgstore.copies import areas_in_use
 from ulvm.vgstore.host import Host
-from ulvm.vgstore.scan import MdaCopy, PvDevice, Scan, same_group
+from ulvm.vgstore.scan import MdaCopy, PvDevice, Scan
 
 _NOT_MENDED = Damage.READ | Damage.MAGIC | Damage.START
 
 __all__ = [
     "Pending",
-    "check_complete",
     "free_outdated",
     "ignore_areas",
-    "incomplete_words",
     "prepare",
     "remove_vg",
     "write_label",
@@ -117,7 +115,7 @@ class Pending:
         """Steps 4 to 9."""
         vg = self.vg
         if self._old is not None:
-            for pv in _of_vg(self._scan, vg):
+            for pv in self._scan.pvs_of(vg):
                 for mda in pv.areas:
                     if mda.vg is not None and mda.vg.seqno < self._old.seqno:
                         self._warn(
@@ -125,7 +123,7 @@ class Pending:
                             f"for VG {vg.name}."
                         )
         data = _text_of(self._host, vg, self._command)
-        used, unused = areas_in_use(_of_vg(self._scan, vg), self.copies, self.ignore)
+        used, unused = areas_in_use(self._scan.pvs_of(vg), self.copies, self.ignore)
         retired = [(pv, mda) for pv, mda in unused if not mda.ignored]
         for pv, mda in (*used, *retired):
             assert mda.header is not None
@@ -135,7 +133,7 @@ class Pending:
             areas.append(_Area(pv, header, mda.header))
         if not self._areas:
             raise RefusedError("Aborting vg_write: No metadata areas to write to!")
-        for pv in _of_vg(self._scan, vg):
+        for pv in self._scan.pvs_of(vg):
             if not pv.in_use:
                 self._joined.append(pv)
                 write_label(self._host, pv, in_use=True)
@@ -176,7 +174,7 @@ class Pending:
     def _mend(self) -> None:
         """Metadata into the damaged areas of the VG's PVs, so far as these are what they should."""
         data = _text_of(self._host, self.vg, self._command)
-        for pv in _of_vg(self._scan, self.vg):
+        for pv in self._scan.pvs_of(self.vg):
             for mda in pv.mdas:
                 if not mda.damage:
                     continue
@@ -209,7 +207,7 @@ class Pending:
         old = self._old
         if old is not None:
             stay = {pv.uuid for pv in self.vg.pvs}
-            for pv in _of_vg(self._scan, old):
+            for pv in self._scan.pvs_of(old):
                 if pv.uuid not in stay and not self.regroup:
                     self._try(partial(_make_orphan, self._host, pv))
             if old.name != self.vg.name:
@@ -270,10 +268,10 @@ def prepare(
     and as they will be; `scan` and `new` have them as they will be.
     RefusedError, BusyError, DeviceError: nothing has changed then.
     """
-    _check(scan, old or new, new, allow_missing, exported)
+    check_change(scan, old or new, new, allow_missing=allow_missing, exported=exported)
     if not regroup and old is not None:
-        _check_members(scan, old)
-    _claim(pv for pv in _of_vg(scan, new) if exclusive or not pv.in_use)
+        check_members(scan, old)
+    claim(pv for pv in scan.pvs_of(new) if exclusive or not pv.in_use)
     if old is not None:
         _archive(host, old, command, verbose)
     copies = new.metadata_copies
@@ -293,12 +291,6 @@ def prepare(
     return pending
 
 
-def _claim(pvs: Iterable[PvDevice]) -> None:
-    """BusyError, naming who has it, for one that another program has open."""
-    for pv in pvs:
-        FileDevice(pv.path, writable=True, claim=True).close()
-
-
 def remove_vg(
     host: Host,
     scan: Scan,
@@ -312,12 +304,12 @@ def remove_vg(
     """vgremove: clear both slots of every area, then make the PVs orphans; texts stay where they
     are. A crash in between leaves PVs that are marked as used or the whole VG, never half.
     `exclusive` as for `prepare`."""
-    _check(scan, vg, vg, allow_missing=True, exported=False)
-    _check_members(scan, vg)
+    check_change(scan, vg, vg, allow_missing=True, exported=False)
+    check_members(scan, vg)
     if exclusive:
-        _claim(_of_vg(scan, vg))
+        claim(scan.pvs_of(vg))
     _archive(host, vg, command, verbose)
-    members = _of_vg(scan, vg)
+    members = scan.pvs_of(vg)
     for pv in members:
         verbose(f'Removing physical volume "{pv.path}" from volume group "{vg.name}"')
         _clear_areas(host, pv)
@@ -356,61 +348,9 @@ def free_outdated(host: Host, pv: PvDevice) -> None:
     _make_orphan(host, pv)
 
 
-def check_complete(vg: VolumeGroup) -> None:
-    """RefusedError, with LVM's words, if PVs are missing."""
-    if vg.partial:
-        raise RefusedError(incomplete_words(vg))
-
-
-def incomplete_words(vg: VolumeGroup) -> str:
-    """Why a VG with missing PVs cannot be changed."""
-    return (
-        f"Cannot change VG {vg.name} while PVs are missing.\n"
-        "See vgreduce --removemissing and vgextend --restoremissing.\n"
-        f"Cannot process volume group {vg.name}"
-    )
-
-
-def _check(
-    scan: Scan, old: VolumeGroup, vg: VolumeGroup, allow_missing: bool, exported: bool
-) -> None:
-    if vg.has_unknown_segments:
-        raise RefusedError(
-            f"Cannot change VG {vg.name} with unknown segments in it!\n"
-            f"Cannot process volume group {vg.name}"
-        )
-    if not allow_missing:
-        check_complete(vg)
-    if scan.in_doubt(old) or scan.in_doubt(vg):
-        raise RefusedError(f"Cannot update volume group {vg.name} with duplicate PV devices.")
-    # All that may be done to an exported VG is to import it, and to rename it.
-    if "EXPORTED" in old.status and "EXPORTED" in vg.status and old.seqno and not exported:
-        raise RefusedError(f"Volume group {vg.name} is exported")
-
-
-def _check_members(scan: Scan, vg: VolumeGroup) -> None:
-    """A PV of the VG that holds another VG's text: what a vgsplit or vgmerge that was interrupted
-    leaves. To write there would destroy the only text of the other VG."""
-    for pv in _of_vg(scan, vg):
-        for mda in pv.mdas:
-            if mda.vg is None or same_group(mda.vg, vg):
-                continue
-            if mda.vg.pv(pv.uuid) is not None:
-                raise RefusedError(
-                    f"PV {pv.path} of VG {vg.name} also belongs to VG {mda.vg.name}: "
-                    "run the vgsplit or vgmerge again that was interrupted."
-                )
-
-
 def _stamped(scan: Scan, vg: VolumeGroup) -> VolumeGroup:
     """As it will be on the disks: the next seqno, and what was found of its PVs."""
     return replace(scan.as_found(vg), seqno=vg.seqno + 1)
-
-
-def _of_vg(scan: Scan, vg: VolumeGroup) -> list[PvDevice]:
-    """The devices of a VG's PVs that are there, in the VG's order."""
-    found = (scan.by_uuid(pv.uuid) for pv in vg.pvs)
-    return [pv for pv in found if pv is not None]
 
 
 def _text_of(host: Host, vg: VolumeGroup, command: str) -> bytes:

@@ -112,6 +112,11 @@ class Scan:
     def by_uuid(self, pv_uuid: str) -> PvDevice | None:
         return next((pv for pv in self.pvs if pv.uuid == pv_uuid), None)
 
+    def pvs_of(self, vg: VolumeGroup) -> list[PvDevice]:
+        """The devices of a VG's PVs that are there, in the VG's order."""
+        found = (self.by_uuid(pv.uuid) for pv in vg.pvs)
+        return [pv for pv in found if pv is not None]
+
     def path_of(self, pv_uuid: str) -> str | None:
         """The device that holds a PV; None for a missing one."""
         pv = self.by_uuid(pv_uuid)

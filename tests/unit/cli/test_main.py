@@ -97,6 +97,7 @@ DEAR = [
     "subprocess",
     "calendar",
     "ulvm.cli.help",
+    "ulvm.vgstore.checks",
     "ulvm.vgstore.commit",
     "ulvm.metadata.allocate",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.dm.test_stage import BIG, SECTORS, StageLab, killed
+from tests.waiting import until
 from ulvm.dm.stage import Stage
 from ulvm.dm.stage_file import PAGE, StageSettings
 from ulvm.dm.table import parse_table
@@ -62,6 +64,29 @@ def test_an_origin_that_grew_keeps_what_was_staged(kept: StageLab, tmp_path: Pat
     again = killed(kept, tmp_path / "second")
     assert again.read("org", 0, 8) == b"\x11" * 4096
     again.dm.shutdown()
+
+
+@pytest.mark.timeout(20)
+def test_a_flush_that_waits_below_holds_no_suspend_up(kept: StageLab) -> None:
+    """As a move of extents does it: what lies below is suspended, one by one, under a writer."""
+    for name, size in (("origin", SECTORS), ("cow", 20_000)):
+        path = kept.file(name, size)
+        kept.device(f"{name}-low", f"0 {size} linear {path} 0")
+    before = kept.fill_pattern(kept.folder / "origin", SECTORS)
+    kept.device("snap", f"0 {SECTORS} snapshot 253:0 253:1 P 8")
+    kept.device("org", f"0 {SECTORS} snapshot-origin 253:0")
+    kept.dm.suspend("origin-low")
+    kept.put(0, 8, 0x11)
+    flush = threading.Thread(target=kept.dm.mapped("org").flush)
+    flush.start()
+    until(inner(kept)._committing.locked)
+    kept.dm.suspend("cow-low")
+    assert flush.is_alive()
+    for name in ("cow-low", "origin-low"):
+        kept.dm.resume(name)
+    flush.join()
+    assert kept.on_disk(0, 8) == b"\x11" * 4096
+    assert kept.read("snap", 0, 8) == before[:4096]
 
 
 def test_writes_to_what_an_origin_grew_by(kept: StageLab) -> None:
@@ -293,7 +318,7 @@ def test_a_hostile_file(kept: StageLab, tmp_path: Path, head: int) -> None:
     whole = path.read_bytes()
     stage: Any = inner(kept)
     slot = next(iter(stage._active.values()))
-    at = stage._heads_at + 16 * slot
+    at = PAGE + 16 * slot
     for name, spoilt in {
         "page": whole[:at] + struct.pack("<QQ", head, 1) + whole[at + 16 :],
         "number": whole[:at] + struct.pack("<QQ", 0, (1 << 64) - 1) + whole[at + 16 :],

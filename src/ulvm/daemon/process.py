@@ -1,0 +1,50 @@
+"""The daemon as a process: one for each run directory, and how the kernel is to treat it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+__all__ = ["hold_run_dir", "prepare"]
+
+log = logging.getLogger("ulvmd")
+
+_LOCK_FILE = "ulvmd.lock"
+_PR_SET_IO_FLUSHER = 57  # linux/prctl.h
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_M_ARENA_MAX = -8
+_OOM_SCORE = -500
+
+
+def hold_run_dir(run_dir: Path) -> int | None:
+    """The run directory's lock, held until the process ends; None if another daemon has it."""
+    descriptor = os.open(run_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def prepare() -> None:
+    """The kernel may need us to write pages out before it can have memory: PR_SET_IO_FLUSHER,
+    and not the first to be killed for want of it. Both need rights that a user has not.
+
+    Buffers of requests go back to the system when they are freed: by default glibc raises its
+    threshold for that to 32 MiB, and each thread's heap keeps what its largest requests took.
+    Threads share two heaps: they allocate one at a time anyway, under the interpreter's lock."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with contextlib.suppress(AttributeError):  # not glibc
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        libc.mallopt(_M_ARENA_MAX, 2)
+    if libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0:
+        log.info("PR_SET_IO_FLUSHER: %s", os.strerror(ctypes.get_errno()))
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+    except OSError as error:
+        log.info("oom_score_adj: %s", error)

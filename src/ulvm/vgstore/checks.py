@@ -1,0 +1,75 @@
+"""What must hold before a VG may be changed: asked before anything is written.
+
+Checks of what the metadata say in themselves are in `metadata.check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ulvm.blockdev.file import FileDevice
+from ulvm.errors import RefusedError
+from ulvm.metadata.model import VolumeGroup
+from ulvm.vgstore.scan import PvDevice, Scan, same_group
+
+__all__ = [
+    "check_change",
+    "check_complete",
+    "check_members",
+    "claim",
+    "incomplete_words",
+]
+
+
+def check_complete(vg: VolumeGroup) -> None:
+    """RefusedError, with LVM's words, if PVs are missing."""
+    if vg.partial:
+        raise RefusedError(incomplete_words(vg))
+
+
+def incomplete_words(vg: VolumeGroup) -> str:
+    """Why a VG with missing PVs cannot be changed."""
+    return (
+        f"Cannot change VG {vg.name} while PVs are missing.\n"
+        "See vgreduce --removemissing and vgextend --restoremissing.\n"
+        f"Cannot process volume group {vg.name}"
+    )
+
+
+def check_change(
+    scan: Scan, old: VolumeGroup, vg: VolumeGroup, *, allow_missing: bool, exported: bool
+) -> None:
+    """RefusedError if `old` may not become `vg`. `allow_missing`: for what LVM allows while PVs are
+    missing, `exported` with an exported VG."""
+    if vg.has_unknown_segments:
+        raise RefusedError(
+            f"Cannot change VG {vg.name} with unknown segments in it!\n"
+            f"Cannot process volume group {vg.name}"
+        )
+    if not allow_missing:
+        check_complete(vg)
+    if scan.in_doubt(old) or scan.in_doubt(vg):
+        raise RefusedError(f"Cannot update volume group {vg.name} with duplicate PV devices.")
+    # All that may be done to an exported VG is to import it, and to rename it.
+    if "EXPORTED" in old.status and "EXPORTED" in vg.status and old.seqno and not exported:
+        raise RefusedError(f"Volume group {vg.name} is exported")
+
+
+def check_members(scan: Scan, vg: VolumeGroup) -> None:
+    """A PV of the VG that holds another VG's text: what a vgsplit or vgmerge that was interrupted
+    leaves. To write there would destroy the only text of the other VG."""
+    for pv in scan.pvs_of(vg):
+        for mda in pv.mdas:
+            if mda.vg is None or same_group(mda.vg, vg):
+                continue
+            if mda.vg.pv(pv.uuid) is not None:
+                raise RefusedError(
+                    f"PV {pv.path} of VG {vg.name} also belongs to VG {mda.vg.name}: "
+                    "run the vgsplit or vgmerge again that was interrupted."
+                )
+
+
+def claim(pvs: Iterable[PvDevice]) -> None:
+    """BusyError, naming who has it, for one that another program has open."""
+    for pv in pvs:
+        FileDevice(pv.path, writable=True, claim=True).close()
