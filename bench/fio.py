@@ -102,7 +102,8 @@ def flush_seconds(image: Path, size: int, seconds: float, folder: Path) -> float
 
 def _fio(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     words = ["fio", "--name=load", "--output-format=json", "--group_reporting", "--thread"]
-    words += [f"--aux-path={folder}", "--randrepeat=0", *arguments]
+    # By default fio throws a file's pages out of the cache before it begins.
+    words += [f"--aux-path={folder}", "--randrepeat=0", "--invalidate=0", *arguments]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()[-500:]}")

@@ -14,16 +14,46 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
-from ulvm.dm.exceptions.map import ExceptionMap
+from ulvm.dm.exceptions.map import ExceptionMap, anonymous
 from ulvm.dm.exceptions.store import ExceptionStore, Run
 
-__all__ = ["Committer", "GroupCommit"]
+__all__ = ["Committer", "GroupCommit", "OldData"]
+
+_MOST_SHARED = 64 << 20
+
+
+class OldData:
+    """What the first of several snapshots read of the origin, for those after it that are given the
+    same chunks: `runs` are its runs of chunks of 1 << `shift` bytes, `data` theirs, one after the
+    other. The origin does not change under any of them until all are committed."""
+
+    def __init__(self) -> None:
+        self._shift = 0
+        self._olds: list[tuple[int, int]] = []
+        self._data = memoryview(b"")
+
+    @staticmethod
+    def room(shift: int, runs: list[Run]) -> memoryview | None:
+        """For their data; None if they are too much."""
+        size = sum(run.chunks for run in runs) << shift
+        return memoryview(anonymous(size)) if size <= _MOST_SHARED else None
+
+    def keep(self, shift: int, runs: list[Run], data: memoryview) -> None:
+        """All of it has been read."""
+        self._shift, self._olds = shift, [(run.old, run.chunks) for run in runs]
+        self._data = data
+
+    def find(self, shift: int, runs: list[Run]) -> memoryview | None:
+        """The data of all these runs, if they are there."""
+        if shift != self._shift or [(run.old, run.chunks) for run in runs] != self._olds:
+            return None
+        return self._data
 
 
 class Committer(Protocol):
     """The snapshot whose store it is."""
 
-    def copy_runs(self, runs: list[Run]) -> None:
+    def copy_runs(self, runs: list[Run], shared: OldData | None) -> None:
         """Old data of the origin to the COW. DeviceError."""
 
     def commit_failed(self, error: Exception) -> None:
@@ -57,8 +87,9 @@ class GroupCommit:
         """Whether any wait for a commit that has not begun."""
         return bool(self._runs)
 
-    def settle(self) -> None:
-        """Return when everything added before this call is committed, or the store failed."""
+    def settle(self, shared: OldData | None = None) -> None:
+        """Return when everything added before this call is committed, or the store failed.
+        `shared`: with other snapshots of the origin that are settled with this one."""
         with self._commit_lock:
             with self._mutex:
                 runs, self._runs = self._runs, []
@@ -67,7 +98,7 @@ class GroupCommit:
                 return
             try:
                 if to_copy:
-                    self.owner.copy_runs(to_copy)
+                    self.owner.copy_runs(to_copy, shared)
                 self._store.commit(runs)
             except Exception as error:  # of the device, or want of memory: they are not committed
                 # Nothing is committed to this store any more: later records would follow a gap.

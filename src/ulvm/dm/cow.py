@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, WritableBuffer
-from ulvm.dm.commit import GroupCommit
+from ulvm.dm.commit import GroupCommit, OldData
 from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap
 from ulvm.dm.exceptions.sparse_map import exception_map
 from ulvm.dm.exceptions.store import ExceptionStore, Run
@@ -33,6 +33,8 @@ __all__ = ["CowSnapshot"]
 
 _COPY_BYTES = 1 << 20
 
+_END = Run(0, 0, 0)
+"""Behind the last run: chunk 0 of a COW is its header, so nothing leads on to it."""
 _local = threading.local()
 """`scratch`: what a thread copies through."""
 
@@ -164,42 +166,58 @@ class CowSnapshot:
                 return
             chunk = state.find(b"\0", end, last + 1)
 
-    def copy_runs(self, runs: list[Run]) -> None:
+    def copy_runs(self, runs: list[Run], shared: OldData | None) -> None:
         """Of `commit`: what follows each other in the COW goes out in one write."""
+        data = shared.find(self.shift, runs) if shared is not None else None
+        if data is not None:
+            self._write_copies(runs, data)
+            return
         limit = _COPY_BYTES >> self.shift
         whole = self.origin.device.size >> self.shift
+        room, rest = None, memoryview(b"")
+        if shared is not None and all(run.old + run.chunks <= whole for run in runs):
+            room = shared.room(self.shift, runs)
+            rest = room or rest
         batch: list[Run] = []
         chunks = 0
-        for run in runs:
-            if run.chunks > limit or run.old + run.chunks > whole:
-                self._copy_batch(batch, chunks)
-                batch, chunks = [], 0
-                self._copy(run.old, run.new, run.chunks)
-                continue
+        for run in [*runs, _END]:
             if batch and (
                 chunks + run.chunks > limit or run.new != batch[-1].new + batch[-1].chunks
             ):
-                self._copy_batch(batch, chunks)
+                length = chunks << self.shift
+                if room is not None:
+                    self._copy_batch(batch, rest[:length])
+                    rest = rest[length:]
+                else:
+                    self._copy_batch(batch, self._buffer(length)[:length])
                 batch, chunks = [], 0
-            batch.append(run)
-            chunks += run.chunks
-        self._copy_batch(batch, chunks)
+            if room is None and (run.chunks > limit or run.old + run.chunks > whole):
+                self._copy(run.old, run.new, run.chunks)
+            else:
+                batch.append(run)
+                chunks += run.chunks
+        if shared is not None and room is not None:
+            shared.keep(self.shift, runs, room)
 
-    def _copy_batch(self, batch: list[Run], chunks: int) -> None:
-        """Runs of whole chunks that follow each other in the COW; `chunks` in all."""
-        if not batch:
-            return
-        shift = self.shift
-        length = chunks << shift
-        buffer = self._buffer(length)
+    def _copy_batch(self, batch: list[Run], buffer: memoryview) -> None:
+        """Runs of whole chunks that follow each other in the COW, as long as the buffer."""
         pieces = []
         position = 0
         for old, _, count in batch:
-            upto = position + (count << shift)
-            pieces.append((old << shift, buffer[position:upto]))
+            upto = position + (count << self.shift)
+            pieces.append((old << self.shift, buffer[position:upto]))
             position = upto
         self.origin.device.readinto_each(pieces)
-        self.cow.write(batch[0].new << shift, buffer[:length])
+        self.cow.write(batch[0].new << self.shift, buffer)
+
+    def _write_copies(self, runs: list[Run], data: memoryview) -> None:
+        """Their old data, one run's after the other's."""
+        first, begin, position = runs[0].new, 0, 0
+        for run in [*runs, _END]:
+            if run.new != first + ((position - begin) >> self.shift):
+                self.cow.write(first << self.shift, data[begin:position])
+                first, begin = run.new, position
+            position += run.chunks << self.shift
 
     def _buffer(self, length: int) -> memoryview:
         """A thread's own: several snapshots are committed at a time."""
@@ -220,8 +238,9 @@ class CowSnapshot:
             self.cow.write(target, buffer)
             source, target, length = source + step, target + step, length - step
 
-    def commit_pending(self) -> None:
-        self.commit.settle()
+    def commit_pending(self, shared: OldData | None = None) -> None:
+        """See `GroupCommit.settle`."""
+        self.commit.settle(shared)
 
     # -- reading ----------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
+from ulvm.dm.commit import OldData
 from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.stage import Stage
 from ulvm.dm.stage_file import PAGE, PAGE_SHIFT, StageSettings
@@ -222,8 +223,9 @@ class Origin:
         origin was abandoned meanwhile (mapper.shutdown): then copies fail because devices go, and
         whoever is about to change the origin must not."""
         guarded = self.guarded
+        shared = OldData() if len(guarded) > 1 else None
         for snapshot in guarded:
-            snapshot.commit_pending()
+            snapshot.commit_pending(shared)
         writer = self.writer
         if writer is not None and writer.abandoned and not all(s.valid for s in guarded):
             raise DeviceError(f"device {writer.name} is gone", errno=errno.ENXIO)

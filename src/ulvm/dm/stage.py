@@ -69,6 +69,8 @@ _REST = 1.0
 _IDLE = 5
 """After so many rests without a page the thread ends and memory is given back."""
 _RUN_PAGES = 256
+_MANY = 8 * PAGE
+"""From so many bytes on pages are put together."""
 _GROW_PAGES = 1024
 
 
@@ -115,8 +117,9 @@ class Stage:
         view = memoryview(self._memory)
         self._heads = view[PAGE : PAGE + 16 * slots].cast("Q")
         """Of each slot its page and its number, 0 for a free one."""
-        self._numbers = np.frombuffer(self._heads, dtype=np.uint64)[1::2]
+        self._pages, self._numbers = np.frombuffer(self._heads, dtype=np.uint64).reshape(-1, 2).T
         self._data = view[self._data_at :]
+        self._bytes = np.frombuffer(self._data, dtype=np.uint8)
         self._free: list[int] = []
         self._ready = 0
         """Slots below have memory."""
@@ -237,6 +240,11 @@ class Stage:
         position = offset
         heads, active, free = self._heads, self._active, self._free
         while position < end:
+            if end - position >= _MANY and not position & (PAGE - 1):
+                count = self._put_run(position, view[position - offset :])
+                if count:
+                    position += count << PAGE_SHIFT
+                    continue
             page = position >> PAGE_SHIFT
             upto = min((page + 1) << PAGE_SHIFT, end)
             slot = free.pop()
@@ -266,6 +274,32 @@ class Stage:
             self._wake.set()
         if self._thread is None:
             self._start()
+
+    def _put_run(self, position: int, view: memoryview) -> int:
+        """Whole pages from the start of `view`, which is for a page's beginning, as many as there
+        are slots that follow each other; how many. None if any of them is active already."""
+        free = self._free
+        count = len(view) >> PAGE_SHIFT
+        first = free[-1]
+        if free[-count:] != list(range(first + count - 1, first - 1, -1)):
+            count = next(n for n in range(1, count) if free[-1 - n] != first + n)
+        page = position >> PAGE_SHIFT
+        if not self._active.keys().isdisjoint(range(page, page + count)):
+            return 0
+        place = first << PAGE_SHIFT
+        length = count << PAGE_SHIFT
+        # NumPy lets other threads run while it copies.
+        np.copyto(self._bytes[place : place + length], np.frombuffer(view[:length], dtype=np.uint8))
+        numbers = np.arange(self._number + 1, self._number + count + 1, dtype=np.uint64)
+        self._pages[first : first + count] = np.arange(page, page + count, dtype=np.uint64)
+        self._numbers[first : first + count] = numbers
+        self._number += count
+        del free[-count:]
+        self.holds = True
+        self._active.update(
+            zip(range(page, page + count), range(first, first + count), strict=True)
+        )
+        return count
 
     def _slot(self, page: int) -> int | None:
         """Where a page is, if it is staged. Under the lock."""

@@ -41,6 +41,8 @@ _HANDSHAKE_SECONDS = 30.0
 _MAX_CONNECTIONS = 256
 _BACKLOG = 64
 _JOIN_SECONDS = 2.0
+_SEND_BUFFER = 4 << 20
+"""As much of it as the system allows (net.core.wmem_max)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,10 @@ class NbdServer:
                 self._clients.discard(client)
 
     def _serve(self, client: _Client) -> None:
-        if client.sock.family != socket.AF_UNIX:
+        if client.sock.family == socket.AF_UNIX:
+            # A reply of 1 MiB goes out in one piece. TCP finds a size of its own.
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        else:
             client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         handshake = Handshake(self._source, tls=client.tls is not None)
         try:

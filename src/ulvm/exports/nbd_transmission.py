@@ -6,6 +6,10 @@ send buffer; replies to all requests that came together go out with one `sendall
 request that may take long (anything but a read or write), and before waiting for the client, what
 is ready goes out.
 
+Who waits for a client that has nothing else under way looks for its next request for a moment
+before going to sleep: to sleep and be woken, with processors that sleep then as well, takes as long
+as all the rest. Only one thread does that at a time, and seldom for a client that thinks.
+
 What a client can do wrong costs itself alone: an unknown command, flag or length gets EINVAL,
 a wrong magic number ends the connection. A request that finds its device gone (ENXIO) is
 answered ESHUTDOWN and ends the connection too.
@@ -18,9 +22,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
+from time import perf_counter
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.nbd_protocol import (
@@ -63,6 +70,11 @@ _WINDOW = 256 << 20
 """Bytes of a device whose extents are asked for at a time."""
 _MAX_EXTENTS = 1 << 16
 """In one block status reply; the client asks again for the rest."""
+_LOOK_SECONDS = 60e-6
+"""About what a sleep costs both sides."""
+_MOST_MISSES = 63
+_looking = threading.Lock()
+"""Held by the thread that looks."""
 
 
 def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
@@ -74,6 +86,7 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
     head_size = _READ_HEAD.size if structured else SIMPLE_REPLY.size
     readinto, write = device.readinto, device.write
     recv_into, sendall = sock.recv_into, sock.sendall
+    wait = _patient(sock)
     parse, read_head, simple = REQUEST.unpack_from, _READ_HEAD.pack_into, SIMPLE_REPLY.pack_into
     simple_magic, chunk_magic = SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC
 
@@ -97,7 +110,7 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
             elif len(received) - start < 28:
                 received[: end - start] = received[start:end]
                 start, end = 0, end - start
-            n = recv_into(received[end:])
+            n = wait(received[end:])
             if not n:
                 return
             end += n
@@ -185,6 +198,36 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
         elif filled > _BATCH:
             sendall(replies[:filled])
             filled = 0
+
+
+def _patient(sock: socket.socket) -> Callable[[memoryview], int]:
+    """`recv_into` that looks for `_LOOK_SECONDS` before it sleeps. When nothing came it sleeps at
+    once the next time, then the next three times, and so on."""
+    receive = sock.recv_into
+    if type(sock) is not socket.socket or len(os.sched_getaffinity(0)) < 2:
+        return receive  # TLS has no such flag
+    misses = rest = 0
+
+    def wait(buffer: memoryview) -> int:
+        nonlocal misses, rest
+        if rest:
+            rest -= 1
+        elif _looking.acquire(blocking=False):
+            try:
+                end = perf_counter() + _LOOK_SECONDS
+                while perf_counter() < end:
+                    try:
+                        n = receive(buffer, 0, socket.MSG_DONTWAIT)
+                    except BlockingIOError:
+                        continue
+                    misses = 0
+                    return n
+            finally:
+                _looking.release()
+            misses = rest = min(2 * misses + 1, _MOST_MISSES)
+        return receive(buffer)
+
+    return wait
 
 
 def _number(failure: Exception, agreed: Agreed) -> int:
