@@ -15,7 +15,7 @@ import pytest
 from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.waiting import until
-from ulvm.exports.fuse_session import MAX_THREADS
+from ulvm.exports.fuse_session import SERVING_THREADS
 
 MIB = 1 << 20
 
@@ -251,7 +251,7 @@ def test_requests_to_a_suspended_volume_do_not_use_up_all_threads(vg: UlvmHost) 
     tasks = Path(f"/proc/{vg.daemon_pid()}/task")
     before = len(list(tasks.iterdir()))
     vg.run("dmsetup suspend vg-lv")
-    count = MAX_THREADS + 100
+    count = SERVING_THREADS + 100
     readers = subprocess.Popen([sys.executable, "-c", READERS, vg.path("vg/lv"), str(count)])
     try:
         # Each has one, but for the few that there were.
@@ -265,4 +265,4 @@ def test_requests_to_a_suspended_volume_do_not_use_up_all_threads(vg: UlvmHost) 
     finally:
         vg.run("dmsetup resume vg-lv")
         assert readers.wait(30) == 0
-    until(lambda: len(list(tasks.iterdir())) <= before + MAX_THREADS)
+    until(lambda: len(list(tasks.iterdir())) <= before + SERVING_THREADS)

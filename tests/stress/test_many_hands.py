@@ -35,7 +35,7 @@ from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.nbd import NbdDevice
 from ulvm.errors import DeviceError, NotSupportedError
 from ulvm.exports.fuse_requests import MAX_IO
-from ulvm.exports.fuse_session import MAX_THREADS
+from ulvm.exports.fuse_session import SERVING_THREADS
 
 pytestmark = [needs.fuse, pytest.mark.timeout(effort.amount(300, 0))]
 
@@ -451,9 +451,8 @@ def test_many_hands(host: UlvmHost) -> None:
         idle.append(Usage(conductor.pid))
     print(f"daemon: {idle}")
     assert len({use.descriptors for use in idle}) == 1, idle
-    assert idle[-1].threads <= idle[0].threads + MAX_THREADS, (
-        idle
-    )  # those of FUSE stay, with a buffer each
+    # Those of FUSE stay, with a buffer each.
+    assert idle[-1].threads <= idle[0].threads + SERVING_THREADS, idle
     buffers = (idle[-1].threads - idle[0].threads) * (MAX_IO >> 10)
     assert idle[-1].memory <= idle[0].memory + buffers + (24 << 10), idle
     assert idle[-1].memory <= idle[1].memory + (24 << 10), idle

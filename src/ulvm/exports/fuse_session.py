@@ -10,11 +10,13 @@ answers; the threads are ours:
   (`fuse_requests`, the fast path); the others it gives to `fuse_session_process_buf`, which calls
   our operation and writes the reply. A thread of libfuse's own would need a new interpreter
   thread state for each request.
-* There is always one thread that waits in the kernel: the thread that takes a request while none
-  other waits starts one more, up to MAX_THREADS. That many serve best; but requests may wait long,
-  those to a suspended volume until it is resumed, and hold their threads. When all are held and
-  none has answered for a second, there may be up to MOST_THREADS until that is over; so a
-  volume holds up the others for such a moment, as long as fewer requests than MOST_THREADS wait.
+* SERVING_THREADS serve best: Python runs one at a time, and the kernel wakes one more for each
+  request that comes, which then stand in each other's way. But requests may take long, a flush, or
+  one to a suspended volume, and hold their threads. So there may be one more for each that was
+  taken longer than _LONG_SECONDS ago, up to MOST_THREADS in all; the thread that takes a request
+  while none other waits in the kernel starts it. When all are held and none has answered for
+  _STALL_SECONDS the watcher starts one. So a volume holds up the others for such a moment, as
+  long as fewer requests than MOST_THREADS wait. Who ends a request and finds enough of them ends.
 * Asynchronous requests (AIO, a loop device with direct I/O) beyond MAX_BACKGROUND are held back by
   the kernel, for the whole tree: they never use up all threads, but so many of them that wait for
   one volume hold up the asynchronous ones (no others) to all volumes.
@@ -47,16 +49,26 @@ from ulvm.exports.fuse_requests import MAX_IO, Requests
 from ulvm.mounts.table import mount_at
 from ulvm.mounts.unmount import unmount
 
-__all__ = ["MAX_BACKGROUND", "MAX_IO", "MAX_THREADS", "MOST_THREADS", "FuseSession", "load_mfusepy"]
+__all__ = [
+    "MAX_BACKGROUND",
+    "MAX_IO",
+    "MOST_THREADS",
+    "SERVING_THREADS",
+    "FuseSession",
+    "load_mfusepy",
+]
 
 log = logging.getLogger(__name__)
 
 MAX_BACKGROUND = 32
-MAX_THREADS = 48
+SERVING_THREADS = 3
 MOST_THREADS = 512
-_STALL_SECONDS = 1.0
-_SPARE_THREADS = 4
-"""So many wait before one of those beyond MAX_THREADS ends."""
+_LONG_SECONDS = 0.002
+_STALL_SECONDS = 0.02
+_SPARE_THREADS = 2
+"""So many wait before one that is too many ends."""
+_MANY_THREADS = 48
+"""From so many on the log says that requests wait."""
 
 # fuse_common.h: capabilities that libfuse would ask for by itself.
 _ATOMIC_O_TRUNC = 1 << 3
@@ -162,8 +174,11 @@ class FuseSession:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._idle = 0
-        self._allowed = MAX_THREADS
+        self._begun: dict[threading.Thread, float] = {}
+        """When each thread that is at work took its request."""
         self._answered = 0
+        self._busy = threading.Event()
+        """No thread waits for a request: the watcher is to look."""
         self._ending = threading.Event()
         self._watcher = threading.Thread()
         self._short = False
@@ -227,6 +242,7 @@ class FuseSession:
         self._session = self._library.fuse_get_session(handle)
         self._agreed.clear()
         self._ending.clear()
+        self._busy.clear()
         self._watcher = threading.Thread(target=self._watch, name="ulvm-fuse-watch", daemon=True)
         try:
             self._watcher.start()
@@ -267,7 +283,7 @@ class FuseSession:
         requests = Requests(self._library.fuse_session_fd(session), self._devices)
         buffer = _Buffer(mem=requests.address, fd=-1)
         address = ctypes.addressof(buffer)
-        lock = self._lock
+        lock, begun, me = self._lock, self._begun, threading.current_thread()
         while True:
             try:
                 buffer.size = requests.receive()
@@ -278,38 +294,53 @@ class FuseSession:
                 self._library.fuse_session_exit(session)
                 break
             with lock:
+                begun[me] = now = time.monotonic()
                 self._idle -= 1
-                if self._idle == 0 and len(self._threads) < self._allowed:
-                    self._try_thread()
+                if self._idle == 0:
+                    if len(self._threads) < self._wanted(now):
+                        self._try_thread()
+                    if not self._busy.is_set():
+                        self._busy.set()
             if not requests.answer():
                 process(session, address)
                 self._agreed.set()
             with lock:
                 self._answered += 1
-                if len(self._threads) > MAX_THREADS and self._idle >= _SPARE_THREADS:
-                    self._threads.remove(threading.current_thread())
+                begun.pop(me, None)
+                if self._idle >= _SPARE_THREADS and len(self._threads) > self._wanted(
+                    time.monotonic()
+                ):
+                    self._threads.remove(me)
                     break
                 self._idle += 1
         # INIT was not answered, if it has not been by now.
         self._agreed.set()
 
+    def _wanted(self, now: float) -> int:
+        """How many threads there may be. Caller holds `_lock`."""
+        held = sum(now - begun > _LONG_SECONDS for begun in self._begun.values())
+        return min(SERVING_THREADS + held, MOST_THREADS)
+
     def _watch(self) -> None:
-        """Against requests that hold all threads for long: let there be more of them."""
+        """Against requests that hold all threads: let there be one more. It sleeps as long as a
+        thread waits for a request."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        answered = -1
-        while not self._ending.wait(_STALL_SECONDS):
+        said = False
+        while True:
+            self._busy.wait()
+            self._busy.clear()
+            answered = self._answered
+            if self._ending.wait(_STALL_SECONDS):
+                return
             with self._lock:
-                held = self._idle == 0 and self._answered == answered
-                answered = self._answered
-                if len(self._threads) <= MAX_THREADS:
-                    self._allowed = MAX_THREADS
-                if held and len(self._threads) < MOST_THREADS:
-                    if len(self._threads) == MAX_THREADS:
-                        log.warning(
-                            "FUSE: %d requests wait; there may be more threads", MAX_THREADS
-                        )
-                        self._allowed = MOST_THREADS
-                    self._try_thread()
+                many = len(self._threads) >= _MANY_THREADS
+                if self._idle == 0:
+                    if self._answered == answered and len(self._threads) < MOST_THREADS:
+                        if many and not said:
+                            log.warning("FUSE: %d requests wait", len(self._threads))
+                        said = many
+                        self._try_thread()
+                    self._busy.set()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Unmount and end the threads. Idempotent.
@@ -322,6 +353,7 @@ class FuseSession:
             return
         self._unmount()
         self._ending.set()
+        self._busy.set()
         if self._watcher.is_alive():
             self._watcher.join()
         deadline = time.monotonic() + timeout
@@ -336,6 +368,7 @@ class FuseSession:
             self._library.fuse_destroy(self._handle)
         self._handle = self._session = None
         self._threads = []
+        self._begun.clear()
         self._idle = 0
 
     def _unmount(self) -> None:
