@@ -21,6 +21,7 @@ import pytest
 
 from tests import effort
 from tests.e2e.host import UlvmHost
+from tests.waiting import until
 from ulvm.blockdev.nbd import NbdDevice
 
 pytestmark = pytest.mark.timeout(effort.amount(300, 0))
@@ -159,8 +160,9 @@ def check(host: UlvmHost, case: Case, what: str) -> None:
     shown = [name for name in shown if not name.startswith("base_backup_")]
     assert set(shown) in (BEFORE, case.after), f"{what}: {shown}"
     host.run(f"vgchange -ay {group}")
-    suspended = host.run(f"lvs --noheadings -o lv_suspended {group}").stdout.split()
-    assert "suspended" not in suspended, what
+    # A move that the activation found under way goes on by itself, and suspends for a moment.
+    shows = f"lvs --noheadings -o lv_suspended {group}"
+    until(lambda: "suspended" not in host.run(shows).stdout.split())
     names = {"base": "other" if "other" in shown and "base" not in shown else "base"}
     names["snap"] = "other" if "other" in shown and "snap" not in shown else "snap"
     # A merge that is in the metadata and was not begun waits for the next activation.
