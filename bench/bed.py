@@ -39,6 +39,7 @@ class Bed:
     kept: dict[str, object] = field(default_factory=dict)
     """What one row found that others want too."""
     _idle: list[Path] = field(default_factory=list)
+    _used: list[Path] = field(default_factory=list)
     _made: int = 0
 
     def fresh(self, suffix: str = ".img") -> Path:
@@ -58,10 +59,12 @@ class Bed:
         """An image of `size` and 16 MiB more, for metadata, full of data and on the disk. It is
         used again: what is written to it stays."""
         image = self._idle.pop() if self._idle else self._fill(self.fresh())
+        self._used.append(image)
         self.settle()
         try:
             yield image
         finally:
+            self._used.remove(image)
             self._idle.append(image)
 
     def flush_seconds(self) -> float:
@@ -74,8 +77,14 @@ class Bed:
         return found
 
     def settle(self) -> None:
-        """Write out what is dirty: it would be written out under the next run."""
+        """Write out what is dirty: it would be written out under the next run. Read the images that
+        are served: some systems take from the page cache what rests for some seconds."""
         subprocess.run(["sync", "-f", str(self.directory)], check=True)
+        buffer = bytearray(_BLOCK)
+        for image in self._used:
+            with image.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
 
     def _fill(self, path: Path) -> Path:
         block = os.urandom(_BLOCK)
