@@ -7,6 +7,7 @@ lock meanwhile find theirs committed. So n writers at once, or n writes that wer
 (`dm.stage`), pay two barriers, not 2n.
 
 The old data can be copied that late because the origin does not change under a pending exception.
+Snapshots that are settled one after the other share what was read of it (`OldData`).
 """
 
 from __future__ import annotations

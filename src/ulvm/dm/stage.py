@@ -239,12 +239,13 @@ class Stage:
         end = offset + len(view)
         position = offset
         heads, active, free = self._heads, self._active, self._free
+        many = True
         while position < end:
-            if end - position >= _MANY and not position & (PAGE - 1):
-                count = self._put_run(position, view[position - offset :])
-                if count:
-                    position += count << PAGE_SHIFT
-                    continue
+            if many and end - position >= _MANY and not position & (PAGE - 1):
+                length = self._put_run(position, view[position - offset :]) << PAGE_SHIFT
+                position += length
+                many = length >= _MANY  # else the look at the rest is not worth its time
+                continue
             page = position >> PAGE_SHIFT
             upto = min((page + 1) << PAGE_SHIFT, end)
             slot = free.pop()
@@ -277,7 +278,7 @@ class Stage:
 
     def _put_run(self, position: int, view: memoryview) -> int:
         """Whole pages from the start of `view`, which is for a page's beginning, as many as there
-        are slots that follow each other; how many. None if any of them is active already."""
+        are slots that follow each other; how many. 0 if any of them is active already."""
         free = self._free
         count = len(view) >> PAGE_SHIFT
         first = free[-1]
