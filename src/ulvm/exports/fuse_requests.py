@@ -21,11 +21,13 @@ import ctypes
 import errno
 import logging
 import os
+import select
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import UlvmError
+from ulvm.exports.patience import patient
 
 __all__ = ["MAX_IO", "Requests"]
 
@@ -52,33 +54,54 @@ _DATA = _IN.size + _IO.size
 _BUFFER = MAX_IO + 4096
 """The kernel wants room for the largest request with its headers."""
 
-_GONE = (errno.ENOENT, errno.EINTR, errno.EAGAIN)
-"""read(2): the request was taken back, or nothing came."""
+_TAKEN_BACK = (errno.ENOENT, errno.EINTR)
+"""read(2): the request that came was."""
+
+
+def _receiver(descriptor: int) -> Callable[[memoryview], int]:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+
+    def take(buffer: memoryview) -> int:
+        """BlockingIOError if there is none."""
+        while True:
+            try:
+                return os.readv(descriptor, (buffer,))
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return 0
+                if error.errno not in _TAKEN_BACK:
+                    raise
+
+    def sleep(buffer: memoryview) -> int:
+        while True:
+            poll.poll()
+            try:
+                return take(buffer)
+            except BlockingIOError:  # another thread was first
+                continue
+
+    return patient(take, sleep)
 
 
 class Requests:
-    """One thread's. `devices` are the open files, by the numbers of their handles; the table is the
-    caller's, and changes while we look."""
+    """One thread's. `descriptor` does not block. `devices` are the open files, by the numbers of
+    their handles; the table is the caller's, and changes while we look."""
 
     def __init__(self, descriptor: int, devices: Mapping[int, BlockDevice]) -> None:
         self._descriptor = descriptor
         self._devices = devices
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
+        # Nothing of it refers to us: the buffer is to go when the thread ends.
+        self._wait = _receiver(descriptor)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
         """Of the request that was received."""
 
     def receive(self) -> int:
         """Wait for a request; its length. 0 when the file system is unmounted; OSError for what
         should not happen."""
-        while True:
-            try:
-                return os.readv(self._descriptor, (self._buffer,))
-            except OSError as error:
-                if error.errno == errno.ENODEV:
-                    return 0
-                if error.errno not in _GONE:
-                    raise
+        return self._wait(self._view)
 
     def answer(self) -> bool:
         """Answer what was received; False if it is for libfuse. Flat on purpose."""

@@ -10,13 +10,14 @@ answers; the threads are ours:
   (`fuse_requests`, the fast path); the others it gives to `fuse_session_process_buf`, which calls
   our operation and writes the reply. A thread of libfuse's own would need a new interpreter
   thread state for each request.
-* SERVING_THREADS serve best: Python runs one at a time, and the kernel wakes one more for each
-  request that comes, which then stand in each other's way. But requests may take long, a flush, or
-  one to a suspended volume, and hold their threads. So there may be one more for each that was
-  taken longer than _LONG_SECONDS ago, up to MOST_THREADS in all; the thread that takes a request
-  while none other waits in the kernel starts it. When all are held and none has answered for
-  _STALL_SECONDS the watcher starts one. So a volume holds up the others for such a moment, as
-  long as fewer requests than MOST_THREADS wait. Who ends a request and finds enough of them ends.
+* One thread receives, and answers what it receives: Python runs one thread at a time, and each that
+  waits in the kernel would be woken for some request that another has taken by then. But requests
+  may take long: a flush, a write to a suspended volume, a read of a slow disk. So who is about to
+  call libfuse lets another thread receive, as does who took _SLOW_SECONDS for the last request, if
+  one waits for its turn; and from one whose request takes longer than _LONG_SECONDS the watcher
+  takes the turn. A volume holds up the others for such a moment, as long as fewer requests than
+  MOST_THREADS are held. Who has answered and is not the one that receives waits for its turn, or
+  ends if _SPARE_THREADS do.
 * Asynchronous requests (AIO, a loop device with direct I/O) beyond MAX_BACKGROUND are held back by
   the kernel, for the whole tree: they never use up all threads, but so many of them that wait for
   one volume hold up the asynchronous ones (no others) to all volumes.
@@ -24,7 +25,8 @@ answers; the threads are ours:
 * The end comes from the kernel: unmounting (or aborting the connection) makes the read return
   ENODEV.
 
-Locking: `_lock` guards the thread list and the counts; `stop` and `start` are for one caller.
+Locking: `_lock` guards the thread list, the turn and the count of those who wait for it; `stop` and
+`start` are for one caller.
 """
 
 from __future__ import annotations
@@ -61,12 +63,14 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 MAX_BACKGROUND = 32
-SERVING_THREADS = 3
 MOST_THREADS = 512
-_LONG_SECONDS = 0.002
-_STALL_SECONDS = 0.02
 _SPARE_THREADS = 2
-"""So many wait before one that is too many ends."""
+SERVING_THREADS = 1 + _SPARE_THREADS
+"""So many stay when nothing is held."""
+_SLOW_SECONDS = 0.0001
+_LONG_SECONDS = 0.002
+_LOOKS = 50
+"""After so many looks at nothing the watcher rests."""
 _MANY_THREADS = 48
 """From so many on the log says that requests wait."""
 
@@ -172,13 +176,19 @@ class FuseSession:
         self._handle: int | None = None
         self._session: int | None = None
         self._lock = threading.Lock()
+        self._turn = threading.Condition(self._lock)
         self._threads: list[threading.Thread] = []
-        self._idle = 0
+        self._parked = 0
+        """Threads that wait for their turn."""
+        self._receiver: threading.Thread | None = None
+        """Whose turn it is to receive. One that has just lost it may do so once more."""
         self._begun: dict[threading.Thread, float] = {}
         """When each thread that is at work took its request."""
-        self._answered = 0
-        self._busy = threading.Event()
-        """No thread waits for a request: the watcher is to look."""
+        self._watching = False
+        self._called = threading.Event()
+        """There are requests: the watcher is to look at them."""
+        self._over = False
+        """The file system is unmounted."""
         self._ending = threading.Event()
         self._watcher = threading.Thread()
         self._short = False
@@ -242,7 +252,9 @@ class FuseSession:
         self._session = self._library.fuse_get_session(handle)
         self._agreed.clear()
         self._ending.clear()
-        self._busy.clear()
+        self._called.clear()
+        self._over = False
+        os.set_blocking(self._library.fuse_session_fd(self._session), False)
         self._watcher = threading.Thread(target=self._watch, name="ulvm-fuse-watch", daemon=True)
         try:
             self._watcher.start()
@@ -262,11 +274,10 @@ class FuseSession:
         thread = threading.Thread(target=self._serve, name=f"ulvm-fuse-{number}", daemon=True)
         thread.start()
         self._threads.append(thread)
-        self._idle += 1
 
     def _try_thread(self) -> None:
-        """Caller holds `_lock`. It is not the only thread: without another one it goes on, and so
-        the request that it has taken is answered."""
+        """Caller holds `_lock`. Without another one it is the turn of the first that has answered
+        what it has."""
         try:
             self._add_thread()
             self._short = False
@@ -276,15 +287,16 @@ class FuseSession:
             self._short = True
 
     def _serve(self) -> None:
-        """One thread: take a request, answer it, until the file system is unmounted."""
+        """One thread: in its turn take a request, answer it, until the file system is unmounted."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         process = self._library.fuse_session_process_buf
         session = self._session
         requests = Requests(self._library.fuse_session_fd(session), self._devices)
         buffer = _Buffer(mem=requests.address, fd=-1)
         address = ctypes.addressof(buffer)
-        lock, begun, me = self._lock, self._begun, threading.current_thread()
-        while True:
+        begun, me = self._begun, threading.current_thread()
+        slow = False
+        while self._has_turn(me, session):
             try:
                 buffer.size = requests.receive()
             except OSError as error:
@@ -292,55 +304,86 @@ class FuseSession:
                 buffer.size = 0
             if not buffer.size:
                 self._library.fuse_session_exit(session)
+                with self._turn:
+                    self._over = self._over or self._session == session
+                    self._turn.notify_all()
                 break
-            with lock:
-                begun[me] = now = time.monotonic()
-                self._idle -= 1
-                if self._idle == 0:
-                    if len(self._threads) < self._wanted(now):
-                        self._try_thread()
-                    if not self._busy.is_set():
-                        self._busy.set()
+            begun[me] = now = time.monotonic()
+            if not self._watching:  # it says that it rests before it looks at `begun` again
+                self._called.set()
+            if slow and self._parked:
+                with self._turn:
+                    self._let_another(me)
             if not requests.answer():
+                with self._turn:
+                    self._let_another(me)
                 process(session, address)
                 self._agreed.set()
-            with lock:
-                self._answered += 1
-                begun.pop(me, None)
-                if self._idle >= _SPARE_THREADS and len(self._threads) > self._wanted(
-                    time.monotonic()
-                ):
-                    self._threads.remove(me)
-                    break
-                self._idle += 1
+            slow = time.monotonic() - now > _SLOW_SECONDS
+            begun.pop(me, None)
         # INIT was not answered, if it has not been by now.
         self._agreed.set()
 
-    def _wanted(self, now: float) -> int:
-        """How many threads there may be. Caller holds `_lock`."""
-        held = sum(now - begun > _LONG_SECONDS for begun in self._begun.values())
-        return min(SERVING_THREADS + held, MOST_THREADS)
+    def _has_turn(self, me: threading.Thread, session: int | None) -> bool:
+        """Wait for it; False: there are enough without us, or it is over, which it is as well for
+        one that was left behind by `stop`."""
+        if self._receiver is me:
+            return True
+        with self._turn:
+            if self._session != session:
+                return False
+            if self._receiver is not None and self._parked < _SPARE_THREADS:
+                self._parked += 1
+                self._turn.wait_for(lambda: self._receiver is None or self._over)
+                self._parked -= 1
+            if self._receiver is None and not self._over:
+                self._receiver = me
+                return True
+            self._threads.remove(me)
+            return False
+
+    def _let_another(self, receiver: threading.Thread) -> None:
+        """If it still is this one's turn. Caller holds `_lock`."""
+        if self._receiver is not receiver:
+            return
+        self._receiver = None
+        if self._parked:
+            self._turn.notify()
+        elif len(self._threads) < MOST_THREADS:
+            self._try_thread()
+
+    def _taken(self) -> float | None:
+        """When the request was taken that the receiver is at; None if it waits for one."""
+        receiver = self._receiver
+        return self._begun.get(receiver) if receiver is not None else None
 
     def _watch(self) -> None:
-        """Against requests that hold all threads: let there be one more. It sleeps as long as a
-        thread waits for a request."""
+        """Let another thread receive when one is held by its request. It sleeps when no requests
+        come."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        looks = 0
         said = False
         while True:
-            self._busy.wait()
-            self._busy.clear()
-            answered = self._answered
-            if self._ending.wait(_STALL_SECONDS):
+            if looks == 0:
+                self._watching = False
+                if self._taken() is None:
+                    self._called.wait()
+                self._called.clear()
+                self._watching, looks = True, _LOOKS
+            if self._ending.wait(_LONG_SECONDS):
                 return
             with self._lock:
-                many = len(self._threads) >= _MANY_THREADS
-                if self._idle == 0:
-                    if self._answered == answered and len(self._threads) < MOST_THREADS:
-                        if many and not said:
-                            log.warning("FUSE: %d requests wait", len(self._threads))
-                        said = many
-                        self._try_thread()
-                    self._busy.set()
+                begun, receiver = self._taken(), self._receiver
+                if begun is None or receiver is None:
+                    looks -= 1
+                    continue
+                looks = _LOOKS
+                if time.monotonic() - begun > _LONG_SECONDS:
+                    self._let_another(receiver)
+                    many = len(self._threads) >= _MANY_THREADS
+                    if many and not said:
+                        log.warning("FUSE: %d requests wait", len(self._threads))
+                    said = many
 
     def stop(self, timeout: float = 10.0) -> None:
         """Unmount and end the threads. Idempotent.
@@ -353,7 +396,7 @@ class FuseSession:
             return
         self._unmount()
         self._ending.set()
-        self._busy.set()
+        self._called.set()
         if self._watcher.is_alive():
             self._watcher.join()
         deadline = time.monotonic() + timeout
@@ -369,7 +412,8 @@ class FuseSession:
         self._handle = self._session = None
         self._threads = []
         self._begun.clear()
-        self._idle = 0
+        self._receiver = None
+        self._parked = 0
 
     def _unmount(self) -> None:
         mount = mount_at(self.mountpoint)

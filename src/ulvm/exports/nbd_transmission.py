@@ -22,12 +22,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
-from time import perf_counter
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.nbd_protocol import (
@@ -48,6 +45,7 @@ from ulvm.blockdev.nbd_protocol import (
 )
 from ulvm.errors import DeviceError, NotSupportedError, UlvmError
 from ulvm.exports.nbd_handshake import Agreed
+from ulvm.exports.patience import patient
 
 __all__ = ["serve"]
 
@@ -70,11 +68,6 @@ _WINDOW = 256 << 20
 """Bytes of a device whose extents are asked for at a time."""
 _MAX_EXTENTS = 1 << 16
 """In one block status reply; the client asks again for the rest."""
-_LOOK_SECONDS = 60e-6
-"""About what a sleep costs both sides."""
-_MOST_MISSES = 63
-_looking = threading.Lock()
-"""Held by the thread that looks."""
 
 
 def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
@@ -201,33 +194,10 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
 
 
 def _patient(sock: socket.socket) -> Callable[[memoryview], int]:
-    """`recv_into` that looks for `_LOOK_SECONDS` before it sleeps. When nothing came it sleeps at
-    once the next time, then the next three times, and so on."""
     receive = sock.recv_into
-    if type(sock) is not socket.socket or len(os.sched_getaffinity(0)) < 2:
+    if type(sock) is not socket.socket:
         return receive  # TLS has no such flag
-    misses = rest = 0
-
-    def wait(buffer: memoryview) -> int:
-        nonlocal misses, rest
-        if rest:
-            rest -= 1
-        elif _looking.acquire(blocking=False):
-            try:
-                end = perf_counter() + _LOOK_SECONDS
-                while perf_counter() < end:
-                    try:
-                        n = receive(buffer, 0, socket.MSG_DONTWAIT)
-                    except BlockingIOError:
-                        continue
-                    misses = 0
-                    return n
-            finally:
-                _looking.release()
-            misses = rest = min(2 * misses + 1, _MOST_MISSES)
-        return receive(buffer)
-
-    return wait
+    return patient(lambda buffer: receive(buffer, 0, socket.MSG_DONTWAIT), receive)
 
 
 def _number(failure: Exception, agreed: Agreed) -> int:
