@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import random
 import threading
 from collections.abc import Iterator
@@ -68,6 +69,65 @@ def test_any_buffer_is_taken(device: BlockDevice, wrap: type) -> None:
     target = bytearray(7000)
     device.readinto(100, memoryview(target)[1000:6000])
     assert target == bytes(1000) + data + bytes(1000)
+
+
+@pytest.mark.parametrize("count", [3, 700])
+@pytest.mark.parametrize("step", [4096, 5001])
+def test_many_pieces_at_once(device: BlockDevice, count: int, step: int) -> None:
+    """More than one system call takes, in any order, into and from any place in memory."""
+    before = pattern(SIZE)
+    device.write(0, before)
+    order = random.Random(count).sample(range(0, SIZE - 3000, step), min(count, SIZE // step))
+    data = memoryview(bytearray(pattern(3000 * len(order), 2)))
+    pieces = [
+        (offset, data[3000 * n : 3000 * (n + 1)].toreadonly() if n % 2 else data[3000 * n :][:3000])
+        for n, offset in enumerate(order)
+    ]
+    device.write_each(pieces)
+    model = bytearray(before)
+    for offset, piece in pieces:
+        model[offset : offset + 3000] = piece
+    assert device.read(0, SIZE) == model
+    target = memoryview(bytearray(len(data)))
+    device.readinto_each([(o, target[3000 * n : 3000 * (n + 1)]) for n, o in enumerate(order)])
+    assert target == data
+
+
+@pytest.mark.parametrize("count", [3, 700])
+def test_of_many_pieces_none_may_be_outside(device: BlockDevice, count: int) -> None:
+    pieces = [(4096, memoryview(bytearray(100)))] * count
+    with pytest.raises(DeviceError) as caught:
+        device.write_each([*pieces, (SIZE - 99, pieces[0][1])])
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(DeviceError) as caught:
+        device.readinto_each([*pieces, (SIZE - 99, pieces[0][1])])
+    assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize(
+    ("offset", "length"), [(0, 4096), (8192, 1 << 20), (512, 4096), (4096, 5000), (SIZE - 1, 1)]
+)
+def test_what_is_written_past_the_cache_is_read(
+    device: BlockDevice, offset: int, length: int
+) -> None:
+    before = pattern(SIZE)
+    device.write(0, before)
+    for seed in (2, 3):
+        data = pattern(length, seed)
+        memory = memory_of(length)
+        memory[:] = data
+        device.write_uncached(offset, memoryview(memory))
+        assert device.read(0, SIZE) == before[:offset] + data + before[offset + length :]
+        device.write_uncached(offset, bytearray(data))
+        device.flush()
+        assert device.read(offset, length) == data
+    with pytest.raises(DeviceError) as caught:
+        device.write_uncached(SIZE & -4096, memoryview(memory_of(8192)))
+    assert caught.value.errno == errno.ENOSPC
+
+
+def memory_of(length: int) -> mmap.mmap:
+    return mmap.mmap(-1, length)
 
 
 @pytest.mark.parametrize(("offset", "length"), [(SIZE, 1), (SIZE - 10, 11), (-1, 5), (1 << 62, 1)])

@@ -72,9 +72,15 @@ class BlockDevice(ABC):
             self.readinto(offset, buffer)
 
     def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        """`write` for each (offset, data); after a failure some of them may not have been made."""
+        """`write` for each (offset, data), in this order; after a failure some of them may not have
+        been made."""
         for offset, data in pieces:
             self.write(offset, data)
+
+    def write_uncached(self, offset: int, data: Buffer) -> None:
+        """`write`, of data that are flushed next and that nobody will read soon: they need not go
+        through the page cache."""
+        self.write(offset, data)
 
     @abstractmethod
     def flush(self) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import stat
 import struct
@@ -41,6 +42,13 @@ _BLKDISCARD = 0x1277  # linux/fs.h
 _BLKSSZGET = 0x1268
 
 _NOT_OFFERED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL, errno.EPERM)
+
+
+_MANY = 64
+"""From so many pieces on they are worth one system call."""
+_ALIGNED = max(mmap.PAGESIZE, 4096)
+"""Pages of the cache that are written past it are not to be shared with data that are not."""
+_AGAIN = (errno.EAGAIN, errno.EINTR)
 
 
 @cache
@@ -70,6 +78,10 @@ class FileDevice(BlockDevice):
         self.path = path
         self.read_only = not writable
         self._fd = -1
+        self._direct = -1
+        """Another descriptor of it, with O_DIRECT."""
+        self._is_direct: bool | None = None
+        """Whether there is one that works; None: not tried yet."""
         self._failed_flush: int | None = None
         self._unsynced = True
         """Set when a write is done, cleared before a sync: nothing to sync while it is clear."""
@@ -149,34 +161,75 @@ class FileDevice(BlockDevice):
         if n != length:
             self._write_rest(offset, memoryview(data), n)
 
+    def write_uncached(self, offset: int, data: Buffer) -> None:
+        """With O_DIRECT, which the file system may refuse: then, and for what is not aligned, as
+        any other write."""
+        from ulvm.blockdev.aio import address  # not for commands
+
+        view = memoryview(data)
+        length = len(view)
+        if (offset | length | address(view)) & (_ALIGNED - 1) or not self._opens_direct():
+            self.write(offset, view)
+            return
+        if offset < 0 or offset + length > self._known_size:
+            self._outside(offset, length, write=True)
+        try:
+            n = os.pwrite(self._direct, view, offset)
+        except OSError as error:
+            if error.errno not in _NOT_OFFERED:
+                raise self._write_error(error) from error
+            self._is_direct = False
+            n = 0
+        self._unsynced = True
+        if n != length:
+            self._write_rest(offset, view, n)
+
+    def _opens_direct(self) -> bool:
+        with self._synced:
+            if self._is_direct is None:
+                flags = os.O_RDWR | os.O_CLOEXEC | os.O_DIRECT
+                try:
+                    self._direct = os.open(f"/proc/self/fd/{self._fd}", flags)
+                    self._is_direct = True
+                except OSError:
+                    self._is_direct = False
+            return self._is_direct
+
     def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        fd, known, preadv = self._fd, self._known_size, os.preadv
+        if len(pieces) >= _MANY:
+            for offset, buffer, done in self._each(pieces, write=False):
+                self._read_rest(offset, buffer, done)
+            return
         for offset, buffer in pieces:
-            length = len(buffer)
-            if offset < 0 or offset + length > known:
-                self._outside(offset, length, write=False)
-                known = self._known_size
-            try:
-                n = preadv(fd, (buffer,), offset)
-            except OSError as error:
-                raise self._error(error) from error
-            if n != length:
-                self._read_rest(offset, buffer, n)
+            self.readinto(offset, buffer)
 
     def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        fd, known, pwrite = self._fd, self._known_size, os.pwrite
+        if len(pieces) >= _MANY:
+            for offset, data, done in self._each(pieces, write=True):
+                self._write_rest(offset, data, done)
+            return
         for offset, data in pieces:
-            length = len(data)
-            if offset < 0 or offset + length > known:
-                self._outside(offset, length, write=True)
+            self.write(offset, data)
+
+    def _each(
+        self, pieces: Sequence[tuple[int, memoryview]], *, write: bool
+    ) -> Iterator[tuple[int, memoryview, int]]:
+        """Those of which something is left to do, and how much was done."""
+        from ulvm.blockdev.aio import each  # not for commands
+
+        known = self._known_size
+        for offset, buffer in pieces:
+            if offset < 0 or offset + len(buffer) > known:
+                self._outside(offset, len(buffer), write=write)
                 known = self._known_size
-            try:
-                n = pwrite(fd, data, offset)
-            except OSError as error:
-                raise self._write_error(error) from error
-            self._unsynced = True
-            if n != length:
-                self._write_rest(offset, data, n)
+        try:
+            for index, done in each(self._fd, pieces, write=write):
+                if done < 0 and -done not in _AGAIN:
+                    error = OSError(-done, os.strerror(-done))
+                    raise self._write_error(error) if write else self._error(error)
+                yield (*pieces[index], max(done, 0))
+        finally:
+            self._unsynced |= write
 
     # -- slower requests --------------------------------------------------------------------
 
@@ -349,6 +402,9 @@ class FileDevice(BlockDevice):
             return end
 
     def close(self) -> None:
+        direct, self._direct, self._is_direct = self._direct, -1, False
+        if direct >= 0:
+            os.close(direct)
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             try:

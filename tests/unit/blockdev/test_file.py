@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import needs
+from ulvm.blockdev import aio
 from ulvm.blockdev.file import FileDevice
 from ulvm.errors import BusyError, DeviceError, NotFoundError
 from ulvm.mounts.loop import attach
@@ -233,6 +236,152 @@ def test_a_file_that_grows(path: str) -> None:
     device.write(8 * MIB, b"x")
     assert device.size == 9 * MIB
     assert device.read(8 * MIB, 2) == b"x\0"
+    device.close()
+
+
+def pages(count: int) -> list[tuple[int, memoryview]]:
+    return [(n * 4096, memoryview(bytearray(os.urandom(4096)))) for n in range(count)]
+
+
+def test_many_pieces_are_one_system_call(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin of each call is the loop; if io_submit(2) is not there it is what is left."""
+    device = FileDevice(path)
+    pieces = pages(100)
+    for name in ("pread", "preadv", "pwrite", "pwritev"):
+        monkeypatch.setattr(os, name, None)
+    device.write_each(pieces)
+    again = pages(100)
+    device.readinto_each(again)
+    assert again == pieces
+    monkeypatch.undo()
+    device.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EAGAIN])
+def test_without_that_call_each_is_made_by_itself(
+    path: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(aio, "_idle", [])
+    monkeypatch.setattr(aio, "_made", 0)
+    monkeypatch.setattr(aio, "_refused", False)
+    monkeypatch.setattr(aio._Context, "_call", refuse)
+    device = FileDevice(path)
+    pieces = pages(100)
+    device.write_each(pieces)
+    again = pages(100)
+    device.readinto_each(again)
+    assert again == pieces
+    assert aio._refused == (code == errno.ENOSYS)
+    device.close()
+
+
+def test_a_context_of_which_nothing_is_known_is_not_used_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it would still tell is of the requests before."""
+    device = FileDevice(path)
+    device.write_each(pages(100))
+    before = aio._made
+    failed: list[int] = []
+    real = aio._Context._call
+
+    def call(self: aio._Context, number: int, *arguments: int) -> int:
+        if number == self._getevents and not failed:
+            failed.append(number)
+            raise OSError(errno.EFAULT, "no events")
+        return real(self, number, *arguments)
+
+    monkeypatch.setattr(aio._Context, "_call", call)
+    pieces = pages(100)
+    device.write_each(pieces)
+    assert failed
+    assert aio._made == before - 1
+    again = pages(100)
+    device.readinto_each(again)
+    assert again == pieces
+    device.close()
+
+
+def test_more_threads_at_once_than_it_is_made_for(path: str) -> None:
+    device = FileDevice(path)
+    device.write_each(pages(2048))
+    wanted = device.read(0, 8 * MIB)
+
+    def work(number: int) -> bool:
+        found = pages(2048)
+        for _ in range(5):
+            device.readinto_each(found)
+        return b"".join(bytes(piece) for _, piece in found) == wanted
+
+    with ThreadPoolExecutor(12) as pool:
+        assert all(pool.map(work, range(12)))
+    assert len(aio._idle) == aio._made <= 4
+    device.close()
+
+
+def test_an_error_of_one_piece_is_the_error_of_all(small_file_system: Path) -> None:
+    path = small_file_system / "image"
+    with path.open("wb") as stream:
+        stream.truncate(64 * MIB)
+    device = FileDevice(str(path))
+    piece = memoryview(os.urandom(MIB))
+    with pytest.raises(DeviceError) as caught:
+        device.write_each([(n * MIB, piece) for n in range(64)])
+    assert caught.value.errno == errno.ENOSPC
+    device.close()
+
+
+def test_a_file_that_became_shorter_under_many_pieces(path: str) -> None:
+    device = FileDevice(path)
+    os.truncate(path, MIB)
+    with pytest.raises(DeviceError, match="became shorter"):
+        device.readinto_each(pages(2048))
+    device.close()
+
+
+def test_past_the_cache_goes_past_it(path: str) -> None:
+    device = FileDevice(path)
+    data = mmap.mmap(-1, 4 * MIB)
+    data[:] = os.urandom(4 * MIB)
+    device.write_uncached(MIB, memoryview(data))
+    # The file system took O_DIRECT: nothing of it is in memory.
+    assert resident(path, MIB, 4 * MIB) == 0
+    assert device.read(MIB, 4 * MIB) == data[:]
+    before = len(os.listdir("/proc/self/fd"))
+    device.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 2
+
+
+def resident(path: str, offset: int, length: int) -> int:
+    """How many pages of a range are in the page cache: mincore(2)."""
+    vector = (ctypes.c_ubyte * (length // mmap.PAGESIZE))()
+    with open(path, "r+b") as stream, mmap.mmap(stream.fileno(), 0) as memory:
+        view = ctypes.c_char.from_buffer(memory, offset)
+        address = ctypes.c_void_p(ctypes.addressof(view))
+        assert ctypes.CDLL(None).mincore(address, ctypes.c_size_t(length), vector) == 0
+        del view
+    return sum(page & 1 for page in vector)
+
+
+def test_where_it_cannot_go_past_the_cache_it_is_a_plain_write(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = FileDevice(path)
+    plain = os.open
+
+    def refuse(name: str, flags: int) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "no direct I/O")
+        return plain(name, flags)
+
+    monkeypatch.setattr(os, "open", refuse)
+    data = mmap.mmap(-1, MIB)
+    data[:] = os.urandom(MIB)
+    device.write_uncached(0, memoryview(data))
+    assert device.read(0, MIB) == data[:]
     device.close()
 
 
