@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import effort
 from tests.crash.engine import Machine, Unsafe
 from ulvm.blockdev.base import Buffer
 from ulvm.blockdev.memory import MemoryDevice
+from ulvm.dm.commit import GroupCommit, OldData
 from ulvm.dm.cow import CowSnapshot
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.exceptions.map import ExceptionMap
 from ulvm.dm.exceptions.persistent import PersistentStore
-from ulvm.dm.exceptions.store import Run
+from ulvm.dm.exceptions.store import Run, Runs
 from ulvm.dm.origins import Origin
 from ulvm.dm.stage import Stage
 from ulvm.dm.targets.merge import MergeTarget
@@ -45,25 +47,23 @@ def mutation(name: str) -> Callable[[Patch], Patch]:
 
 
 def without_barrier(function: Callable[..., Any], number: int) -> Patch:
-    """The `number`-th `self._barrier()` of a method of the store does nothing."""
+    """The `number`-th `self.barrier()` of a method of the store does nothing."""
     lines, first = inspect.getsourcelines(function)
-    where = [first + n for n, line in enumerate(lines) if "self._barrier()" in line][number]
+    where = [first + n for n, line in enumerate(lines) if "self.barrier()" in line][number]
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        real = PersistentStore._barrier
+        real = PersistentStore.barrier
 
         def barrier(self: PersistentStore) -> None:
             caller = sys._getframe(1)
             if caller.f_code is not function.__code__ or caller.f_lineno != where:
                 real(self)
 
-        monkeypatch.setattr(PersistentStore, "_barrier", barrier)
+        monkeypatch.setattr(PersistentStore, "barrier", barrier)
 
     return patch
 
 
-MUTATIONS["commit: no flush before the records"] = without_barrier(PersistentStore.commit, 0)
-MUTATIONS["commit: no flush behind the records"] = without_barrier(PersistentStore.commit, 1)
 MUTATIONS["new store: no flush between area and header"] = without_barrier(
     PersistentStore._create, 0
 )
@@ -75,16 +75,45 @@ MUTATIONS["merge: no flush behind the cleared records"] = without_barrier(
 )
 
 
+@mutation("commit: no flush before the records")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GroupCommit, "_make_safe", lambda self: None)
+
+
+@mutation("commit: no flush behind the records")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = GroupCommit.complete
+
+    def complete(self: GroupCommit) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self._store, "barrier", lambda: None)
+            real(self)
+
+    monkeypatch.setattr(GroupCommit, "complete", complete)
+
+
+@mutation("commit: the flush of other data counts for the records")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = GroupCommit.copy
+
+    def copy(self: GroupCommit, shared: OldData | None) -> None:
+        safe = self._safe
+        real(self, shared)
+        self._safe = safe
+
+    monkeypatch.setattr(GroupCommit, "copy", copy)
+
+
 @mutation("commit: the next area is not zeroed")
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = PersistentStore.commit
+    real = PersistentStore.prepare
 
-    def commit(self: PersistentStore, runs: Any) -> None:
+    def prepare(self: PersistentStore, runs: Runs) -> None:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(self.cow, "write_zeroes", lambda *args, **options: None)
             real(self, runs)
 
-    monkeypatch.setattr(PersistentStore, "commit", commit)
+    monkeypatch.setattr(PersistentStore, "prepare", prepare)
 
 
 def _keep_stale_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,14 +191,14 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutation("merge: other snapshots get no copies")
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = MergeTarget._merge_run
+    real = MergeTarget._copy_back
 
-    def run(self: MergeTarget, item: Any) -> None:
+    def copy_back(self: MergeTarget, runs: list[Run]) -> None:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(self.origin, "guarded", ())
-            real(self, item)
+            real(self, runs)
 
-    monkeypatch.setattr(MergeTarget, "_merge_run", run)
+    monkeypatch.setattr(MergeTarget, "_copy_back", copy_back)
 
 
 @mutation("merge: a flush leaves the COW out")
@@ -233,6 +262,13 @@ def test_it_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         effort.tally(f"images until seen: {name}", images)
 
 
+def commit(store: PersistentStore, runs: list[Run]) -> None:
+    store.prepare(np.array(runs))
+    store.barrier()
+    store.write_records()
+    store.barrier()
+
+
 def stale_records() -> None:
     """A power cut keeps the second block of a metadata area and loses the first; the next commit
     reaches the end of the first. What the second holds must not come back to life."""
@@ -240,16 +276,16 @@ def stale_records() -> None:
     store = PersistentStore(cow, origin, 16)
     store.open()
     store.load(ExceptionMap(1200))
-    store.commit([Run(old, old + 100, 1) for old in range(250)])
+    commit(store, [Run(old, old + 100, 1) for old in range(250)])
     area = 16 * 512
     before = cow.read(area, area)
-    store.commit([Run(old, old + 100, 1) for old in range(250, 270)])
+    commit(store, [Run(old, old + 100, 1) for old in range(250, 270)])
     cow.write(area, before[:4096])
     for first, count in ((400, 6), (500, 1)):
         again, exceptions = PersistentStore(cow, origin, 16), ExceptionMap(1200)
         again.open()
         again.load(exceptions)
-        again.commit([Run(old, old + 300, 1) for old in range(first, first + count)])
+        commit(again, [Run(old, old + 300, 1) for old in range(first, first + count)])
     exceptions = ExceptionMap(1200)
     last = PersistentStore(cow, origin, 16)
     last.open()
@@ -288,7 +324,7 @@ def stale_records_behind_a_sector() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cow, "flush", flush)
-            store.commit([Run(old, old + 300, 1) for old in range(first, first + count)])
+            commit(store, [Run(old, old + 300, 1) for old in range(first, first + count)])
         after = cow.read(0, cow.size)
         cow.write(0, durable[-1])  # as of the flush before the last
         for sector in kept:
@@ -309,7 +345,14 @@ def stale_records_behind_a_sector() -> None:
 
 
 def test_they_are_wiped_before_the_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    MUTATIONS["commit: no flush before the records"](monkeypatch)
+    real = PersistentStore.prepare
+
+    def prepare(self: PersistentStore, runs: Runs) -> None:
+        """The next barrier does nothing."""
+        real(self, runs)
+        vars(self)["barrier"] = lambda: vars(self).pop("barrier")
+
+    monkeypatch.setattr(PersistentStore, "prepare", prepare)
     with pytest.raises(Unsafe):
         stale_records_behind_a_sector()
 

@@ -450,7 +450,10 @@ def test_many_hands(host: UlvmHost) -> None:
         conductor.all_removed()
         idle.append(Usage(conductor.pid))
     print(f"daemon: {idle}")
-    assert len({use.descriptors for use in idle}) == 1, idle
+    # One more for each PV that COWs lie on, for copies past the page cache.
+    descriptors = [use.descriptors for use in idle]
+    assert max(descriptors) - min(descriptors) <= 2, idle
+    assert descriptors == sorted(descriptors), idle
     # Those of FUSE stay, with a buffer each.
     assert idle[-1].threads <= idle[0].threads + SERVING_THREADS, idle
     buffers = (idle[-1].threads - idle[0].threads) * (MAX_IO >> 10)

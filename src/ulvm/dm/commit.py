@@ -1,26 +1,43 @@
 """When exceptions become durable, and who waits for it.
 
-Exceptions are added in order of allocation under the origin's lock. Whoever comes first to `settle`
-commits all that is there: copies the old data that are not in the COW store yet, in runs of chunks
-that follow each other there, then has the store write the exceptions. Those who waited for the
-lock meanwhile find theirs committed. So n writers at once, or n writes that were staged
+Exceptions are added in order of allocation under the origin's lock. Whoever comes first to
+`settle` commits all that is there, in four steps: the old data that are not in the COW store yet
+are copied, in runs of chunks that follow each other there; a flush; the records; a flush. Those who
+come meanwhile find theirs committed. So n writers at once, or n writes that were staged
 (`dm.stage`), pay two barriers, not 2n.
 
 The old data can be copied that late because the origin does not change under a pending exception.
-Snapshots that are settled one after the other share what was read of it (`OldData`).
+
+Several snapshots of an origin take each step together: they share what the first of them read
+(`OldData`), and where their COWs lie in one file its flush serves all, for a file that was not
+written to since is not flushed again. A snapshot's lock is held for its own part of one step alone,
+so a COW that is suspended holds up nobody who does not need it; what a step does is for all that
+is at that stage by then, whoever began it. The order of a store is kept by its own state: no
+record is written before a flush that came after its data (`_safe`), and nothing is complete before
+a flush that came after its record.
 """
 
 from __future__ import annotations
 
 import threading
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from ulvm.dm.exceptions.map import ExceptionMap, anonymous
-from ulvm.dm.exceptions.store import ExceptionStore, Run
+import numpy as np
 
-__all__ = ["Committer", "GroupCommit", "OldData"]
+from ulvm.dm.exceptions.map import ExceptionMap, anonymous
+from ulvm.dm.exceptions.store import ExceptionStore, Run, Runs
+
+__all__ = ["Committer", "GroupCommit", "OldData", "settle"]
 
 _MOST_SHARED = 64 << 20
+_NO_RUNS: Runs = np.zeros((0, 3), dtype=np.int64)
+
+
+def _table(rows: array[int]) -> Runs:
+    return np.frombuffer(rows, dtype=np.int64).reshape(-1, 3) if rows else _NO_RUNS
 
 
 class OldData:
@@ -30,31 +47,29 @@ class OldData:
 
     def __init__(self) -> None:
         self._shift = 0
-        self._olds: list[tuple[int, int]] = []
+        self._runs: Runs = _NO_RUNS
         self._data = memoryview(b"")
 
     @staticmethod
-    def room(shift: int, runs: list[Run]) -> memoryview | None:
+    def room(shift: int, runs: Runs) -> memoryview | None:
         """For their data; None if they are too much."""
-        size = sum(run.chunks for run in runs) << shift
+        size = int(runs[:, 2].sum()) << shift
         return memoryview(anonymous(size)) if size <= _MOST_SHARED else None
 
-    def keep(self, shift: int, runs: list[Run], data: memoryview) -> None:
+    def keep(self, shift: int, runs: Runs, data: memoryview) -> None:
         """All of it has been read."""
-        self._shift, self._olds = shift, [(run.old, run.chunks) for run in runs]
-        self._data = data
+        self._shift, self._runs, self._data = shift, runs, data
 
-    def find(self, shift: int, runs: list[Run]) -> memoryview | None:
+    def find(self, shift: int, runs: Runs) -> memoryview | None:
         """The data of all these runs, if they are there."""
-        if shift != self._shift or [(run.old, run.chunks) for run in runs] != self._olds:
-            return None
-        return self._data
+        same = shift == self._shift and np.array_equal(runs[:, ::2], self._runs[:, ::2])
+        return self._data if same else None
 
 
 class Committer(Protocol):
     """The snapshot whose store it is."""
 
-    def copy_runs(self, runs: list[Run], shared: OldData | None) -> None:
+    def copy_runs(self, runs: Runs, shared: OldData | None) -> None:
         """Old data of the origin to the COW. DeviceError."""
 
     def commit_failed(self, error: Exception) -> None:
@@ -71,41 +86,94 @@ class GroupCommit:
         """Another snapshot after a handover."""
         self._commit_lock = threading.Lock()
         self._mutex = threading.Lock()
-        self._runs: list[Run] = []
-        self._to_copy: list[Run] = []
+        self._runs = array("q")
+        self._to_copy = array("q")
+        """Rows of `Runs`."""
+        self._prepared = _NO_RUNS
+        """Their data are in the COW, flushed if `_safe`; the store has their records ready."""
+        self._safe = True
+        self._recorded = _NO_RUNS
         self._broken = False
 
     def add(self, run: Run, *, copied: bool) -> None:
         """Under the origin's lock. `copied`: the data of the run are in the COW already."""
         with self._mutex:
             self._map.insert_pending(run.old, run.new, run.chunks)
-            self._runs.append(run)
+            self._runs.extend(run)
             if not copied:
-                self._to_copy.append(run)
+                self._to_copy.extend(run)
 
     @property
     def pending(self) -> bool:
         """Whether any wait for a commit that has not begun."""
         return bool(self._runs)
 
-    def settle(self, shared: OldData | None = None) -> None:
-        """Return when everything added before this call is committed, or the store failed.
-        `shared`: with other snapshots of the origin that are settled with this one."""
+    def copy(self, shared: OldData | None) -> None:
+        """The first step."""
         with self._commit_lock:
             with self._mutex:
-                runs, self._runs = self._runs, []
-                to_copy, self._to_copy = self._to_copy, []
-            if not runs or self._broken:
-                return
-            try:
-                if to_copy:
-                    self.owner.copy_runs(to_copy, shared)
-                self._store.commit(runs)
-            except Exception as error:  # of the device, or want of memory: they are not committed
-                # Nothing is committed to this store any more: later records would follow a gap.
-                # Whoever waits for us returns when the snapshot is invalid, on disk too.
-                self._broken = True
-                self.owner.commit_failed(error)
-                return
-            for run in runs:
-                self._map.complete(run.old, run.chunks)
+                runs, self._runs = _table(self._runs), array("q")
+                to_copy, self._to_copy = _table(self._to_copy), array("q")
+            if runs.size and not self._broken:
+                with self._unbroken():
+                    if to_copy.size:
+                        self.owner.copy_runs(to_copy, shared)
+                    self._store.prepare(runs)
+                    self._safe = False
+                    self._prepared = np.concatenate((self._prepared, runs))
+
+    def flush(self) -> None:
+        """The second step."""
+        with self._commit_lock:
+            if self._prepared.size:
+                with self._unbroken():
+                    self._make_safe()
+
+    def _make_safe(self) -> None:
+        if not self._safe:
+            self._store.barrier()
+            self._safe = True
+
+    def record(self) -> None:
+        """The third step."""
+        with self._commit_lock:
+            if self._prepared.size:
+                with self._unbroken():
+                    self._make_safe()
+                    self._store.write_records()
+                    self._recorded = np.concatenate((self._recorded, self._prepared))
+                    self._prepared = _NO_RUNS
+
+    def complete(self) -> None:
+        """The fourth step."""
+        with self._commit_lock:
+            if self._recorded.size:
+                with self._unbroken():
+                    self._store.barrier()
+                    self._map.complete(self._recorded[:, 0], self._recorded[:, 2])
+                    self._recorded = _NO_RUNS
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        """Nothing is committed to a store of which a commit failed: later records would follow a
+        gap. Whoever waits for us returns when the snapshot is invalid, on disk too."""
+        try:
+            yield
+        except Exception as error:  # of the device, or want of memory: they are not committed
+            self._broken = True
+            self._prepared = self._recorded = _NO_RUNS
+            self.owner.commit_failed(error)
+
+
+def settle(commits: Sequence[GroupCommit]) -> None:
+    """Return when everything added to any of them before this call is committed, or its store
+    failed."""
+    shared = OldData() if len(commits) > 1 else None
+    for commit in commits:
+        commit.copy(shared)
+    for commit in commits:
+        commit.flush()
+    for commit in commits:
+        commit.record()
+    for commit in commits:
+        commit.complete()

@@ -20,11 +20,13 @@ import errno
 import threading
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, WritableBuffer
-from ulvm.dm.commit import GroupCommit, OldData
-from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap
+from ulvm.dm.commit import GroupCommit, OldData, settle
+from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap, anonymous
 from ulvm.dm.exceptions.sparse_map import exception_map
-from ulvm.dm.exceptions.store import ExceptionStore, Run
+from ulvm.dm.exceptions.store import ExceptionStore, Run, Runs
 from ulvm.dm.origins import Origin
 from ulvm.errors import DeviceError
 from ulvm.units import SECTOR
@@ -33,7 +35,7 @@ __all__ = ["CowSnapshot"]
 
 _COPY_BYTES = 1 << 20
 
-_END = Run(0, 0, 0)
+_END = (0, 0, 0)
 """Behind the last run: chunk 0 of a COW is its header, so nothing leads on to it."""
 _local = threading.local()
 """`scratch`: what a thread copies through."""
@@ -166,7 +168,7 @@ class CowSnapshot:
                 return
             chunk = state.find(b"\0", end, last + 1)
 
-    def copy_runs(self, runs: list[Run], shared: OldData | None) -> None:
+    def copy_runs(self, runs: Runs, shared: OldData | None) -> None:
         """Of `commit`: what follows each other in the COW goes out in one write."""
         data = shared.find(self.shift, runs) if shared is not None else None
         if data is not None:
@@ -175,55 +177,57 @@ class CowSnapshot:
         limit = _COPY_BYTES >> self.shift
         whole = self.origin.device.size >> self.shift
         room, rest = None, memoryview(b"")
-        if shared is not None and all(run.old + run.chunks <= whole for run in runs):
+        if shared is not None and int((runs[:, 0] + runs[:, 2]).max()) <= whole:
             room = shared.room(self.shift, runs)
             rest = room or rest
-        batch: list[Run] = []
-        chunks = 0
-        for run in [*runs, _END]:
-            if batch and (
-                chunks + run.chunks > limit or run.new != batch[-1].new + batch[-1].chunks
-            ):
+        batch: list[tuple[int, int]] = []
+        begin = chunks = 0
+        for old, new, count in [*runs.tolist(), _END]:
+            if batch and (chunks + count > limit or new != begin + chunks):
                 length = chunks << self.shift
                 if room is not None:
-                    self._copy_batch(batch, rest[:length])
+                    self._copy_batch(begin, batch, rest[:length])
                     rest = rest[length:]
                 else:
-                    self._copy_batch(batch, self._buffer(length)[:length])
+                    self._copy_batch(begin, batch, self._buffer(length)[:length])
                 batch, chunks = [], 0
-            if room is None and (run.chunks > limit or run.old + run.chunks > whole):
-                self._copy(run.old, run.new, run.chunks)
-            else:
-                batch.append(run)
-                chunks += run.chunks
+            if room is None and (count > limit or old + count > whole):
+                self._copy(old, new, count)
+                continue
+            if not batch:
+                begin = new
+            batch.append((old, count))
+            chunks += count
         if shared is not None and room is not None:
             shared.keep(self.shift, runs, room)
 
-    def _copy_batch(self, batch: list[Run], buffer: memoryview) -> None:
+    def _copy_batch(self, new: int, batch: list[tuple[int, int]], buffer: memoryview) -> None:
         """Runs of whole chunks that follow each other in the COW, as long as the buffer."""
         pieces = []
         position = 0
-        for old, _, count in batch:
+        for old, count in batch:
             upto = position + (count << self.shift)
             pieces.append((old << self.shift, buffer[position:upto]))
             position = upto
         self.origin.device.readinto_each(pieces)
-        self.cow.write(batch[0].new << self.shift, buffer)
+        self.cow.write_uncached(new << self.shift, buffer)
 
-    def _write_copies(self, runs: list[Run], data: memoryview) -> None:
+    def _write_copies(self, runs: Runs, data: memoryview) -> None:
         """Their old data, one run's after the other's."""
-        first, begin, position = runs[0].new, 0, 0
-        for run in [*runs, _END]:
-            if run.new != first + ((position - begin) >> self.shift):
-                self.cow.write(first << self.shift, data[begin:position])
-                first, begin = run.new, position
-            position += run.chunks << self.shift
+        new, count = runs[:, 1], runs[:, 2]
+        firsts = np.flatnonzero(np.diff(new, prepend=-1) != np.concatenate(([0], count[:-1])))
+        begins = (np.cumsum(count) - count)[firsts].tolist()
+        for first, begin, end in zip(
+            new[firsts].tolist(), begins, [*begins[1:], int(count.sum())], strict=True
+        ):
+            piece = data[begin << self.shift : end << self.shift]
+            self.cow.write_uncached(first << self.shift, piece)
 
     def _buffer(self, length: int) -> memoryview:
         """A thread's own: several snapshots are committed at a time."""
         scratch: memoryview | None = getattr(_local, "scratch", None)
         if scratch is None or len(scratch) < length:
-            scratch = _local.scratch = memoryview(bytearray(length))
+            scratch = _local.scratch = memoryview(anonymous(length))
         return scratch
 
     def _copy(self, old: int, new: int, count: int) -> None:
@@ -235,21 +239,27 @@ class CowSnapshot:
             step = min(length, _COPY_BYTES)
             buffer = scratch[:step]
             self.origin.device.readinto(source, buffer)
-            self.cow.write(target, buffer)
+            self.cow.write_uncached(target, buffer)
             source, target, length = source + step, target + step, length - step
-
-    def commit_pending(self, shared: OldData | None = None) -> None:
-        """See `GroupCommit.settle`."""
-        self.commit.settle(shared)
 
     # -- reading ----------------------------------------------------------------------------
 
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
         if not self.valid:
             raise DeviceError("the snapshot is invalid", errno=errno.EIO)
-        view = memoryview(buffer)
         shift, state = self.shift, self.map.state
-        end = offset + len(view)
+        end = offset + len(buffer)
+        chunk = offset >> shift
+        if chunk == (end - 1) >> shift:  # most are of this kind
+            if state[chunk] == DONE:
+                place = (self.map.where[chunk] << shift) + offset - (chunk << shift)
+                self.cow.readinto(place, buffer)
+                return
+            self.origin.device.readinto(offset, buffer)
+            self._check()
+            if state[chunk] != DONE:
+                return
+        view = memoryview(buffer)
         position = offset
         while position < end:
             chunk = position >> shift
@@ -266,8 +276,7 @@ class CowSnapshot:
                 stop = found if found >= 0 else stop
             upto = min(stop << shift, end)
             self.origin.device.readinto(position, view[position - offset : upto - offset])
-            if not self.valid:
-                raise DeviceError("the snapshot is invalid", errno=errno.EIO)
+            self._check()
             changed = state.find(b"\1", chunk, stop)
             if changed >= 0:
                 upto = max(position, changed << shift)
@@ -289,7 +298,7 @@ class CowSnapshot:
         if not self.map.all_done(first, last):
             with self.origin.lock:
                 complete = self._write_new(offset, view, first, last, written)
-            self.commit_pending()
+            settle([self.commit])
             self._check()
         self._write_done(offset, view, written)
         if not complete:

@@ -332,6 +332,22 @@ class MappedDevice(BlockDevice):
             self._leave()
         super().write_each(pieces)
 
+    def write_uncached(self, offset: int, data: Buffer) -> None:
+        if not self._honour_flush or self._observer is not None or self.read_only:
+            self.write(offset, data)
+            return
+        self._enter()
+        try:
+            length = len(data)
+            if offset < 0 or offset + length > self._table.size:
+                self._out_of_range(offset, length, write=True)
+            if self._single is not None:
+                self._single.write_uncached(offset, data)
+                return
+        finally:
+            self._leave()
+        self.write(offset, data)
+
     # -- slower requests --------------------------------------------------------------------
 
     def _parts(self, offset: int, length: int, *, write: bool) -> Iterator[tuple[Target, int, int]]:

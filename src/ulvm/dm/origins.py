@@ -36,12 +36,12 @@ from __future__ import annotations
 import errno
 import mmap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
-from ulvm.dm.commit import OldData
+from ulvm.dm.commit import settle
 from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.stage import Stage
 from ulvm.dm.stage_file import PAGE, PAGE_SHIFT, StageSettings
@@ -223,9 +223,7 @@ class Origin:
         origin was abandoned meanwhile (mapper.shutdown): then copies fail because devices go, and
         whoever is about to change the origin must not."""
         guarded = self.guarded
-        shared = OldData() if len(guarded) > 1 else None
-        for snapshot in guarded:
-            snapshot.commit_pending(shared)
+        settle([snapshot.commit for snapshot in guarded])
         writer = self.writer
         if writer is not None and writer.abandoned and not all(s.valid for s in guarded):
             raise DeviceError(f"device {writer.name} is gone", errno=errno.ENXIO)
@@ -291,13 +289,12 @@ class Origin:
                 if stage.has_room(pages):
                     direct = self._put_parts(stage, offset, end, memoryview(data))
                     break
-            stage.commit()
+            stage.make_room()
         else:
             return False
         for start, part in direct:
             self.device.write(start, part)
-        if stage.is_alone:
-            stage.commit()
+        stage.keep_pace()
         return True
 
     def _put_parts(
@@ -412,6 +409,16 @@ class Origin:
                         return
                 elif self._is_copied(offset, end) and not self._is_staged(stage, *units):
                     return  # Of the rest of its units nothing is known.
+
+    def protect_each(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """`protect` for each (offset, length); their copies are committed together."""
+        if self.guarded:
+            with self.lock:
+                for offset, length in ranges:
+                    self._allocate(offset, offset + length)
+            self.settle()
+        for offset, length in ranges:
+            self.protect(offset, length)
 
     def _allocate(self, offset: int, end: int) -> None:
         """Exceptions for all chunks of [offset, end) that have none. Under the lock."""

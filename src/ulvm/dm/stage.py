@@ -29,6 +29,9 @@ found; a map that was sealed does not change, since readers may still look into 
 lock: a slot's number changes whenever the slot is filled or freed, and who finds it changed after
 copying looks again under the lock.
 
+Who finds no room waits for the commit under way, and is slowed down before it comes to that: what
+a writer waits for a stage that is full is spread over all that fills it (dm.pace).
+
 A page that cannot be written stays, and each commit tries it again and fails; so nothing that was
 answered is lost as long as there is hope, and every flush says that it is not durable.
 
@@ -44,12 +47,13 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
+from ulvm.dm.pace import Pace
 from ulvm.dm.stage_file import (
     HEADER,
     MOST_NUMBER,
@@ -82,7 +86,7 @@ class Stage:
     def __init__(
         self,
         device: BlockDevice,
-        lock: AbstractContextManager[object],
+        lock: threading.RLock,
         *,
         settle: Callable[[], None],
         log: Callable[[str], None],
@@ -96,6 +100,7 @@ class Stage:
         to be had."""
         self._device = device
         self._lock = lock
+        self._let_gone = threading.Condition(lock)
         self._settle = settle
         self._log = log
         self._path = path
@@ -104,6 +109,7 @@ class Stage:
         self._active: dict[int, int] = {}
         self._sealed: dict[int, int] = {}
         self._committing = threading.Lock()
+        self._pace = Pace()
         self._number = 0
         self.holds = False
         """Whether anything is staged. Set before a page can be found, cleared after the last."""
@@ -175,6 +181,7 @@ class Stage:
     def close(self) -> None:
         """For good; what could not be written is lost, and said so."""
         self._closed = True
+        self.slots = 0  # who waits for room is not to wait for ever
         self._wake.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -196,11 +203,6 @@ class Stage:
 
     # -- writing ----------------------------------------------------------------------------
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether nobody commits in time what is staged, for want of threads: who puts it must."""
-        return self._thread is None and bool(self._active)
-
     def has(self, first: int, last: int) -> bool:
         """Whether any of the pages first..last is staged."""
         active, sealed = self._active, self._sealed
@@ -216,6 +218,25 @@ class Stage:
             if not self._grow():
                 return False
         return True
+
+    def make_room(self) -> None:
+        """Return when the commit under way is through, or one that is made now. DeviceError from
+        the latter."""
+        with self._lock:
+            if self._sealed:
+                self._let_gone.wait()
+                return
+        self.commit()
+
+    def keep_pace(self) -> None:
+        """After a `put`: wait for a moment if writers fill the stage too fast. Where nobody commits
+        in time what is staged, for want of threads, who puts it must. DeviceError from that."""
+        sealed = len(self._sealed)
+        if sealed:
+            if self._pace.wait(len(self._active) / max(self.slots - sealed, 1), sealed):
+                self._wake.set()
+        elif self._thread is None and self._active:
+            self.commit()
 
     def _grow(self) -> bool:
         more = min(_GROW_PAGES, self.slots - self._ready)
@@ -370,15 +391,17 @@ class Stage:
             with self._lock:
                 if not self._active or self._closed:
                     return
+                failed = set(self._active)
                 self._sealed = self._active
                 self._active = {}
-            failed: set[int] = set(self._sealed)
+                self._pace.begin()
             try:
                 self._settle()
                 if self._closed:  # Others write to the origin by now.
                     return
                 failed = set()
                 self._write_out(failed)
+                self._pace.end(len(self._sealed))
             finally:
                 with self._lock:
                     self._let_go(failed)
@@ -432,12 +455,13 @@ class Stage:
         self.holds = bool(self._active)
         if self.slots:
             self._free += slots.tolist()
+        self._let_gone.notify_all()
 
     # -- in time ----------------------------------------------------------------------------
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="ulvm-stage", daemon=True)
-        with suppress(RuntimeError):  # no more threads, see `is_alone`
+        with suppress(RuntimeError):  # no more threads, see `keep_pace`
             thread.start()
             self._thread = thread
 

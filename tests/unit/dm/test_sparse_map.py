@@ -30,7 +30,7 @@ def test_answers_as_the_flat_map(seed: int) -> None:
             if what == "insert":
                 each.insert_pending(first, new, count)
             elif what == "complete" and count:
-                each.complete(first, count)
+                each.complete(np.array([first]), np.array([count]))
             elif what == "remove":
                 each.remove(first, count)
             elif what == "load":

@@ -247,6 +247,46 @@ def test_a_stage_that_is_full_makes_room(tmp_path: Path) -> None:
 # -- kill -9 ---------------------------------------------------------------------------------------
 
 
+def test_who_finds_no_room_waits_for_the_commit_under_way_alone(tmp_path: Path) -> None:
+    lab = StageLab(tmp_path, SMALL)
+    lab.pair()
+    lab.still()
+    cow, entered, goes_on = lab.faults["cow"], threading.Event(), threading.Event()
+    turns: list[int] = []
+
+    def look() -> None:
+        if threading.current_thread() is not flusher:
+            turns.append(1)  # the writer commits
+            return
+        entered.set()
+        assert goes_on.wait(10)
+
+    flusher = threading.Thread(target=lab.dm.mapped("org").flush)
+    for page in range(10):
+        lab.put(page * 8, 8, page + 1)
+    cow.look = look
+    flusher.start()
+    assert entered.wait(10)
+
+    def fill() -> None:
+        for page in range(10, 10 + 8):  # there are 16
+            lab.put(page * 8, 8, page + 1)
+
+    writer = threading.Thread(target=fill)
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive()
+    goes_on.set()
+    writer.join(10)
+    flusher.join(10)
+    assert not writer.is_alive()
+    assert not turns
+    cow.look = Watched.look
+    lab.dm.mapped("org").flush()
+    assert lab.on_disk(0, 18 * 8) == b"".join(bytes([n + 1]) * PAGE for n in range(18))
+    lab.dm.shutdown()
+
+
 def killed(lab: StageLab, folder: Path, size: int = BIG) -> StageLab:
     """Another process on what the files held, the stage's among them, and its mapper."""
     state = lab.dm.snapshot_state()

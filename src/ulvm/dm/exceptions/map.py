@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ulvm.errors import TableError
 
-__all__ = ["DONE", "NONE", "PENDING", "ExceptionMap", "Lookup", "States", "anonymous"]
+__all__ = ["DONE", "NONE", "PENDING", "ExceptionMap", "Lookup", "States", "anonymous", "chunks_of"]
 
 NONE = 0
 DONE = 1
@@ -46,6 +46,14 @@ def anonymous(size: int) -> mmap.mmap:
     except (OSError, OverflowError, ValueError) as error:
         message = f"Unable to allocate exception tables of {size} bytes"
         raise TableError(message, errno=errno.ENOMEM) from error
+
+
+def chunks_of(first: npt.NDArray[np.int64], count: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """All chunks of runs of `count` chunks from `first` on, one run's after the other's."""
+    total = int(count.sum())
+    if total == first.size:
+        return first
+    return np.repeat(first - (np.cumsum(count) - count), count) + np.arange(total)
 
 
 class Lookup(Protocol):
@@ -127,12 +135,9 @@ class ExceptionMap:
         where[old : old + count] = np.arange(new, new + count, dtype=where.dtype)
         self._state[old : old + count] = bytes([PENDING]) * count
 
-    def complete(self, old: int, count: int) -> None:
-        """The exceptions of these chunks are committed."""
-        if count == 1:
-            self._state[old] = DONE
-        else:
-            self._state[old : old + count] = _DONE * count
+    def complete(self, old: npt.NDArray[np.int64], count: npt.NDArray[np.int64]) -> None:
+        """The exceptions of these runs of chunks are committed."""
+        np.frombuffer(self._state, dtype=np.uint8)[chunks_of(old, count)] = DONE
 
     def load(self, old: npt.NDArray[np.uint64], new: npt.NDArray[np.uint64]) -> None:
         """Insert committed exceptions, a whole metadata area at once; of two for the same

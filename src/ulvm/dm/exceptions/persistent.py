@@ -9,14 +9,15 @@ first record with new_chunk 0 ends the list, so a full area needs a zeroed area 
 
 Commit order and why a power cut at any point is safe:
 
-1. The caller has written the data chunks. If the commit fills area k, area k+1 is zeroed.
+1. The caller has written the data chunks. If the commit fills area k, area k+1 is zeroed
+   (`prepare`).
 2. flush: data and zeroed area are durable before any record that leads to them.
-3. The areas are written, then flush: the records are durable before the caller lets the
-   origin change. A cut between 2 and 3 leaves any subset of the new records, by sectors:
-   each of them tells the truth (its data are durable, the origin is still unchanged), and
-   records behind a missing one are not reached. They must never come back to life: the first
-   commit after a `load` that found such wipes them before the flush of step 2. In one write
-   with the new records they could stay while a sector before them fills up.
+3. The areas are written (`write_records`), then flush: the records are durable before the caller
+   lets the origin change. A cut between 2 and 3 leaves any subset of the new records, by
+   sectors: each of them tells the truth (its data are durable, the origin is still unchanged),
+   and records behind a missing one are not reached. They must never come back to life: the
+   first commit after a `load` that found such wipes them before the flush of step 2. In one
+   write with the new records they could stay while a sector before them fills up.
 
 Merging clears records only after the origin is flushed (`commit_merge` itself flushes before
 and after the area write), so a cut replays at most copies that were made already.
@@ -30,15 +31,14 @@ from __future__ import annotations
 import errno
 import mmap
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ulvm.blockdev.base import BlockDevice
-from ulvm.dm.exceptions.map import ExceptionMap
-from ulvm.dm.exceptions.store import ExceptionStore, Run, Usage
+from ulvm.dm.exceptions.map import ExceptionMap, chunks_of
+from ulvm.dm.exceptions.store import ExceptionStore, Run, Runs, Usage
 from ulvm.errors import DeviceError, TableError
 from ulvm.units import SECTOR
 
@@ -116,6 +116,8 @@ class PersistentStore(ExceptionStore):
         self._exceptions = 0
         """Committed or to be: what is allocated has an exception soon."""
         self._disk_dirty_tail = False
+        self._records: list[tuple[int, bytes]] = []
+        """(offset, bytes) of prepared ones, in order: a later one may hold an earlier one's."""
 
     # -- opening ----------------------------------------------------------------------------
 
@@ -159,7 +161,7 @@ class PersistentStore(ExceptionStore):
         try:
             # The header last: with it what lies in area 0 counts.
             self.cow.write_zeroes(self._area_offset(0), self._chunk_bytes)
-            self._barrier()
+            self.barrier()
             self._write_header(valid=1)
         except DeviceError as error:
             raise TableError(
@@ -250,31 +252,30 @@ class PersistentStore(ExceptionStore):
             count -= take
         return runs
 
-    def commit(self, runs: Sequence[Run]) -> None:
+    def prepare(self, runs: Runs) -> None:
         self._wipe_tail()
-        writes: list[tuple[int, bytes]] = []
-        first_slot = self._committed
-        for run in runs:
-            done = 0
-            while done < run.chunks:
-                n = min(run.chunks - done, self._epa - self._committed)
-                self._fill(self._committed, run.old + done, run.new + done, n)
-                self._committed += n
-                done += n
-                if self._committed == self._epa:
-                    self.cow.write_zeroes(
-                        self._area_offset(self._area_index + 1), self._chunk_bytes
-                    )
-                    writes.append(self._area_write(first_slot))
-                    self._area_index += 1
-                    self._committed = first_slot = 0
-                    self._area = self._new_area()
-        if self._committed > first_slot:
-            writes.append(self._area_write(first_slot))
-        self._barrier()
-        for offset, data in writes:
+        old, new = chunks_of(runs[:, 0], runs[:, 2]), chunks_of(runs[:, 1], runs[:, 2])
+        done = 0
+        while done < old.size:
+            first_slot = self._committed
+            n = min(old.size - done, self._epa - first_slot)
+            records = np.frombuffer(self._area, dtype="<u8").reshape(-1, 2)
+            records[first_slot : first_slot + n, 0] = old[done : done + n]
+            records[first_slot : first_slot + n, 1] = new[done : done + n]
+            self._committed += n
+            done += n
+            if self._committed == self._epa:
+                self.cow.write_zeroes(self._area_offset(self._area_index + 1), self._chunk_bytes)
+            self._records.append(self._area_write(first_slot))
+            if self._committed == self._epa:
+                self._area_index += 1
+                self._committed = 0
+                self._area = self._new_area()
+
+    def write_records(self) -> None:
+        records, self._records = self._records, []
+        for offset, data in records:
             self.cow.write(offset, data)
-        self._barrier()
 
     def _wipe_tail(self) -> None:
         """What `load` found behind the end; what comes before stays as it is on disk. The flush
@@ -282,14 +283,6 @@ class PersistentStore(ExceptionStore):
         if self._disk_dirty_tail:
             self.cow.write(self._area_offset(self._area_index), self._area[:])
             self._disk_dirty_tail = False
-
-    def _fill(self, slot: int, old: int, new: int, count: int) -> None:
-        if count == 1:
-            struct.pack_into("<QQ", self._area, slot * _DISK_EXCEPTION_SIZE, old, new)
-            return
-        records = np.frombuffer(self._area, dtype="<u8").reshape(-1, 2)[slot : slot + count]
-        records[:, 0] = np.arange(old, old + count, dtype=np.uint64)
-        records[:, 1] = np.arange(new, new + count, dtype=np.uint64)
 
     def _area_write(self, first_slot: int) -> tuple[int, bytes]:
         """What must be written of the current area, its slots from `first_slot` being new: the
@@ -299,7 +292,7 @@ class PersistentStore(ExceptionStore):
         end = min(self._chunk_bytes, (last + _WRITE_UNIT - 1) // _WRITE_UNIT * _WRITE_UNIT)
         return self._area_offset(self._area_index) + start, self._area[start:end]
 
-    def _barrier(self) -> None:
+    def barrier(self) -> None:
         if self._barriers:
             self.cow.flush()
 
@@ -311,7 +304,7 @@ class PersistentStore(ExceptionStore):
     def mark_invalid(self) -> None:
         self._header_valid = False
         self._write_header(valid=0)
-        self._barrier()
+        self.barrier()
 
     # -- merging ----------------------------------------------------------------------------
 
@@ -350,9 +343,9 @@ class PersistentStore(ExceptionStore):
         cleared = bytearray(self._area[start:end])
         first = keep * _DISK_EXCEPTION_SIZE - start
         cleared[first : last - start] = bytes(last - start - first)
-        self._barrier()
+        self.barrier()
         self.cow.write(self._area_offset(self._area_index) + start, cleared)
-        self._barrier()
+        self.barrier()
         self._area[start:end] = cleared
         self._committed = keep
         self._exceptions = self._area_index * self._epa + keep

@@ -17,7 +17,7 @@ from bisect import bisect_left, insort
 import numpy as np
 import numpy.typing as npt
 
-from ulvm.dm.exceptions.map import DONE, NONE, PENDING, ExceptionMap
+from ulvm.dm.exceptions.map import DONE, NONE, PENDING, ExceptionMap, chunks_of
 
 __all__ = ["FLAT_CHUNKS", "SparseExceptionMap", "exception_map"]
 
@@ -110,8 +110,8 @@ class SparseExceptionMap(ExceptionMap):
             places[chunk & _MASK] = new + chunk - old
             states[chunk & _MASK] = PENDING
 
-    def complete(self, old: int, count: int) -> None:
-        for chunk in range(old, old + count):
+    def complete(self, old: npt.NDArray[np.int64], count: npt.NDArray[np.int64]) -> None:
+        for chunk in chunks_of(old, count).tolist():
             self._states.leaves[chunk >> _SHIFT][chunk & _MASK] = DONE
 
     def load(self, old: npt.NDArray[np.uint64], new: npt.NDArray[np.uint64]) -> None:

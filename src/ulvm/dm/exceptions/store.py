@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.exceptions.map import ExceptionMap
 
-__all__ = ["ExceptionStore", "Run", "Usage"]
+__all__ = ["ExceptionStore", "Run", "Runs", "Usage"]
 
 
 class Run(NamedTuple):
@@ -18,6 +20,10 @@ class Run(NamedTuple):
     old: int
     new: int
     chunks: int
+
+
+Runs: TypeAlias = npt.NDArray[np.int64]
+"""Many of them, a row for each: what is done once a chunk had better not be done in Python."""
 
 
 class Usage(NamedTuple):
@@ -52,10 +58,21 @@ class ExceptionStore(ABC):
     def allocate(self, count: int) -> list[tuple[int, int]]:
         """Up to `count` COW chunks as (first, how many) runs; fewer in all when room ends."""
 
+    # A commit: prepare, barrier, write_records, barrier. DeviceError if any of them failed: the
+    # caller then invalidates the snapshot. More may be prepared before the next step.
+
     @abstractmethod
-    def commit(self, runs: Sequence[Run]) -> None:
-        """Make these exceptions (in order of allocation) last; their data were written before.
-        DeviceError if that failed: the caller then invalidates the snapshot."""
+    def prepare(self, runs: Runs) -> None:
+        """Get ready to make these exceptions (in order of allocation) last; their data were
+        written before."""
+
+    @abstractmethod
+    def write_records(self) -> None:
+        """Of all that was prepared; a barrier came after that."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Return when what was written to the COW is durable, if barriers are wanted."""
 
     @abstractmethod
     def usage(self) -> Usage:

@@ -6,12 +6,10 @@ removed. Chunk i of the store is chunk i of the COW device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.exceptions.map import ExceptionMap
 from ulvm.dm.exceptions.persistent import DEFAULT_CHUNK_SIZE
-from ulvm.dm.exceptions.store import ExceptionStore, Run, Usage
+from ulvm.dm.exceptions.store import ExceptionStore, Runs, Usage
 from ulvm.units import SECTOR
 
 __all__ = ["TransientStore"]
@@ -41,8 +39,14 @@ class TransientStore(ExceptionStore):
         self._next_free += take
         return [(first, take)]
 
-    def commit(self, runs: Sequence[Run]) -> None:
+    def prepare(self, runs: Runs) -> None:
         """Nothing: a transient exception is complete once its data are written."""
+
+    def write_records(self) -> None:
+        """There are none."""
+
+    def barrier(self) -> None:
+        """Nothing of it is to last."""
 
     def usage(self) -> Usage:
         return Usage(self._next_free * self.chunk_size, self.cow.size // SECTOR, 0)

@@ -80,6 +80,9 @@ class Target(ABC):
     @abstractmethod
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None: ...
 
+    def write_uncached(self, offset: int, data: Buffer) -> None:
+        self.write(offset, data)
+
     def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
         for offset, buffer in pieces:
             self.readinto(offset, buffer)

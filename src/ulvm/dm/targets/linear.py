@@ -39,6 +39,9 @@ class LinearTarget(Target):
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         self._device.write(offset + self._shift, data, fua=fua)
 
+    def write_uncached(self, offset: int, data: Buffer) -> None:
+        self._device.write_uncached(offset + self._shift, data)
+
     def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
         shift = self._shift
         self._device.readinto_each([(offset + shift, buffer) for offset, buffer in pieces])

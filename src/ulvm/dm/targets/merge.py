@@ -38,6 +38,7 @@ from ulvm.faultpoints import reach
 __all__ = ["MergeTarget"]
 
 _BATCH_BYTES = 1 << 20
+_END = (0, -1, 0)
 
 
 class MergeTarget(SnapshotTarget):
@@ -111,8 +112,7 @@ class MergeTarget(SnapshotTarget):
         runs = snapshot.store.prepare_merge(max(1, _BATCH_BYTES >> snapshot.shift))
         if not runs:
             return False
-        for run in runs:
-            self._merge_run(run)
+        self._copy_back(runs)
         if self._barriers:
             self._origin_device.flush()
         snapshot.store.commit_merge(sum(run.chunks for run in runs))
@@ -120,18 +120,41 @@ class MergeTarget(SnapshotTarget):
             snapshot.map.remove(run.old, run.chunks)
         return True
 
-    def _merge_run(self, run: Run) -> None:
-        shift = self.snapshot.shift
-        target, source = run.old << shift, run.new << shift
-        length = min(run.chunks << shift, self._origin_device.size - target)
-        if length <= 0:
+    def _copy_back(self, runs: list[Run]) -> None:
+        """A batch, from COW to origin: what follows each other in the COW is read at once."""
+        shift, size = self.snapshot.shift, self._origin_device.size
+        pieces: list[tuple[int, int, int]] = []
+        for run in reversed(runs):
+            target = run.old << shift
+            length = min(run.chunks << shift, size - target)
+            if length > 0:
+                pieces.append((target, run.new << shift, length))
+        self.origin.protect_each([(target, length) for target, _, length in pieces])
+        total = sum(length for _, _, length in pieces)
+        if total > _BATCH_BYTES:
+            for target, source, length in pieces:
+                self._copy_long(target, source, length)
             return
-        self.origin.protect(target, length)
-        step = min(length, _BATCH_BYTES)
-        buffer = memoryview(bytearray(step))
+        buffer = memoryview(bytearray(total))
+        writes: list[tuple[int, memoryview]] = []
+        begin = position = first = 0
+        for target, source, length in [*pieces, _END]:
+            if source != first + position - begin:
+                if begin < position:
+                    self._cow.readinto(first, buffer[begin:position])
+                begin, first = position, source
+            if length:
+                writes.append((target, buffer[position : position + length]))
+            position += length
+        # Of two records for a chunk, which no healthy store has, the older one's data stay.
+        self._origin_device.write_each(writes[::-1])
+
+    def _copy_long(self, target: int, source: int, length: int) -> None:
+        """Of a chunk that is larger than a batch."""
+        buffer = memoryview(bytearray(_BATCH_BYTES))
         end = target + length
         while target < end:
-            piece = buffer[: min(step, end - target)]
+            piece = buffer[: end - target]
             self._cow.readinto(source, piece)
             self._origin_device.write(target, piece)
             target, source = target + len(piece), source + len(piece)
