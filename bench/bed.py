@@ -1,8 +1,10 @@
 """Where it is measured: a directory for the images, one for sockets, and what they start with.
 
 Images that are read or overwritten are full of data, as an old disk is: neither holes nor zeros, so
-no contestant is spared the reading. They are made once a run and kept; what a run allocates (the
-COW of a snapshot, an overlay) lies in a fresh file each time.
+no contestant is spared the reading. They are written and read by pages, as a database writes: in
+the page cache lie pages then. Where it holds large folios ext4 looks through all of one at each
+write of 4 KiB, which takes five times as long as the write. They are made once a run and kept; what
+a run allocates (the COW of a snapshot, an overlay) lies in a fresh file each time.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ __all__ = ["MIB", "Bed", "making"]
 
 MIB = 1 << 20
 _BLOCK = 4 * MIB
+_PAGE = 4096
 _SHM = Path("/dev/shm")
 
 
@@ -80,18 +83,20 @@ class Bed:
         """Write out what is dirty: it would be written out under the next run. Read the images that
         are served: some systems take from the page cache what rests for some seconds."""
         subprocess.run(["sync", "-f", str(self.directory)], check=True)
-        buffer = bytearray(_BLOCK)
+        buffer = bytearray(_PAGE)
         for image in self._used:
             with image.open("rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
                 while file.readinto(buffer):
                     pass
 
     def _fill(self, path: Path) -> Path:
         block = os.urandom(_BLOCK)
-        with path.open("xb") as file:
-            for position in range(0, self.size + 16 * MIB, _BLOCK):
+        with path.open("xb", buffering=0) as file:
+            for position in range(0, self.size + 16 * MIB, _PAGE):
                 # No two blocks are alike, so nothing on the way can share them.
-                file.write(position.to_bytes(8, "big") + block[8:])
+                start = position % (_BLOCK - _PAGE) + 8
+                file.write(position.to_bytes(8, "big") + block[start : start + _PAGE - 8])
         return path
 
     @contextmanager
