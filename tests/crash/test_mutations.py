@@ -21,7 +21,6 @@ from tests.crash.engine import Machine, Unsafe
 from ulvm.blockdev.base import Buffer
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.dm.commit import GroupCommit, OldData
-from ulvm.dm.cow import CowSnapshot
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.exceptions.map import ExceptionMap
 from ulvm.dm.exceptions.persistent import PersistentStore
@@ -30,6 +29,7 @@ from ulvm.dm.origins import Origin
 from ulvm.dm.stage import Stage
 from ulvm.dm.targets.merge import MergeTarget
 from ulvm.dm.targets.origin import OriginTarget
+from ulvm.dm.targets.snapshot import SnapshotTarget
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -164,12 +164,12 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutation("snapshot write: FUA is not heeded")
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = CowSnapshot.write
+    real = SnapshotTarget.write
 
-    def write(self: CowSnapshot, offset: int, data: Buffer, *, fua: bool = False) -> None:
+    def write(self: SnapshotTarget, offset: int, data: Buffer, *, fua: bool = False) -> None:
         real(self, offset, data)
 
-    monkeypatch.setattr(CowSnapshot, "write", write)
+    monkeypatch.setattr(SnapshotTarget, "write", write)
 
 
 @mutation("flush: does not reach the disks")
@@ -227,6 +227,18 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutation("stage: a flush leaves it out")
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OriginTarget, "settle", lambda self: None)
+
+
+@mutation("stage of a snapshot: a flush leaves it out")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = SnapshotTarget.settle
+
+    def settle(self: SnapshotTarget) -> None:
+        if sys._getframe(1).f_code.co_name != "_drain":
+            return
+        real(self)
+
+    monkeypatch.setattr(SnapshotTarget, "settle", settle)
 
 
 @mutation("stage: a new snapshot does not wait for it")

@@ -5,7 +5,7 @@
     nbd.sock      NBD
     dev/          the FUSE tree
     state.json    what to bring back after kill -9
-    stage/        what was written to origins and is not there yet (dm.stage)
+    stage/        what was written to origins and snapshots and is not there yet (dm.stage)
     ulvmd.log     what happened
 
 Order of a start: lock, devices from the state file, NBD, FUSE, control socket, ready. Who can

@@ -69,6 +69,10 @@ class OldData:
 class Committer(Protocol):
     """The snapshot whose store it is."""
 
+    @property
+    def lock(self) -> threading.RLock:
+        """The origin's: under it chunks become DONE."""
+
     def copy_runs(self, runs: Runs, shared: OldData | None) -> None:
         """Old data of the origin to the COW. DeviceError."""
 
@@ -150,7 +154,8 @@ class GroupCommit:
             if self._recorded.size:
                 with self._unbroken():
                     self._store.barrier()
-                    self._map.complete(self._recorded[:, 0], self._recorded[:, 2])
+                    with self.owner.lock:
+                        self._map.complete(self._recorded[:, 0], self._recorded[:, 2])
                     self._recorded = _NO_RUNS
 
     @contextmanager

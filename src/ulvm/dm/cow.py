@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from ulvm.dm.exceptions.store import ExceptionStore, Run, Runs
 from ulvm.dm.origins import Origin
 from ulvm.errors import DeviceError
 from ulvm.units import SECTOR
+
+if TYPE_CHECKING:
+    from ulvm.dm.snapshot_stage import SnapshotStage
 
 __all__ = ["CowSnapshot"]
 
@@ -56,6 +60,7 @@ class CowSnapshot:
         log: Callable[[str], None],
     ) -> None:
         self.origin = origin
+        self.lock = origin.lock
         self.cow = cow
         self.length = length
         self.merging = merging
@@ -68,6 +73,8 @@ class CowSnapshot:
         self._event = event
         self._log = log
         self._invalidate_lock = threading.Lock()
+        self.stage: SnapshotStage | None = None
+        """Of its own writes; `write` is for a snapshot without one."""
         self.store = store
         self.map = ExceptionMap(0)
         self.commit = GroupCommit(store, self.map, self)
@@ -91,7 +98,8 @@ class CowSnapshot:
         self.commit = GroupCommit(self.store, self.map, self)
 
     def take_over(self, source: CowSnapshot) -> None:
-        """Handover of exceptions (kernel: __handover_exceptions). Under the origin's lock."""
+        """Handover of exceptions (kernel: __handover_exceptions), and of what is staged. Under the
+        origin's lock; the source's stage commits nothing meanwhile."""
         own = self.store
         self.store, self.map, self.commit = source.store, source.map, source.commit
         self.store.overflow_support = own.overflow_support
@@ -101,6 +109,9 @@ class CowSnapshot:
         self.commit.owner = self
         self.valid, self.overflowed = source.valid, source.overflowed
         self.awaits_handover = False
+        if source.stage is not None and not self.merging:
+            self.stage, source.stage = source.stage, None
+            self.stage.follow(self)
         own.chunk_size = 0
         source.store, source.map, source.valid = own, ExceptionMap(0), False
         source.commit = GroupCommit(own, source.map, source)
@@ -132,31 +143,38 @@ class CowSnapshot:
         """Of `commit`."""
         self.invalidate(f"Error reading/writing. ({error})")
 
-    def _no_room(self) -> None:
+    def no_room(self) -> None:
+        """A write to the snapshot needs a chunk, and there is none."""
         if self.store.overflow_support:
             self.overflowed = True
             self._log("Snapshot overflowed: Unable to allocate exception.")
         else:
             self.invalidate("Unable to allocate exception.")
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """DeviceError (EIO) of one that is invalid."""
         if not self.valid:
             raise DeviceError("the snapshot is invalid", errno=errno.EIO)
 
     # -- copying out ------------------------------------------------------------------------
 
     def copy_out(self, first: int, last: int) -> None:
+        """Before the origin changes there: as `allocate`, and a snapshot without room turns
+        invalid. The caller then settles, or stages its data."""
+        if self.allocate(first, last) >= 0:
+            self.invalidate("Unable to allocate exception.")
+
+    def allocate(self, first: int, last: int) -> int:
         """Give the chunks first..last that have none an exception; their data are copied when it
-        is committed. Under the origin's lock; the caller then settles, or stages its data. A
-        snapshot without room turns invalid."""
+        is committed. The first one without room, or -1. Under the origin's lock."""
         state = self.map.state
         if first == last:
             if state[first] == NONE:
                 for new, _ in self.store.allocate(1):
                     self.commit.add(Run(first, new, 1), copied=False)
-                    return
-                self.invalidate("Unable to allocate exception.")
-            return
+                    return -1
+                return first
+            return -1
         chunk = state.find(b"\0", first, last + 1)
         while chunk >= 0:
             end = self.map.run_end(chunk, last + 1)
@@ -164,9 +182,9 @@ class CowSnapshot:
                 self.commit.add(Run(chunk, new, count), copied=False)
                 chunk += count
             if chunk < end:
-                self.invalidate("Unable to allocate exception.")
-                return
+                return chunk
             chunk = state.find(b"\0", end, last + 1)
+        return -1
 
     def copy_runs(self, runs: Runs, shared: OldData | None) -> None:
         """Of `commit`: what follows each other in the COW goes out in one write."""
@@ -256,7 +274,7 @@ class CowSnapshot:
                 self.cow.readinto(place, buffer)
                 return
             self.origin.device.readinto(offset, buffer)
-            self._check()
+            self.check()
             if state[chunk] != DONE:
                 return
         view = memoryview(buffer)
@@ -276,7 +294,7 @@ class CowSnapshot:
                 stop = found if found >= 0 else stop
             upto = min(stop << shift, end)
             self.origin.device.readinto(position, view[position - offset : upto - offset])
-            self._check()
+            self.check()
             changed = state.find(b"\1", chunk, stop)
             if changed >= 0:
                 upto = max(position, changed << shift)
@@ -286,9 +304,7 @@ class CowSnapshot:
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """A write through the snapshot device; the origin never sees it."""
-        self._check()
-        if self.overflowed:
-            raise DeviceError("the snapshot has overflowed", errno=errno.EIO)
+        self.check_writable()
         view = memoryview(data).cast("B")
         if not view:
             return
@@ -299,12 +315,17 @@ class CowSnapshot:
             with self.origin.lock:
                 complete = self._write_new(offset, view, first, last, written)
             settle([self.commit])
-            self._check()
-        self._write_done(offset, view, written)
+            self.check()
+        self.write_done(offset, view, written)
         if not complete:
             raise DeviceError("no room in the snapshot's COW store", errno=errno.EIO)
         if fua:
             self.cow.flush()
+
+    def check_writable(self) -> None:
+        self.check()
+        if self.overflowed:
+            raise DeviceError("the snapshot has overflowed", errno=errno.EIO)
 
     def _write_new(
         self, offset: int, view: memoryview, first: int, last: int, written: list[tuple[int, int]]
@@ -343,12 +364,14 @@ class CowSnapshot:
                 self.commit.add(Run(chunk, new, count), copied=True)
                 chunk += count
             if chunk < stop:
-                self._no_room()
-                self._check()
+                self.no_room()
+                self.check()
                 return False
         return True
 
-    def _write_done(self, offset: int, view: memoryview, written: list[tuple[int, int]]) -> None:
+    def write_done(
+        self, offset: int, view: memoryview, written: Sequence[tuple[int, int]] = ()
+    ) -> None:
         """Write in place to complete exceptions all of the request but the ranges `written`."""
         end = offset + len(view)
         position = offset
@@ -362,15 +385,21 @@ class CowSnapshot:
     def _write_run(self, offset: int, view: memoryview, position: int, end: int) -> int:
         """One contiguous piece; the position behind it, or -1 at a chunk without exception
         (where an overflow cut the request short)."""
-        shift = self.shift
-        chunk = position >> shift
-        if self.map.state[chunk] != DONE:
+        if self.map.state[position >> self.shift] != DONE:
             return -1
-        stop = self.map.contiguous_end(chunk, ((end - 1) >> shift) + 1)
-        upto = min(stop << shift, end)
-        target = (self.map.where[chunk] << shift) + position - (chunk << shift)
+        target, upto = self.place(position, end)
         self.cow.write(target, view[position - offset : upto - offset])
         return upto
+
+    def place(self, position: int, end: int) -> tuple[int, int]:
+        """Where in the COW the byte `position` of a chunk that is DONE lies, and up to where before
+        `end` the bytes behind it follow it there."""
+        shift = self.shift
+        chunk = position >> shift
+        stop = self.map.contiguous_end(chunk, ((end - 1) >> shift) + 1)
+        return (self.map.where[chunk] << shift) + position - (chunk << shift), min(
+            stop << shift, end
+        )
 
     # -- what lies where --------------------------------------------------------------------
 
@@ -398,6 +427,6 @@ class CowSnapshot:
             position = upto
 
     def changed(self, offset: int, length: int) -> Iterator[Changed]:
-        self._check()
+        self.check()
         for start, count, done in self.runs(offset, length):
             yield Changed(start, count, done)

@@ -56,7 +56,8 @@ def _open_file(path: str, writable: bool) -> BlockDevice:
 class LocalMapper:
     """`name_of_path`: the dm name behind a path of the run directory, None for other paths.
     `durability`: "host" (barriers) or "process" (survives kill -9, no barriers). `stage`: of the
-    new data of origins; without one a first write waits for its copy, as in the kernel."""
+    new data of origins and snapshots; without one a first write waits for its copy, as in the
+    kernel."""
 
     def __init__(
         self,
@@ -352,7 +353,7 @@ class LocalMapper:
             take_up(device, self._stage, self._log)
         device.suspended = False
         if device.live is not None and device.live.settling:
-            # What is staged is only found again by a process that knows of the origin.
+            # What is staged is only found again by a process that knows of the device.
             self._changed()
         device.unpause()
         self._thaw(device)

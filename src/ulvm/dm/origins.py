@@ -44,7 +44,8 @@ from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.dm.commit import settle
 from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.stage import Stage
-from ulvm.dm.stage_file import PAGE, PAGE_SHIFT, StageSettings
+from ulvm.dm.stage_begin import begin_stage
+from ulvm.dm.stage_file import MOST_OF_STAGE, PAGE, PAGE_SHIFT, StageSettings
 from ulvm.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ __all__ = ["Origin", "OriginTable"]
 
 _NO_STAGE = StageSettings()
 _MOST_UNITS = 1 << 36
-_MOST_OF_STAGE = 4
-"""A write of more than one part in so many of the stage is not staged."""
 _TRIES = 3
 
 
@@ -81,7 +80,7 @@ class Origin:
         self.writer: MappedDevice | None = None
         """The mapped device whose live table writes to the origin (snapshot-origin)."""
         self.stage: Stage | None = None
-        self._settings = settings
+        self.settings = settings
         self._log = log
         self._writers: list[MappedDevice] = []
         self._whole = device.size & -PAGE
@@ -164,10 +163,9 @@ class Origin:
 
     # -- the stage --------------------------------------------------------------------------
 
-    def begin(self, writer: MappedDevice, *, stage: bool, adopt: bool) -> bool:
-        """A writer is about to; `adopt`: it goes on where a killed process stopped, with a stage of
-        that size. Whether it got one of its own. One that cannot be had is done without, which is
-        said."""
+    def begin(self, writer: MappedDevice, *, stage: bool) -> None:
+        """A writer is about to; `stage`: it may have one. If another writes already, it has none,
+        nor has the other any more."""
         others = [other for other in self._writers if other is not writer]
         self._writers.append(writer)
         self._measure()
@@ -175,33 +173,17 @@ class Origin:
             with self.lock:
                 self.stage.retire()
             self.drain()
-        slots = (self._settings.slots_left(writer.minor) if adopt else 0) or self._settings.slots
-        if others or self.stage is not None or not slots or not stage:
-            return False
-        try:
-            opened = Stage(
-                self.device,
-                self.lock,
-                settle=self.settle,
-                log=self._log,
-                slots=slots,
-                path=self._settings.path(writer.minor),
-                whose=writer.uuid,
-                goes_on=adopt,
-            )
-        except OSError as error:
-            self._log(f"no stage, so each first write waits for its copy: {error}")
-            return False
-        with self.lock:
-            left = opened.left()
-            if left:
-                for page in sorted(left):
-                    self._allocate(page * PAGE, min((page + 1) * PAGE, self.device.size))
-                opened.adopt(left)
-            else:
-                opened.begin()
-            self.stage = opened
-        return True
+        if stage and not others and self.stage is None:
+            with self.lock:
+                self.stage = begin_stage(
+                    self.device,
+                    self.lock,
+                    self.settings,
+                    writer,
+                    settle=self.settle,
+                    allocate=self._allocate,
+                    log=self._log,
+                )
 
     def end(self, writer: MappedDevice) -> None:
         """It has ended."""
@@ -282,7 +264,7 @@ class Origin:
         if end > self._whole:
             return False
         pages = ((end - 1) >> PAGE_SHIFT) - (offset >> PAGE_SHIFT) + 1
-        while stage is not None and pages * _MOST_OF_STAGE <= stage.slots:
+        while stage is not None and pages * MOST_OF_STAGE <= stage.slots:
             with self.lock:
                 if self.guarded and self._settled is None:
                     return False
@@ -361,7 +343,7 @@ class Origin:
         view = memoryview(data).cast("B")
         position = 0
         while position < len(view):
-            pages = stage.slots // _MOST_OF_STAGE - 1
+            pages = stage.slots // MOST_OF_STAGE - 1
             piece = view[position : position + max(pages, 1) * PAGE]
             if self._put(offset + position, piece):
                 position += len(piece)

@@ -1,4 +1,5 @@
-"""The stage of an origin: new data of first writes, in memory until their chunks are safe.
+"""The stage of an origin: new data of first writes, in memory until their chunks are safe. That of
+a snapshot is the same over another device (dm.snapshot_stage).
 
 A write to a chunk that some snapshot has no durable copy of is answered as soon as its data are
 here, as a volatile write cache answers. Reads of the origin see them; snapshots read the device
@@ -38,7 +39,7 @@ answered is lost as long as there is hope, and every flush says that it is not d
 The last page of an origin that is not whole is never staged (`dm.origins`): what is behind its end
 may be something else's by the time it is written.
 
-Locks: `_committing`, then the origin's. `_active` and the free slots change under the latter.
+Locks: `committing`, then the origin's. `_active` and the free slots change under the latter.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ class Stage:
         """How many pages there may be: fewer when no more memory is to be had for the file."""
         self._active: dict[int, int] = {}
         self._sealed: dict[int, int] = {}
-        self._committing = threading.Lock()
+        self.committing = threading.Lock()
+        """Held as long as a commit is under way."""
         self._pace = Pace()
         self._number = 0
         self.holds = False
@@ -387,7 +389,7 @@ class Stage:
     def commit(self) -> None:
         """Return when all that was staged before the call is on the device (not flushed), behind
         its exceptions. DeviceError if not: what could not be written is still staged."""
-        with self._committing:
+        with self.committing:
             with self._lock:
                 if not self._active or self._closed:
                     return

@@ -16,6 +16,7 @@ from pathlib import Path
 __all__ = [
     "HEADER",
     "MOST_NUMBER",
+    "MOST_OF_STAGE",
     "PAGE",
     "PAGE_SHIFT",
     "StageSettings",
@@ -31,6 +32,8 @@ HEADER = struct.Struct("<16sQ40s136s")
 """Magic, slots, id of the boot, UUID of the device (DM_UUID_LEN 129)."""
 MOST_NUMBER = 1 << 63
 """A file with a number so large is nobody's."""
+MOST_OF_STAGE = 4
+"""A write of more than one part in so many of the stage is not staged at once."""
 _MAGIC = b"ulvm stage 2"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LEAST = 16 * PAGE
@@ -82,7 +85,7 @@ def allocate(fd: int, start: int, length: int, least_free: int) -> None:
 
 
 class StageSettings:
-    """`size` in bytes for each origin, less than 64 KiB for none; `directory`: where the files lie
+    """`size` in bytes for each device, less than 64 KiB for none; `directory`: where the files lie
     that outlive a kill -9, None for memory of the process alone."""
 
     def __init__(self, size: int = 0, directory: Path | None = None) -> None:
@@ -90,7 +93,7 @@ class StageSettings:
         self.directory = directory
 
     def path(self, minor: int) -> Path | None:
-        """Of the origin that is written to through the mapped device of this minor number."""
+        """Of what is written to through the mapped device of this minor number."""
         return None if self.directory is None else self.directory / f"{minor}"
 
     def slots_left(self, minor: int) -> int:

@@ -6,11 +6,11 @@ first, then snapshots, then origins, merges last, because a merge begins to copy
 every other snapshot must be there by then. If a snapshot cannot be made, its COW being away,
 nothing is made that writes to its origin, or it would be wrong when it comes back: that
 device is there without a table, until a command brings the group to its metadata. What was written
-to an origin and waited in its stage is taken up when its device resumes (dm.stage), in this process
-or in whichever is the first that can resume it. What was
-suspended is suspended again when all are there: a snapshot over a suspended COW device could
-not read its store. A mirror that was suspended copies nothing in between: its second leg may be
-in use for itself by now (a pvmove that was ended), and what the first one holds be old.
+to an origin or a snapshot and waited in its stage is taken up when its device resumes (dm.stage),
+in this process or in whichever is the first that can resume it. What was suspended is suspended
+again when all are there: a snapshot over a suspended COW device could not read its store. A mirror
+that was suspended copies nothing in between: its second leg may be in use for itself by now (a
+pvmove that was ended), and what the first one holds be old.
 
 A snapshot that was invalid stays invalid even if its header could not be written, and a
 transient snapshot comes back invalid: its exceptions lived in the process that died.

@@ -5,84 +5,17 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.unit.dm.lab import Lab, store_records
-from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
-from ulvm.blockdev.faults import FaultDevice
-from ulvm.blockdev.file import FileDevice
+from tests.unit.dm.lab import store_records
+from tests.unit.dm.stage_lab import BIG, SECTORS, SMALL, StageLab, Watched, killed
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.stage_file import PAGE, StageSettings
 from ulvm.errors import DeviceError
-
-SECTORS = 4096
-BIG = 1 << 20
-SMALL = 16 * PAGE
-
-
-class Watched(FaultDevice):
-    """`look` is called before each write and flush, `seen` behind each read."""
-
-    look: Callable[[], None] = staticmethod(lambda: None)
-    seen: Callable[[], None] = staticmethod(lambda: None)
-
-    def readinto(self, offset: int, buffer: WritableBuffer) -> None:
-        super().readinto(offset, buffer)
-        self.seen()
-
-    def _write(self, offset: int, data: Buffer, *, fua: bool) -> None:
-        self.look()
-        super()._write(offset, data, fua=fua)
-
-    def flush(self) -> None:
-        self.look()
-        super().flush()
-
-
-class StageLab(Lab):
-    """As `Lab`, but nothing is settled behind a write. `faults` by file name."""
-
-    def __init__(self, folder: Path, size: int = BIG, *, kept: bool = False) -> None:
-        super().__init__(folder)
-        self.stages = folder / "stage"
-        self.faults: dict[str, Watched] = {}
-        self.dm = LocalMapper(
-            log=self.messages.append,
-            open_file=self._open,
-            stage=StageSettings(size, self.stages if kept else None),
-        )
-
-    def _open(self, path: str, writable: bool) -> BlockDevice:
-        device = self.faults[Path(path).name] = Watched(FileDevice(path, writable=writable))
-        return device
-
-    def pair(self, chunk: int = 8, cow_sectors: int = 20_000) -> None:
-        """org over origin, snap over it and cow."""
-        origin = self.file("origin", SECTORS)
-        self.fill_pattern(origin, SECTORS)
-        self.file("cow", cow_sectors)
-        self.tables(chunk)
-
-    def tables(self, chunk: int = 8) -> None:
-        origin, cow = self.folder / "origin", self.folder / "cow"
-        self.device("snap", f"0 {SECTORS} snapshot {origin} {cow} P {chunk}")
-        self.device("org", f"0 {SECTORS} snapshot-origin {origin}")
-
-    def put(self, sector: int, count: int, fill: int) -> None:
-        self.dm.mapped("org").write(sector * 512, bytes([fill]) * (count * 512))
-
-    def on_disk(self, sector: int, count: int) -> bytes:
-        return (self.folder / "origin").read_bytes()[sector * 512 : (sector + count) * 512]
-
-    def still(self) -> None:
-        """No commit but those that are asked for: the thread's would make tests depend on time."""
-        stage = self.dm.mapped("org").targets[0]._origin.stage  # type: ignore[attr-defined]
-        assert stage is not None
-        stage._thread = threading.current_thread()
 
 
 @pytest.fixture
@@ -142,13 +75,17 @@ def test_a_slot_that_is_filled_anew_while_it_is_read(stage: StageLab, again: int
 
 @pytest.mark.parametrize("size", [SMALL, BIG])
 @pytest.mark.parametrize("chunk", [1, 8, 64])
-def test_readers_beside_writers_and_commits(tmp_path: Path, size: int, chunk: int) -> None:
+@pytest.mark.parametrize("name", ["org", "snap"])
+def test_readers_beside_writers_and_commits(
+    tmp_path: Path, name: str, size: int, chunk: int
+) -> None:
     """A sector only ever becomes newer, for each reader, whatever moves underneath. Of one that is
     being written a reader may see words of both, as of a plain file (pwrite(2) beside pread(2))."""
     lab = StageLab(tmp_path, size)
     lab.pair(chunk, 40_000)
-    org = lab.dm.mapped("org")
-    lab.faults["origin"].seen = lambda: time.sleep(0.0003)  # for others to overtake the reader
+    device = lab.dm.mapped(name)
+    for disk in lab.faults.values():
+        disk.seen = lambda: time.sleep(0.0003)  # for others to overtake the reader
     span, rounds = 96, 600
     begun, done = [0] * span, [0] * span
     problems: list[str] = []
@@ -164,16 +101,16 @@ def test_readers_beside_writers_and_commits(tmp_path: Path, size: int, chunk: in
         for generation in range(1, rounds + 1):
             first = part + 3 * dice.randrange(span // 3)  # three writers, sectors of their own
             begun[first] = generation
-            org.write(first * 512, word(first, generation) * 64)
+            device.write(first * 512, word(first, generation) * 64)
             done[first] = generation
             if dice.random() < 0.1:
-                org.flush()
+                device.flush()
 
     def read() -> None:
         seen = np.zeros(span, dtype=np.int64)
         while not stop.is_set():
             least = np.array(done)
-            data = org.read(0, span * 512)
+            data = device.read(0, span * 512)
             most = np.array(begun)
             values = np.frombuffer(data, dtype="<i8").reshape(span, 64) - sectors[:, np.newaxis]
             low, high = values.min(axis=1), values.max(axis=1)
@@ -183,7 +120,7 @@ def test_readers_beside_writers_and_commits(tmp_path: Path, size: int, chunk: in
             seen = low
 
     for n in range(span):
-        org.write(n * 512, word(n, 0) * 64)
+        device.write(n * 512, word(n, 0) * 64)
     writers = [threading.Thread(target=write, args=(part,), daemon=True) for part in range(3)]
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -194,11 +131,14 @@ def test_readers_beside_writers_and_commits(tmp_path: Path, size: int, chunk: in
         assert not thread.is_alive()
     stop.set()
     reader.join(60)
-    org.flush()
-    for n, value in enumerate(done):
-        assert lab.on_disk(n, 1) == word(n, value) * 64, n
+    device.flush()
     lab.dm.shutdown()
     assert problems == []
+    lab = StageLab(tmp_path, size)
+    lab.tables(chunk)
+    for n, value in enumerate(done):
+        assert lab.read(name, n, 1) == word(n, value) * 64, n
+    lab.dm.shutdown()
 
 
 def test_a_snapshot_made_later_has_what_was_staged(stage: StageLab) -> None:
@@ -278,9 +218,6 @@ def test_a_stage_that_is_full_makes_room(tmp_path: Path) -> None:
         assert lab.on_disk(sector, 8) == bytes([sector // 8 % 251]) * 4096
 
 
-# -- kill -9 ---------------------------------------------------------------------------------------
-
-
 def test_who_finds_no_room_waits_for_the_commit_under_way_alone(tmp_path: Path) -> None:
     lab = StageLab(tmp_path, SMALL)
     lab.pair()
@@ -321,20 +258,7 @@ def test_who_finds_no_room_waits_for_the_commit_under_way_alone(tmp_path: Path) 
     lab.dm.shutdown()
 
 
-def killed(lab: StageLab, folder: Path, size: int = BIG) -> StageLab:
-    """Another process on what the files held, the stage's among them, and its mapper."""
-    state = lab.dm.snapshot_state()
-    folder.mkdir()
-    (folder / "stage").mkdir()
-    for name in ("origin", "other", "cow", "cow2", "stage/1"):
-        if (lab.folder / name).exists():
-            (folder / name).write_bytes((lab.folder / name).read_bytes())
-    for device in state["devices"]:
-        for line in device.get("table", ()):
-            line[3] = line[3].replace(str(lab.folder), str(folder))
-    again = StageLab(folder, size, kept=True)
-    assert again.dm.restore_state(state) == []
-    return again
+# -- kill -9 ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ needed) integer. Both are anonymous private maps without swap reservation, so th
 touched cost nothing and one exception costs at most a few bytes once its neighbours exist.
 
 Readers take no lock: a state byte is set to DONE only after `where` holds the COW chunk and the
-exception is as durable as its store promises. Only the holder of the origin's lock (or, for
-PENDING -> DONE, of the store's commit lock) changes anything.
+exception is as durable as its store promises. Only the holder of the origin's lock changes
+anything.
 
     NONE     not copied; the snapshot reads the origin here
     DONE     the exception is complete: the snapshot reads its COW chunk

@@ -55,10 +55,7 @@ class OriginTarget(Target):
     def resume(self) -> None:
         if not self._writing:
             self._writing = True
-            # A device has one file of staged data, and a table one beginning.
-            goes_on = self._mapped.goes_on
-            if self._origin.begin(self._mapped, stage=self.begin == 0, adopt=goes_on):
-                self._mapped.goes_on = False
+            self._origin.begin(self._mapped, stage=self.begin == 0)
         self._origin.writer = self._mapped
 
     def presuspend(self) -> None:

@@ -8,8 +8,8 @@ destination invalid in memory; the store on disk is unharmed.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -17,6 +17,7 @@ from ulvm.dm.cow import CowSnapshot
 from ulvm.dm.exceptions.persistent import PersistentStore, check_chunk_size
 from ulvm.dm.exceptions.store import ExceptionStore
 from ulvm.dm.exceptions.transient import TransientStore
+from ulvm.dm.snapshot_stage import SnapshotStage
 from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.errors import DeviceError, NotSupportedError, TableError
 from ulvm.units import parse_u64
@@ -145,6 +146,14 @@ class SnapshotTarget(Target):
             raise TableError("Unable to resume snapshot source until handover completes.")
         if not source.is_suspended():
             raise TableError("Unable to perform snapshot handover until source is suspended.")
+        stage = source.stage
+        if stage is not None and (self.merging or stage.writer is not self._mapped):
+            try:
+                stage.settle()
+            except DeviceError as error:
+                raise TableError(
+                    f"What was written to the snapshot cannot go on: {error}"
+                ) from error
 
     def resume(self) -> None:
         """Take over if there is a source, then let origin writes copy out to this snapshot.
@@ -158,8 +167,9 @@ class SnapshotTarget(Target):
             writer.pause()
         try:
             self.origin.drain()
-            with self.origin.lock:
-                source, destination, _ = self.origin.sharing_cow(self._cow)
+            source, destination, _ = self.origin.sharing_cow(self._cow)
+            stage = source.stage if source is not None else None
+            with stage.stage.committing if stage is not None else nullcontext(), self.origin.lock:
                 if source is not None and destination is self.snapshot:
                     self.snapshot.take_over(source)
                 self.snapshot.active = True
@@ -167,11 +177,36 @@ class SnapshotTarget(Target):
         finally:
             if writer is not None:
                 writer.unpause()
+        self._begin_stage()
+
+    def _begin_stage(self) -> None:
+        snapshot, mapped = self.snapshot, self._mapped
+        wanted = self.begin == 0 and not self.merging and not mapped.read_only
+        if wanted and snapshot.valid and snapshot.stage is None:
+            snapshot.stage = SnapshotStage.begin(snapshot, self.origin.settings, mapped, self._log)
+
+    def settle(self) -> None:
+        stage = self.snapshot.stage
+        if stage is not None:
+            stage.settle()
+
+    def _drain(self) -> None:
+        """What cannot be written stays staged, which is said."""
+        try:
+            self.settle()
+        except DeviceError as error:
+            self._log(f"{self._mapped.name}: written data cannot reach the COW: {error}")
+
+    def presuspend(self) -> None:
+        """Most of what is staged, while requests go on, so that they need not wait for long."""
+        self._drain()
 
     def postsuspend(self) -> None:
+        self._drain()
         self.origin.drain()
 
     def destroy(self) -> None:
+        self._drain()
         self.origin.finish(self.snapshot)
         with self.origin.lock:
             source, destination, _ = self.origin.sharing_cow(self._cow)
@@ -179,6 +214,9 @@ class SnapshotTarget(Target):
                 destination.valid = False
                 self._log("Cancelling snapshot handover.")
             self.origin.discard(self.snapshot)
+        stage, self.snapshot.stage = self.snapshot.stage, None
+        if stage is not None:
+            stage.close()
 
     # -- I/O --------------------------------------------------------------------------------
 
@@ -187,19 +225,27 @@ class SnapshotTarget(Target):
         return "discard_zeroes_cow" in self._features
 
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
-        self.snapshot.readinto(offset, buffer)
+        own = self.snapshot.stage
+        if own is not None and own.stage.holds:
+            own.readinto(offset, buffer)
+        else:
+            self.snapshot.readinto(offset, buffer)
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        self.snapshot.write(offset, data, fua=fua)
+        own = self.snapshot.stage
+        if own is not None:
+            own.write(offset, data, fua=fua)
+        else:
+            self.snapshot.write(offset, data, fua=fua)
 
     def discard(self, offset: int, length: int) -> None:
         """Whole chunks with an exception are zeroed in the COW, parts of one are passed to
         the COW device, chunks without one stay as they are."""
         if not self.can_discard:
             raise NotSupportedError("this snapshot does not support discard")
+        self.settle()
         snapshot = self.snapshot
-        if not snapshot.valid or snapshot.overflowed:
-            raise DeviceError("the snapshot is invalid", errno=errno.EIO)
+        snapshot.check_writable()
         if "discard_passdown_origin" in self._features:
             self._origin_device.discard(offset, length)
         shift = snapshot.shift
@@ -216,8 +262,8 @@ class SnapshotTarget(Target):
                 position = upto
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        if not self.snapshot.valid:
-            raise DeviceError("the snapshot is invalid", errno=errno.EIO)
+        self.settle()
+        self.snapshot.check()
         for start, count, done in self.snapshot.runs(offset, length):
             if done:
                 yield Extent(start, count, False, False)
@@ -225,6 +271,7 @@ class SnapshotTarget(Target):
                 yield from self._origin_device.extents(start, count)
 
     def changed(self, offset: int, length: int) -> Iterator[Changed] | None:
+        self.settle()
         return self.snapshot.changed(offset, length)
 
     # -- lines ------------------------------------------------------------------------------
