@@ -300,6 +300,29 @@ class CowSnapshot:
                 upto = max(position, changed << shift)
             position = upto
 
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """`readinto` of each; what lies in one chunk in one call of the device it lies on."""
+        self.check()
+        shift, state = self.shift, self.map.state
+        origin: list[tuple[int, memoryview]] = []
+        cow: list[tuple[int, memoryview]] = []
+        for offset, buffer in pieces:
+            chunk = offset >> shift
+            if chunk != (offset + len(buffer) - 1) >> shift:
+                self.readinto(offset, buffer)
+            elif state[chunk] == DONE:
+                cow.append(((self.map.where[chunk] << shift) + offset - (chunk << shift), buffer))
+            else:
+                origin.append((offset, buffer))
+        if cow:
+            self.cow.readinto_each(cow)
+        if origin:
+            self.origin.device.readinto_each(origin)
+            self.check()
+            for offset, buffer in origin:
+                if state[offset >> shift] == DONE:  # since then; the origin may be newer
+                    self.readinto(offset, buffer)
+
     # -- writing ----------------------------------------------------------------------------
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:

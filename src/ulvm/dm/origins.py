@@ -220,6 +220,28 @@ class Origin:
         else:
             self.device.readinto(offset, buffer)
 
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        stage = self.stage
+        if stage is not None and stage.holds:
+            for offset, buffer in pieces:
+                stage.readinto(offset, buffer)
+        else:
+            self.device.readinto_each(pieces)
+
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """`write` of each; what is settled in one call of the device."""
+        settled, shift = self._settled, self._shift
+        direct: list[tuple[int, memoryview]] = []
+        for offset, data in pieces:
+            first = offset >> shift
+            alone = first == (offset + len(data) - 1) >> shift
+            if settled is not None and alone and settled[first]:
+                direct.append((offset, data))
+            else:
+                self.write(offset, data)
+        if direct:
+            self.device.write_each(direct)
+
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Copied out first, or staged."""
         settled = self._settled

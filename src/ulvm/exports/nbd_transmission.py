@@ -2,9 +2,10 @@
 
 One thread, one receive buffer, one send buffer, both bounded by the largest request. Requests are
 read where they were received; a read puts the device's bytes behind the reply's header in the
-send buffer; replies to all requests that came together go out with one `sendall`. Before a
-request that may take long (anything but a read or write), and before waiting for the client, what
-is ready goes out.
+send buffer; replies to all requests that came together go out with one `sendall`. Reads that came
+one behind the other are one call of the device, so the gates of all its layers are passed once for
+all of them; writes as well. Before a request that may take long (anything but a read or write), and
+before waiting for the client, what is ready goes out.
 
 Who waits for a client that has nothing else under way looks for its next request for a moment
 before going to sleep: to sleep and be woken, with processors that sleep then as well, takes as long
@@ -62,6 +63,8 @@ _BATCH = 128 << 10
 """Bytes of replies that may wait for others."""
 _READ_HEAD = struct.Struct(">IHHQIQ")
 """STRUCTURED_REPLY and the offset of OFFSET_DATA."""
+_KIND = 7
+"""Where a request says what it is, for all kinds there are."""
 _ERROR_CHUNK = struct.Struct(">IHHQIIH")
 _ESHUTDOWN = 108
 _WINDOW = 256 << 20
@@ -115,6 +118,16 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
         error = 0
 
         if kind == 0 and 0 < length <= MAX_LENGTH and not flags & ~5:  # READ; FUA, DF
+            if end - start >= 28 and received[start + _KIND] == 0:
+                behind, so_far = _reads(
+                    agreed, received, start - 28, end, replies=replies, filled=filled
+                )
+                if behind:
+                    start, filled = behind, so_far
+                    if filled > _BATCH:
+                        sendall(replies[:filled])
+                        filled = 0
+                    continue
             body = filled + head_size
             if body + length > len(replies):
                 if filled:
@@ -135,6 +148,13 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
                 filled = body + length
 
         elif kind == 1:  # WRITE
+            if end - start >= length + 28 and received[start + length + _KIND] == 1 and writable:
+                behind, so_far = _writes(
+                    agreed, received, start - 28, end, replies=replies, filled=filled
+                )
+                if behind:
+                    start, filled = behind, so_far
+                    continue
             if length > end - start:
                 if filled:
                     sendall(replies[:filled])
@@ -191,6 +211,66 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
         elif filled > _BATCH:
             sendall(replies[:filled])
             filled = 0
+
+
+def _reads(
+    agreed: Agreed, received: memoryview, start: int, end: int, *, replies: memoryview, filled: int
+) -> tuple[int, int]:
+    """Do the reads from `start` on together, their replies from `filled` on. Returns where both end
+    by then; (0, 0) if nothing is done: there is but one, or one fails, and each will be answered by
+    itself."""
+    structured, room = agreed.structured, len(replies)
+    head_size = _READ_HEAD.size if structured else SIMPLE_REPLY.size
+    parse, read_head, simple = REQUEST.unpack_from, _READ_HEAD.pack_into, SIMPLE_REPLY.pack_into
+    pieces: list[tuple[int, memoryview]] = []
+    while end - start >= 28:
+        magic, flags, kind, cookie, offset, length = parse(received, start)
+        body = filled + head_size
+        upto = body + length
+        if kind or not length or flags & ~5 or upto > room or magic != REQUEST_MAGIC:
+            break
+        if structured:
+            read_head(replies, filled, STRUCTURED_REPLY_MAGIC, 1, 1, cookie, length + 8, offset)
+        else:
+            simple(replies, filled, SIMPLE_REPLY_MAGIC, 0, cookie)
+        pieces.append((offset, replies[body:upto]))
+        filled = upto
+        start += 28
+    if len(pieces) < 2:
+        return 0, 0
+    try:
+        agreed.device.readinto_each(pieces)
+    except Exception:
+        return 0, 0
+    return start, filled
+
+
+def _writes(
+    agreed: Agreed, received: memoryview, start: int, end: int, *, replies: memoryview, filled: int
+) -> tuple[int, int]:
+    """As `_reads`, of writes that are here with their data. Those of a run that fails are written
+    once more, each by itself: nobody was told of any."""
+    room = len(replies)
+    parse, simple = REQUEST.unpack_from, SIMPLE_REPLY.pack_into
+    pieces: list[tuple[int, memoryview]] = []
+    while end - start >= 28:
+        magic, flags, kind, cookie, offset, length = parse(received, start)
+        upto = start + 28 + length
+        if kind != 1 or not length or flags or upto > end or magic != REQUEST_MAGIC:
+            break
+        if filled + 16 > room:
+            break
+        simple(replies, filled, SIMPLE_REPLY_MAGIC, 0, cookie)
+        pieces.append((offset, received[start + 28 : upto]))
+        filled += 16
+        start = upto
+    if len(pieces) < 2:
+        return 0, 0
+    try:
+        agreed.device.write_each(pieces)
+    except Exception:
+        return 0, 0
+    return start, filled
 
 
 def _patient(sock: socket.socket) -> Callable[[memoryview], int]:

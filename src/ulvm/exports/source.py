@@ -74,11 +74,13 @@ class _Handle(BlockDevice):
         self.block_size = device.block_size
         self.can_discard = write and device.can_discard
         self.readinto = device.readinto  # type: ignore[method-assign]
+        self.readinto_each = device.readinto_each  # type: ignore[method-assign]
         self.flush = device.flush  # type: ignore[method-assign]
         self.extents = device.extents  # type: ignore[method-assign]
         self.changed = device.changed  # type: ignore[method-assign]
         if write:
             self.write = device.write  # type: ignore[method-assign]
+            self.write_each = device.write_each  # type: ignore[method-assign]
             self.discard = device.discard  # type: ignore[method-assign]
             self.write_zeroes = device.write_zeroes  # type: ignore[method-assign]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.dm.test_stage import BIG, SECTORS, StageLab
+from tests.unit.dm.stage_lab import BIG, SECTORS, StageLab
 
 ODD = SECTORS - 5
 """The last chunk is not whole."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.dm.test_stage import BIG, SECTORS, StageLab, killed
+from tests.unit.dm.stage_lab import BIG, SECTORS, StageLab, killed
 from tests.waiting import until
 from ulvm.dm.stage import Stage
 from ulvm.dm.stage_file import PAGE, StageSettings
@@ -79,7 +79,7 @@ def test_a_flush_that_waits_below_holds_no_suspend_up(kept: StageLab) -> None:
     kept.put(0, 8, 0x11)
     flush = threading.Thread(target=kept.dm.mapped("org").flush)
     flush.start()
-    until(inner(kept)._committing.locked)
+    until(inner(kept).committing.locked)
     kept.dm.suspend("cow-low")
     assert flush.is_alive()
     for name in ("cow-low", "origin-low"):

@@ -6,7 +6,7 @@ import errno
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -169,6 +169,64 @@ def test_many_requests_in_one_packet_are_answered_in_order() -> None:
             assert client.simple() == (0, 1000 + n)
             assert client.simple() == (0, 2000 + n)
             assert client.receive(4096) == data[n]
+
+
+class Together(MemoryDevice):
+    """Notes how many reads and writes came in one call."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.runs: list[int] = []
+
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        self.runs.append(len(pieces))
+        super().readinto_each(pieces)
+
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        self.runs.append(-len(pieces))
+        super().write_each(pieces)
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_requests_of_one_kind_that_came_together_are_one_call(structured: bool) -> None:
+    device = Together(bytes(range(256)) * (SIZE // 256))
+    with connected(device, structured=structured) as client:
+        batch = b""
+        for cookie, (kind, offset, length) in enumerate(
+            [(0, 0, 3), (0, 256, 5), (1, 600, 4), (1, 700, 5), (1, 602, 1), (0, 512, 300)]
+        ):
+            batch += REQUEST.pack(REQUEST_MAGIC, 0, kind, cookie, offset, length)
+            batch += bytes([cookie + 100]) * length if kind else b""
+        client.sock.sendall(batch)
+        for cookie, want in [(0, b"\0\1\2"), (1, b"\0\1\2\3\4"), (2, b""), (3, b""), (4, b"")]:
+            if want and structured:
+                assert client.chunk()[2:] == (cookie, struct.pack(">Q", 256 * cookie) + want)
+            else:
+                assert client.simple() == (0, cookie)
+                assert client.receive(len(want)) == want
+    assert device.runs == [2, -3]
+    assert device.read(600, 4) == b"\x66\x66\x68\x66"
+
+
+@pytest.mark.parametrize("kind", [CommandType.READ, CommandType.WRITE])
+def test_one_of_several_that_fails_fails_alone(kind: CommandType) -> None:
+    """Outside the device, and of a length that is none."""
+    device = Together(bytes(SIZE))
+    with connected(device) as client:
+        batch = b""
+        for cookie, (offset, length) in enumerate(
+            [(0, 8), (SIZE - 4, 8), (8, 8), (16, 8), (24, 0), (32, 8), (40, 8)]
+        ):
+            batch += REQUEST.pack(REQUEST_MAGIC, 0, kind, cookie, offset, length)
+            batch += b"\1" * length if kind else b""
+        client.sock.sendall(batch)
+        outside = errno.ENOSPC if kind else errno.EINVAL
+        for cookie, error in enumerate([0, outside, 0, 0, errno.EINVAL, 0, 0]):
+            assert client.simple() == (error, cookie)
+            if not kind and not error:
+                assert client.receive(8) == bytes(8)
+    written = b"\1" if kind else b"\0"
+    assert device.read(0, 56) == written * 24 + bytes(8) + written * 16 + bytes(8)
 
 
 def test_bytes_that_came_with_the_handshake_are_the_first_requests() -> None:

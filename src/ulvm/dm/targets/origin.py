@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
@@ -39,6 +39,12 @@ class OriginTarget(Target):
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         self._origin.write(offset, data, fua=fua)
+
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        self._origin.readinto_each(pieces)
+
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        self._origin.write_each(pieces)
 
     def settle(self) -> None:
         stage = self._origin.stage

@@ -8,7 +8,7 @@ destination invalid in memory; the store on disk is unharmed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import ClassVar
 
@@ -230,6 +230,14 @@ class SnapshotTarget(Target):
             own.readinto(offset, buffer)
         else:
             self.snapshot.readinto(offset, buffer)
+
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        own = self.snapshot.stage
+        if own is not None and own.stage.holds:
+            for offset, buffer in pieces:
+                own.readinto(offset, buffer)
+        else:
+            self.snapshot.readinto_each(pieces)
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         own = self.snapshot.stage
