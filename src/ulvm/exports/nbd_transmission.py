@@ -1,11 +1,12 @@
-"""Serving one NBD connection after the handshake: requests in, replies out, in order.
+"""Serving one NBD connection after the handshake: requests in, replies out.
 
-One thread, one receive buffer, one send buffer, both bounded by the largest request. Requests are
-read where they were received; a read puts the device's bytes behind the reply's header in the
-send buffer; replies to all requests that came together go out with one `sendall`. Reads that came
-one behind the other are one call of the device, so the gates of all its layers are passed once for
-all of them; writes as well. Before a request that may take long (anything but a read or write), and
-before waiting for the client, what is ready goes out.
+One thread (and a second one for long writes, exports.second_hand), one receive buffer, one send
+buffer, both bounded by the largest request. Requests are read where they were received; a read puts
+the device's bytes behind the reply's header in the send buffer; replies to all requests that came
+together go out with one `sendall`. Reads that came one behind the other are one call of the device,
+so the gates of all its layers are passed once for all of them; writes too. Before a request that
+may take long (anything but a read or write), and before waiting for the client, what is ready goes
+out.
 
 Who waits for a client that has nothing else under way looks for its next request for a moment
 before going to sleep: to sleep and be woken, with processors that sleep then as well, takes as long
@@ -25,9 +26,11 @@ import errno
 import logging
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.base import BlockDevice, Buffer
 from ulvm.blockdev.nbd_protocol import (
     ALLOCATION,
     CHUNK_DONE,
@@ -47,6 +50,7 @@ from ulvm.blockdev.nbd_protocol import (
 from ulvm.errors import DeviceError, NotSupportedError, UlvmError
 from ulvm.exports.nbd_handshake import Agreed
 from ulvm.exports.patience import patient
+from ulvm.exports.second_hand import SecondHand
 
 __all__ = ["serve"]
 
@@ -76,12 +80,36 @@ _MAX_EXTENTS = 1 << 16
 def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
     """Return when the client is done or its connection is; `first` are bytes already received.
     The device is the caller's to close. OSError if the connection breaks."""
+    second = SecondHand(sock)
+    try:
+        _serve(sock, agreed, first, second)
+    finally:
+        second.close()
+
+
+def _serve(sock: socket.socket, agreed: Agreed, first: bytes, second: SecondHand) -> None:
     device = agreed.device
     structured = agreed.structured
     writable = not agreed.flags & ExportFlag.READ_ONLY
     head_size = _READ_HEAD.size if structured else SIMPLE_REPLY.size
     readinto, write = device.readinto, device.write
-    recv_into, sendall = sock.recv_into, sock.sendall
+    recv_into, sending = sock.recv_into, threading.Lock()
+
+    def sendall(data: Buffer) -> None:
+        with sending:
+            sock.sendall(data)
+
+    def long_write(data: memoryview, offset: int, cookie: int, fua: bool) -> None:
+        error = 0
+        try:
+            write(offset, data, fua=fua)
+        except Exception as failure:
+            error = _number(failure, agreed)
+        with contextlib.suppress(OSError):  # the connection broke, as who receives sees as well
+            sendall(SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, error, cookie))
+            if error == _ESHUTDOWN:
+                sock.shutdown(socket.SHUT_RD)
+
     wait = _patient(sock)
     parse, read_head, simple = REQUEST.unpack_from, _READ_HEAD.pack_into, SIMPLE_REPLY.pack_into
     simple_magic, chunk_magic = SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC
@@ -103,6 +131,7 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
                     received = memoryview(bytearray(_RECEIVE))
                 if len(replies) > _KEEP:
                     replies = memoryview(bytearray(_SEND))
+                second.rest(_KEEP)
             elif len(received) - start < 28:
                 received[: end - start] = received[start:end]
                 start, end = 0, end - start
@@ -165,6 +194,12 @@ def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
                 else:
                     received, end = _receive_rest(recv_into, received, start, end, length)
                     start = 0
+                    if writable and not flags & ~1 and end == length and second.wanted(length):
+                        work = partial(
+                            long_write, received[:length], offset, cookie, bool(flags & 1)
+                        )
+                        received, end = second.take(work, received), 0
+                        continue
             try:
                 if not 0 < length <= MAX_LENGTH or flags & ~1:  # FUA
                     raise DeviceError("bad length or flags", errno=errno.EINVAL)

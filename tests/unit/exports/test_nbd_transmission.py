@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ulvm.blockdev.base import BlockDevice, Changed, WritableBuffer
+from ulvm.blockdev.base import BlockDevice, Buffer, Changed, WritableBuffer
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.blockdev.nbd_protocol import (
@@ -227,6 +227,92 @@ def test_one_of_several_that_fails_fails_alone(kind: CommandType) -> None:
                 assert client.receive(8) == bytes(8)
     written = b"\1" if kind else b"\0"
     assert device.read(0, 56) == written * 24 + bytes(8) + written * 16 + bytes(8)
+
+
+class Slow(MemoryDevice):
+    """Writes wait until they may."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.goes_on = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        self.entered.release()
+        assert self.goes_on.wait(30)
+        super().write(offset, data, fua=fua)
+
+
+LONG = 512 << 10
+
+
+def long_writes(*fills: int) -> bytes:
+    """One behind the other on the device; cookies 0, 1, ..."""
+    return b"".join(
+        REQUEST.pack(REQUEST_MAGIC, 0, 1, n, n * LONG, LONG) + bytes([fill]) * LONG
+        for n, fill in enumerate(fills)
+    )
+
+
+def send_in_background(client: Client, data: bytes) -> threading.Thread:
+    thread = threading.Thread(target=client.sock.sendall, args=(data,), daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_long_write_is_made_while_the_next_is_received() -> None:
+    device = Slow(bytes(4 * LONG))
+    with connected(device) as client:
+        sender = send_in_background(client, long_writes(1, 2, 3, 4))
+        assert device.entered.acquire(timeout=10)
+        assert device.entered.acquire(timeout=10), "the second one has come to the device"
+        device.goes_on.set()
+        assert sorted(client.simple() for _ in range(4)) == [(0, n) for n in range(4)]
+        sender.join(10)
+        assert client.ask(CommandType.FLUSH) == 0
+    for n in range(4):
+        assert device.read(n * LONG, LONG) == bytes([n + 1]) * LONG
+
+
+def test_each_of_several_long_writes_has_its_own_error() -> None:
+    device = MemoryDevice(bytes(3 * LONG))
+    with connected(device) as client:
+        sender = send_in_background(client, long_writes(1, 2, 3, 4))
+        answers = sorted(client.simple() for _ in range(4))
+        assert answers == [(0, 0), (0, 1), (0, 2), (errno.ENOSPC, 3)]
+        sender.join(10)
+    assert device.read(0, 3 * LONG) == b"\1" * LONG + b"\2" * LONG + b"\3" * LONG
+
+
+def test_a_client_that_is_done_waits_for_its_long_writes() -> None:
+    """`serve` does not return, nor is the device closed, before they are made."""
+    device = Slow(bytes(4 * LONG))
+    with connected(device) as client:
+        last = REQUEST.pack(REQUEST_MAGIC, 0, CommandType.DISC, 9, 0, 0)
+        sender = send_in_background(client, long_writes(1) + last)
+        assert device.entered.acquire(timeout=10)
+        sender.join(10)
+        client.thread.join(0.2)
+        assert client.thread.is_alive()
+        device.goes_on.set()
+        assert client.simple() == (0, 0)
+        client.thread.join(10)
+        assert not client.thread.is_alive()
+    assert device.read(0, LONG) == b"\1" * LONG
+
+
+def test_a_client_that_leaves_in_the_midst_of_long_writes() -> None:
+    device = Slow(bytes(4 * LONG))
+    with connected(device) as client:
+        sender = send_in_background(client, long_writes(1, 2))
+        assert device.entered.acquire(timeout=10)
+        assert device.entered.acquire(timeout=10)
+        sender.join(10)
+        client.sock.close()
+        device.goes_on.set()
+        client.thread.join(10)
+        assert not client.thread.is_alive()
+    assert device.read(0, 2 * LONG) == b"\1" * LONG + b"\2" * LONG
 
 
 def test_bytes_that_came_with_the_handshake_are_the_first_requests() -> None:
