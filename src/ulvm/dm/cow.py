@@ -188,6 +188,10 @@ class CowSnapshot:
 
     def copy_runs(self, runs: Runs, shared: OldData | None) -> None:
         """Of `commit`: what follows each other in the COW goes out in one write."""
+        if self.stage is not None:
+            runs = self.stage.copy_whole(runs)
+            if not runs.size:
+                return
         data = shared.find(self.shift, runs) if shared is not None else None
         if data is not None:
             self._write_copies(runs, data)

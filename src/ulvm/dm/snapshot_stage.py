@@ -3,11 +3,12 @@
 Such a write is answered as soon as its data are staged (dm.stage), as a first write to an origin
 is. Its chunks are given exceptions before that, so room and status lines are the kernel's. A commit
 
-1. copies the old data of these chunks to the COW, and commits their exceptions (dm.commit);
-2. writes the staged pages in place, to chunks that are DONE.
+1. copies the old data of these chunks to the COW, or the new ones where a chunk is staged whole,
+   and commits their exceptions (dm.commit);
+2. writes the other staged pages in place, to chunks that are DONE.
 
 Crash argument. After a power cut a chunk has no record, and reads as the origin, or it has one, and
-its old data were on the disk before it: the new ones come later, sector by sector, as on any disk.
+what 1 wrote was on the disk before it: what 2 writes comes later, sector by sector, as on any disk.
 Nobody was told that they are durable before 1, 2 and a flush of the COW. A kill -9 loses nothing
 that was answered: the next process takes the pages up, and gives their chunks exceptions anew,
 before anybody can write to the origin (dm.state resumes snapshots first).
@@ -27,9 +28,12 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.dm.commit import settle
-from ulvm.dm.exceptions.map import DONE
+from ulvm.dm.exceptions.map import DONE, chunks_of, runs_of
+from ulvm.dm.exceptions.store import Runs
 from ulvm.dm.stage import Stage
 from ulvm.dm.stage_begin import begin_stage
 from ulvm.dm.stage_file import MOST_OF_STAGE, PAGE, PAGE_SHIFT, StageSettings
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
     from ulvm.dm.device import MappedDevice
 
 __all__ = ["SnapshotStage"]
+
+_RUN_PAGES = 4096
+"""At most so many are one write."""
 
 
 class _Below(BlockDevice):
@@ -133,6 +140,35 @@ class SnapshotStage:
     def close(self) -> None:
         """For good; what could not be written is lost, and said so."""
         self.stage.close()
+
+    def copy_whole(self, runs: Runs) -> Runs:
+        """Of `CowSnapshot.copy_runs`, under the lock of its commits, whoever commits: give chunks
+        that are staged whole their new data. Returns those that want the old ones.
+
+        What is sealed when a chunk still waits for its copy stays so meanwhile: the commit of those
+        pages comes by here before it lets go of them."""
+        pages, slots = self.stage.sealed()
+        if not pages.size:
+            return runs
+        snapshot = self._snapshot
+        shift = snapshot.shift
+        inner = np.arange(1 << (shift - PAGE_SHIFT))
+        old, new = chunks_of(runs[:, 0], runs[:, 2]), chunks_of(runs[:, 1], runs[:, 2])
+        wanted = (old[:, np.newaxis] << (shift - PAGE_SHIFT)) + inner
+        at = np.minimum(np.searchsorted(pages, wanted), pages.size - 1)
+        whole = (pages[at] == wanted).all(axis=1) & ((old + 1) << shift <= snapshot.length)
+        if not whole.any():
+            return runs
+        places = ((new[whole][:, np.newaxis] << (shift - PAGE_SHIFT)) + inner).ravel()
+        snapshot.cow.write_each(
+            [
+                (place << PAGE_SHIFT, self.stage.data(slot, count))
+                for place, slot, count in runs_of(places, slots[at[whole]].ravel(), _RUN_PAGES)
+            ]
+        )
+        self.stage.are_there(wanted[whole].ravel())
+        rest = ~whole
+        return np.column_stack((old[rest], new[rest], np.ones(np.count_nonzero(rest), np.int64)))
 
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
         """The snapshot with what is staged."""

@@ -47,13 +47,14 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
+from ulvm.dm.exceptions.map import Numbers, runs_of
 from ulvm.dm.pace import Pace
 from ulvm.dm.stage_file import (
     HEADER,
@@ -109,6 +110,7 @@ class Stage:
         """How many pages there may be: fewer when no more memory is to be had for the file."""
         self._active: dict[int, int] = {}
         self._sealed: dict[int, int] = {}
+        self._there: list[Numbers] = []  # of the sealed, on the device already
         self.committing = threading.Lock()
         """Held as long as a commit is under way."""
         self._pace = Pace()
@@ -149,9 +151,8 @@ class Stage:
 
     def left(self) -> dict[int, int]:
         """Pages, with their slots, that a killed process left in the file."""
-        if self._memory[: HEADER.size] not in self._headers:
-            return {}
-        if int(self._numbers.max(initial=0)) >= MOST_NUMBER:
+        most = int(self._numbers.max(initial=0))
+        if self._memory[: HEADER.size] not in self._headers or most >= MOST_NUMBER:
             return {}
         newest: dict[int, tuple[int, int]] = {}
         for slot in np.flatnonzero(self._numbers):
@@ -394,8 +395,8 @@ class Stage:
                 if not self._active or self._closed:
                     return
                 failed = set(self._active)
-                self._sealed = self._active
-                self._active = {}
+                self._sealed, self._active = self._active, {}
+                self._there = []
                 self._pace.begin()
             try:
                 self._settle()
@@ -411,12 +412,15 @@ class Stage:
     def _write_out(self, failed: set[int]) -> None:
         """The sealed pages to the device; those that it does not take are put into `failed`."""
         size = self._device.size
-        runs = list(self._runs())
+        pages, slots = self.sealed()
+        if self._there:
+            left = ~np.isin(pages, np.concatenate(self._there))
+            pages, slots = pages[left], slots[left]
+        runs = runs_of(pages, slots, _RUN_PAGES)
         pieces = []
         for page, slot, count in runs:
-            place = slot << PAGE_SHIFT
             length = min(count << PAGE_SHIFT, size - (page << PAGE_SHIFT))
-            pieces.append((page << PAGE_SHIFT, self._data[place : place + length]))
+            pieces.append((page << PAGE_SHIFT, self.data(slot, count)[:length]))
         try:
             self._device.write_each(pieces)
         except DeviceError as error:
@@ -427,21 +431,23 @@ class Stage:
                     failed.update(range(page, page + count))
             if failed:
                 raise
-            self._log(f"the origin took at a second attempt what it had refused: {error}")
+            self._log(f"at a second attempt was taken what had been refused: {error}")
 
-    def _runs(self) -> Iterator[tuple[int, int, int]]:
-        """(first page, its slot, how many) of sealed pages that follow each other in both."""
-        first = slot = count = 0
-        for page in sorted(self._sealed):
-            at = self._sealed[page]
-            if count and page == first + count and at == slot + count and count < _RUN_PAGES:
-                count += 1
-                continue
-            if count:
-                yield first, slot, count
-            first, slot, count = page, at, 1
-        if count:
-            yield first, slot, count
+    def sealed(self) -> tuple[Numbers, Numbers]:
+        """The pages that are being committed, ascending, and their slots."""
+        sealed = self._sealed
+        pages = np.fromiter(sealed.keys(), dtype=np.int64, count=len(sealed))
+        slots = np.fromiter(sealed.values(), dtype=np.int64, count=len(sealed))
+        order = np.argsort(pages)
+        return pages[order], slots[order]
+
+    def data(self, slot: int, count: int) -> memoryview:
+        """Of slots that follow each other."""
+        return self._data[slot << PAGE_SHIFT : (slot + count) << PAGE_SHIFT]
+
+    def are_there(self, pages: Numbers) -> None:
+        """`settle` has written these of the sealed to the device."""
+        self._there.append(pages)
 
     def _let_go(self, failed: set[int]) -> None:
         """Of the sealed pages but those that failed, which are active again if no newer data are.
@@ -478,7 +484,7 @@ class Stage:
             except Exception as error:  # A thread that ends would leave all to those who flush.
                 if said != str(error):
                     said = str(error)
-                    self._log(f"written data cannot reach the origin, and are kept: {error!r}")
+                    self._log(f"written data cannot reach the device, and are kept: {error!r}")
             with self._lock:
                 idle = 0 if self.holds else idle + 1
                 if idle >= _IDLE:

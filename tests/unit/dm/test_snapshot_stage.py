@@ -101,6 +101,34 @@ def test_writes_of_all_kinds_at_once(tmp_path: Path, size: int, chunk: int) -> N
     lab.dm.shutdown()
 
 
+@pytest.mark.parametrize("chunk", [8, 64])
+def test_a_chunk_that_is_staged_whole_is_written_once(tmp_path: Path, chunk: int) -> None:
+    """Its old data are not read, nor its new ones written twice; those of others are."""
+    lab = StageLab(tmp_path)
+    lab.pair(chunk)
+    lab.still("snap")
+    before = lab.read("snap", 0, SECTORS)
+    put(lab, 0, 2 * chunk, 0xAA)
+    put(lab, 4 * chunk + 1, 2, 0xBB)
+    put(lab, 2 * chunk, chunk - 1, 0xCC)  # all but a sector of it, which the page has been given
+    reads, writes = lab.faults["origin"].counts["read"], lab.faults["cow"].counts["write"]
+    lab.dm.mapped("snap").settle()
+    copied = chunk // 64  # of 64 sectors that of 0xBB, of which one page is staged
+    assert lab.faults["origin"].counts["read"] - reads == copied
+    writes = lab.faults["cow"].counts["write"] - writes
+    assert writes == (5 if copied else 2), "records and a run; two runs, a copy, a page in place"
+    want = bytearray(before)
+    want[: 2 * chunk * 512] = b"\xaa" * (2 * chunk * 512)
+    want[2 * chunk * 512 : (3 * chunk - 1) * 512] = b"\xcc" * ((chunk - 1) * 512)
+    want[(4 * chunk + 1) * 512 : (4 * chunk + 3) * 512] = b"\xbb" * 1024
+    assert lab.read("snap", 0, SECTORS) == want
+    lab.dm.shutdown()
+    lab = StageLab(tmp_path)
+    lab.tables(chunk)
+    assert lab.read("snap", 0, SECTORS) == want
+    lab.dm.shutdown()
+
+
 def test_fua_is_on_the_disk(stage: StageLab) -> None:
     put(stage, 0, 8, 0xAA)
     flushed: list[bool] = []

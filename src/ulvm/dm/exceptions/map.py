@@ -19,14 +19,27 @@ from __future__ import annotations
 import errno
 import mmap
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ulvm.errors import TableError
 
-__all__ = ["DONE", "NONE", "PENDING", "ExceptionMap", "Lookup", "States", "anonymous", "chunks_of"]
+__all__ = [
+    "DONE",
+    "NONE",
+    "PENDING",
+    "ExceptionMap",
+    "Lookup",
+    "Numbers",
+    "States",
+    "anonymous",
+    "chunks_of",
+    "runs_of",
+]
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
 
 NONE = 0
 DONE = 1
@@ -48,12 +61,24 @@ def anonymous(size: int) -> mmap.mmap:
         raise TableError(message, errno=errno.ENOMEM) from error
 
 
-def chunks_of(first: npt.NDArray[np.int64], count: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def chunks_of(first: Numbers, count: Numbers) -> Numbers:
     """All chunks of runs of `count` chunks from `first` on, one run's after the other's."""
     total = int(count.sum())
     if total == first.size:
         return first
     return np.repeat(first - (np.cumsum(count) - count), count) + np.arange(total)
+
+
+def runs_of(one: Numbers, other: Numbers, most: int) -> list[tuple[int, int, int]]:
+    """(of the one, of the other, how many) of all runs in which both go on by one; none is longer
+    than `most`."""
+    if not one.size:
+        return []
+    ends = (np.diff(one) != 1) | (np.diff(other) != 1)
+    ends[most - 1 :: most] = True
+    firsts = np.concatenate(([0], np.flatnonzero(ends) + 1))
+    counts = np.diff(firsts, append=one.size)
+    return list(zip(one[firsts].tolist(), other[firsts].tolist(), counts.tolist(), strict=True))
 
 
 class Lookup(Protocol):
@@ -135,7 +160,7 @@ class ExceptionMap:
         where[old : old + count] = np.arange(new, new + count, dtype=where.dtype)
         self._state[old : old + count] = bytes([PENDING]) * count
 
-    def complete(self, old: npt.NDArray[np.int64], count: npt.NDArray[np.int64]) -> None:
+    def complete(self, old: Numbers, count: Numbers) -> None:
         """The exceptions of these runs of chunks are committed."""
         np.frombuffer(self._state, dtype=np.uint8)[chunks_of(old, count)] = DONE
 
