@@ -98,8 +98,8 @@ class CowSnapshot:
         self.commit = GroupCommit(self.store, self.map, self)
 
     def take_over(self, source: CowSnapshot) -> None:
-        """Handover of exceptions (kernel: __handover_exceptions), and of what is staged. Under the
-        origin's lock; the source's stage commits nothing meanwhile."""
+        """Handover of exceptions (kernel: __handover_exceptions). Under the origin's lock; a stage
+        of the source commits nothing meanwhile."""
         own = self.store
         self.store, self.map, self.commit = source.store, source.map, source.commit
         self.store.overflow_support = own.overflow_support
@@ -109,9 +109,6 @@ class CowSnapshot:
         self.commit.owner = self
         self.valid, self.overflowed = source.valid, source.overflowed
         self.awaits_handover = False
-        if source.stage is not None and not self.merging:
-            self.stage, source.stage = source.stage, None
-            self.stage.follow(self)
         own.chunk_size = 0
         source.store, source.map, source.valid = own, ExceptionMap(0), False
         source.commit = GroupCommit(own, source.map, source)
@@ -188,8 +185,9 @@ class CowSnapshot:
 
     def copy_runs(self, runs: Runs, shared: OldData | None) -> None:
         """Of `commit`: what follows each other in the COW goes out in one write."""
-        if self.stage is not None:
-            runs = self.stage.copy_whole(runs)
+        stage = self.stage
+        if stage is not None:
+            runs = stage.copy_whole(runs)
             if not runs.size:
                 return
         data = shared.find(self.shift, runs) if shared is not None else None
@@ -427,6 +425,19 @@ class CowSnapshot:
         return (self.map.where[chunk] << shift) + position - (chunk << shift), min(
             stop << shift, end
         )
+
+    def places(self, offset: int, view: memoryview) -> list[tuple[int, memoryview]]:
+        """(where in the COW, what of the data) of chunks that are DONE."""
+        end = offset + len(view)
+        position = offset
+        placed: list[tuple[int, memoryview]] = []
+        while position < end:
+            if self.map.state[position >> self.shift] != DONE:
+                raise DeviceError("no room in the snapshot's COW store", errno=errno.EIO)
+            target, upto = self.place(position, end)
+            placed.append((target, view[position - offset : upto - offset]))
+            position = upto
+        return placed
 
     # -- what lies where --------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ class Origin:
         self.device = device
         self.lock = threading.RLock()
         self.snapshots: list[CowSnapshot] = []
+        """Replaced as a whole: it is read without the lock."""
         self.guarded: tuple[CowSnapshot, ...] = ()
         self.writer: MappedDevice | None = None
         """The mapped device whose live table writes to the origin (snapshot-origin)."""
@@ -95,13 +96,12 @@ class Origin:
 
     def add(self, snapshot: CowSnapshot) -> None:
         with self.lock:
-            self.snapshots.append(snapshot)
+            self.snapshots = [*self.snapshots, snapshot]
             self.update()
 
     def discard(self, snapshot: CowSnapshot) -> None:
         with self.lock:
-            if snapshot in self.snapshots:
-                self.snapshots.remove(snapshot)
+            self.snapshots = [other for other in self.snapshots if other is not snapshot]
             self.update()
 
     def finish(self, snapshot: CowSnapshot) -> None:
@@ -121,7 +121,7 @@ class Origin:
     def update(self) -> None:
         """Call after anything that decides who is guarded has changed."""
         with self.lock:
-            self.snapshots.sort(key=lambda s: -s.chunk_size)
+            self.snapshots = sorted(self.snapshots, key=lambda s: -s.chunk_size)
             before = self.guarded
             self.guarded = tuple(
                 s for s in self.snapshots if s.active and s.valid and not s.merging
@@ -237,8 +237,11 @@ class Origin:
             alone = first == (offset + len(data) - 1) >> shift
             if settled is not None and alone and settled[first]:
                 direct.append((offset, data))
-            else:
-                self.write(offset, data)
+                continue
+            if direct:
+                self.device.write_each(direct)
+                direct = []
+            self.write(offset, data)
         if direct:
             self.device.write_each(direct)
 

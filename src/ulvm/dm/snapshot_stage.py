@@ -18,8 +18,10 @@ in place. That is decided under the origin's lock, under which alone chunks beco
 of a chunk that is DONE becomes staged any more, and who finds it DONE, and then no page of the
 write staged, may write in place without the lock: nothing older can come behind it.
 
-Chunks of less than a page have no stage: a page with older sectors of one could overtake such a
-write. An invalid snapshot drops what is staged; nobody can read it.
+There is no stage for chunks of less than a page, since a page with older sectors of one could
+overtake such a write, nor where the last page is not whole, whose end may be another's when the
+snapshot grows. An invalid snapshot drops what is staged, as nobody can read it; every flush says so
+from then on.
 """
 
 from __future__ import annotations
@@ -43,10 +45,15 @@ if TYPE_CHECKING:
     from ulvm.dm.cow import CowSnapshot
     from ulvm.dm.device import MappedDevice
 
-__all__ = ["SnapshotStage"]
+__all__ = ["SnapshotStage", "fits"]
 
 _RUN_PAGES = 4096
 """At most so many are one write."""
+
+
+def fits(snapshot: CowSnapshot) -> bool:
+    """Whether it can have a stage. A snapshot that waits for a handover has no chunks yet."""
+    return (not snapshot.shift or snapshot.shift >= PAGE_SHIFT) and snapshot.length % PAGE == 0
 
 
 class _Below(BlockDevice):
@@ -54,6 +61,8 @@ class _Below(BlockDevice):
 
     def __init__(self, snapshot: CowSnapshot) -> None:
         self.snapshot = snapshot
+        self.lost = False
+        """The snapshot turned invalid while something was staged."""
 
     @property
     def size(self) -> int:
@@ -64,25 +73,18 @@ class _Below(BlockDevice):
 
     def settle(self) -> None:
         settle([self.snapshot.commit])
+        if not self.snapshot.valid:
+            self.lost = True
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         self.write_each([(offset, memoryview(data))])
 
     def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
         snapshot = self.snapshot
-        if not snapshot.valid:
-            return
-        state, shift = snapshot.map.state, snapshot.shift
-        placed = []
-        for offset, data in pieces:
-            position, end = offset, offset + len(data)
-            while position < end:
-                if state[position >> shift] != DONE:
-                    raise DeviceError("no room in the snapshot's COW store", errno=errno.EIO)
-                target, upto = snapshot.place(position, end)
-                placed.append((target, data[position - offset : upto - offset]))
-                position = upto
-        snapshot.cow.write_each(placed)
+        if snapshot.valid:
+            snapshot.cow.write_each(
+                [placed for offset, data in pieces for placed in snapshot.places(offset, data)]
+            )
 
     def flush(self) -> None:
         raise AssertionError("whoever wants that asks the device")
@@ -107,14 +109,12 @@ class SnapshotStage:
         writer: MappedDevice,
         log: Callable[[str], None],
     ) -> SnapshotStage | None:
-        """As `begin_stage`."""
+        """As `begin_stage`, for one that `fits`."""
 
         def allocate(offset: int, end: int) -> None:
             if snapshot.allocate(offset >> snapshot.shift, (end - 1) >> snapshot.shift) >= 0:
                 snapshot.no_room()
 
-        if 1 << snapshot.shift < PAGE:
-            return None
         below = _Below(snapshot)
         stage = begin_stage(
             below,
@@ -134,8 +134,10 @@ class SnapshotStage:
 
     def settle(self) -> None:
         """All that was written before goes to the COW, behind its exceptions; not flushed.
-        DeviceError: what could not be written is still staged."""
+        DeviceError: what could not be written is still staged, or the snapshot is invalid."""
         self.stage.commit()
+        if self._below.lost:
+            raise DeviceError("what was written to the snapshot is lost with it", errno=errno.EIO)
 
     def close(self) -> None:
         """For good; what could not be written is lost, and said so."""
@@ -176,29 +178,52 @@ class SnapshotStage:
         self.stage.readinto(offset, buffer)
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        snapshot, stage, shift = self._snapshot, self.stage, self._snapshot.shift
+        snapshot = self._snapshot
         snapshot.check_writable()
         view = memoryview(data).cast("B")
         if not view:
             return
-        last = offset + len(view) - 1
-        done = snapshot.map.all_done(offset >> shift, last >> shift)  # before the look at the stage
-        if done and not (stage.holds and stage.has(offset >> PAGE_SHIFT, last >> PAGE_SHIFT)):
+        if self._is_in_place(offset, len(view)):
             snapshot.write_done(offset, view)
         else:
             self._write_new(offset, view)
             if fua:
-                stage.commit()
+                self.settle()
+                snapshot.check()
         if fua:
             snapshot.cow.flush()
 
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """`write` of each; what is written in place in one call of the COW."""
+        snapshot = self._snapshot
+        snapshot.check_writable()
+        placed: list[tuple[int, memoryview]] = []
+        for offset, data in pieces:
+            if self._is_in_place(offset, len(data)):
+                placed += snapshot.places(offset, data)
+                continue
+            if placed:
+                snapshot.cow.write_each(placed)
+                placed = []
+            self._write_new(offset, data)
+        if placed:
+            snapshot.cow.write_each(placed)
+
+    def _is_in_place(self, offset: int, length: int) -> bool:
+        """Whether a write is to DONE chunks alone, and then to no page that is staged."""
+        stage, shift, last = self.stage, self._snapshot.shift, offset + length - 1
+        if not self._snapshot.map.all_done(offset >> shift, last >> shift):
+            return False
+        return not (stage.holds and stage.has(offset >> PAGE_SHIFT, last >> PAGE_SHIFT))
+
     def _write_new(self, offset: int, view: memoryview) -> None:
-        """In pieces that the stage takes."""
+        """In pieces that the stage takes; all at once when it takes none."""
         position = 0
         while position < len(view):
             most = max(self.stage.slots // MOST_OF_STAGE - 1, 1) << PAGE_SHIFT
             piece = view[position : position + most]
             if not self._put(offset + position, piece):
+                piece = view[position:]
                 self._write_through(offset + position, piece)
             position += len(piece)
 

@@ -183,6 +183,9 @@ def _serve(sock: socket.socket, agreed: Agreed, first: bytes, second: SecondHand
                 )
                 if behind:
                     start, filled = behind, so_far
+                    if filled > _BATCH:
+                        sendall(replies[:filled])
+                        filled = 0
                     continue
             if length > end - start:
                 if filled:

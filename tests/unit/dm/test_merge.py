@@ -108,6 +108,9 @@ def test_an_invalid_store_is_not_merged(lab: Lab) -> None:
     assert int.from_bytes(lab.read("org", 40, 1)[:8], "little") == 40
     lab.write("org", 40, 1, 0x99)
     assert lab.read("org", 40, 1) == b"\x99" * SECTOR
+    one, other = memoryview(bytearray(SECTOR)), memoryview(bytearray(SECTOR))
+    lab.dm.mapped("org").readinto_each([(40 * SECTOR, one), (48 * SECTOR, other)])
+    assert (one[0], other[0]) == (0x99, 48)
 
 
 def test_writes_while_suspended_halfway(faulty: FaultyLab) -> None:

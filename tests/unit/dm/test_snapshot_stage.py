@@ -161,15 +161,22 @@ def test_a_cow_that_takes_nothing_loses_nothing(stage: StageLab) -> None:
 
 def test_an_invalid_one_drops_it(stage: StageLab) -> None:
     put(stage, 0, 8, 0xAA)
+    snap = stage.dm.mapped("snap")
     stage.faults["cow"].fail("write")
-    stage.dm.mapped("snap").settle()
+    with pytest.raises(DeviceError, match="lost"):
+        snap.flush()
     assert stage.status("snap") == "Invalid"
     stage.faults["cow"].clear()
-    for act in (lambda: stage.read("snap", 0, 8), lambda: put(stage, 0, 8, 1)):
+    for act in (lambda: stage.read("snap", 0, 8), lambda: put(stage, 0, 8, 1), snap.flush):
         with pytest.raises(DeviceError):
             act()
-    stage.dm.mapped("snap").flush()
     assert not stage.stage("snap").holds
+
+
+def test_a_forced_write_that_is_lost_is_not_answered_as_written(stage: StageLab) -> None:
+    stage.faults["cow"].fail("write")
+    with pytest.raises(DeviceError):
+        stage.dm.mapped("snap").write(0, bytes(4096), fua=True)
 
 
 def test_without_room(tmp_path: Path) -> None:
@@ -204,6 +211,10 @@ def test_without_memory_each_write_goes_through(stage: StageLab) -> None:
     assert records(stage) == [(0, 2), (1, 3)]
     assert on_cow(stage, 2, 0, 12) == b"\xaa" * 2048 + b"\xbb" * 4096
     assert not inner.holds
+    flushes = stage.faults["cow"].counts["flush"]
+    put(stage, 64, 1024, 0xCC)
+    assert stage.faults["cow"].counts["flush"] - flushes == 2, "a long one is one commit"
+    assert stage.read("snap", 64, 1024) == b"\xcc" * (1024 * 512)
 
 
 def test_who_asks_what_has_changed_sees_it(stage: StageLab) -> None:
@@ -267,6 +278,33 @@ def test_a_handover_while_the_cow_takes_nothing(stage: StageLab, kind: str) -> N
     stage.dm.mapped(name).flush()
     assert stage.read(name, 0, 8) == b"\xaa" * 4096
     assert on_cow(stage, 2, 0, 8) == b"\xaa" * 4096
+
+
+def test_another_device_has_a_stage_of_its_own(stage: StageLab) -> None:
+    """What is in the one before is in the COW before that."""
+    put(stage, 0, 8, 0xAA)
+    origin, cow = stage.folder / "origin", stage.folder / "cow"
+    stage.dm.suspend("snap")
+    stage.device("other", f"0 {SECTORS} snapshot {origin} {cow} P 8")
+    assert on_cow(stage, 2, 0, 8) == b"\xaa" * 4096
+    before = stage.stage("snap")
+    assert stage.stage("other") is not before
+    stage.dm.mapped("other").write(4096, b"\xbb" * 4096)
+    assert stage.stage("other").holds
+    assert not before.holds
+    stage.dm.remove("snap")
+    assert stage.read("other", 0, 16) == b"\xaa" * 4096 + b"\xbb" * 4096
+
+
+@pytest.mark.parametrize(("length", "chunk"), [(SECTORS - 3, 8), (SECTORS, 1)])
+def test_where_a_page_is_not_whole_there_is_none(tmp_path: Path, length: int, chunk: int) -> None:
+    lab = StageLab(tmp_path)
+    origin, cow = lab.file("origin", SECTORS), lab.file("cow", 20_000)
+    lab.device("snap", f"0 {length} snapshot {origin} {cow} P {chunk}")
+    put(lab, length - 5, 5, 0xAA)
+    assert len(store_records(cow, chunk)) == (5 if chunk == 1 else 1)
+    assert lab.read("snap", length - 5, 5) == b"\xaa" * 2560
+    lab.dm.shutdown()
 
 
 def test_it_is_merged(stage: StageLab) -> None:

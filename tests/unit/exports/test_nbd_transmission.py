@@ -208,6 +208,18 @@ def test_requests_of_one_kind_that_came_together_are_one_call(structured: bool) 
     assert device.read(600, 4) == b"\x66\x66\x68\x66"
 
 
+def test_replies_to_ever_so_many_writes() -> None:
+    """More than the buffer of replies holds, all received at once, behind what fills it by half."""
+    count = 9000
+    first = REQUEST.pack(REQUEST_MAGIC, 0, 0, 1, 0, 127 << 10)
+    first += b"".join(REQUEST.pack(REQUEST_MAGIC, 0, 1, n, n, 1) + b"x" for n in range(count))
+    with connected(MemoryDevice(SIZE), first=first) as client:
+        assert client.simple() == (0, 1)
+        assert client.receive(127 << 10) == bytes(127 << 10)
+        for n in range(count):
+            assert client.simple() == (0, n)
+
+
 @pytest.mark.parametrize("kind", [CommandType.READ, CommandType.WRITE])
 def test_one_of_several_that_fails_fails_alone(kind: CommandType) -> None:
     """Outside the device, and of a length that is none."""

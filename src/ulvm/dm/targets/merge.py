@@ -25,7 +25,7 @@ exceptions honoured, and suspend and resume try again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -177,6 +177,9 @@ class MergeTarget(SnapshotTarget):
                 target, device, upto = self._place(position, end, done)
                 device.readinto(target, view[position - offset : upto - offset])
                 position = upto
+
+    def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        Target.readinto_each(self, pieces)  # not the snapshot's, whose map shrinks here
 
     def _place(self, position: int, end: int, done: bool) -> tuple[int, BlockDevice, int]:
         """Where `position` lies: offset, device, and the end of what lies there in one piece.

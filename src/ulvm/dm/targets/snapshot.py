@@ -17,7 +17,7 @@ from ulvm.dm.cow import CowSnapshot
 from ulvm.dm.exceptions.persistent import PersistentStore, check_chunk_size
 from ulvm.dm.exceptions.store import ExceptionStore
 from ulvm.dm.exceptions.transient import TransientStore
-from ulvm.dm.snapshot_stage import SnapshotStage
+from ulvm.dm.snapshot_stage import SnapshotStage, fits
 from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.errors import DeviceError, NotSupportedError, TableError
 from ulvm.units import parse_u64
@@ -147,7 +147,7 @@ class SnapshotTarget(Target):
         if not source.is_suspended():
             raise TableError("Unable to perform snapshot handover until source is suspended.")
         stage = source.stage
-        if stage is not None and (self.merging or stage.writer is not self._mapped):
+        if stage is not None and not self._can_have(stage):
             try:
                 stage.settle()
             except DeviceError as error:
@@ -167,11 +167,15 @@ class SnapshotTarget(Target):
             writer.pause()
         try:
             self.origin.drain()
-            source, destination, _ = self.origin.sharing_cow(self._cow)
+            source, _, _ = self.origin.sharing_cow(self._cow)
             stage = source.stage if source is not None else None
             with stage.stage.committing if stage is not None else nullcontext(), self.origin.lock:
+                source, destination, _ = self.origin.sharing_cow(self._cow)
                 if source is not None and destination is self.snapshot:
                     self.snapshot.take_over(source)
+                    if stage is not None and source.stage is stage and self._can_have(stage):
+                        self.snapshot.stage, source.stage = stage, None
+                        stage.follow(self.snapshot)
                 self.snapshot.active = True
                 self.origin.update()
         finally:
@@ -179,9 +183,13 @@ class SnapshotTarget(Target):
                 writer.unpause()
         self._begin_stage()
 
+    def _can_have(self, stage: SnapshotStage) -> bool:
+        """Whether the stage of a table before this one goes on, with what is in it."""
+        return not self.merging and stage.writer is self._mapped and fits(self.snapshot)
+
     def _begin_stage(self) -> None:
         snapshot, mapped = self.snapshot, self._mapped
-        wanted = self.begin == 0 and not self.merging and not mapped.read_only
+        wanted = self.begin == 0 and not self.merging and not mapped.read_only and fits(snapshot)
         if wanted and snapshot.valid and snapshot.stage is None:
             snapshot.stage = SnapshotStage.begin(snapshot, self.origin.settings, mapped, self._log)
 
@@ -245,6 +253,13 @@ class SnapshotTarget(Target):
             own.write(offset, data, fua=fua)
         else:
             self.snapshot.write(offset, data, fua=fua)
+
+    def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        own = self.snapshot.stage
+        if own is not None:
+            own.write_each(pieces)
+        else:
+            super().write_each(pieces)
 
     def discard(self, offset: int, length: int) -> None:
         """Whole chunks with an exception are zeroed in the COW, parts of one are passed to
