@@ -35,7 +35,7 @@ from ulvm.units import SECTOR
 if TYPE_CHECKING:
     from ulvm.dm.snapshot_stage import SnapshotStage
 
-__all__ = ["CowSnapshot"]
+__all__ = ["CowSnapshot", "without_room"]
 
 _COPY_BYTES = 1 << 20
 
@@ -43,6 +43,11 @@ _END = (0, 0, 0)
 """Behind the last run: chunk 0 of a COW is its header, so nothing leads on to it."""
 _local = threading.local()
 """`scratch`: what a thread copies through."""
+
+
+def without_room() -> DeviceError:
+    """What is said to who writes where no chunk is to be had."""
+    return DeviceError("no room in the snapshot's COW store", errno=errno.EIO)
 
 
 class CowSnapshot:
@@ -343,7 +348,7 @@ class CowSnapshot:
             self.check()
         self.write_done(offset, view, written)
         if not complete:
-            raise DeviceError("no room in the snapshot's COW store", errno=errno.EIO)
+            raise without_room()
         if fua:
             self.cow.flush()
 
@@ -433,7 +438,7 @@ class CowSnapshot:
         placed: list[tuple[int, memoryview]] = []
         while position < end:
             if self.map.state[position >> self.shift] != DONE:
-                raise DeviceError("no room in the snapshot's COW store", errno=errno.EIO)
+                raise without_room()
             target, upto = self.place(position, end)
             placed.append((target, view[position - offset : upto - offset]))
             position = upto

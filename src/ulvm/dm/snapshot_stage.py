@@ -34,6 +34,7 @@ import numpy as np
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.dm.commit import settle
+from ulvm.dm.cow import CowSnapshot, without_room
 from ulvm.dm.exceptions.map import DONE, chunks_of, runs_of
 from ulvm.dm.exceptions.store import Runs
 from ulvm.dm.stage import Stage
@@ -42,7 +43,6 @@ from ulvm.dm.stage_file import MOST_OF_STAGE, PAGE, PAGE_SHIFT, StageSettings
 from ulvm.errors import DeviceError
 
 if TYPE_CHECKING:
-    from ulvm.dm.cow import CowSnapshot
     from ulvm.dm.device import MappedDevice
 
 __all__ = ["SnapshotStage", "fits"]
@@ -235,8 +235,8 @@ class SnapshotStage:
         while pages <= stage.slots:
             with self._lock:
                 if stage.has_room(pages):
-                    fits = self._allocate(offset, len(view))
-                    direct = self._put_parts(offset, view[:fits])
+                    room = self._allocate(offset, len(view))
+                    direct = self._put_parts(offset, view[:room])
                     break
             stage.make_room()
         else:
@@ -244,8 +244,8 @@ class SnapshotStage:
         for start, part in direct:
             self._snapshot.write_done(start, part)
         stage.keep_pace()
-        if fits < len(view):
-            self._fail()
+        if room < len(view):
+            raise without_room()
         return True
 
     def _allocate(self, offset: int, length: int) -> int:
@@ -258,9 +258,6 @@ class SnapshotStage:
         snapshot.no_room()
         snapshot.check()
         return max(0, (short << snapshot.shift) - offset)
-
-    def _fail(self) -> None:
-        raise DeviceError("no room in the snapshot's COW store", errno=errno.EIO)
 
     def _put_parts(self, offset: int, view: memoryview) -> list[tuple[int, memoryview]]:
         """Stage what must be; (offset, data) of the rest. Under the lock."""
@@ -296,9 +293,9 @@ class SnapshotStage:
         """In place, when the chunks are DONE and nothing of them is staged."""
         snapshot, stage, shift = self._snapshot, self.stage, self._snapshot.shift
         with self._lock:
-            fits = self._allocate(offset, len(view))
-        last = offset + fits - 1
-        done = not fits
+            room = self._allocate(offset, len(view))
+        last = offset + room - 1
+        done = not room
         while not done:
             stage.commit()
             settle([snapshot.commit])
@@ -307,6 +304,6 @@ class SnapshotStage:
                 done = snapshot.map.all_done(offset >> shift, last >> shift) and not stage.has(
                     offset >> PAGE_SHIFT, last >> PAGE_SHIFT
                 )
-        snapshot.write_done(offset, view[:fits])
-        if fits < len(view):
-            self._fail()
+        snapshot.write_done(offset, view[:room])
+        if room < len(view):
+            raise without_room()
