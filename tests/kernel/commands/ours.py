@@ -9,6 +9,8 @@ host is nameless, as the virtual machine is.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib
 import os
 import pkgutil
@@ -25,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import runner  # noqa: E402
 
+_LOOP_MAJOR = 7
+_LOOP_CTL_GET_FREE = 0x4C82  # linux/loop.h
 _NODES = ("null", "zero", "full", "random", "urandom", "tty", "fuse", "loop-control")
 
 
@@ -99,6 +103,14 @@ def own_dev() -> None:
     subprocess.run(["mount", "--rbind", dev, "/dev"], check=True)
 
 
+def make_free_node() -> None:
+    """The kernel makes a loop device when all are taken, but no node of it in this /dev."""
+    with open("/dev/loop-control", "rb") as control:
+        number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+    with contextlib.suppress(FileExistsError):
+        os.mknod(f"/dev/loop{number}", stat.S_IFBLK | 0o600, os.makedev(_LOOP_MAJOR, number))
+
+
 def attach(name: str, size: int) -> str:
     """A loop device on a new image, under the name of a disk; the path of another node of it."""
     image = FOLDER / name
@@ -106,6 +118,7 @@ def attach(name: str, size: int) -> str:
         file.truncate(size)
     # Others may take the device that was found free.
     for tries in range(20):
+        make_free_node()
         done = subprocess.run(
             ["losetup", "--find", "--show", image], stdout=subprocess.PIPE, text=True, check=False
         )
