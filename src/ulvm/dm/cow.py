@@ -427,9 +427,8 @@ class CowSnapshot:
         shift = self.shift
         chunk = position >> shift
         stop = self.map.contiguous_end(chunk, ((end - 1) >> shift) + 1)
-        return (self.map.where[chunk] << shift) + position - (chunk << shift), min(
-            stop << shift, end
-        )
+        target = (self.map.where[chunk] << shift) + position - (chunk << shift)
+        return target, min(stop << shift, end)
 
     def places(self, offset: int, view: memoryview) -> list[tuple[int, memoryview]]:
         """(where in the COW, what of the data) of chunks that are DONE."""
