@@ -121,6 +121,9 @@ def _serve(sock: socket.socket, agreed: Agreed, first: bytes, second: SecondHand
     filled = 0
 
     while True:
+        if filled > _BATCH:
+            sendall(replies[:filled])
+            filled = 0
         if end - start < 28:
             if filled:
                 sendall(replies[:filled])
@@ -153,9 +156,6 @@ def _serve(sock: socket.socket, agreed: Agreed, first: bytes, second: SecondHand
                 )
                 if behind:
                     start, filled = behind, so_far
-                    if filled > _BATCH:
-                        sendall(replies[:filled])
-                        filled = 0
                     continue
             body = filled + head_size
             if body + length > len(replies):
@@ -183,9 +183,6 @@ def _serve(sock: socket.socket, agreed: Agreed, first: bytes, second: SecondHand
                 )
                 if behind:
                     start, filled = behind, so_far
-                    if filled > _BATCH:
-                        sendall(replies[:filled])
-                        filled = 0
                     continue
             if length > end - start:
                 if filled:
@@ -246,9 +243,6 @@ def _serve(sock: socket.socket, agreed: Agreed, first: bytes, second: SecondHand
             sendall(reply)
             if error == _ESHUTDOWN:
                 return
-        elif filled > _BATCH:
-            sendall(replies[:filled])
-            filled = 0
 
 
 def _reads(

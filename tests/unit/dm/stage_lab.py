@@ -16,7 +16,7 @@ from ulvm.dm.stage_file import PAGE, StageSettings
 from ulvm.dm.targets.origin import OriginTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
 
-__all__ = ["BIG", "SECTORS", "SMALL", "StageLab", "Watched", "killed"]
+__all__ = ["BIG", "SECTORS", "SMALL", "StageLab", "Watched", "killed", "killed_anywhere"]
 
 SECTORS = 4096
 BIG = 1 << 20
@@ -87,8 +87,9 @@ class StageLab(Lab):
             stage = target._origin.stage
         else:
             assert isinstance(target, SnapshotTarget)
-            assert target.snapshot.stage is not None
-            stage = target.snapshot.stage.stage
+            own = target._writes()  # as a first write does
+            assert own is not None
+            stage = own.stage
         assert stage is not None
         return stage
 
@@ -113,3 +114,30 @@ def killed(lab: StageLab, folder: Path, size: int = BIG) -> StageLab:
     again = StageLab(folder, size, kept=True)
     assert again.dm.restore_state(state) == []
     return again
+
+
+def killed_anywhere(
+    lab: StageLab, folder: Path, act: Callable[[], None], check: Callable[[StageLab, bool], None]
+) -> int:
+    """`check` what another process makes of it when this one is killed between any two requests of
+    `act` to the disks, and what a third one has flushed after one more kill (True). How many."""
+    seen = 0
+
+    def look() -> None:
+        nonlocal seen
+        seen += 1
+        again = killed(lab, folder / f"again{seen}")
+        check(again, False)
+        third = killed(again, folder / f"third{seen}")
+        for name in ("org", "snap"):
+            third.dm.mapped(name).flush()
+        check(third, True)
+        third.dm.shutdown()
+        again.dm.shutdown()
+
+    for disk in lab.faults.values():
+        disk.look = look  # type: ignore[method-assign]
+    act()
+    for disk in lab.faults.values():
+        disk.look = Watched.look  # type: ignore[method-assign]
+    return seen

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.dm.lab import store_records
-from tests.unit.dm.stage_lab import BIG, SECTORS, SMALL, StageLab, Watched, killed
+from tests.unit.dm.stage_lab import BIG, SECTORS, SMALL, StageLab, killed, killed_anywhere
 from ulvm.blockdev.base import Changed
+from ulvm.dm.device import MappedDevice
 from ulvm.errors import DeviceError, TableError
 
 
@@ -395,29 +396,53 @@ def test_a_kill_in_the_midst_of_a_commit(kept: StageLab, tmp_path: Path) -> None
         kept.put(sector, 4, 0xEE)
     want = b"".join(bytes([sector + 1]) * 4096 for sector in range(0, 64, 8))
     below = b"".join(b"\xee" * 2048 + before[n + 2048 : n + 4096] for n in range(0, 32768, 4096))
-    seen = 0
 
-    def look() -> None:
-        nonlocal seen
-        seen += 1
-        again = killed(kept, tmp_path / f"again{seen}")
-        assert again.read("snap", 0, 64) == want
-        assert again.read("org", 0, 64) == below
-        third = killed(again, tmp_path / f"third{seen}")
-        third.dm.mapped("org").flush()
-        third.dm.mapped("snap").flush()
-        assert third.on_disk(0, 64) == below
-        assert third.read("snap", 0, 64) == want
-        third.dm.shutdown()
-        again.dm.shutdown()
+    def check(lab: StageLab, flushed: bool) -> None:
+        assert lab.read("snap", 0, 64) == want
+        assert lab.read("org", 0, 64) == below
+        assert not flushed or lab.on_disk(0, 64) == below
 
-    for disk in kept.faults.values():
-        disk.look = look  # type: ignore[method-assign]
-    kept.dm.mapped("snap").flush()
-    kept.dm.mapped("org").flush()
-    for disk in kept.faults.values():
-        disk.look = Watched.look  # type: ignore[method-assign]
+    def flush() -> None:
+        for name in ("snap", "org"):
+            kept.dm.mapped(name).flush()
+
+    seen = killed_anywhere(kept, tmp_path, flush, check)
     assert seen > 6
+
+
+def test_it_takes_nothing_before_the_first_write(tmp_path: Path) -> None:
+    lab = StageLab(tmp_path, kept=True)
+    lab.pair()
+    lab.dm.suspend("snap")
+    lab.dm.resume("snap")
+    lab.read("snap", 0, 8)
+    lab.dm.mapped("snap").flush()
+    assert [path.name for path in lab.stages.iterdir()] == ["1"], "that of the origin"
+    put(lab, 0, 8, 0x11)
+    assert sorted(path.name for path in lab.stages.iterdir()) == ["0", "1"]
+    lab.dm.shutdown()
+
+
+def test_many_first_writes_begin_one_stage(tmp_path: Path) -> None:
+    for turn in range(20):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        lab = StageLab(folder)
+        lab.pair()
+        snap, ready = lab.dm.mapped("snap"), threading.Barrier(4)
+
+        def work(part: int, snap: MappedDevice = snap, ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            snap.write(part * 1024, bytes([part + 1]) * 1024)
+
+        threads = [threading.Thread(target=work, args=(part,)) for part in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert lab.read("snap", 0, 8) == b"".join(bytes([part + 1]) * 1024 for part in range(4))
+        assert lab.stage("snap")
+        lab.dm.shutdown()
 
 
 def test_one_that_comes_back_invalid_says_what_is_lost(kept: StageLab, tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ class SnapshotTarget(Target):
             event=context.device.event,
             log=context.log,
         )
+        self._may_stage = False
+        """The first write begins a stage."""
         self.snapshot.is_suspended = lambda: self._mapped.suspended
         self.devices = (self._origin_device, self._cow)
         self.modes = ("w" if self.merging else "r", "rw")
@@ -181,17 +183,36 @@ class SnapshotTarget(Target):
         finally:
             if writer is not None:
                 writer.unpause()
-        self._begin_stage()
+        self._expect_writes()
 
     def _can_have(self, stage: SnapshotStage) -> bool:
         """Whether the stage of a table before this one goes on, with what is in it."""
         return not self.merging and stage.writer is self._mapped and fits(self.snapshot)
 
-    def _begin_stage(self) -> None:
-        snapshot, mapped = self.snapshot, self._mapped
-        wanted = self.begin == 0 and not self.merging and not mapped.read_only and fits(snapshot)
-        if wanted and snapshot.valid and snapshot.stage is None:
-            snapshot.stage = SnapshotStage.begin(snapshot, self.origin.settings, mapped, self._log)
+    def _expect_writes(self) -> None:
+        """A stage takes memory, and most snapshots are never written to: it begins with the first
+        write, or now with what a killed process left in it."""
+        snapshot, mapped, settings = self.snapshot, self._mapped, self.origin.settings
+        wanted = self.begin == 0 and not self.merging and fits(snapshot)
+        self._may_stage = wanted and snapshot.valid and snapshot.stage is None
+        left = settings.slots_left(mapped.minor) if self._may_stage else 0
+        if left and not mapped.goes_on:
+            settings.forget(mapped.minor)  # of another device that had this number
+        elif left and not mapped.read_only:
+            self._begin_stage()
+
+    def _begin_stage(self) -> SnapshotStage | None:
+        """Or the one that another writer began. Where there is none to be had there will be none
+        as long as writes go on: one that is staged and one that is not must not meet."""
+        with self.origin.lock:
+            if self._may_stage:
+                snapshot, settings = self.snapshot, self.origin.settings
+                snapshot.stage = SnapshotStage.begin(snapshot, settings, self._mapped, self._log)
+                self._may_stage = False  # after it is there, see `_writes`
+        return self.snapshot.stage
+
+    def _writes(self) -> SnapshotStage | None:
+        return self._begin_stage() if self._may_stage else self.snapshot.stage
 
     def settle(self) -> None:
         stage = self.snapshot.stage
@@ -248,14 +269,14 @@ class SnapshotTarget(Target):
             self.snapshot.readinto_each(pieces)
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        own = self.snapshot.stage
+        own = self._writes()
         if own is not None:
             own.write(offset, data, fua=fua)
         else:
             self.snapshot.write(offset, data, fua=fua)
 
     def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        own = self.snapshot.stage
+        own = self._writes()
         if own is not None:
             own.write_each(pieces)
         else:
