@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = ["DM_MAJOR", "FILE_MAJOR", "DeviceInfo", "DeviceMapper", "TableLine"]
 
@@ -23,8 +23,7 @@ FILE_MAJOR = 240
 """Major number shown for plain files used as disks; 240-254 are for local use."""
 
 
-@dataclass(frozen=True, slots=True)
-class TableLine:
+class TableLine(NamedTuple):
     """One target of a table, or one line of a status; `start` and `length` in sectors."""
 
     start: int

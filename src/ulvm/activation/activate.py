@@ -32,6 +32,7 @@ import contextlib
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ulvm.activation.compare import changed_roots, roots, table_differs, with_numbers
 from ulvm.activation.move_status import MoveStatus, move_status
@@ -53,8 +54,7 @@ from ulvm.metadata.model import LogicalVolume, VolumeGroup
 __all__ = ["Activator", "LvState", "SwapReport"]
 
 
-@dataclass(frozen=True, slots=True)
-class LvState:
+class LvState(NamedTuple):
     """The device of an active volume. `status` for a snapshot; while it is merged, of the merge.
     `move` for a pvmoveN."""
 

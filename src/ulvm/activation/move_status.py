@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import FormatError
@@ -12,8 +12,7 @@ from ulvm.metadata.model import LogicalVolume, MirrorSegment
 __all__ = ["MirrorStatus", "MoveStatus", "move_status", "parse_mirror_status"]
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorStatus:
+class MirrorStatus(NamedTuple):
     """Regions that all legs have, and all there are; a letter for each leg, A for a good one."""
 
     in_sync: int
@@ -21,8 +20,7 @@ class MirrorStatus:
     health: str
 
 
-@dataclass(frozen=True, slots=True)
-class MoveStatus:
+class MoveStatus(NamedTuple):
     """`copied` of `extents`, as LVM counts: whole ones, a segment's share of regions rounded down.
     `current`: the segment that is copied, None if none is left. `in_sync`: it is complete.
     `health`: a letter for each side of it, all A when both are good."""

@@ -19,8 +19,8 @@ the hidden `pvmoveN`, which is linear where nothing is copied and a mirror in on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from ulvm.activation.names import dm_name, dm_uuid
 from ulvm.dm_ioctl import TableLine
@@ -59,8 +59,7 @@ class Rank(IntEnum):
     """After the origin: the merge target takes the exceptions over while this is suspended."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedDevice:
+class PlannedDevice(NamedTuple):
     """In `table`, PVs stand as paths and dm devices as their names."""
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import FormatError
@@ -12,8 +12,7 @@ __all__ = ["SnapshotStatus", "parse_snapshot_status"]
 _TYPES = ("snapshot", "snapshot-merge")
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotStatus:
+class SnapshotStatus(NamedTuple):
     """Sizes in sectors; all 0 when the line holds a word in their place."""
 
     allocated: int = 0

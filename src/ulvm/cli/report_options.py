@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -134,8 +134,7 @@ def _by_report(values: Mapping[str, Any], main: str) -> dict[str, _Words]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One report that is asked for."""
 
     kind: ReportKind
@@ -266,7 +265,7 @@ class Output:
             selected,
             keys if buffered else [],
             title if title and kind.name == "pv" else TITLES[kind.name],
-            replace(self._layout, compact=compact, buffered=buffered),
+            self._layout._replace(compact=compact, buffered=buffered),
         )
 
     def _compacted(

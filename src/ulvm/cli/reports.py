@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import click
@@ -85,7 +84,7 @@ def _states(session: Session, groups: Sequence[VolumeGroup], rows: str) -> State
         for (vg_name, lv_name), watched in lvm_states.monitored(session).items():
             state = found.get(vg_name, {}).get(lv_name)
             if state is not None:
-                found[vg_name][lv_name] = replace(state, monitored=watched)
+                found[vg_name][lv_name] = state._replace(monitored=watched)
     return found
 
 

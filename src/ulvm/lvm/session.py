@@ -14,8 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ulvm.activation.activate import Activator, SwapReport
 from ulvm.activation.names import LVM_UUID_PREFIX, dm_name
@@ -64,8 +63,7 @@ class Messages(Protocol):
         a terminal the answer is no; with --yes nothing is printed and it is yes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What became of a VG; `report` tells how long its writers waited."""
 
     vg: VolumeGroup

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ulvm import __version__
 
@@ -41,8 +41,7 @@ LV_FLAGS = ("WRITE_LOCKED", "ACTIVATION_SKIP", "ERROR_WHEN_FULL", "CACHE_VOL", "
 POLICIES = ("contiguous", "cling", "cling_by_tags", "normal", "anywhere", "inherit")
 
 
-@dataclass(frozen=True, slots=True)
-class TextHeader:
+class TextHeader(NamedTuple):
     """Who wrote a text, when and why; all but the description is informational."""
 
     description: str

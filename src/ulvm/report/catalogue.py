@@ -6,21 +6,19 @@ goes on from the line before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["DEVICES", "LOG", "VOLUMES", "Entry", "Section"]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     name: str
     type: str
     """str, list, num, size, pct or time: how `-S` compares it."""
     help: str
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     title: str
     entries: tuple[Entry, ...]
 

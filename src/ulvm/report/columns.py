@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ulvm.errors import RefusedError
 from ulvm.report.fields import VOLUME_FIELDS
@@ -23,8 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ReportKind:
+class ReportKind(NamedTuple):
     """`prefix` of its own fields, which may be left out; `groups` that `all` stands for."""
 
     name: str
@@ -39,8 +38,7 @@ class ReportKind:
         """With the columns and the order that a configuration file gives (`report/lvs_cols`);
         `setting` gets a path and a default."""
         section = "log/command_log" if self.name == "log" else f"report/{self.name}s"
-        return replace(
-            self,
+        return self._replace(
             columns=setting(f"{section}_cols", self.columns),
             verbose=setting(f"{section}_cols_verbose", self.verbose),
             sort=setting(f"{section}_sort", self.sort),
@@ -55,7 +53,7 @@ class ReportKind:
         columns, sort = FULL_REPORT[self.name]
         columns = setting(f"report/{self.name}s_cols_full", columns)
         sort = setting(f"report/{self.name}s_sort_full", sort)
-        return replace(self, columns=columns, verbose=columns, sort=sort)
+        return self._replace(columns=columns, verbose=columns, sort=sort)
 
 
 DEFAULTS = {

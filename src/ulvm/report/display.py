@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulvm.metadata.text_words import local_time
 from ulvm.report.conditions import binary
@@ -37,8 +36,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S %z"
 FORMATS = ("basic", "json", "json_std")
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """How a report looks."""
 
     sizes: SizeFormat
@@ -66,8 +64,7 @@ class Layout:
     indent: str = _INDENT
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """Rows that are chosen and in order. `key`: its name in JSON."""
 
     key: str

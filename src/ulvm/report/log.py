@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ulvm.report.catalogue import LOG
 from ulvm.report.table import Field, Value
@@ -20,8 +20,7 @@ _SUCCESS, _FAILURE = 1, 5
 _NO_ERROR, _ERROR = 0, -1
 
 
-@dataclass(frozen=True, slots=True)
-class LogObject:
+class LogObject(NamedTuple):
     """`type`: lv, vg, pv, orphan or cmd. `group`: the VG that it belongs to."""
 
     type: str
@@ -31,8 +30,7 @@ class LogObject:
     group_uuid: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(NamedTuple):
     """`type`: status, print, warn or error."""
 
     number: int
@@ -83,7 +81,7 @@ class CommandLog:
     def of_group(self, group: LogObject, *, failed: bool) -> None:
         """All that was said concerns one group, which has been gone through now."""
         self.entries = [
-            replace(entry, about=group) if not entry.about.type else entry for entry in self.entries
+            entry._replace(about=group) if not entry.about.type else entry for entry in self.entries
         ]
         self.state(group, failed=failed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ulvm.activation.activate import LvState
 from ulvm.metadata.model import (
@@ -22,8 +22,7 @@ States = Mapping[str, Mapping[str, LvState]]
 """Active volumes by VG and name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """Fields of a kind whose part is None are blank."""
 
     scan: Scan
@@ -105,7 +104,7 @@ def pv_rows(
 
 def _pv_segments(row: Row) -> Iterator[Row]:
     if row.vg is None or row.pv is None:
-        yield replace(row, pv_segment=(0, 0))
+        yield row._replace(pv_segment=(0, 0))
         return
     used = []
     for lv in row.vg.lvs:

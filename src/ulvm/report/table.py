@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulvm.report.rows import Row
 
@@ -19,8 +18,7 @@ Table = tuple[tuple[str, str, str, int, Callable[[Row], Value]], ...]
 _RIGHT = ("num", "size", "word", "bin")
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """Kinds, as LVM2 has them:
 
     str, list, time  text; a list's items stand between commas or blanks; a time in seconds since

@@ -8,7 +8,7 @@ b s   bytes, sectors                         k m g t p e   1024       K M G T P 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ulvm.errors import UsageError
 from ulvm.units import SECTOR, hundredths
@@ -20,8 +20,7 @@ _BIG = {"K": "kB", "M": "MB", "G": "GB", "T": "TB", "P": "PB", "E": "EB"}
 """Powers of 1000, as the long forms write them."""
 
 
-@dataclass(frozen=True, slots=True)
-class SizeFormat:
+class SizeFormat(NamedTuple):
     """How sizes are written; `unit` is one letter of the table above."""
 
     unit: str = "r"

@@ -8,6 +8,7 @@ header or text counts for nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import FormatError
@@ -30,8 +31,7 @@ _MAX_TEXT = 64 << 20
 """Bytes; a header that claims more is damaged or hostile."""
 
 
-@dataclass(frozen=True, slots=True)
-class MdaCopy:
+class MdaCopy(NamedTuple):
     """One metadata area of a PV; offsets and sizes in bytes. `header` is None if it is bad."""
 
     offset: int
@@ -145,15 +145,15 @@ def _read_mda(
     offset = copy.offset
     if offset + max(copy.size, MDA_HEADER_SIZE) > device.size:
         said = f"WARNING: metadata area on {path} at {offset} is beyond the device."
-        return replace(copy, damage=Damage.READ), [said]
+        return copy._replace(damage=Damage.READ), [said]
     data = device.read(offset, MDA_HEADER_SIZE)
     try:
         header = MdaHeader.unpack(data, start=offset, device=path)
     except FormatError as error:
         lines = [f"WARNING: {line}" for line in error.message.splitlines()]
         lines.append(f"WARNING: bad metadata header on {path} at {offset}.")
-        return replace(copy, damage=header_damage(data, start=offset)), lines
-    copy = replace(copy, header=header)
+        return copy._replace(damage=header_damage(data, start=offset)), lines
+    copy = copy._replace(header=header)
     locn = header.current
     if locn is None:
         return copy, []
@@ -167,7 +167,7 @@ def _read_mda(
         if lvm_crc(text) == locn.checksum:
             what = ""
     if what:
-        return replace(copy, damage=Damage.TEXT), [
+        return copy._replace(damage=Damage.TEXT), [
             what,
             f"WARNING: invalid metadata text from {path} at {at}.",
             f"WARNING: metadata on {path} at {at} has invalid summary for VG.",
@@ -181,8 +181,8 @@ def _read_mda(
             texts[key] = error
     parsed = texts[key]
     if isinstance(parsed, FormatError):
-        return replace(copy, problem=parsed.message, vg_name=_first_word(text)), []
-    return replace(copy, vg=parsed, vg_name=parsed.name), []
+        return copy._replace(problem=parsed.message, vg_name=_first_word(text)), []
+    return copy._replace(vg=parsed, vg_name=parsed.name), []
 
 
 def _first_word(text: bytes) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def header_of(text: str) -> TextHeader:
     assert generator is not None
     assert system is not None
     header = header_from_tree(parse(text))
-    return replace(header, generator=generator.group(1), system=system.group(1))
+    return header._replace(generator=generator.group(1), system=system.group(1))
 
 
 def test_the_examples_are_there() -> None:
