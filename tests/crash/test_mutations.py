@@ -20,7 +20,8 @@ from tests import effort
 from tests.crash.engine import Machine, Unsafe
 from ulvm.blockdev.base import Buffer
 from ulvm.blockdev.memory import MemoryDevice
-from ulvm.dm.commit import GroupCommit, OldData
+from ulvm.dm.commit import GroupCommit
+from ulvm.dm.copies import OldData
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.exceptions.map import ExceptionMap
 from ulvm.dm.exceptions.persistent import PersistentStore

@@ -27,43 +27,17 @@ from typing import Protocol
 
 import numpy as np
 
-from ulvm.dm.exceptions.map import ExceptionMap, anonymous
+from ulvm.dm.copies import OldData
+from ulvm.dm.exceptions.map import ExceptionMap
 from ulvm.dm.exceptions.store import ExceptionStore, Run, Runs
 
-__all__ = ["Committer", "GroupCommit", "OldData", "settle"]
+__all__ = ["Committer", "GroupCommit", "settle"]
 
-_MOST_SHARED = 64 << 20
 _NO_RUNS: Runs = np.zeros((0, 3), dtype=np.int64)
 
 
 def _table(rows: array[int]) -> Runs:
     return np.frombuffer(rows, dtype=np.int64).reshape(-1, 3) if rows else _NO_RUNS
-
-
-class OldData:
-    """What the first of several snapshots read of the origin, for those after it that are given the
-    same chunks: `runs` are its runs of chunks of 1 << `shift` bytes, `data` theirs, one after the
-    other. The origin does not change under any of them until all are committed."""
-
-    def __init__(self) -> None:
-        self._shift = 0
-        self._runs: Runs = _NO_RUNS
-        self._data = memoryview(b"")
-
-    @staticmethod
-    def room(shift: int, runs: Runs) -> memoryview | None:
-        """For their data; None if they are too much."""
-        size = int(runs[:, 2].sum()) << shift
-        return memoryview(anonymous(size)) if size <= _MOST_SHARED else None
-
-    def keep(self, shift: int, runs: Runs, data: memoryview) -> None:
-        """All of it has been read."""
-        self._shift, self._runs, self._data = shift, runs, data
-
-    def find(self, shift: int, runs: Runs) -> memoryview | None:
-        """The data of all these runs, if they are there."""
-        same = shift == self._shift and np.array_equal(runs[:, ::2], self._runs[:, ::2])
-        return self._data if same else None
 
 
 class Committer(Protocol):

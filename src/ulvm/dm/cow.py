@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, WritableBuffer
-from ulvm.dm.commit import GroupCommit, OldData, settle
-from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap, anonymous
+from ulvm.dm.commit import GroupCommit, settle
+from ulvm.dm.copies import OldData, copy_runs
+from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap
 from ulvm.dm.exceptions.sparse_map import exception_map
 from ulvm.dm.exceptions.store import ExceptionStore, Run, Runs
 from ulvm.dm.origins import Origin
@@ -36,13 +37,6 @@ if TYPE_CHECKING:
     from ulvm.dm.snapshot_stage import SnapshotStage
 
 __all__ = ["CowSnapshot", "without_room"]
-
-_COPY_BYTES = 1 << 20
-
-_END = (0, 0, 0)
-"""Behind the last run: chunk 0 of a COW is its header, so nothing leads on to it."""
-_local = threading.local()
-"""`scratch`: what a thread copies through."""
 
 
 def without_room() -> DeviceError:
@@ -189,83 +183,12 @@ class CowSnapshot:
         return -1
 
     def copy_runs(self, runs: Runs, shared: OldData | None) -> None:
-        """Of `commit`: what follows each other in the COW goes out in one write."""
+        """Of `commit`."""
         stage = self.stage
         if stage is not None:
             runs = stage.copy_whole(runs)
-            if not runs.size:
-                return
-        data = shared.find(self.shift, runs) if shared is not None else None
-        if data is not None:
-            self._write_copies(runs, data)
-            return
-        limit = _COPY_BYTES >> self.shift
-        whole = self.origin.device.size >> self.shift
-        room, rest = None, memoryview(b"")
-        if shared is not None and int((runs[:, 0] + runs[:, 2]).max()) <= whole:
-            room = shared.room(self.shift, runs)
-            rest = room or rest
-        batch: list[tuple[int, int]] = []
-        begin = chunks = 0
-        for old, new, count in [*runs.tolist(), _END]:
-            if batch and (chunks + count > limit or new != begin + chunks):
-                length = chunks << self.shift
-                if room is not None:
-                    self._copy_batch(begin, batch, rest[:length])
-                    rest = rest[length:]
-                else:
-                    self._copy_batch(begin, batch, self._buffer(length)[:length])
-                batch, chunks = [], 0
-            if room is None and (count > limit or old + count > whole):
-                self._copy(old, new, count)
-                continue
-            if not batch:
-                begin = new
-            batch.append((old, count))
-            chunks += count
-        if shared is not None and room is not None:
-            shared.keep(self.shift, runs, room)
-
-    def _copy_batch(self, new: int, batch: list[tuple[int, int]], buffer: memoryview) -> None:
-        """Runs of whole chunks that follow each other in the COW, as long as the buffer."""
-        pieces = []
-        position = 0
-        for old, count in batch:
-            upto = position + (count << self.shift)
-            pieces.append((old << self.shift, buffer[position:upto]))
-            position = upto
-        self.origin.device.readinto_each(pieces)
-        self.cow.write_uncached(new << self.shift, buffer)
-
-    def _write_copies(self, runs: Runs, data: memoryview) -> None:
-        """Their old data, one run's after the other's."""
-        new, count = runs[:, 1], runs[:, 2]
-        firsts = np.flatnonzero(np.diff(new, prepend=-1) != np.concatenate(([0], count[:-1])))
-        begins = (np.cumsum(count) - count)[firsts].tolist()
-        for first, begin, end in zip(
-            new[firsts].tolist(), begins, [*begins[1:], int(count.sum())], strict=True
-        ):
-            piece = data[begin << self.shift : end << self.shift]
-            self.cow.write_uncached(first << self.shift, piece)
-
-    def _buffer(self, length: int) -> memoryview:
-        """A thread's own: several snapshots are committed at a time."""
-        scratch: memoryview | None = getattr(_local, "scratch", None)
-        if scratch is None or len(scratch) < length:
-            scratch = _local.scratch = memoryview(anonymous(length))
-        return scratch
-
-    def _copy(self, old: int, new: int, count: int) -> None:
-        """Origin chunks to COW chunks, clipped at the end of the origin."""
-        source, target = old << self.shift, new << self.shift
-        length = min(count << self.shift, self.origin.device.size - source)
-        scratch = self._buffer(min(length, _COPY_BYTES))
-        while length > 0:
-            step = min(length, _COPY_BYTES)
-            buffer = scratch[:step]
-            self.origin.device.readinto(source, buffer)
-            self.cow.write_uncached(target, buffer)
-            source, target, length = source + step, target + step, length - step
+        if runs.size:
+            copy_runs(self.origin.device, self.cow, self.shift, runs, shared)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -387,7 +310,8 @@ class CowSnapshot:
                         self.cow.write(new << self.shift, view[start_byte - offset : upto - offset])
                         written.append((start_byte, upto))
                     else:
-                        self._copy(chunk, new, count)
+                        copied = np.array([(chunk, new, count)], dtype=np.int64)
+                        copy_runs(self.origin.device, self.cow, self.shift, copied)
                 except DeviceError as error:
                     self.invalidate(f"Error reading/writing. ({error})")
                     raise DeviceError("the snapshot is invalid", errno=errno.EIO) from error

@@ -1,0 +1,172 @@
+"""Old data of an origin to a COW: the first step of a commit (dm.commit).
+
+What follows each other in the COW goes out in one write, of at most `_COPY_BYTES`. Where there are
+several, another thread reads what the next one takes meanwhile: a write past the page cache waits
+for the disk, reading waits for the processor. Order means nothing among them, as the origin does
+not change under any, and a flush comes behind them all.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from queue import SimpleQueue
+
+import numpy as np
+
+from ulvm.blockdev.base import BlockDevice
+from ulvm.dm.exceptions.map import anonymous
+from ulvm.dm.exceptions.store import Runs
+
+__all__ = ["OldData", "copy_runs"]
+
+_COPY_BYTES = 1 << 20
+_MOST_SHARED = 64 << 20
+_local = threading.local()
+"""`scratch`: what a thread copies through."""
+
+_Batch = tuple[int, list[tuple[int, int]]]
+"""Of one write: where in the COW, and (offset, length) of its parts in the origin."""
+_Filled = tuple[int, memoryview]
+"""Where in the COW, and the data."""
+
+
+class OldData:
+    """What the first of several snapshots read of the origin, for those after it that are given the
+    same chunks: `runs` are its runs of chunks of 1 << `shift` bytes, `data` theirs, one after the
+    other. The origin does not change under any of them until all are committed."""
+
+    def __init__(self) -> None:
+        self._shift = 0
+        self._runs: Runs = np.zeros((0, 3), dtype=np.int64)
+        self._data = memoryview(b"")
+
+    @staticmethod
+    def room(shift: int, runs: Runs) -> memoryview | None:
+        """For their data; None if they are too much."""
+        size = int(runs[:, 2].sum()) << shift
+        return memoryview(anonymous(size)) if size <= _MOST_SHARED else None
+
+    def keep(self, shift: int, runs: Runs, data: memoryview) -> None:
+        """All of it has been read."""
+        self._shift, self._runs, self._data = shift, runs, data
+
+    def find(self, shift: int, runs: Runs) -> memoryview | None:
+        """The data of all these runs, if they are there."""
+        same = shift == self._shift and np.array_equal(runs[:, ::2], self._runs[:, ::2])
+        return self._data if same else None
+
+
+def copy_runs(
+    source: BlockDevice, cow: BlockDevice, shift: int, runs: Runs, shared: OldData | None = None
+) -> None:
+    """Chunks of 1 << `shift` bytes; the last one of the source may be short. DeviceError of
+    either device, with nothing under way any more."""
+    data = shared.find(shift, runs) if shared is not None else None
+    if data is not None:
+        _write_copies(cow, shift, runs, data)
+        return
+    room = None
+    if shared is not None and int((runs[:, 0] + runs[:, 2]).max()) <= source.size >> shift:
+        room = shared.room(shift, runs)
+    batches = list(_batches(shift, runs, source.size))
+    memory = _scratch() if room is None else room
+    filled = _filled(source, batches, memory, keep=room is not None)
+    with closing(_read_ahead(filled) if len(batches) > 1 else filled) as ready:
+        for place, piece in ready:
+            cow.write_uncached(place, piece)
+    if shared is not None and room is not None:
+        shared.keep(shift, runs, room)
+
+
+def _batches(shift: int, runs: Runs, size: int) -> Iterator[_Batch]:
+    """`size`: that of the origin."""
+    begin = total = 0
+    parts: list[tuple[int, int]] = []
+    for old, new, count in runs.tolist():
+        start, place = old << shift, new << shift
+        left = min(count << shift, size - start)
+        while left > 0:
+            length = min(left, _COPY_BYTES)
+            if parts and (place != begin + total or total + length > _COPY_BYTES):
+                yield begin, parts
+                total, parts = 0, []
+            if not parts:
+                begin = place
+            parts.append((start, length))
+            total += length
+            start, place, left = start + length, place + length, left - length
+    if parts:
+        yield begin, parts
+
+
+def _filled(
+    source: BlockDevice, batches: Sequence[_Batch], memory: memoryview, *, keep: bool
+) -> Generator[_Filled, None, None]:
+    """Each is read when it is asked for; where the last but one was, if they are not to be kept."""
+    start = 0
+    for number, (place, parts) in enumerate(batches):
+        if not keep:
+            start = (number & 1) * _COPY_BYTES
+        position, pieces = start, []
+        for offset, length in parts:
+            pieces.append((offset, memory[position : position + length]))
+            position += length
+        source.readinto_each(pieces)
+        yield place, memory[start:position]
+        start = position
+
+
+def _read_ahead(items: Iterator[_Filled]) -> Generator[_Filled, None, None]:
+    """The same, each read by another thread while the one before is used; never more than that."""
+    ready: SimpleQueue[_Filled | BaseException | None] = SimpleQueue()
+    wanted = threading.Semaphore(0)
+    ended = False
+
+    def read() -> None:
+        try:
+            for item in items:
+                ready.put(item)
+                wanted.acquire()
+                if ended:
+                    return
+            ready.put(None)
+        except BaseException as error:
+            ready.put(error)
+
+    thread = threading.Thread(target=read, name="ulvm-copy", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads
+        yield from items
+        return
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            wanted.release()
+            yield item
+    finally:
+        ended = True
+        wanted.release()
+        thread.join()
+
+
+def _write_copies(cow: BlockDevice, shift: int, runs: Runs, data: memoryview) -> None:
+    """Their old data, one run's after the other's."""
+    new, count = runs[:, 1], runs[:, 2]
+    firsts = np.flatnonzero(np.diff(new, prepend=-1) != np.concatenate(([0], count[:-1])))
+    begins = (np.cumsum(count) - count)[firsts].tolist()
+    for first, begin, end in zip(
+        new[firsts].tolist(), begins, [*begins[1:], int(count.sum())], strict=True
+    ):
+        cow.write_uncached(first << shift, data[begin << shift : end << shift])
+
+
+def _scratch() -> memoryview:
+    """For two batches. A thread's own: several snapshots are committed at a time."""
+    scratch: memoryview | None = getattr(_local, "scratch", None)
+    if scratch is None:
+        scratch = _local.scratch = memoryview(anonymous(2 * _COPY_BYTES))
+    return scratch
