@@ -30,7 +30,8 @@ from ulvm.metadata.model import SnapshotSegment, VolumeGroup
 
 __all__ = ["Started", "poll", "poll_in_background", "resume_polling", "start"]
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = (0.02, 0.5)
+"""At least and at most; between them a twentieth of the time that it has taken so far."""
 _SAY_SECONDS = 1.0
 """After so long a merge is reported on first, then every activation/polling_interval."""
 
@@ -96,7 +97,8 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
     """
     interval = session.host.config.get_int("activation/polling_interval", 15)
     session.verbose(f"Checking progress before waiting every {interval} seconds.")
-    due = time.monotonic() + min(_SAY_SECONDS, interval)
+    began = time.monotonic()
+    due = began + min(_SAY_SECONDS, interval)
     uuid = get(session.scan().vg(vg_name), origin).uuid
 
     def look() -> SnapshotStatus | bool:
@@ -129,7 +131,8 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
         if not quiet and interval and time.monotonic() >= due:
             due = time.monotonic() + interval
             session.say(f"{vg_name}/{origin}: Merged: {_percent(status):.2f}%")
-        time.sleep(_LOOK_SECONDS)
+        least, most = _LOOK_SECONDS
+        time.sleep(min(max((time.monotonic() - began) / 20, least), most))
 
 
 def _percent(status: SnapshotStatus) -> float:

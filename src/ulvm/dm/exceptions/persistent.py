@@ -316,22 +316,17 @@ class PersistentStore(ExceptionStore):
             self._read_area(self._area_index - 1, area)
             # Not before it is read: a merge that failed here must find this area again.
             self._area, self._area_index, self._committed = area, self._area_index - 1, self._epa
+        first = max(self._committed - limit, 0)
         records = np.frombuffer(self._area, dtype="<u8").reshape(-1, 2)
+        left = records[first : self._committed].tolist()
         runs: list[Run] = []
-        slot = self._committed
-        taken = 0
-        while slot and taken < limit:
-            old, new = int(records[slot - 1, 0]), int(records[slot - 1, 1])
+        while left:
+            old, new = left.pop()
             count = 1
-            while (
-                count < min(slot, limit - taken)
-                and int(records[slot - 1 - count, 0]) == old - count
-                and int(records[slot - 1 - count, 1]) == new - count
-            ):
+            while left and left[-1] == [old - 1, new - 1]:
+                old, new = left.pop()
                 count += 1
-            runs.append(Run(old + 1 - count, new + 1 - count, count))
-            slot -= count
-            taken += count
+            runs.append(Run(old, new, count))
         return runs
 
     def commit_merge(self, count: int) -> None:

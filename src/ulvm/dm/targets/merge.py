@@ -55,6 +55,8 @@ class MergeTarget(SnapshotTarget):
         self._served = 0
         self._stop = threading.Event()
         self._worker: threading.Thread | None = None
+        self._buffer = memoryview(b"")
+        """The worker's, for a batch."""
         self.flush_devices = (self._origin_device, self._cow)
 
     # -- life cycle -------------------------------------------------------------------------
@@ -87,6 +89,7 @@ class MergeTarget(SnapshotTarget):
     # -- merging ----------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._buffer = memoryview(bytearray(_BATCH_BYTES))
         try:
             while not self._stop.is_set():
                 with self._step_lock:
@@ -97,6 +100,8 @@ class MergeTarget(SnapshotTarget):
         except (DeviceError, TableError) as error:
             self.snapshot.merge_failed = True
             self._log(f"Merge failed: {error}")
+        finally:
+            self._buffer = memoryview(b"")
 
     def _let_writers_through(self) -> None:
         with self._turn:
@@ -135,7 +140,7 @@ class MergeTarget(SnapshotTarget):
             for target, source, length in pieces:
                 self._copy_long(target, source, length)
             return
-        buffer = memoryview(bytearray(total))
+        buffer = self._buffer
         writes: list[tuple[int, memoryview]] = []
         begin = position = first = 0
         for target, source, length in [*pieces, _END]:
@@ -151,10 +156,9 @@ class MergeTarget(SnapshotTarget):
 
     def _copy_long(self, target: int, source: int, length: int) -> None:
         """Of a chunk that is larger than a batch."""
-        buffer = memoryview(bytearray(_BATCH_BYTES))
         end = target + length
         while target < end:
-            piece = buffer[: end - target]
+            piece = self._buffer[: end - target]
             self._cow.readinto(source, piece)
             self._origin_device.write(target, piece)
             target, source = target + len(piece), source + len(piece)
