@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ulvm.backup.compare import is_zero, same
+from ulvm.backup.compare import is_zero
 from ulvm.backup.fileio import drop_cache, read_whole, sync, write_whole
 from ulvm.backup.frames import (
     DEFAULT_FRAME_SIZE,
@@ -165,9 +165,8 @@ class _Writer:
             return _Piece(number, length, None, local.compressor.zero_frame(length))
         compressed = local.compressor.frame(raw)
         if self._verify:
-            check = memoryview(local.check)[:length]
-            local.decompressor.frame(compressed, check)
-            if not same(check, raw):
+            local.decompressor.frame(compressed, memoryview(local.check)[:length])
+            if not local.check.startswith(raw):
                 raise DeviceError(f"Frame {number} does not decompress to what was compressed.")
         return _Piece(number, length, buffer, compressed)
 

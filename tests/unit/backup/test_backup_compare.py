@@ -1,22 +1,20 @@
-"""Zeros and equality of buffers, wherever the odd byte is."""
+"""Zeros in buffers, wherever the odd byte is."""
 
 from __future__ import annotations
 
 import pytest
 
-from ulvm.backup.compare import data_runs, is_zero, same
+from ulvm.backup.compare import data_runs, is_zero
 
-SIZE = 64 << 10
+SIZE = 300 << 10
 
 
-@pytest.mark.parametrize("at", [0, 4095, 4096, SIZE // 2, SIZE - 1])
+@pytest.mark.parametrize("at", [0, 4095, 4096, 64 << 10, SIZE // 2, SIZE - 1])
 def test_one_byte_makes_the_difference(at: int) -> None:
     buffer = bytearray(SIZE)
     assert is_zero(memoryview(buffer))
-    assert same(memoryview(buffer), memoryview(bytes(SIZE)))
     buffer[at] = 1
     assert not is_zero(memoryview(buffer))
-    assert not same(memoryview(buffer), memoryview(bytes(SIZE)))
 
 
 def test_runs_cover_the_buffer_and_alternate() -> None:
