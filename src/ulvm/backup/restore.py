@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 
 from ulvm.backup.compare import data_runs
 from ulvm.backup.frames import DEFAULT_FRAME_SIZE, Frame
@@ -19,6 +20,8 @@ __all__ = ["check_device", "write_device"]
 _SPARSE_BLOCK = 64 << 10
 """Runs of zeros in units of this many bytes are not written but zeroed, which keeps them holes
 where the device can."""
+_FLUSH_BYTES = 64 << 20
+"""So much is flushed while the next is decompressed: at the end the disk has little left to do."""
 
 
 def write_device(
@@ -29,7 +32,8 @@ def write_device(
     before_write: Callable[[], None] = lambda: None,
     progress: Progress = lambda _done, _total: None,
 ) -> None:
-    """Make a device hold what the backup holds, durably. It must be at least as large.
+    """Make a device hold what the backup holds, durably. It must be at least as large. The SHA-256
+    of the volume is left to `check_device`, which has to compute it anyway.
 
     FormatError if the backup is damaged: the device then holds part of it, or is as it was if
     `before_write`, which comes before every write, in any thread, was never called.
@@ -49,10 +53,42 @@ def write_device(
                     device.write_zeroes(frame.raw_offset + offset, length)
 
     try:
-        read_frames(backup, write, threads=threads + 1, progress=progress)
-        devices.first.flush()
+        with closing(_Flusher(open_device, progress)) as flusher:
+            told = flusher.written
+            read_frames(backup, write, threads=threads + 1, progress=told, hash_raw=False)
+            flusher.finish()
     finally:
         devices.close()
+
+
+class _Flusher:
+    """Makes what is written durable, on a handle of its own, and passes the progress on."""
+
+    def __init__(self, open_device: Callable[[], BlockDevice], progress: Progress) -> None:
+        self._device = open_device()
+        self._progress = progress
+        self._told = 0
+        self._worker: SerialWorker[int] = SerialWorker(
+            self._flush, depth=1, name="ulvm-restore-flush"
+        )
+
+    def _flush(self, _done: int) -> None:
+        self._device.flush()
+
+    def written(self, done: int, total: int) -> None:
+        if done - self._told >= _FLUSH_BYTES:
+            self._told = done
+            self._worker.put(done)
+        self._progress(done, total)
+
+    def finish(self) -> None:
+        """All is written; return when it is durable."""
+        self._worker.finish()
+        self._device.flush()
+
+    def close(self) -> None:
+        self._worker.close()
+        self._device.close()
 
 
 def check_device(

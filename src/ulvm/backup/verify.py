@@ -37,11 +37,12 @@ def read_frames(
     *,
     threads: int,
     progress: Progress,
+    hash_raw: bool = True,
 ) -> None:
     """Hand every frame, decompressed, to `handle` in `threads` threads at once, in no order.
 
     `handle` gets None for a frame of zeros. FormatError if a frame is damaged, or, at the end,
-    if a hash is not the manifest's.
+    if a hash is not the manifest's; without `hash_raw` that of the volume is left out.
     """
     image = backup.manifest.image
     index = image.index
@@ -71,14 +72,14 @@ def read_frames(
         handle(frame, None)
         return _Read(frame, compressed, None)
 
-    def hash_raw(read: _Read) -> None:
-        if read.raw is None:
-            raw_hash.update(zeros[: read.frame.raw_length])
-        else:
-            raw_hash.update(memoryview(read.raw)[: read.frame.raw_length])
+    def done_with(read: _Read) -> None:
+        if hash_raw:
+            raw = zeros if read.raw is None else memoryview(read.raw)
+            raw_hash.update(raw[: read.frame.raw_length])
+        if read.raw is not None:
             buffers.give(read.raw)
 
-    hasher = SerialWorker(hash_raw, depth=4, name="ulvm-verify-hash")
+    hasher = SerialWorker(done_with, depth=4, name="ulvm-verify-hash")
     results = in_order(index, work, threads=threads, window=threads + 3)
     done = 0
     try:
@@ -91,10 +92,10 @@ def read_frames(
     finally:
         results.close()
         hasher.close()
-    for what, got, expected in (
-        ("file", compressed_hash.hexdigest(), image.compressed_sha256),
-        ("volume", raw_hash.hexdigest(), image.sha256),
-    ):
+    hashes = [("file", compressed_hash.hexdigest(), image.compressed_sha256)]
+    if hash_raw:
+        hashes.append(("volume", raw_hash.hexdigest(), image.sha256))
+    for what, got, expected in hashes:
         if got != expected:
             raise FormatError(
                 f"The SHA-256 of the {what} in {backup.path} is {got}, "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ulvm.backup.frames import Compressor
 from ulvm.backup.image import write_image
 from ulvm.backup.manifest import ImageInfo, Manifest, VolumeInfo
 from ulvm.backup.reader import Backup
@@ -195,3 +196,23 @@ def test_a_device_that_cannot_be_read_fails_the_image(tmp_path: Path) -> None:
             "image",
             frame_size=FRAME,
         )
+
+
+def test_a_frame_of_other_bytes_fails_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad memory, say: what was compressed is not what was read; it is the last byte of a frame."""
+    real = Compressor.frame
+
+    def frame(self: Compressor, raw: memoryview) -> bytes:
+        changed = bytearray(raw)
+        changed[-1] ^= 1
+        return real(self, memoryview(changed))
+
+    monkeypatch.setattr(Compressor, "frame", frame)
+    volume(tmp_path / "volume")
+    with (
+        (tmp_path / "image").open("wb+") as file,
+        pytest.raises(DeviceError, match="does not decompress"),
+    ):
+        write_image(opener(tmp_path / "volume"), file.fileno(), "image", frame_size=FRAME)
