@@ -30,7 +30,7 @@ from ulvm.errors import DeviceError
 
 __all__ = ["ImageSummary", "write_image"]
 
-_BATCH = 32 << 20
+_BATCH = 16 << 20
 """Compressed bytes that the checker makes durable and reads back at a time."""
 
 

@@ -29,9 +29,7 @@ from ulvm.backup.interrupts import Interrupted, deferred, interruptible
 from ulvm.backup.leftovers import left_behind, lock_path
 from ulvm.backup.manifest import ImageInfo, Manifest, SnapshotInfo, VolumeInfo
 from ulvm.backup.pipeline import Stage, no_stage
-from ulvm.backup.sinks.command import run_command, words_in
 from ulvm.backup.sinks.directory import BackupFiles, backup_name, remove_litter
-from ulvm.backup.sinks.mounted import mounted, unmount_left
 from ulvm.backup.snapshot import BackupSnapshot, SnapshotRequest
 from ulvm.backup.watch import CowWatcher
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
@@ -89,6 +87,8 @@ def backup(
         _prepare_directory(session, request.directory)
     words: frozenset[str] = frozenset()
     if request.command is not None:
+        from ulvm.backup.sinks.command import words_in
+
         words = words_in(request.command)
     _warn_of_leftovers(session, session.resolve_lv(request.volume)[0])
     wanted = SnapshotRequest(
@@ -139,6 +139,8 @@ def _clean_one(session: Session, vg_name: str, name: str) -> bool:
     question = f"Remove snapshot {vg_name}/{name}, left behind by a backup that was killed?"
     if not session.ask(question):
         return False
+    from ulvm.backup.sinks.mounted import unmount_left
+
     unmount_left(session.host, vg_name, name)
     lvm_lv.remove(session, vg_name, name)
     lock_path(session.host, vg_name, name).unlink(missing_ok=True)
@@ -210,6 +212,10 @@ def _to_directory(
 def _to_command(
     session: Session, command: str, words: frozenset[str], snapshot: BackupSnapshot
 ) -> None:
+    # What mounts and runs programs is not for every backup: it takes its time to be imported.
+    from ulvm.backup.sinks.command import run_command
+    from ulvm.backup.sinks.mounted import mounted
+
     environment = snapshot.environment
     values = {"nbd": snapshot.nbd_uri}
     with _watched(session, snapshot) as watcher, ExitStack() as stack:
