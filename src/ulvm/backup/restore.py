@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import closing
 
 from ulvm.backup.compare import data_runs
 from ulvm.backup.frames import DEFAULT_FRAME_SIZE, Frame
@@ -38,7 +37,8 @@ def write_device(
     FormatError if the backup is damaged: the device then holds part of it, or is as it was if
     `before_write`, which comes before every write, in any thread, was never called.
     """
-    devices = DevicePool(open_device, threads + 1)
+    devices = DevicePool(open_device, threads + 2)  # one to flush while the others write
+    told = 0
 
     def write(frame: Frame, raw: memoryview | None) -> None:
         with devices.borrow() as device:
@@ -52,43 +52,27 @@ def write_device(
                 else:
                     device.write_zeroes(frame.raw_offset + offset, length)
 
+    def flush(_done: int) -> None:
+        with devices.borrow() as device:
+            device.flush()
+
+    def written(done: int, total: int) -> None:
+        nonlocal told
+        if done - told >= _FLUSH_BYTES:
+            told = done
+            flusher.put(done)
+        progress(done, total)
+
     try:
-        with closing(_Flusher(open_device, progress)) as flusher:
-            told = flusher.written
-            read_frames(backup, write, threads=threads + 1, progress=told, hash_raw=False)
+        flusher = SerialWorker(flush, depth=1, name="ulvm-restore-flush")
+        try:
+            read_frames(backup, write, threads=threads + 1, progress=written, hash_raw=False)
             flusher.finish()
+            devices.flush()
+        finally:
+            flusher.close()
     finally:
         devices.close()
-
-
-class _Flusher:
-    """Makes what is written durable, on a handle of its own, and passes the progress on."""
-
-    def __init__(self, open_device: Callable[[], BlockDevice], progress: Progress) -> None:
-        self._device = open_device()
-        self._progress = progress
-        self._told = 0
-        self._worker: SerialWorker[int] = SerialWorker(
-            self._flush, depth=1, name="ulvm-restore-flush"
-        )
-
-    def _flush(self, _done: int) -> None:
-        self._device.flush()
-
-    def written(self, done: int, total: int) -> None:
-        if done - self._told >= _FLUSH_BYTES:
-            self._told = done
-            self._worker.put(done)
-        self._progress(done, total)
-
-    def finish(self) -> None:
-        """All is written; return when it is durable."""
-        self._worker.finish()
-        self._device.flush()
-
-    def close(self) -> None:
-        self._worker.close()
-        self._device.close()
 
 
 def check_device(

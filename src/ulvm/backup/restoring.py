@@ -8,8 +8,9 @@ Restore into a new volume:
 
 Reading back goes through the daemon, as any use of the volume does, so it proves the mapping too.
 Before it the volume's extents on its PVs are dropped from this kernel's page cache, so the bytes
-come from the disks. The backup itself may come from the cache: its hashes are compared while it
-is written, and good bytes are good from wherever they come.
+come from the disks. The backup itself may come from the cache: the hash of its file is compared
+while it is written, that of the volume with what is read back, and good bytes are good from
+wherever they come.
 
 A failure or a signal on the way removes the volume again. A kill -9 leaves it with the tag, so
 that it is not taken for whole: the next restore onto it needs no `force`.

@@ -22,6 +22,8 @@ from ulvm.dm.exceptions.store import Runs
 __all__ = ["OldData", "copy_runs"]
 
 _COPY_BYTES = 1 << 20
+_LEAST_SHIFT = 12
+"""Smaller chunks lie between so many metadata areas that a write of them is not worth a thread."""
 _MOST_SHARED = 64 << 20
 _local = threading.local()
 """`scratch`: what a thread copies through."""
@@ -62,19 +64,28 @@ def copy_runs(
     source: BlockDevice, cow: BlockDevice, shift: int, runs: Runs, shared: OldData | None = None
 ) -> None:
     """Chunks of 1 << `shift` bytes; the last one of the source may be short. DeviceError of
-    either device, with nothing under way any more."""
+    either device, with nothing under way any more: a write that fails waits for the read behind it.
+    """
+    size = source.size
+    batches = list(_batches(shift, runs, size))
     data = shared.find(shift, runs) if shared is not None else None
-    if data is not None:
-        _write_copies(cow, shift, runs, data)
-        return
     room = None
-    if shared is not None and int((runs[:, 0] + runs[:, 2]).max()) <= source.size >> shift:
+    if (
+        data is None
+        and shared is not None
+        and int((runs[:, 0] + runs[:, 2]).max()) <= size >> shift
+    ):
         room = shared.room(shift, runs)
-    batches = list(_batches(shift, runs, source.size))
-    memory = _scratch() if room is None else room
-    filled = _filled(source, batches, memory, keep=room is not None)
-    with closing(_read_ahead(filled) if len(batches) > 1 else filled) as ready:
-        for place, piece in ready:
+    if data is not None:
+        filled = _filled(None, batches, data, keep=True)
+    elif room is not None:
+        filled = _filled(source, batches, room, keep=True)
+    else:
+        filled = _filled(source, batches, _scratch(), keep=False)
+    if data is None and len(batches) > 1 and shift >= _LEAST_SHIFT:
+        filled = _read_ahead(filled)
+    with closing(filled):
+        for place, piece in filled:
             cow.write_uncached(place, piece)
     if shared is not None and room is not None:
         shared.keep(shift, runs, room)
@@ -102,9 +113,10 @@ def _batches(shift: int, runs: Runs, size: int) -> Iterator[_Batch]:
 
 
 def _filled(
-    source: BlockDevice, batches: Sequence[_Batch], memory: memoryview, *, keep: bool
+    source: BlockDevice | None, batches: Sequence[_Batch], memory: memoryview, *, keep: bool
 ) -> Generator[_Filled, None, None]:
-    """Each is read when it is asked for; where the last but one was, if they are not to be kept."""
+    """Each is read when it is asked for; where the last but one was, if they are not to be kept.
+    Without a source they are there, one after the other."""
     start = 0
     for number, (place, parts) in enumerate(batches):
         if not keep:
@@ -113,7 +125,8 @@ def _filled(
         for offset, length in parts:
             pieces.append((offset, memory[position : position + length]))
             position += length
-        source.readinto_each(pieces)
+        if source is not None:
+            source.readinto_each(pieces)
         yield place, memory[start:position]
         start = position
 
@@ -121,15 +134,13 @@ def _filled(
 def _read_ahead(items: Iterator[_Filled]) -> Generator[_Filled, None, None]:
     """The same, each read by another thread while the one before is used; never more than that."""
     ready: SimpleQueue[_Filled | BaseException | None] = SimpleQueue()
-    wanted = threading.Semaphore(0)
-    ended = False
+    more: SimpleQueue[bool] = SimpleQueue()
 
     def read() -> None:
         try:
             for item in items:
                 ready.put(item)
-                wanted.acquire()
-                if ended:
+                if not more.get():
                     return
             ready.put(None)
         except BaseException as error:
@@ -145,23 +156,12 @@ def _read_ahead(items: Iterator[_Filled]) -> Generator[_Filled, None, None]:
         while (item := ready.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            wanted.release()
+            more.put(True)
             yield item
     finally:
-        ended = True
-        wanted.release()
+        item = None  # an error would hold this frame, with its buffers, and this frame the error
+        more.put(False)
         thread.join()
-
-
-def _write_copies(cow: BlockDevice, shift: int, runs: Runs, data: memoryview) -> None:
-    """Their old data, one run's after the other's."""
-    new, count = runs[:, 1], runs[:, 2]
-    firsts = np.flatnonzero(np.diff(new, prepend=-1) != np.concatenate(([0], count[:-1])))
-    begins = (np.cumsum(count) - count)[firsts].tolist()
-    for first, begin, end in zip(
-        new[firsts].tolist(), begins, [*begins[1:], int(count.sum())], strict=True
-    ):
-        cow.write_uncached(first << shift, data[begin << shift : end << shift])
 
 
 def _scratch() -> memoryview:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ulvm.backup import restore
 from ulvm.backup.frames import Compressor
 from ulvm.backup.image import write_image
 from ulvm.backup.manifest import ImageInfo, Manifest, VolumeInfo
@@ -216,3 +217,37 @@ def test_a_frame_of_other_bytes_fails_the_image(
         pytest.raises(DeviceError, match="does not decompress"),
     ):
         write_image(opener(tmp_path / "volume"), file.fileno(), "image", frame_size=FRAME)
+
+
+class Flushed(FileDevice):
+    """Fails at the flush of the number `fails`, of all that there are."""
+
+    count = 0
+    fails = 0
+
+    def flush(self) -> None:
+        Flushed.count += 1
+        if Flushed.count == Flushed.fails:
+            raise DeviceError("input/output error")
+        super().flush()
+
+
+@pytest.mark.parametrize("fails", [0, 1, 3])
+def test_restore_flushes_as_it_goes(
+    backup: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    path, data = backup
+    monkeypatch.setattr(restore, "_FLUSH_BYTES", FRAME)
+    monkeypatch.setattr(Flushed, "count", 0)
+    monkeypatch.setattr(Flushed, "fails", fails)
+    target = tmp_path / "target"
+    target.write_bytes(bytes(len(data)))
+    with Backup(path) as opened:
+        if fails:
+            with pytest.raises(DeviceError, match="input/output"):
+                write_device(opened, lambda: Flushed(str(target), claim=False))
+            return
+        write_device(opened, lambda: Flushed(str(target), claim=False), threads=2)
+    frames = -(-len(data) // FRAME)
+    assert frames < Flushed.count <= frames + 2 + 2
+    assert target.read_bytes() == data

@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
+from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.exceptions.store import Run
 from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.dm.targets.snapshot import SnapshotTarget
@@ -55,7 +56,7 @@ class MergeTarget(SnapshotTarget):
         self._served = 0
         self._stop = threading.Event()
         self._worker: threading.Thread | None = None
-        self._buffer = memoryview(b"")
+        self._buffer = memoryview(anonymous(_BATCH_BYTES))
         """The worker's, for a batch."""
         self.flush_devices = (self._origin_device, self._cow)
 
@@ -89,7 +90,6 @@ class MergeTarget(SnapshotTarget):
     # -- merging ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._buffer = memoryview(bytearray(_BATCH_BYTES))
         try:
             while not self._stop.is_set():
                 with self._step_lock:
@@ -100,8 +100,6 @@ class MergeTarget(SnapshotTarget):
         except (DeviceError, TableError) as error:
             self.snapshot.merge_failed = True
             self._log(f"Merge failed: {error}")
-        finally:
-            self._buffer = memoryview(b"")
 
     def _let_writers_through(self) -> None:
         with self._turn:
