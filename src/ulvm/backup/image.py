@@ -100,7 +100,7 @@ class _Writer:
         self._level = level
         self._verify = verify
         self._frame_size = frame_size
-        self._size = devices.first.size
+        self._size = devices.size
         self._local = threading.local()
         self._zeros = memoryview(bytes(frame_size))
         self._buffers = BufferPool(frame_size)

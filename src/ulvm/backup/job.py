@@ -87,7 +87,7 @@ def backup(
         _prepare_directory(session, request.directory)
     words: frozenset[str] = frozenset()
     if request.command is not None:
-        from ulvm.backup.sinks.command import words_in
+        from ulvm.backup.sinks.command import words_in  # not for --to: it takes its time
 
         words = words_in(request.command)
     _warn_of_leftovers(session, session.resolve_lv(request.volume)[0])
@@ -139,7 +139,7 @@ def _clean_one(session: Session, vg_name: str, name: str) -> bool:
     question = f"Remove snapshot {vg_name}/{name}, left behind by a backup that was killed?"
     if not session.ask(question):
         return False
-    from ulvm.backup.sinks.mounted import unmount_left
+    from ulvm.backup.sinks.mounted import unmount_left  # not for --to
 
     unmount_left(session.host, vg_name, name)
     lvm_lv.remove(session, vg_name, name)
@@ -212,9 +212,8 @@ def _to_directory(
 def _to_command(
     session: Session, command: str, words: frozenset[str], snapshot: BackupSnapshot
 ) -> None:
-    # What mounts and runs programs is not for every backup: it takes its time to be imported.
-    from ulvm.backup.sinks.command import run_command
-    from ulvm.backup.sinks.mounted import mounted
+    from ulvm.backup.sinks.command import run_command  # not for --to
+    from ulvm.backup.sinks.mounted import mounted  # not for --to
 
     environment = snapshot.environment
     values = {"nbd": snapshot.nbd_uri}

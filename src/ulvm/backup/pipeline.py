@@ -143,9 +143,9 @@ class DevicePool:
             raise
 
     @property
-    def first(self) -> BlockDevice:
-        """A handle for calls that may come beside the others."""
-        return self._devices[0]
+    def size(self) -> int:
+        """Of the device, in bytes."""
+        return self._devices[0].size
 
     @contextmanager
     def borrow(self) -> Iterator[BlockDevice]:

@@ -72,33 +72,26 @@ def read_frames(
         handle(frame, None)
         return _Read(frame, compressed, None)
 
-    def give_back(read: _Read) -> None:
+    def done_with(read: _Read) -> None:
+        if hash_raw:
+            raw = zeros if read.raw is None else memoryview(read.raw)
+            raw_hash.update(raw[: read.frame.raw_length])
         if read.raw is not None:
             buffers.give(read.raw)
 
-    def hash_it(read: _Read) -> None:
-        raw = zeros if read.raw is None else memoryview(read.raw)
-        raw_hash.update(raw[: read.frame.raw_length])
-        give_back(read)
-
-    hasher = SerialWorker(hash_it, depth=4, name="ulvm-verify-hash") if hash_raw else None
+    hasher = SerialWorker(done_with, depth=4, name="ulvm-verify-hash")
     results = in_order(index, work, threads=threads, window=threads + 3)
     done = 0
     try:
         for read in results:
-            if hasher is None:
-                give_back(read)
-            else:
-                hasher.put(read)
+            hasher.put(read)
             compressed_hash.update(read.compressed)
             done += read.frame.raw_length
             progress(done, index.raw_size)
-        if hasher is not None:
-            hasher.finish()
+        hasher.finish()
     finally:
         results.close()
-        if hasher is not None:
-            hasher.close()
+        hasher.close()
     hashes = [("file", compressed_hash.hexdigest(), image.compressed_sha256)]
     if hash_raw:
         hashes.append(("volume", raw_hash.hexdigest(), image.sha256))

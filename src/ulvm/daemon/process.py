@@ -1,4 +1,4 @@
-"""The daemon as a process: one for each run directory, and how the kernel is to treat it."""
+"""The daemon as a process: one for each run directory, and how kernel and interpreter treat it."""
 
 from __future__ import annotations
 

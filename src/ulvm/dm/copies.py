@@ -45,10 +45,12 @@ class OldData:
         self._data = memoryview(b"")
 
     @staticmethod
-    def room(shift: int, runs: Runs) -> memoryview | None:
-        """For their data; None if they are too much."""
-        size = int(runs[:, 2].sum()) << shift
-        return memoryview(anonymous(size)) if size <= _MOST_SHARED else None
+    def room(shift: int, runs: Runs, size: int) -> memoryview | None:
+        """For their data; None if they are too much, or do not end within the origin's `size`."""
+        if int((runs[:, 0] + runs[:, 2]).max()) > size >> shift:
+            return None
+        length = int(runs[:, 2].sum()) << shift
+        return memoryview(anonymous(length)) if length <= _MOST_SHARED else None
 
     def keep(self, shift: int, runs: Runs, data: memoryview) -> None:
         """All of it has been read."""
@@ -68,21 +70,14 @@ def copy_runs(
     """
     size = source.size
     batches = list(_batches(shift, runs, size))
-    data = shared.find(shift, runs) if shared is not None else None
-    room = None
-    if (
-        data is None
-        and shared is not None
-        and int((runs[:, 0] + runs[:, 2]).max()) <= size >> shift
-    ):
-        room = shared.room(shift, runs)
-    if data is not None:
-        filled = _filled(None, batches, data, keep=True)
-    elif room is not None:
-        filled = _filled(source, batches, room, keep=True)
-    else:
-        filled = _filled(source, batches, _scratch(), keep=False)
-    if data is None and len(batches) > 1 and shift >= _LEAST_SHIFT:
+    data = room = None
+    if shared is not None:
+        data = shared.find(shift, runs)
+        room = shared.room(shift, runs, size) if data is None else None
+    kept = room if data is None else data
+    reader = source if data is None else None
+    filled = _filled(reader, batches, _scratch() if kept is None else kept, keep=kept is not None)
+    if reader is not None and len(batches) > 1 and shift >= _LEAST_SHIFT:
         filled = _read_ahead(filled)
     with closing(filled):
         for place, piece in filled:

@@ -30,8 +30,8 @@ from ulvm.metadata.model import SnapshotSegment, VolumeGroup
 
 __all__ = ["Started", "poll", "poll_in_background", "resume_polling", "start"]
 
-_LOOK_SECONDS = (0.02, 0.5)
-"""At least and at most; between them a twentieth of the time that it has taken so far."""
+_LOOK_SECONDS, _MOST_SECONDS = 0.02, 0.5
+"""Between two looks, at least and at most; else a twentieth of the time it has taken so far."""
 _SAY_SECONDS = 1.0
 """After so long a merge is reported on first, then every activation/polling_interval."""
 
@@ -131,8 +131,7 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
         if not quiet and interval and time.monotonic() >= due:
             due = time.monotonic() + interval
             session.say(f"{vg_name}/{origin}: Merged: {_percent(status):.2f}%")
-        least, most = _LOOK_SECONDS
-        time.sleep(min(max((time.monotonic() - began) / 20, least), most))
+        time.sleep(min(max((time.monotonic() - began) / 20, _LOOK_SECONDS), _MOST_SECONDS))
 
 
 def _percent(status: SnapshotStatus) -> float:
