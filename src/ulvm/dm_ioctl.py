@@ -11,7 +11,6 @@ Devices are named by their dm name; where an argument is called `device`, the na
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 __all__ = ["DM_MAJOR", "FILE_MAJOR", "DeviceInfo", "DeviceMapper", "TableLine"]
@@ -36,8 +35,7 @@ class TableLine(NamedTuple):
         return f"{self.start} {self.length} {self.target_type} {self.params}"
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceInfo:
+class DeviceInfo(NamedTuple):
     """What `dmsetup info` shows of a device (struct dm_ioctl)."""
 
     name: str

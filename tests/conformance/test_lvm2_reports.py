@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,7 +101,7 @@ def _aged(vg: VolumeGroup) -> VolumeGroup:
     now = int(time.time())
     for lv in vg.lvs:
         if lv.name in _AGES:
-            vg = vg.with_lv(replace(lv, creation_time=now - _AGES[lv.name]))
+            vg = vg.with_lv(lv._replace(creation_time=now - _AGES[lv.name]))
     return vg
 
 

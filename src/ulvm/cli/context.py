@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ulvm.cli.console import Console
@@ -32,7 +31,6 @@ _ONE_GROUP = frozenset(
 """Commands whose log is about one group as a whole."""
 
 
-@dataclass
 class Settings:
     """What the options say that all commands of LVM have."""
 
@@ -111,8 +109,7 @@ class Context:
             host = host.with_profile(asked.metadata_profile, "metadata")
         self._check(host)
         self._apply(host)
-        host = replace(
-            host,
+        host = host._replace(
             activation=asked.driver_loaded and not asked.read_only,
             locking=asked.locking and not asked.read_only,
             foreign=asked.foreign,

@@ -7,7 +7,6 @@ options counts. Before it they belong to the report that the command is for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -105,11 +104,10 @@ def report_options(function: _F) -> _F:
     return function
 
 
-@dataclass
-class _Words:
+class _Words(NamedTuple):
     """What -o, -O and -S say of one report; of the latter two the last counts."""
 
-    options: list[str] = field(default_factory=list)
+    options: tuple[str, ...] = ()
     sort: str | None = None
     select: str | None = None
 
@@ -126,11 +124,11 @@ def _by_report(values: Mapping[str, Any], main: str) -> dict[str, _Words]:
         if name == "configreport":
             current = value
         elif name == "options":
-            words.options.append(value)
+            found[current] = words._replace(options=(*words.options, value))
         elif name == "sort":
-            words.sort = value
+            found[current] = words._replace(sort=value)
         else:
-            words.select = value
+            found[current] = words._replace(select=value)
     return found
 
 
@@ -234,7 +232,7 @@ class Output:
         words = self._words.get("log", _Words())
         select = words.select if words.select is not None else default
         try:
-            return self._part(DEFAULTS["log"], replace(words, select=select))
+            return self._part(DEFAULTS["log"], words._replace(select=select))
         except RefusedError as error:
             raise RefusedError(f"{error.message}\nFailed to create log report.") from None
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from ulvm import errors
 from ulvm.dm_ioctl import DeviceInfo, TableLine
@@ -35,8 +34,10 @@ __all__ = [
 MAX_MESSAGE = 16 << 20
 """Length of the longest line in bytes: a table of some 200,000 targets."""
 
-_TYPES = {"str": str, "int": int, "bool": bool, "tuple[str, ...]": list}
-_INFO_FIELDS = {field.name: _TYPES[str(field.type)] for field in fields(DeviceInfo)}
+_INFO_FIELDS: dict[str, type] = {
+    name: kind if kind in (str, int, bool) else list
+    for name, kind in get_type_hints(DeviceInfo).items()
+}
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
@@ -99,7 +100,7 @@ def lines_of(value: object) -> list[TableLine]:
 
 
 def info_to_json(info: DeviceInfo) -> dict[str, Any]:
-    return asdict(info)
+    return info._asdict()
 
 
 def info_of(value: object) -> DeviceInfo:

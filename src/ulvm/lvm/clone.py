@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ulvm.activation.names import LVM_UUID_PREFIX
 from ulvm.blockdev.file import FileDevice
@@ -145,16 +144,15 @@ def _cloned(
             f"VG {old.name} is exported, use the --import option.\n"
             "Failed to update VG on devices being imported."
         )
-    vg = replace(old, missing_uuids=frozenset())
+    vg = old._replace(missing_uuids=frozenset())
     path_of = {pv.uuid: pv.path for pv in devices}
     for member in old.pvs:
         vg = set_uuid(vg, member.uuid, new_uuid())
     pvs: list[PhysicalVolume] = []
     for before, after in zip(old.pvs, vg.pvs, strict=True):
         status = after.status - {"EXPORTED"}
-        pvs.append(replace(after, device=path_of[before.uuid], status=status))
-    return replace(
-        vg,
+        pvs.append(after._replace(device=path_of[before.uuid], status=status))
+    return vg._replace(
         name=name,
         uuid=new_uuid(),
         pvs=tuple(pvs),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ulvm.errors import NotFoundError, RefusedError, UlvmError
@@ -76,7 +75,7 @@ def add(session: Session, named: str, id_type: str = "") -> None:
         pv = _pv_on(session, path)
         entry = DeviceEntry(path, pv.uuid if pv else None)
         if id_name:
-            entry = replace(entry, id_type=id_type, id_name=id_name, part=part_of(path))
+            entry = entry._replace(id_type=id_type, id_name=id_name, part=part_of(path))
         add_devices(session.host, [entry])
 
 
@@ -148,7 +147,7 @@ def check(session: Session) -> list[tuple[DeviceEntry, DeviceEntry]]:
     for entry in found:
         if entry.listed:
             session.warn(f"Device {entry.path} has updated name (devices file {entry.listed})")
-            wrong.append((entry, replace(entry, listed="")))
+            wrong.append((entry, entry._replace(listed="")))
             continue
         if entry.lost:
             session.warn(lost_words(entry))
@@ -162,7 +161,7 @@ def check(session: Session) -> list[tuple[DeviceEntry, DeviceEntry]]:
             path = elsewhere.get(entry.pv_uuid)
             if path is not None and all(path != e.path for e in found):
                 session.warn(f"Device {path} has updated name (devices file {entry.path})")
-                wrong.append((entry, replace(entry, path=path, id_type="", id_name="")))
+                wrong.append((entry, entry._replace(path=path, id_type="", id_name="")))
                 continue
         if not os.path.exists(entry.path):
             session.warn(lost_words(entry))
@@ -170,11 +169,11 @@ def check(session: Session) -> list[tuple[DeviceEntry, DeviceEntry]]:
             session.warn(
                 f"Device {entry.path} has no PVID (devices file {parse_uuid(entry.pv_uuid)})"
             )
-            wrong.append((entry, replace(entry, pv_uuid=None)))
+            wrong.append((entry, entry._replace(pv_uuid=None)))
         elif pv is not None:
             old = parse_uuid(entry.pv_uuid) if entry.pv_uuid else "none"
             session.warn(f"Device {entry.path} has PVID {parse_uuid(pv.uuid)} (devices file {old})")
-            wrong.append((entry, replace(entry, pv_uuid=pv.uuid)))
+            wrong.append((entry, entry._replace(pv_uuid=pv.uuid)))
     return wrong
 
 

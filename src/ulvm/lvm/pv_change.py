@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ulvm.errors import RefusedError
 from ulvm.lvm import lv as lvm_lv
@@ -134,7 +133,7 @@ def _finish_relabelling(session: Session, pv: PvDevice) -> bool:
             session.host,
             scan,
             old,
-            replace(meant, seqno=old.seqno, missing_uuids=frozenset()),
+            meant._replace(seqno=old.seqno, missing_uuids=frozenset()),
             command=session.command_line,
             allow_missing=True,
             warn=session.warn,
@@ -178,9 +177,9 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
             session.change_vg(pv.vg_name, edit)
         else:
             # The label of a PV in a VG keeps the size it had, as LVM2 leaves it: the VG's counts.
-            resized = replace(header, device_size=size * SECTOR)
-            label = replace(pv.label, pv_header=resized)
-            write_label(session.host, replace(pv, label=label), in_use=header.in_use)
+            resized = header._replace(device_size=size * SECTOR)
+            label = pv.label._replace(pv_header=resized)
+            write_label(session.host, pv._replace(label=label), in_use=header.in_use)
 
 
 def _confirm(session: Session, path: str, real: int, sectors: int) -> None:

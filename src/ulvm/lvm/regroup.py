@@ -16,7 +16,6 @@ merge's 1, leaves a VG that is exported and whole, which vgimport takes in.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -62,7 +61,7 @@ def imported(session: Session, name: str, *, incomplete: bool = False) -> None:
 def _import_as(session: Session, name: str, owner: str | None, *, incomplete: bool = False) -> None:
     session.change_vg(
         name,
-        lambda vg: replace(import_vg(vg), system_id=owner),
+        lambda vg: import_vg(vg)._replace(system_id=owner),
         exported=True,
         allow_missing=incomplete,
     )
@@ -120,16 +119,15 @@ def split(
             active = lvm_lv.states(session, vg)
             if there is not None and active:
                 raise RefusedError(f'Logical volumes in "{source}" must be inactive')
-            base = there or replace(
-                edit.new_vg(
-                    target,
-                    uuid=new_uuid(),
-                    extent_size=vg.extent_size,
-                    max_lv=vg.max_lv,
-                    max_pv=vg.max_pv,
-                    allocation_policy=vg.allocation_policy,
-                    system_id=vg.system_id,
-                ),
+            base = there or edit.new_vg(
+                target,
+                uuid=new_uuid(),
+                extent_size=vg.extent_size,
+                max_lv=vg.max_lv,
+                max_pv=vg.max_pv,
+                allocation_policy=vg.allocation_policy,
+                system_id=vg.system_id,
+            )._replace(
                 **attributes,
             )
             rest, new = split_vg(vg, base, moving, active.__contains__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from ulvm.activation.names import LVM_UUID_PREFIX, split_dm_name
@@ -68,7 +67,7 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
         seqno = max(current.seqno, wanted.seqno)
         session.change_vg(
             current.name,
-            lambda _: replace(wanted, seqno=seqno),
+            lambda _: wanted._replace(seqno=seqno),
             allow_missing=True,
             exported=True,
             frees=False,  # Another state of the VG may yet be wanted, with its data.

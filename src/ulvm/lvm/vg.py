@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from ulvm.errors import ExistsError, NotFoundError, RefusedError, UlvmError, UsageError
@@ -64,7 +63,7 @@ def create(
             metadata_copies=metadata_copies,
             system_id=(session.host.system_id if system_id is None else system_id) or None,
         )
-        vg = replace(vg, profile=profile)
+        vg = vg._replace(profile=profile)
         if not autoactivation:
             vg = vg_edit.set_autoactivation(vg, False)
         devices = _usable(session, name, paths)

@@ -78,7 +78,7 @@ def _steps(session: Session, wanted: Wanted) -> list[_Step]:
     if wanted.autoactivation is not None:
         steps.append(lambda vg: vg_edit.set_autoactivation(vg, bool(wanted.autoactivation)))
     if wanted.profile is not None:
-        steps.append(lambda vg: replace(vg, profile=wanted.profile or None))
+        steps.append(lambda vg: vg._replace(profile=wanted.profile or None))
     return steps
 
 
@@ -92,14 +92,14 @@ def _set_extent_size(session: Session, vg: VolumeGroup, sectors: int) -> VolumeG
 def _new_uuid(session: Session, vg: VolumeGroup) -> VolumeGroup:
     if lvm_lv.states(session, vg):
         raise RefusedError("Volume group has active logical volumes")
-    return replace(vg, uuid=new_uuid())
+    return vg._replace(uuid=new_uuid())
 
 
 def _set_copies(session: Session, vg: VolumeGroup, copies: int) -> VolumeGroup:
     if copies == vg.metadata_copies:
         word = str(copies) if copies else "unmanaged"
         session.warn(f"Number of metadata copies for VG {vg.name} is already {word}.")
-    return replace(vg, metadata_copies=copies)
+    return vg._replace(metadata_copies=copies)
 
 
 def set_system_id(session: Session, name: str, system_id: str) -> None:
@@ -132,6 +132,6 @@ def set_system_id(session: Session, name: str, system_id: str) -> None:
             )
             if not session.ask(f"Set foreign system ID {system_id} on volume group {name}?"):
                 raise RefusedError(f"Volume group {name} system ID not changed.")
-        return replace(vg, system_id=system_id or None)
+        return vg._replace(system_id=system_id or None)
 
     session.change_vg(name, give)

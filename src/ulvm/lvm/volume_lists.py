@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 
 from ulvm.activation.plan import root_of
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
@@ -45,7 +44,7 @@ def as_activated(config: Config, vg: VolumeGroup) -> VolumeGroup:
         if lv.snapshot_segment is not None or lv.is_pvmove or not lv.writable:
             continue
         if _matches(config, entries, vg, root_of(vg, lv.name)):
-            vg = vg.with_lv(replace(lv, status=lv.status - {"WRITE"}))
+            vg = vg.with_lv(lv._replace(status=lv.status - {"WRITE"}))
     return vg
 
 

@@ -7,7 +7,6 @@ touched: the commit raises it. Callers hold the volume group's lock.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from ulvm.errors import ExistsError, NotFoundError, RefusedError, UsageError
 from ulvm.metadata.allocate import (
@@ -106,7 +105,7 @@ def add_pv(vg: VolumeGroup, pv: PhysicalVolume) -> VolumeGroup:
             f"No space for '{pv.device}' - volume group '{vg.name}' holds max {vg.max_pv} "
             f"physical volume(s).\nPV {pv.device} cannot be added to VG {vg.name}."
         )
-    return replace(vg, pvs=(*vg.pvs, pv))
+    return vg._replace(pvs=(*vg.pvs, pv))
 
 
 def remove_pv(vg: VolumeGroup, pv_uuid: str) -> VolumeGroup:
@@ -121,8 +120,7 @@ def remove_pv(vg: VolumeGroup, pv_uuid: str) -> VolumeGroup:
         raise RefusedError(
             f'Can\'t remove final physical volume "{pv.device}" from volume group "{vg.name}"'
         )
-    return replace(
-        vg,
+    return vg._replace(
         pvs=tuple(p for p in vg.pvs if p.uuid != pv_uuid),
         missing_uuids=vg.missing_uuids - {pv_uuid},
     )
@@ -130,15 +128,15 @@ def remove_pv(vg: VolumeGroup, pv_uuid: str) -> VolumeGroup:
 
 def restore_pv(vg: VolumeGroup, pv_uuid: str) -> VolumeGroup:
     """A PV that was missing while the VG was changed is there again: its content counts."""
-    pvs = (replace(pv, flags=pv.flags - {"MISSING"}) if pv.uuid == pv_uuid else pv for pv in vg.pvs)
-    return replace(vg, pvs=tuple(pvs))
+    pvs = (pv._replace(flags=pv.flags - {"MISSING"}) if pv.uuid == pv_uuid else pv for pv in vg.pvs)
+    return vg._replace(pvs=tuple(pvs))
 
 
 def rename_vg(vg: VolumeGroup, name: str) -> VolumeGroup:
     check_new_vg_name(name)
     if name == vg.name:
         raise RefusedError("Old and new volume group names must differ")
-    return replace(vg, name=name)
+    return vg._replace(name=name)
 
 
 # -- logical volumes ----------------------------------------------------------------------------
@@ -244,7 +242,7 @@ def add_linear(
         creation_host=host,
         allocation_policy=policy or "inherit",
     )
-    return replace(vg, lvs=(*vg.lvs, lv))
+    return vg._replace(lvs=(*vg.lvs, lv))
 
 
 def extend_lv(
@@ -301,7 +299,7 @@ def extend_lv(
         segments = _linear_segments(runs, lv.extent_count)
     if not segments:
         return vg
-    return vg.with_lv(replace(lv, segments=merge_adjacent((*lv.segments, *segments))))
+    return vg.with_lv(lv._replace(segments=merge_adjacent((*lv.segments, *segments))))
 
 
 def reduce_lv(vg: VolumeGroup, name: str, extents: int) -> VolumeGroup:
@@ -316,7 +314,7 @@ def reduce_lv(vg: VolumeGroup, name: str, extents: int) -> VolumeGroup:
         raise RefusedError(
             f"New size ({extents} extents) matches existing size ({lv.extent_count} extents)."
         )
-    return vg.with_lv(replace(lv, segments=cut_segments(lv.segments, extents)))
+    return vg.with_lv(lv._replace(segments=cut_segments(lv.segments, extents)))
 
 
 def rename_lv(vg: VolumeGroup, old: str, new: str) -> VolumeGroup:
@@ -344,10 +342,10 @@ def rename_lv(vg: VolumeGroup, old: str, new: str) -> VolumeGroup:
         if segment is not None:
             origin = names.get(segment.origin, segment.origin)
             cow = names.get(segment.cow, segment.cow)
-            return replace(volume, segments=(replace(segment, origin=origin, cow=cow),))
-        return replace(volume, name=names.get(volume.name, volume.name))
+            return volume._replace(segments=(segment._replace(origin=origin, cow=cow),))
+        return volume._replace(name=names.get(volume.name, volume.name))
 
-    return replace(vg, lvs=tuple(renamed(v) for v in vg.lvs))
+    return vg._replace(lvs=tuple(renamed(v) for v in vg.lvs))
 
 
 def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
@@ -378,4 +376,4 @@ def without(vg: VolumeGroup, lv: LogicalVolume) -> VolumeGroup:
         segment = volume.snapshot_segment
         return volume.uuid != lv.uuid and (segment is None or segment.cow != lv.name)
 
-    return replace(vg, lvs=tuple(v for v in vg.lvs if stays(v)))
+    return vg._replace(lvs=tuple(v for v in vg.lvs if stays(v)))

@@ -24,7 +24,6 @@ A sector that passes these and still makes no sense is a FormatError.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ulvm.errors import FormatError
@@ -55,8 +54,7 @@ class DiskLocn(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class PvHeader:
+class PvHeader(NamedTuple):
     """pv_header with its extension. `data_areas` has at least one entry; its offset is pe_start."""
 
     uuid: str
@@ -77,7 +75,7 @@ class PvHeader:
 
     def with_in_use(self, in_use: bool) -> PvHeader:
         """The header to write for a PV that joins or leaves a VG."""
-        return replace(self, in_use=in_use, extension_version=_EXTENSION_VERSION)
+        return self._replace(in_use=in_use, extension_version=_EXTENSION_VERSION)
 
     def pack(self) -> bytes:
         parts = [_PV_HEADER.pack(parse_uuid(self.uuid).encode(), self.device_size)]
@@ -122,8 +120,7 @@ class PvHeader:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """label_header: where it lies and the PV header it holds."""
 
     sector: int

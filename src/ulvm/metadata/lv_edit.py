@@ -7,7 +7,7 @@ with one volume changed; RefusedError where LVM2 refuses a change to what is alr
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.model import VolumeGroup
@@ -66,8 +66,7 @@ def with_properties(vg: VolumeGroup, name: str, wanted: Properties) -> VolumeGro
     if wanted.minor is not None:
         status |= {_FIXED_MINOR}
     return vg.with_lv(
-        replace(
-            lv,
+        lv._replace(
             tags=tuple(dict.fromkeys(wanted.tags)),
             status=status,
             flags=frozenset(flags),
@@ -87,7 +86,7 @@ def set_policy(vg: VolumeGroup, name: str, policy: str) -> VolumeGroup:
         raise RefusedError(
             f"Allocation policy of logical volume {vg.name}/{name} is already {policy}."
         )
-    return vg.with_lv(replace(lv, allocation_policy=policy))
+    return vg.with_lv(lv._replace(allocation_policy=policy))
 
 
 def set_read_ahead(vg: VolumeGroup, name: str, sectors: int) -> VolumeGroup:
@@ -95,7 +94,7 @@ def set_read_ahead(vg: VolumeGroup, name: str, sectors: int) -> VolumeGroup:
     if (lv.read_ahead or AUTO_READ_AHEAD) == sectors:
         shown = {AUTO_READ_AHEAD: "auto", NO_READ_AHEAD: "0"}.get(sectors, str(sectors))
         raise RefusedError(f"Read ahead is already {shown} for {vg.name}/{name}.")
-    return vg.with_lv(replace(lv, read_ahead=sectors or None))
+    return vg.with_lv(lv._replace(read_ahead=sectors or None))
 
 
 def set_writable(vg: VolumeGroup, name: str, writable: bool) -> VolumeGroup:
@@ -106,12 +105,12 @@ def set_writable(vg: VolumeGroup, name: str, writable: bool) -> VolumeGroup:
             raise RefusedError(f"Logical volume {volume} is already writable.")
         raise RefusedError(f'Logical volume "{volume}" is already read only.')
     status = lv.status | {"WRITE"} if writable else lv.status - {"WRITE"}
-    return vg.with_lv(replace(lv, status=status))
+    return vg.with_lv(lv._replace(status=status))
 
 
 def _set_flag(vg: VolumeGroup, name: str, flag: str, wanted: bool) -> VolumeGroup:
     lv = vg.volume(name)
-    return vg.with_lv(replace(lv, flags=lv.flags | {flag} if wanted else lv.flags - {flag}))
+    return vg.with_lv(lv._replace(flags=lv.flags | {flag} if wanted else lv.flags - {flag}))
 
 
 def set_skip(vg: VolumeGroup, name: str, wanted: bool) -> VolumeGroup:
@@ -126,7 +125,7 @@ def set_autoactivation(vg: VolumeGroup, name: str, wanted: bool) -> VolumeGroup:
 
 def set_profile(vg: VolumeGroup, name: str, profile: str | None) -> VolumeGroup:
     """The name of a metadata profile."""
-    return vg.with_lv(replace(vg.volume(name), profile=profile))
+    return vg.with_lv(vg.volume(name)._replace(profile=profile))
 
 
 def set_tags(
@@ -135,7 +134,7 @@ def set_tags(
     lv = vg.volume(name)
     gone = set(remove)
     kept = [tag for tag in lv.tags if tag not in gone]
-    return vg.with_lv(replace(lv, tags=tuple(dict.fromkeys([*kept, *add]))))
+    return vg.with_lv(lv._replace(tags=tuple(dict.fromkeys([*kept, *add]))))
 
 
 def set_minor(
@@ -146,5 +145,5 @@ def set_minor(
     if minor is None:
         if _FIXED_MINOR not in lv.status:
             raise RefusedError(f"Minor number is already not persistent for {vg.name}/{name}.")
-        return vg.with_lv(replace(lv, status=lv.status - {_FIXED_MINOR}, major=None, minor=None))
-    return vg.with_lv(replace(lv, status=lv.status | {_FIXED_MINOR}, major=major, minor=minor))
+        return vg.with_lv(lv._replace(status=lv.status - {_FIXED_MINOR}, major=None, minor=None))
+    return vg.with_lv(lv._replace(status=lv.status | {_FIXED_MINOR}, major=major, minor=minor))

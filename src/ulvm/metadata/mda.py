@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ulvm.errors import FormatError
 from ulvm.metadata.crc import lvm_crc
@@ -69,8 +69,7 @@ class Damage(enum.IntFlag):
 UNDAMAGED = Damage(0)
 
 
-@dataclass(frozen=True, slots=True)
-class RawLocn:
+class RawLocn(NamedTuple):
     """raw_locn: one text in the ring. Offset and size in bytes; offset 0 = there is none."""
 
     offset: int = 0
@@ -98,8 +97,7 @@ IGNORED_LOCN = RawLocn(flags=_IGNORED)
 """Slot 0 of a new area that is not in use."""
 
 
-@dataclass(frozen=True, slots=True)
-class MdaHeader:
+class MdaHeader(NamedTuple):
     """mda_header: the area's place (absolute bytes) and its two slots."""
 
     start: int
@@ -160,27 +158,27 @@ class MdaHeader:
 
     def with_precommit(self, locn: RawLocn) -> MdaHeader:
         """Announce a text that has been written; the committed one stays."""
-        return replace(self, precommitted=locn)
+        return self._replace(precommitted=locn)
 
     def with_commit(self, locn: RawLocn) -> MdaHeader:
         """Make a text the one that readers see."""
-        return replace(self, committed=locn, precommitted=NO_LOCN)
+        return self._replace(committed=locn, precommitted=NO_LOCN)
 
     def with_revert(self) -> MdaHeader:
         """Forget an announced text."""
-        return replace(self, precommitted=NO_LOCN)
+        return self._replace(precommitted=NO_LOCN)
 
     def with_ignored(self, ignored: bool) -> MdaHeader:
         """Take the area out of use, or back into it with no text that counts; where the old text
         is stays on record."""
         if not ignored:
-            return replace(self, committed=NO_LOCN, precommitted=NO_LOCN)
+            return self._replace(committed=NO_LOCN, precommitted=NO_LOCN)
         flags = self.committed.flags | _IGNORED
-        return replace(self, committed=replace(self.committed, flags=flags), precommitted=NO_LOCN)
+        return self._replace(committed=self.committed._replace(flags=flags), precommitted=NO_LOCN)
 
     def cleared(self) -> MdaHeader:
         """No text at all, as after vgremove; the area is in use again."""
-        return replace(self, committed=NO_LOCN, precommitted=NO_LOCN)
+        return self._replace(committed=NO_LOCN, precommitted=NO_LOCN)
 
 
 def header_damage(data: bytes, *, start: int) -> Damage:

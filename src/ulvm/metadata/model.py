@@ -8,7 +8,8 @@ Sizes are sectors (512 bytes) or extents, as named. A change is a new `VolumeGro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 from ulvm.errors import NotFoundError
 
@@ -26,8 +27,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class PhysicalVolume:
+class PhysicalVolume(NamedTuple):
     """One PV as its VG's metadata describe it."""
 
     uuid: str
@@ -56,8 +56,7 @@ class PhysicalVolume:
         return "MISSING" in self.flags
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
+class Area(NamedTuple):
     """Where a stripe starts: PV (by UUID) and its first physical extent.
 
     While extents are moved it lies on a hidden volume instead: `lv` is that one's name, `pe` its
@@ -69,8 +68,7 @@ class Area:
     lv: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StripedSegment:
+class StripedSegment(NamedTuple):
     """`type = "striped"`; one stripe is what users call linear."""
 
     start_extent: int
@@ -91,8 +89,7 @@ class StripedSegment:
         return self.extent_count // len(self.areas)
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotSegment:
+class SnapshotSegment(NamedTuple):
     """The one segment of a hidden `snapshotN` LV; ties a COW to its origin by name."""
 
     start_extent: int
@@ -109,8 +106,7 @@ class SnapshotSegment:
         return "snapshot"
 
 
-@dataclass(frozen=True, slots=True)
-class SimpleSegment:
+class SimpleSegment(NamedTuple):
     """A segment without areas: `zero` or `error`."""
 
     start_extent: int
@@ -119,8 +115,7 @@ class SimpleSegment:
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorSegment:
+class MirrorSegment(NamedTuple):
     """`type = "mirror"` of a `pvmoveN` volume: extents on their way from the first area to the
     second. Other mirrors are not known here."""
 
@@ -146,8 +141,7 @@ class MirrorSegment:
         return self.extents_moved == self.extent_count
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownSegment:
+class UnknownSegment(NamedTuple):
     """A segment of a type that is not supported (a mirror, a thin pool). What it stands on is not
     known, so the VG that has one can be looked at and not changed."""
 
@@ -160,8 +154,7 @@ class UnknownSegment:
 Segment = StripedSegment | SnapshotSegment | SimpleSegment | MirrorSegment | UnknownSegment
 
 
-@dataclass(frozen=True, slots=True)
-class LogicalVolume:
+class LogicalVolume(NamedTuple):
     """One LV section. A COW is an LV under the snapshot's user-visible name; a hidden
     `snapshotN` LV (one SnapshotSegment) makes it a snapshot."""
 
@@ -225,10 +218,7 @@ class _Index:
         self.moves = tuple(lv for lv in lvs if lv.is_pvmove)
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeGroup:
-    """A whole VG. `lvs` holds visible, COW and hidden snapshotN LVs alike, in VG list order."""
-
+class _Fields(NamedTuple):
     name: str
     uuid: str
     extent_size: int
@@ -245,18 +235,16 @@ class VolumeGroup:
     profile: str | None = None
     pvs: tuple[PhysicalVolume, ...] = ()
     lvs: tuple[LogicalVolume, ...] = ()
-    missing_uuids: frozenset[str] = field(default=frozenset(), compare=False)
+    missing_uuids: frozenset[str] = frozenset()
     """PVs that no device was found for at the last scan (not part of the text)."""
-    _made: _Index | None = field(default=None, init=False, repr=False, compare=False)
 
-    @property
+
+class VolumeGroup(_Fields):
+    """A whole VG. `lvs` holds visible, COW and hidden snapshotN LVs alike, in VG list order."""
+
+    @cached_property
     def _index(self) -> _Index:
-        found = self._made
-        if found is None:
-            found = _Index(self.lvs)
-            # Two threads that come at once make the same.
-            object.__setattr__(self, "_made", found)
-        return found
+        return _Index(self.lvs)
 
     # -- look-ups ---------------------------------------------------------------------------
 
@@ -409,5 +397,5 @@ class VolumeGroup:
     def with_lv(self, lv: LogicalVolume) -> VolumeGroup:
         """Replace the LV of the same UUID, or append."""
         if self.lv_by_uuid(lv.uuid) is None:
-            return replace(self, lvs=(*self.lvs, lv))
-        return replace(self, lvs=tuple(lv if v.uuid == lv.uuid else v for v in self.lvs))
+            return self._replace(lvs=(*self.lvs, lv))
+        return self._replace(lvs=tuple(lv if v.uuid == lv.uuid else v for v in self.lvs))

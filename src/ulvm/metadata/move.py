@@ -15,7 +15,7 @@ lies before it is used at its destination, what lies behind it at its source.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from ulvm.errors import NotFoundError, RefusedError
@@ -115,7 +115,7 @@ def _resolved(vg: VolumeGroup, area: Area, extents: int) -> Iterator[tuple[Area,
         if segment.start_extent <= at < upto:
             assert isinstance(segment, StripedSegment), "the metadata were checked on reading"
             place = segment.areas[0]
-            yield replace(place, pe=place.pe + at - segment.start_extent), upto - at
+            yield place._replace(pe=place.pe + at - segment.start_extent), upto - at
             at = upto
 
 
@@ -168,7 +168,7 @@ def start_move(
             extents.append((lv.name, count))
             pieces += taken
             status = lv.status | {"LOCKED"}
-            volumes.append(replace(lv, segments=segments, status=status))
+            volumes.append(lv._replace(segments=segments, status=status))
             continue
         volumes.append(lv)
         if wanted and lv.locked and not lv.is_pvmove:
@@ -206,8 +206,7 @@ def start_move(
     images: tuple[LogicalVolume, ...] = ()
     if atomic:
         images = tuple(
-            replace(
-                move,
+            move._replace(
                 name=f"{name}_mimage_{number}",
                 uuid=new_uuid(),
                 segments=_image((count, areas[number]) for count, *areas in sides),
@@ -217,10 +216,10 @@ def start_move(
             for number in (0, 1)
         )
         areas = tuple(Area("", 0, image.name) for image in images)
-        move = replace(move, segments=(MirrorSegment(0, at, areas, region),))
+        move = move._replace(segments=(MirrorSegment(0, at, areas, region),))
     else:
-        move = replace(move, segments=tuple(_mirrors(sides, region)))
-    return Moved(replace(vg, lvs=(*volumes, move, *images)), name, tuple(extents))
+        move = move._replace(segments=tuple(_mirrors(sides, region)))
+    return Moved(vg._replace(lvs=(*volumes, move, *images)), name, tuple(extents))
 
 
 def _rerouted(
@@ -241,7 +240,7 @@ def _rerouted(
                     taken.append(_Piece(part.area_len, area, shunned))
                     areas[number] = Area("", at, name)
                     at += part.area_len
-            yield replace(part, areas=tuple(areas))
+            yield part._replace(areas=tuple(areas))
 
 
 def _cut(segment: StripedSegment, source: PvExtents) -> Iterator[StripedSegment]:
@@ -254,11 +253,10 @@ def _cut(segment: StripedSegment, source: PvExtents) -> Iterator[StripedSegment]
     bounds = sorted(cuts)
     width = len(segment.areas)
     for first, last in pairwise(bounds):
-        yield replace(
-            segment,
+        yield segment._replace(
             start_extent=segment.start_extent + first * width,
             extent_count=(last - first) * width,
-            areas=tuple(replace(area, pe=area.pe + first) for area in segment.areas),
+            areas=tuple(area._replace(pe=area.pe + first) for area in segment.areas),
         )
 
 
@@ -275,7 +273,7 @@ def _sides(
     for piece, found in zip(pieces, runs, strict=True):
         done = 0
         for run in found:
-            here = replace(piece.source, pe=piece.source.pe + done)
+            here = piece.source._replace(pe=piece.source.pe + done)
             yield run.length, here, Area(run.pv_uuid, run.pe)
             done += run.length
 
@@ -312,9 +310,9 @@ def advance_move(vg: VolumeGroup, name: str, number: int) -> VolumeGroup:
     move = move_from(vg, name)
     segment = move.segments[number]
     assert isinstance(segment, MirrorSegment)
-    done = replace(segment, extents_moved=segment.extent_count)
+    done = segment._replace(extents_moved=segment.extent_count)
     segments = (*move.segments[:number], done, *move.segments[number + 1 :])
-    return vg.with_lv(replace(move, segments=segments))
+    return vg.with_lv(move._replace(segments=segments))
 
 
 def finish_move(vg: VolumeGroup, name: str) -> VolumeGroup:
@@ -335,11 +333,11 @@ def finish_move(vg: VolumeGroup, name: str) -> VolumeGroup:
             volumes.append(lv)
             continue
         segments = merge_adjacent(part for s in lv.segments for part in _settled(vg, move, s))
-        settled = replace(lv, segments=segments)
+        settled = lv._replace(segments=segments)
         if not vg.lower_lvs(settled):
-            settled = replace(settled, status=lv.status - {"LOCKED"})
+            settled = settled._replace(status=lv.status - {"LOCKED"})
         volumes.append(settled)
-    return replace(vg, lvs=tuple(volumes))
+    return vg._replace(lvs=tuple(volumes))
 
 
 def _settled(vg: VolumeGroup, move: LogicalVolume, segment: Segment) -> Iterator[Segment]:
@@ -353,13 +351,12 @@ def _settled(vg: VolumeGroup, move: LogicalVolume, segment: Segment) -> Iterator
         areas = []
         length = segment.area_len - at
         for area in segment.areas:
-            here = replace(area, pe=area.pe + at)
+            here = area._replace(pe=area.pe + at)
             if area.lv == move.name:
                 here, room = _place(vg, move, here.pe)
                 length = min(length, room)
             areas.append(here)
-        yield replace(
-            segment,
+        yield segment._replace(
             start_extent=segment.start_extent + at * width,
             extent_count=length * width,
             areas=tuple(areas),
@@ -374,5 +371,5 @@ def _place(vg: VolumeGroup, move: LogicalVolume, extent: int) -> tuple[Area, int
         if 0 <= inside < segment.extent_count and isinstance(segment, MirrorSegment):
             area = segment.areas[1 if segment.moved else 0]
             room = segment.extent_count - inside
-            return next(_resolved(vg, replace(area, pe=area.pe + inside), room))
+            return next(_resolved(vg, area._replace(pe=area.pe + inside), room))
     raise RefusedError(f"Extent {extent} of {vg.name}/{move.name} is nowhere.")

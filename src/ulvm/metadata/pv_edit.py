@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.model import (
@@ -19,7 +18,7 @@ __all__ = ["resize_pv", "set_allocatable", "set_tags", "set_uuid"]
 
 
 def _with_pv(vg: VolumeGroup, pv: PhysicalVolume) -> VolumeGroup:
-    return replace(vg, pvs=tuple(pv if p.uuid == pv.uuid else p for p in vg.pvs))
+    return vg._replace(pvs=tuple(pv if p.uuid == pv.uuid else p for p in vg.pvs))
 
 
 def _pv(vg: VolumeGroup, uuid: str) -> PhysicalVolume:
@@ -33,7 +32,7 @@ def set_allocatable(vg: VolumeGroup, pv_uuid: str, allocatable: bool) -> VolumeG
     pv = _pv(vg, pv_uuid)
     change = frozenset({"ALLOCATABLE"})
     return _with_pv(
-        vg, replace(pv, status=pv.status | change if allocatable else pv.status - change)
+        vg, pv._replace(status=pv.status | change if allocatable else pv.status - change)
     )
 
 
@@ -43,7 +42,7 @@ def set_tags(
     """A tag that is added and removed is not there in the end, as with LVM2."""
     pv = _pv(vg, pv_uuid)
     tags = dict.fromkeys([*pv.tags, *add])
-    return _with_pv(vg, replace(pv, tags=tuple(tag for tag in tags if tag not in remove)))
+    return _with_pv(vg, pv._replace(tags=tuple(tag for tag in tags if tag not in remove)))
 
 
 def set_uuid(vg: VolumeGroup, pv_uuid: str, new: str) -> VolumeGroup:
@@ -52,12 +51,12 @@ def set_uuid(vg: VolumeGroup, pv_uuid: str, new: str) -> VolumeGroup:
     def moved(segment: Segment) -> Segment:
         if not isinstance(segment, StripedSegment | MirrorSegment):
             return segment
-        areas = tuple(replace(a, pv_uuid=new) if a.pv_uuid == pv_uuid else a for a in segment.areas)
-        return replace(segment, areas=areas)
+        areas = tuple(a._replace(pv_uuid=new) if a.pv_uuid == pv_uuid else a for a in segment.areas)
+        return segment._replace(areas=areas)
 
-    pvs = tuple(replace(p, uuid=new) if p.uuid == pv_uuid else p for p in vg.pvs)
-    lvs = tuple(replace(lv, segments=tuple(map(moved, lv.segments))) for lv in vg.lvs)
-    return replace(vg, pvs=pvs, lvs=lvs)
+    pvs = tuple(p._replace(uuid=new) if p.uuid == pv_uuid else p for p in vg.pvs)
+    lvs = tuple(lv._replace(segments=tuple(map(moved, lv.segments))) for lv in vg.lvs)
+    return vg._replace(pvs=pvs, lvs=lvs)
 
 
 def resize_pv(vg: VolumeGroup, pv_uuid: str, sectors: int, extents: int) -> VolumeGroup:
@@ -76,4 +75,4 @@ def resize_pv(vg: VolumeGroup, pv_uuid: str, sectors: int, extents: int) -> Volu
         raise RefusedError(
             f"{pv.device}: cannot resize to {extents} extents as later ones are allocated."
         )
-    return _with_pv(vg, replace(pv, dev_size=sectors, pe_count=extents))
+    return _with_pv(vg, pv._replace(dev_size=sectors, pe_count=extents))

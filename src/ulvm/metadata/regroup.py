@@ -6,7 +6,6 @@ vgsplit(8), vgmerge(8), vgexport(8), vgimport(8); refusals have LVM's sentences.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import NamedTuple
 
 from ulvm.errors import RefusedError
@@ -20,15 +19,15 @@ __all__ = ["Split", "export_vg", "import_vg", "merge_vgs", "pvs_of_lv", "split_v
 
 def export_vg(vg: VolumeGroup) -> VolumeGroup:
     """Nobody activates or changes the VG until it is imported."""
-    pvs = tuple(replace(pv, status=pv.status | {"EXPORTED"}) for pv in vg.pvs)
-    return replace(vg, status=vg.status | {"EXPORTED"}, pvs=pvs, system_id=None)
+    pvs = tuple(pv._replace(status=pv.status | {"EXPORTED"}) for pv in vg.pvs)
+    return vg._replace(status=vg.status | {"EXPORTED"}, pvs=pvs, system_id=None)
 
 
 def import_vg(vg: VolumeGroup) -> VolumeGroup:
     if "EXPORTED" not in vg.status:
         raise RefusedError(f'Volume group "{vg.name}" is not exported')
-    pvs = tuple(replace(pv, status=pv.status - {"EXPORTED"}) for pv in vg.pvs)
-    return replace(vg, status=vg.status - {"EXPORTED"}, pvs=pvs)
+    pvs = tuple(pv._replace(status=pv.status - {"EXPORTED"}) for pv in vg.pvs)
+    return vg._replace(status=vg.status - {"EXPORTED"}, pvs=pvs)
 
 
 class Split(NamedTuple):
@@ -72,9 +71,8 @@ def split_vg(
             raise RefusedError(f"Logical volume {vg.name}/{lv.name} must be inactive.")
     pvs = tuple(pv for pv in vg.pvs if pv.uuid in pv_uuids)
     lvs = tuple(lv for lv in vg.lvs if lv.name in moving)
-    new = _joined(target, replace(vg, pvs=pvs, lvs=lvs))
-    rest = replace(
-        vg,
+    new = _joined(target, vg._replace(pvs=pvs, lvs=lvs))
+    rest = vg._replace(
         pvs=tuple(pv for pv in vg.pvs if pv.uuid not in pv_uuids),
         lvs=tuple(lv for lv in vg.lvs if lv.name not in moving),
     )
@@ -120,9 +118,8 @@ def _joined(target: VolumeGroup, source: VolumeGroup) -> VolumeGroup:
         check_lv_name_length(target.name, name)
         uuid = new_uuid() if lv.uuid in uuids else lv.uuid
         names.add(name)
-        lvs.append(replace(lv, name=name, uuid=uuid))
-    return replace(
-        target,
+        lvs.append(lv._replace(name=name, uuid=uuid))
+    return target._replace(
         pvs=(*target.pvs, *source.pvs),
         lvs=tuple(lvs),
         missing_uuids=target.missing_uuids | source.missing_uuids,

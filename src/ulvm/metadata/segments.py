@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from ulvm.metadata.model import (
@@ -59,11 +58,11 @@ def merge_adjacent(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     merged: list[Segment] = []
     start = 0
     for segment in segments:
-        placed = replace(segment, start_extent=start)
+        placed = segment._replace(start_extent=start)
         start += placed.extent_count
         last = merged[-1] if merged else None
         if last is not None and _continues(last, placed):
-            merged[-1] = replace(last, extent_count=last.extent_count + placed.extent_count)
+            merged[-1] = last._replace(extent_count=last.extent_count + placed.extent_count)
         else:
             merged.append(placed)
     return tuple(merged)
@@ -93,5 +92,5 @@ def cut_segments(segments: Iterable[Segment], extents: int) -> tuple[Segment, ..
         room = extents - segment.start_extent
         if room <= 0:
             break
-        kept.append(replace(segment, extent_count=min(room, segment.extent_count)))
+        kept.append(segment._replace(extent_count=min(room, segment.extent_count)))
     return tuple(kept)

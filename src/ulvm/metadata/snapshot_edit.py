@@ -9,7 +9,6 @@ snapshot.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ulvm.errors import NotFoundError, RefusedError
 from ulvm.metadata import edit
@@ -105,8 +104,8 @@ def tie_snapshot(
         creation_host=host,
     )
     cow = vg.volume(segment.cow)
-    hidden = vg.with_lv(replace(cow, status=cow.status - {"VISIBLE"}))
-    return replace(hidden, lvs=(*hidden.lvs, tie))
+    hidden = vg.with_lv(cow._replace(status=cow.status - {"VISIBLE"}))
+    return hidden._replace(lvs=(*hidden.lvs, tie))
 
 
 def virtual_origin_of(vg: VolumeGroup, name: str) -> LogicalVolume | None:
@@ -138,7 +137,7 @@ def add_virtual(
         creation_time=now,
         creation_host=host,
     )
-    return replace(vg, lvs=(*vg.lvs, lv))
+    return vg._replace(lvs=(*vg.lvs, lv))
 
 
 def add_sparse(
@@ -168,7 +167,7 @@ def add_sparse(
         creation_host=host,
     )
     made = add_snapshot(
-        replace(vg, lvs=(*vg.lvs, origin)),
+        vg._replace(lvs=(*vg.lvs, origin)),
         origin.name,
         name,
         cow_extents,
@@ -183,7 +182,7 @@ def add_sparse(
         clamp=False,
     )
     before, (_, cow, tie) = made.lvs[:-3], made.lvs[-3:]
-    return replace(made, lvs=(*before, cow, origin, tie))
+    return made._replace(lvs=(*before, cow, origin, tie))
 
 
 def _check_unlocked(vg: VolumeGroup, *names: str) -> None:
@@ -212,7 +211,7 @@ def split_snapshot(vg: VolumeGroup, name: str) -> VolumeGroup:
         for lv in vg.lvs
         if lv is not origin and (lv.snapshot_segment is None or lv.snapshot_segment.cow != name)
     )
-    return replace(vg, lvs=kept).with_lv(replace(cow, status=cow.status | {"VISIBLE"}))
+    return vg._replace(lvs=kept).with_lv(cow._replace(status=cow.status | {"VISIBLE"}))
 
 
 def join_snapshot(
@@ -277,9 +276,9 @@ def start_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:
         if own is None or own.cow != snapshot:
             return volume
         status = volume.status - {"VISIBLE"}
-        return replace(volume, status=status, segments=(replace(own, merging=True),))
+        return volume._replace(status=status, segments=(own._replace(merging=True),))
 
-    return replace(vg, lvs=tuple(marked(v) for v in vg.lvs))
+    return vg._replace(lvs=tuple(marked(v) for v in vg.lvs))
 
 
 def finish_merge(vg: VolumeGroup, snapshot: str) -> VolumeGroup:

@@ -7,7 +7,6 @@ only says so; the sentences are LVM2's (vgchange.c, metadata.c).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.edit import check_extent_size
@@ -43,7 +42,7 @@ def set_max_lv(vg: VolumeGroup, limit: int) -> VolumeGroup:
         raise RefusedError(
             f"MaxLogicalVolume is less than the current number {count} of LVs for {vg.name}"
         )
-    return replace(vg, max_lv=limit)
+    return vg._replace(max_lv=limit)
 
 
 def set_max_pv(vg: VolumeGroup, limit: int) -> VolumeGroup:
@@ -57,7 +56,7 @@ def set_max_pv(vg: VolumeGroup, limit: int) -> VolumeGroup:
             f"MaxPhysicalVolumes is less than the current number {len(vg.pvs)} of PVs for "
             f'"{vg.name}"'
         )
-    return replace(vg, max_pv=limit)
+    return vg._replace(max_pv=limit)
 
 
 def set_resizeable(vg: VolumeGroup, resizeable: bool) -> VolumeGroup:
@@ -66,7 +65,7 @@ def set_resizeable(vg: VolumeGroup, resizeable: bool) -> VolumeGroup:
         word = "resizeable" if resizeable else "not resizeable"
         raise RefusedError(f'Volume group "{vg.name}" is already {word}')
     change = frozenset({"RESIZEABLE"})
-    return replace(vg, status=vg.status | change if resizeable else vg.status - change)
+    return vg._replace(status=vg.status | change if resizeable else vg.status - change)
 
 
 def set_policy(vg: VolumeGroup, policy: str) -> VolumeGroup:
@@ -74,7 +73,7 @@ def set_policy(vg: VolumeGroup, policy: str) -> VolumeGroup:
         raise RefusedError("Volume Group allocation policy cannot inherit from anything")
     if policy == vg.allocation_policy:
         raise RefusedError(f"Volume group allocation policy is already {policy}")
-    return replace(vg, allocation_policy=policy)
+    return vg._replace(allocation_policy=policy)
 
 
 def set_autoactivation(vg: VolumeGroup, wanted: bool) -> VolumeGroup:
@@ -82,13 +81,13 @@ def set_autoactivation(vg: VolumeGroup, wanted: bool) -> VolumeGroup:
     if wanted != bool(_NO_AUTO & vg.flags):
         word = "yes" if wanted else "no"
         raise RefusedError(f"Volume group autoactivation is already {word}.")
-    return replace(vg, flags=vg.flags - _NO_AUTO if wanted else vg.flags | _NO_AUTO)
+    return vg._replace(flags=vg.flags - _NO_AUTO if wanted else vg.flags | _NO_AUTO)
 
 
 def set_tags(vg: VolumeGroup, *, add: Sequence[str], remove: Sequence[str]) -> VolumeGroup:
     """Removed first, then added."""
     kept = [tag for tag in vg.tags if tag not in remove]
-    return replace(vg, tags=tuple(dict.fromkeys([*kept, *add])))
+    return vg._replace(tags=tuple(dict.fromkeys([*kept, *add])))
 
 
 def set_extent_size(vg: VolumeGroup, sectors: int) -> VolumeGroup:
@@ -115,22 +114,22 @@ def set_extent_size(vg: VolumeGroup, sectors: int) -> VolumeGroup:
         start = count(segment.start_extent, f"{lv.name} segment start")
         length = count(segment.extent_count, f"{lv.name} segment length")
         if not isinstance(segment, StripedSegment | MirrorSegment):
-            return replace(segment, start_extent=start, extent_count=length)
+            return segment._replace(start_extent=start, extent_count=length)
         count(segment.area_len, f"{lv.name} area length")
-        areas = tuple(replace(a, pe=count(a.pe, f"{lv.name} area start")) for a in segment.areas)
+        areas = tuple(a._replace(pe=count(a.pe, f"{lv.name} area start")) for a in segment.areas)
         if isinstance(segment, MirrorSegment):
             moved = count(segment.extents_moved, f"{lv.name} extents moved")
-            segment = replace(segment, extents_moved=moved)
-        return replace(segment, start_extent=start, extent_count=length, areas=areas)
+            segment = segment._replace(extents_moved=moved)
+        return segment._replace(start_extent=start, extent_count=length, areas=areas)
 
     count(vg.extent_count, vg.name)
     count(vg.free_count, f"{vg.name} free space")
     pvs = []
     for pv in vg.pvs:
-        pvs.append(replace(pv, pe_count=count(pv.pe_count, pv.device)))
+        pvs.append(pv._replace(pe_count=count(pv.pe_count, pv.device)))
         count(vg.allocated(pv.uuid), f"{pv.device} allocated space")
     lvs = []
     for lv in vg.lvs:
         count(lv.extent_count, lv.name)
-        lvs.append(replace(lv, segments=tuple(segment_of(lv, s) for s in lv.segments)))
-    return replace(vg, extent_size=sectors, pvs=tuple(pvs), lvs=tuple(lvs))
+        lvs.append(lv._replace(segments=tuple(segment_of(lv, s) for s in lv.segments)))
+    return vg._replace(extent_size=sectors, pvs=tuple(pvs), lvs=tuple(lvs))

@@ -22,8 +22,9 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ulvm.errors import RefusedError
 from ulvm.vgstore.devices import lost_words, read_devices, uses_devices_file
@@ -37,12 +38,14 @@ _LEAST_KIB = 512
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Candidates(NamedTuple):
     """Paths to look at, in order; those that are not looked at, and why; what is said about it."""
 
     paths: tuple[str, ...]
-    rejected: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str] = _NONE
     warnings: tuple[str, ...] = ()
 
 

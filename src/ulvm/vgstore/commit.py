@@ -40,7 +40,7 @@ is no metadata area. The label of a PV that leaves names its damaged areas no mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from ulvm.errors import DeviceError, RefusedError, UlvmError
@@ -275,7 +275,7 @@ def prepare(
     if old is not None:
         _archive(host, old, command, verbose)
     copies = new.metadata_copies
-    new = replace(_stamped(scan, new), metadata_copies=max(copies, 0))
+    new = _stamped(scan, new)._replace(metadata_copies=max(copies, 0))
     check_vg(new)
     pending = Pending(host, scan, old, new, command=command, warn=warn, verbose=verbose)
     pending.regroup = regroup
@@ -331,7 +331,7 @@ def _archive(host: Host, vg: VolumeGroup, command: str, verbose: Callable[[str],
 def write_label(host: Host, pv: PvDevice, *, in_use: bool) -> None:
     """Rewrite a PV's label with or without the mark that it belongs to a VG."""
     header = pv.label.pv_header.with_in_use(in_use)
-    label = replace(pv.label, pv_header=header)
+    label = pv.label._replace(pv_header=header)
     _write(host, pv.path, [(label.sector * SECTOR, label.pack())])
 
 
@@ -350,7 +350,7 @@ def free_outdated(host: Host, pv: PvDevice) -> None:
 
 def _stamped(scan: Scan, vg: VolumeGroup) -> VolumeGroup:
     """As it will be on the disks: the next seqno, and what was found of its PVs."""
-    return replace(scan.as_found(vg), seqno=vg.seqno + 1)
+    return scan.as_found(vg)._replace(seqno=vg.seqno + 1)
 
 
 def _text_of(host: Host, vg: VolumeGroup, command: str) -> bytes:
@@ -375,8 +375,8 @@ def _make_orphan(host: Host, pv: PvDevice) -> None:
 
 def _free_label(host: Host, pv: PvDevice) -> None:
     areas = tuple(DiskLocn(mda.offset, mda.size) for mda in pv.areas)
-    header = replace(pv.label.pv_header, metadata_areas=areas)
-    write_label(host, replace(pv, label=replace(pv.label, pv_header=header)), in_use=False)
+    header = pv.label.pv_header._replace(metadata_areas=areas)
+    write_label(host, pv._replace(label=pv.label._replace(pv_header=header)), in_use=False)
 
 
 def _clear_areas(host: Host, pv: PvDevice) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,12 +33,11 @@ class Layer(NamedTuple):
     tree: Section
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """An immutable tree of settings; paths are `section/key`. `layers`: what it was made of, the
     last one counting most."""
 
-    tree: Section = field(default_factory=dict)
+    tree: Section = {}  # noqa: RUF012  (never changed)
     layers: tuple[Layer, ...] = ()
 
     @classmethod

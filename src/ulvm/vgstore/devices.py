@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ulvm.errors import FormatError
 from ulvm.metadata.uuid import format_uuid, parse_uuid
@@ -41,8 +41,7 @@ _VERSION = re.compile(r"(VERSION=\d+\.\d+\.)(\d{1,9})", re.ASCII)
 _UNSAFE = re.compile(r"[\s\\]")
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceEntry:
+class DeviceEntry(NamedTuple):
     """Where a device is, and the PV that was on it when it was added."""
 
     path: str
@@ -117,7 +116,7 @@ def _identified(entry: DeviceEntry) -> DeviceEntry:
     if entry.id_type:
         return entry
     id_type, id_name = device_id(entry.path)
-    return replace(entry, id_type=id_type, id_name=id_name, part=part_of(entry.path))
+    return entry._replace(id_type=id_type, id_name=id_name, part=part_of(entry.path))
 
 
 def _located(line: str) -> DeviceEntry | None:
@@ -129,13 +128,13 @@ def _located(line: str) -> DeviceEntry | None:
         return entry
     path = find_device(entry.id_type, entry.id_name, entry.part)
     if path is None:
-        return replace(entry, lost=True)
-    return replace(entry, path=path, listed=entry.path)
+        return entry._replace(lost=True)
+    return entry._replace(path=path, listed=entry.path)
 
 
 def _lines(host: Host) -> list[str]:
     path = host.devices_file
-    if path in host.memory:
+    if host.memory is not None and path in host.memory:
         return host.memory[path].splitlines()
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -151,7 +150,7 @@ def _write(host: Host, lines: list[str]) -> None:
         if version is not None:
             lines[at] = f"{version[1]}{int(version[2]) + 1}"
     text = "".join(f"{line}\n" for line in lines)
-    if host.trial:
+    if host.memory is not None:
         host.memory[host.devices_file] = text
         return
     write_atomically(host.devices_file, text.encode("utf-8", errors="surrogateescape"))

@@ -7,7 +7,6 @@ header or text counts for nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ulvm.blockdev.base import BlockDevice
@@ -58,8 +57,7 @@ class MdaCopy(NamedTuple):
         return not self.damage
 
 
-@dataclass(frozen=True, slots=True)
-class PvDevice:
+class PvDevice(NamedTuple):
     """A device with a PV label on it. `size` is the device's own, in bytes."""
 
     path: str
@@ -77,8 +75,8 @@ class PvDevice:
         """The same PV under another UUID."""
         if uuid == self.uuid:
             return self
-        header = replace(self.label.pv_header, uuid=uuid)
-        return replace(self, label=replace(self.label, pv_header=header))
+        header = self.label.pv_header._replace(uuid=uuid)
+        return self._replace(label=self.label._replace(pv_header=header))
 
     @classmethod
     def without_label(cls, path: str, size: int) -> PvDevice:

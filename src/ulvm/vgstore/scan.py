@@ -14,7 +14,8 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ulvm.errors import DeviceError, FormatError, NotFoundError, RefusedError, UlvmError
 from ulvm.metadata.model import UnknownSegment, VolumeGroup
@@ -28,17 +29,19 @@ from ulvm.vgstore.system_id import is_foreign, local_system_id
 __all__ = ["MdaCopy", "PvDevice", "Scan", "read_pv", "same_group", "scan"]
 
 
-@dataclass(frozen=True)
-class Scan:
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Scan(NamedTuple):
     """All PVs and VGs, as of one pass. PVs come in the order of the devices; the VG that was found
     last comes first, as LVM2 has them."""
 
     pvs: tuple[PvDevice, ...] = ()
     vgs: tuple[VolumeGroup, ...] = ()
     warnings: tuple[str, ...] = ()
-    broken: dict[str, str] = field(default_factory=dict)
+    broken: Mapping[str, str] = _NONE
     """VGs of which no text can be understood, and why."""
-    unreadable: dict[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = _NONE
     """Paths of the devices file that could not be read, and why."""
     duplicates: frozenset[str] = frozenset()
     """UUIDs of PVs that lie on two devices."""
@@ -47,7 +50,7 @@ class Scan:
     outdated: tuple[PvDevice, ...] = ()
     """PVs that hold old metadata of the VG `vg_name`, which has gone on without them. They are
     neither free nor in the VG (vgck --updatemetadata frees them)."""
-    rejected: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str] = _NONE
     """Paths that the settings keep from being looked at, and why."""
     label_warnings: int = 0
     """How many of `warnings` are about labels and areas alone; the rest about VGs."""
@@ -124,8 +127,8 @@ class Scan:
 
     def relabelled(self, uuids: Mapping[str, str]) -> Scan:
         """As it will be when the PVs with these UUIDs have others."""
-        return replace(
-            self, pvs=tuple(pv.with_uuid(uuids.get(pv.uuid, pv.uuid)) for pv in self.pvs)
+        return self._replace(
+            pvs=tuple(pv.with_uuid(uuids.get(pv.uuid, pv.uuid)) for pv in self.pvs)
         )
 
     def as_found(self, vg: VolumeGroup) -> VolumeGroup:
@@ -134,10 +137,10 @@ class Scan:
         for pv in vg.pvs:
             path = self.path_of(pv.uuid)
             if path is None:
-                pvs.append(replace(pv, flags=pv.flags | {"MISSING"}, device="[unknown]"))
+                pvs.append(pv._replace(flags=pv.flags | {"MISSING"}, device="[unknown]"))
             else:
-                pvs.append(replace(pv, device=path))
-        return replace(vg, pvs=tuple(pvs))
+                pvs.append(pv._replace(device=path))
+        return vg._replace(pvs=tuple(pvs))
 
 
 def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
@@ -196,7 +199,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     foreign = [] if host.foreign else [vg for vg in vgs if is_foreign(host.config, vg)]
     vgs = [vg for vg in vgs if vg not in foreign]
     named = tuple(
-        replace(pv, vg_name=owner.get(pv.uuid, _broken_owner(pv, broken)))
+        pv._replace(vg_name=owner.get(pv.uuid, _broken_owner(pv, broken)))
         for pv in pvs
         if pv.uuid not in outdated
     )
@@ -208,10 +211,10 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         unreadable,
         duplicates,
         frozenset(unused),
-        tuple(replace(pv, vg_name=outdated[pv.uuid]) for pv in pvs if pv.uuid in outdated),
+        tuple(pv._replace(vg_name=outdated[pv.uuid]) for pv in pvs if pv.uuid in outdated),
         candidates.rejected,
         label_warnings,
-        tuple(replace(pv, vg_name=owner.get(pv.uuid)) for pv in found if pv.path not in chosen),
+        tuple(pv._replace(vg_name=owner.get(pv.uuid)) for pv in found if pv.path not in chosen),
         tuple(bare),
         str(host.dev_dir),
         tuple(foreign),
@@ -400,9 +403,9 @@ def _with_missing(
         elif pv.missing:
             warnings.append(f"WARNING: VG {vg.name} was missing PV {device.path} {pv.uuid}.")
     kept = tuple(
-        replace(pv, flags=pv.flags - {"MISSING"}) if pv.uuid in reappeared else pv for pv in vg.pvs
+        pv._replace(flags=pv.flags - {"MISSING"}) if pv.uuid in reappeared else pv for pv in vg.pvs
     )
-    return replace(vg, pvs=kept, missing_uuids=frozenset(p.uuid for p in missing))
+    return vg._replace(pvs=kept, missing_uuids=frozenset(p.uuid for p in missing))
 
 
 def _warn_about_sizes(vg: VolumeGroup, present: dict[str, PvDevice], warnings: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ulvm.activation.activate import Activator
@@ -37,7 +36,7 @@ class Lab:
         uuid = new_uuid()
         self.paths[uuid] = str(path)
         pv = PhysicalVolume(uuid, str(path), 2048 + extents * EXTENT, 2048, extents)
-        self.vg = replace(self.vg, pvs=(*self.vg.pvs, pv))
+        self.vg = self.vg._replace(pvs=(*self.vg.pvs, pv))
         return uuid
 
     def linear(self, name: str, extents: int) -> LogicalVolume:
@@ -50,7 +49,7 @@ class Lab:
     def snapshot(self, origin: str, name: str, extents: int, chunk: int = 8) -> VolumeGroup:
         """The VG with this snapshot; `self.vg` becomes it."""
         cow = self.linear(name, extents)
-        self.vg = self.vg.with_lv(replace(cow, status=frozenset({"READ", "WRITE"})))
+        self.vg = self.vg.with_lv(cow._replace(status=frozenset({"READ", "WRITE"})))
         size = self.vg.lv(origin).extent_count
         segment = SnapshotSegment(0, size, chunk, origin, name)
         number = len(list(self.vg.snapshot_segments()))
@@ -63,16 +62,16 @@ class Lab:
             for v in self.vg.lvs
             if v.name not in names and not (v.snapshot_segment and v.snapshot_segment.cow in names)
         )
-        return replace(self.vg, lvs=lvs)
+        return self.vg._replace(lvs=lvs)
 
     def merging(self, cow: str) -> VolumeGroup:
         lvs = tuple(
-            replace(v, segments=(replace(v.snapshot_segment, merging=True),))
+            v._replace(segments=(v.snapshot_segment._replace(merging=True),))
             if v.snapshot_segment and v.snapshot_segment.cow == cow
             else v
             for v in self.vg.lvs
         )
-        return replace(self.vg, lvs=lvs)
+        return self.vg._replace(lvs=lvs)
 
     def swap(self, new: VolumeGroup, old: VolumeGroup, **options: bool) -> list[str]:
         """The names that a table line was live for when the commit came."""

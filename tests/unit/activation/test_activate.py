@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 
@@ -92,8 +91,8 @@ def test_growing_a_cow_touches_the_cow_alone(lab: Lab) -> None:
     lab.activator.activate(lab.vg, "base")
     cow = lab.vg.lv("s1")
     assert cow is not None
-    grown = replace(cow.segments[0], extent_count=3)
-    assert lab.swap(lab.vg.with_lv(replace(cow, segments=(grown,))), lab.vg) == ["vg-s1-cow"]
+    grown = cow.segments[0]._replace(extent_count=3)
+    assert lab.swap(lab.vg.with_lv(cow._replace(segments=(grown,))), lab.vg) == ["vg-s1-cow"]
     state = lab.activator.state(lab.vg, "s1")
     assert state is not None
     assert state.status is not None
@@ -104,9 +103,9 @@ def test_a_rename_reaches_every_layer(lab: Lab) -> None:
     origin = lab.linear("base", 4)
     lab.snapshot("base", "s1", 1)
     lab.activator.activate(lab.vg, "base")
-    new = replace(lab.vg.with_lv(replace(origin, name="data")))
+    new = lab.vg.with_lv(origin._replace(name="data"))._replace()
     hidden = next(v for v in new.lvs if v.snapshot_segment)
-    new = new.with_lv(replace(hidden, segments=(replace(hidden.snapshot_segment, origin="data"),)))
+    new = new.with_lv(hidden._replace(segments=(hidden.snapshot_segment._replace(origin="data"),)))
     lab.swap(new, lab.vg)
     assert sorted(lab.tables()) == ["vg-data", "vg-data-real", "vg-s1", "vg-s1-cow"]
 

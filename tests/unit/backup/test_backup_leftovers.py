@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +58,7 @@ def test_a_tagged_snapshot_without_owner_is_left_behind(host: Host, vg: VolumeGr
 
 
 def test_untagged_or_plain_volumes_are_the_users_own(host: Host, vg: VolumeGroup) -> None:
-    untagged = vg.with_lv(replace(lv("db_backup", 1)))
+    untagged = vg.with_lv(lv("db_backup", 1)._replace())
     assert left_behind(host, untagged) == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -22,7 +21,7 @@ def with_segments(vg: VolumeGroup, segments: tuple[StripedSegment, ...]) -> Volu
     vg = edit.add_linear(vg, "v", count, uuid=new_uuid(), now=1, host="h")
     lv = vg.lv("v")
     assert lv is not None
-    return vg.with_lv(replace(lv, segments=segments))
+    return vg.with_lv(lv._replace(segments=segments))
 
 
 def shapes(vg: VolumeGroup) -> dict[str, tuple[StripedSegment, ...]]:

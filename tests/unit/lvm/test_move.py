@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,7 +70,7 @@ def test_a_move_nothing_stands_on_is_interrupted(begun: tuple[Lab, str, move.Mov
 
 def test_a_trial_starts_no_process(begun: tuple[Lab, str, move.Move]) -> None:
     lab, _, found = begun
-    lab.session.host = replace(lab.host, trial=True)
+    lab.session.host = lab.host.on_trial()
     assert move.resume_polling(lab.session, lab.vg) == 1
     merge.poll_in_background(lab.session, "vg", "o")
     assert found.name == "pvmove0"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -87,7 +87,7 @@ class Place:
         assert not group.partial
         assert sorted(found.path_of(p.uuid) or "" for p in group.pvs) == sorted(paths)
         assert [lv.name for lv in group.lvs] == ["lv"]
-        self.session().change_vg(name, lambda g: replace(g, tags=("changed",)))
+        self.session().change_vg(name, lambda g: g._replace(tags=("changed",)))
 
 
 def after_each_write(tmp_path: Path, prepare: Callable[[Place], None],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -46,7 +45,7 @@ def test_a_change_is_waited_for_where_it_shows(lab: Lab, half: Half) -> None:
         return lab.open(path, writable)
 
     heard = Heard()
-    reader = Session(replace(lab.host, opener=opener), heard)
+    reader = Session(lab.host._replace(opener=opener), heard)
     found = []
     with vg_lock(lab.host, "vg", exclusive=True):
         thread = threading.Thread(target=lambda: found.append(reader.scan()))
@@ -79,8 +78,8 @@ def test_a_lock_that_is_held_for_long_hinders_no_reader(
 def test_nobody_is_waited_for_where_that_is_not_wanted(lab: Lab, half: Half, what: str) -> None:
     host = lab.host
     if what == "nolocking":
-        host = replace(host, locking=False)
+        host = host._replace(locking=False)
     else:
-        host = replace(host, config=host.config.with_overrides(f"global/{what}"))
+        host = host._replace(config=host.config.with_overrides(f"global/{what}"))
     with vg_lock(lab.host, "vg", exclusive=True):
         assert Session(host, Heard()).scan().warnings

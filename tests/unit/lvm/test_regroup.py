@@ -2,7 +2,6 @@
 the same command, or vgimport, brings to its end."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,8 +95,8 @@ def test_all_of_a_group_that_was_cut_off_on_its_way(tmp_path: Path) -> None:
 @pytest.fixture
 def two(lab: Lab) -> Lab:
     """`vg` with a and `other` with b, both this host's by their system ID."""
-    lab.session.change_vg("vg", lambda vg: replace(vg, system_id="here"))
-    lab.session.host = replace(lab.host, foreign=True)
+    lab.session.change_vg("vg", lambda vg: vg._replace(system_id="here"))
+    lab.session.host = lab.host._replace(foreign=True)
     regroup.split(lab.session, "vg", "other", paths=paths(lab, "b"))
     return lab
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -108,7 +107,7 @@ def test_a_snapshot_is_not_longer_than_its_origin() -> None:
     vg = based()
     tie = vg.lv("snapshot0")
     assert tie is not None
-    longer = replace(tie, segments=(SnapshotSegment(0, 9, 8, "base", "s1"),))
+    longer = tie._replace(segments=(SnapshotSegment(0, 9, 8, "base", "s1"),))
     with pytest.raises(FormatError, match="longer than its origin"):
         check_vg(vg.with_lv(longer))
 
@@ -230,9 +229,9 @@ def test_only_the_given_extents_that_are_free() -> None:
 
 def test_pvs_that_are_missing_or_not_allocatable_get_nothing() -> None:
     vg = group(10, 10, 10)
-    vg = replace(vg, missing_uuids=frozenset({vg.pvs[0].uuid}))
-    closed = replace(vg.pvs[1], status=frozenset())
-    vg = replace(vg, pvs=(vg.pvs[0], closed, vg.pvs[2]))
+    vg = vg._replace(missing_uuids=frozenset({vg.pvs[0].uuid}))
+    closed = vg.pvs[1]._replace(status=frozenset())
+    vg = vg._replace(pvs=(vg.pvs[0], closed, vg.pvs[2]))
     assert places(add(vg, "x", 4), "x") == [("/dev/2", 0, 4)]
 
 
@@ -365,15 +364,15 @@ def test_extent_sizes_that_are_refused() -> None:
 
 def test_a_pv_that_was_missing_is_taken_back() -> None:
     vg = group()
-    first = replace(vg.pvs[0], flags=frozenset({"MISSING"}))
-    vg = replace(vg, pvs=(first, *vg.pvs[1:]))
+    first = vg.pvs[0]._replace(flags=frozenset({"MISSING"}))
+    vg = vg._replace(pvs=(first, *vg.pvs[1:]))
     assert vg.partial
     assert not edit.restore_pv(vg, first.uuid).partial
 
 
 def test_no_pv_joins_a_vg_that_is_not_resizeable() -> None:
     vg = group()
-    fixed = replace(vg, pvs=(), status=vg.status - {"RESIZEABLE"})
+    fixed = vg._replace(pvs=(), status=vg.status - {"RESIZEABLE"})
     with pytest.raises(RefusedError, match="Volume group vg is not resizeable"):
         edit.add_pv(fixed, vg.pvs[0])
 
@@ -383,5 +382,5 @@ def test_unknown_segments_are_told() -> None:
     lv = vg.lv("x")
     assert lv is not None
     assert not vg.has_unknown_segments
-    odd = replace(lv, segments=(UnknownSegment(0, 3, "thin-pool"),))
+    odd = lv._replace(segments=(UnknownSegment(0, 3, "thin-pool"),))
     assert vg.with_lv(odd).has_unknown_segments

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -36,7 +35,7 @@ def test_a_real_label() -> None:
 
 def test_the_first_valid_label_of_four_sectors_counts() -> None:
     header = PvHeader(new_uuid(), 1 << 30, (DiskLocn(1 << 20, 0),))
-    first, second = Label(2, header), Label(3, replace(header, uuid=new_uuid()))
+    first, second = Label(2, header), Label(3, header._replace(uuid=new_uuid()))
     start = bytes(1024) + first.pack() + second.pack()
     assert find_label(start) == first
     broken = start[:1024] + b"X" + start[1025:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -226,7 +225,7 @@ def test_every_extent_is_in_one_place_at_every_moment() -> None:
 def broken(vg: VolumeGroup, name: str, **changes: object) -> VolumeGroup:
     lv = vg.lv(name)
     assert lv is not None
-    return vg.with_lv(replace(lv, **changes))  # type: ignore[arg-type]
+    return vg.with_lv(lv._replace(**changes))  # type: ignore[arg-type]
 
 
 def test_metadata_that_lead_in_circles_or_twice_to_one_place_are_refused() -> None:
@@ -242,7 +241,7 @@ def test_metadata_that_lead_in_circles_or_twice_to_one_place_are_refused() -> No
         ((Area("", 0, "a"),), "which is no PV"),
     ):
         with pytest.raises(FormatError, match=words):
-            check_vg(broken(vg, "a", segments=(replace(segment, areas=areas),)))
+            check_vg(broken(vg, "a", segments=(segment._replace(areas=areas),)))
     own = MirrorSegment(0, 8, (Area("", 0, "pvmove0"), Area(vg.pvs[1].uuid, 0)), 1024)
     with pytest.raises(FormatError, match="which is no PV"):
         check_vg(broken(vg, "pvmove0", segments=(own,)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from ulvm.errors import RefusedError
@@ -101,9 +99,9 @@ def test_a_partial_snapshot_makes_its_origin_partial_and_not_lost(vg: VolumeGrou
     )
     cow = vg.lv("s")
     assert cow is not None
-    area = replace(cow.segments[0].areas[0], pv_uuid=other.uuid)  # type: ignore[union-attr]
-    moved = replace(cow, segments=(replace(cow.segments[0], areas=(area,)),))  # type: ignore[call-arg]
-    vg = replace(vg.with_lv(moved), missing_uuids=frozenset({other.uuid}))
+    area = cow.segments[0].areas[0]._replace(pv_uuid=other.uuid)  # type: ignore[union-attr]
+    moved = cow._replace(segments=(cow.segments[0]._replace(areas=(area,)),))  # type: ignore[call-arg]
+    vg = vg.with_lv(moved)._replace(missing_uuids=frozenset({other.uuid}))
     origin, snapshot = vg.lv("l1"), vg.lv("s")
     assert origin is not None
     assert snapshot is not None

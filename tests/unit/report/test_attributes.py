@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,10 +61,10 @@ def test_letters_follow_the_devices(tmp_path: Path) -> None:
     plain = lab.vg.lv("plain")
     assert plain is not None
     lab.vg = lab.vg.with_lv(
-        replace(plain, status=plain.status - {"WRITE"}, allocation_policy="contiguous")
+        plain._replace(status=plain.status - {"WRITE"}, allocation_policy="contiguous")
     )
     assert letters()["plain"].startswith("-rc")
     assert vg_attr(lab.vg) == "wz--n-"
-    gone = replace(lab.vg, missing_uuids=frozenset({lab.vg.pvs[0].uuid}))
+    gone = lab.vg._replace(missing_uuids=frozenset({lab.vg.pvs[0].uuid}))
     assert vg_attr(gone) == "wz-pn-"
     lab.dm.shutdown()

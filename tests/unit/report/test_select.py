@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def rows(tmp_path: Path) -> list[Row]:
     vg = lab.vg
     for lv in vg.lvs:
         tags = ("t1", "t2") if lv.name == "snap" else ()
-        vg = vg.with_lv(replace(lv, tags=tags, creation_time=1795211634))
+        vg = vg.with_lv(lv._replace(tags=tags, creation_time=1795211634))
     return list(lv_rows(Scan(vgs=(vg,)), [vg], {}, hidden=False, by_segment=False))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ulvm.blockdev.base import BlockDevice
@@ -45,7 +44,7 @@ class Lab:
 
     def with_config(self, text: str) -> Host:
         """This host with other settings."""
-        return replace(self.host, config=Config().with_overrides(text))
+        return self.host._replace(config=Config().with_overrides(text))
 
     def pv(
         self,

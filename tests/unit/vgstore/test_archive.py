@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ def test_numbers_go_on_and_other_vgs_have_their_own(lab: Lab) -> None:
     vg = vg_from_text(REAL.read_text())
     first = archive_vg(lab.host, vg, "one")
     second = archive_vg(lab.host, vg, "two")
-    other = archive_vg(lab.host, replace(vg, name="vg_00007-1"), "three")
+    other = archive_vg(lab.host, vg._replace(name="vg_00007-1"), "three")
     assert first is not None
     assert second is not None
     assert other is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -189,7 +188,7 @@ def test_metadata_larger_than_the_area_are_refused(lab: Lab) -> None:
     old = lab.vg(a)
     tags = tuple(f"{n:04d}" + "t" * 1000 for n in range(600))
     with pytest.raises(RefusedError, match=r"metadata on .* exceeds maximum metadata size"):
-        lab.prepare(old, replace(old, tags=tags))
+        lab.prepare(old, old._replace(tags=tags))
     assert lab.scan().vg("vg") == old
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tests.unit.vgstore.lab import Lab
 from ulvm.metadata import edit
 from ulvm.vgstore.commit import prepare
@@ -38,7 +36,7 @@ def test_an_area_out_of_use_is_not_written_to_and_comes_back_whole(lab: Lab) -> 
     a, b = lab.pv("a"), lab.pv("b")
     lab.vg(a, b)
     old = lab.scan().vg("vg")
-    lab.prepare(old, replace(old, metadata_copies=1)).commit()
+    lab.prepare(old, old._replace(metadata_copies=1)).commit()
     before = lab.bytes_of(b)
     lab.change("x")
     assert lab.bytes_of(b) == before
@@ -46,7 +44,7 @@ def test_an_area_out_of_use_is_not_written_to_and_comes_back_whole(lab: Lab) -> 
     assert found.warnings == ()
     assert [mda.ignored for pv in found.pvs for mda in pv.mdas] == [False, True]
     old = found.vg("vg")
-    lab.prepare(old, replace(old, metadata_copies=-1)).commit()
+    lab.prepare(old, old._replace(metadata_copies=-1)).commit()
     found = lab.scan()
     assert found.vg("vg").metadata_copies == 0
     assert [mda.vg.seqno for pv in found.pvs for mda in pv.mdas if mda.vg] == [4, 4]
@@ -55,7 +53,7 @@ def test_an_area_out_of_use_is_not_written_to_and_comes_back_whole(lab: Lab) -> 
 def test_a_pv_that_joins_is_out_of_use_when_there_are_enough(lab: Lab) -> None:
     a, b = lab.pv("a"), lab.pv("b")
     lab.vg(a)
-    old = replace(lab.scan().vg("vg"), metadata_copies=1)
+    old = lab.scan().vg("vg")._replace(metadata_copies=1)
     scan = lab.scan()
     new = edit.add_pv(old, as_member(scan.pv(b), old.extent_size))
     prepare(lab.host, scan, old, new, command="vgextend").commit()

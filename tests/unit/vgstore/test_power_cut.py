@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -245,13 +245,13 @@ def test_a_group_is_one_group_while_its_uuid_or_its_areas_change(
     machine.create()
     old = machine.scan().vg("vg")
     if change == "more areas":
-        fewer = replace(old, metadata_copies=1)
+        fewer = old._replace(metadata_copies=1)
         prepare(machine.host, machine.scan(), old, fewer, command="vgchange").commit()
         old = machine.scan().vg("vg")
     new = {
-        "uuid": replace(old, uuid=new_uuid()),
-        "fewer areas": replace(old, metadata_copies=1),
-        "more areas": replace(old, metadata_copies=3),
+        "uuid": old._replace(uuid=new_uuid()),
+        "fewer areas": old._replace(metadata_copies=1),
+        "more areas": old._replace(metadata_copies=3),
     }[change]
     seen = []
 
