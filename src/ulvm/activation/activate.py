@@ -32,10 +32,8 @@ import contextlib
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ulvm.activation.compare import changed_roots, roots, table_differs, with_numbers
-from ulvm.activation.move_status import MoveStatus, move_status
 from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name
 from ulvm.activation.order import depth, removal_order, to_suspend
 from ulvm.activation.plan import (
@@ -46,27 +44,12 @@ from ulvm.activation.plan import (
     root_of,
     tree_members,
 )
-from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
+from ulvm.activation.states import LvState, by_uuid, lv_states
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper
 from ulvm.errors import BusyError, NotFoundError, RefusedError, TableError, UlvmError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
-__all__ = ["Activator", "LvState", "SwapReport"]
-
-
-class LvState(NamedTuple):
-    """The device of an active volume. `status` for a snapshot; while it is merged, of the merge.
-    `move` for a pvmoveN."""
-
-    info: DeviceInfo
-    status: SnapshotStatus | None = None
-    move: MoveStatus | None = None
-    monitored: bool | None = None
-    """Whether somebody sees to it that a snapshot does not overflow; None: not asked."""
-
-    @property
-    def open_count(self) -> int:
-        return self.info.open_count
+__all__ = ["Activator", "SwapReport"]
 
 
 @dataclass
@@ -115,7 +98,7 @@ class Activator:
     # -- asking -----------------------------------------------------------------------------
 
     def _by_uuid(self) -> dict[str, DeviceInfo]:
-        return {info.uuid: info for info in self._dm.devices() if info.uuid}
+        return by_uuid(self._dm)
 
     def is_active(self, vg: VolumeGroup, lv_name: str) -> bool:
         """Whether the volume's own device is there."""
@@ -127,36 +110,8 @@ class Activator:
         return self.states(vg, [lv_name]).get(lv_name)
 
     def states(self, vg: VolumeGroup, names: Iterable[str] | None = None) -> dict[str, LvState]:
-        """Of all active volumes of a VG, or of these, by name; inactive ones are left out."""
-        present = self._by_uuid()
-        found = {}
-        for name in [v.name for v in vg.lvs] if names is None else names:
-            lv = vg.lv(name)
-            info = present.get(dm_uuid(vg.uuid, lv.uuid)) if lv else None
-            if lv is not None and info is not None:
-                status = self._snapshot_status(vg, lv, info, present)
-                move = move_status(lv, self._dm.status(info.name)) if lv.is_pvmove else None
-                found[name] = LvState(info, status, move)
-        return found
-
-    def _snapshot_status(
-        self, vg: VolumeGroup, lv: LogicalVolume, info: DeviceInfo, present: dict[str, DeviceInfo]
-    ) -> SnapshotStatus | None:
-        snap = vg.snapshot_of(lv.name)
-        merging = snap.merging if snap else vg.merging_snapshot_of(lv.name) is not None
-        if snap is not None and merging:
-            origin = vg.lv(snap.origin)
-            top = present.get(dm_uuid(vg.uuid, origin.uuid)) if origin else None
-            status = self._status(top.name) if top else None
-            if status is not None:
-                return status
-        if snap is None and not merging:
-            return None
-        return self._status(info.name)
-
-    def _status(self, name: str) -> SnapshotStatus | None:
-        lines = self._dm.status(name)
-        return parse_snapshot_status(lines[0]) if lines else None
+        """As `activation.states` has them."""
+        return lv_states(self._dm, vg, names)
 
     # -- activate and deactivate ------------------------------------------------------------
 

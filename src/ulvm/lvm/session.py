@@ -14,22 +14,22 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ulvm.activation.activate import Activator, SwapReport
 from ulvm.activation.names import LVM_UUID_PREFIX, dm_name
 from ulvm.blockdev.base import BlockDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.dm_ioctl import DeviceMapper
 from ulvm.errors import NotFoundError, RefusedError, UsageError
 from ulvm.lvm.names import split_known
-from ulvm.lvm.still import StillActivator
-from ulvm.lvm.volume_lists import as_activated
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.locks import global_lock, nobody_at_work, vg_lock
 from ulvm.vgstore.scan import PvDevice, Scan, scan
+
+if TYPE_CHECKING:
+    from ulvm.activation.activate import Activator, SwapReport
 
 __all__ = ["Change", "Messages", "Session"]
 
@@ -213,20 +213,22 @@ class Session:
 
     @property
     def activator(self) -> Activator:
-        if self.host.trial or not self.host.activation:
-            return StillActivator(self.dm_if_running, self._path_of)
-        return self._activator(self.dm)
+        still = self.host.trial or not self.host.activation
+        return self._activator(self.dm_if_running if still else self.dm)
 
     @property
     def activator_if_running(self) -> Activator | None:
         dm = self.dm_if_running
-        if dm is None:
-            return None
-        if self.host.trial:
-            return StillActivator(dm, self._path_of)
-        return self._activator(dm)
+        return None if dm is None else self._activator(dm)
 
-    def _activator(self, dm: DaemonClient) -> Activator:
+    def _activator(self, dm: DaemonClient | None) -> Activator:
+        # Not for those who only look.
+        from ulvm.activation.activate import Activator
+        from ulvm.lvm.still import StillActivator
+        from ulvm.lvm.volume_lists import as_activated
+
+        if dm is None or self.host.trial:
+            return StillActivator(dm, self._path_of)
         filler = self.host.config.get_str("activation/missing_stripe_filler", "error")
         return Activator(
             self._told(dm),
@@ -335,8 +337,10 @@ class Session:
         of PVs by the old ones, which `edit` has put in the VG. `frees` False: extents that the new
         VG does not use keep what is in them, whatever the settings say.
         """
-        from ulvm.vgstore.checks import check_complete  # not for those who only look
-        from ulvm.vgstore.commit import prepare  # not for those who only look
+        # Not for those who only look.
+        from ulvm.activation.activate import SwapReport
+        from ulvm.vgstore.checks import check_complete
+        from ulvm.vgstore.commit import prepare
 
         with self.lock(vg_name):
             old = self.vg_for_change(vg_name, exported=exported)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from ulvm.activation.activate import LvState
+from ulvm.activation.states import LvState, lv_states
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
@@ -23,8 +23,8 @@ def get(vg: VolumeGroup, name: str) -> LogicalVolume:
 
 def states(session: Session, vg: VolumeGroup) -> dict[str, LvState]:
     """The active volumes of a VG by name; none if no daemon runs."""
-    activator = session.activator_if_running
-    return {} if activator is None else activator.states(vg)
+    dm = session.dm_if_running
+    return {} if dm is None else lv_states(dm, vg)
 
 
 def monitored(session: Session) -> dict[tuple[str, str], bool]:

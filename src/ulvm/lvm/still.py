@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 
-from ulvm.activation.activate import Activator, LvState, SwapReport
+from ulvm.activation.activate import Activator, SwapReport
 from ulvm.activation.plan import PathOf
+from ulvm.activation.states import LvState
 from ulvm.dm_ioctl import DeviceMapper
 from ulvm.metadata.model import VolumeGroup
 

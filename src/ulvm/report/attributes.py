@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from ulvm.activation.activate import LvState
+from ulvm.activation.states import LvState
 from ulvm.activation.status import SnapshotStatus
 from ulvm.metadata.model import (
     LogicalVolume,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ulvm.activation.activate import LvState
+from ulvm.activation.states import LvState
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.metadata.text_words import local_time
 from ulvm.report.attributes import percent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ulvm.activation.activate import LvState
+from ulvm.activation.states import LvState
 from ulvm.metadata.model import (
     LogicalVolume,
     MirrorSegment,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ulvm.errors import RefusedError
@@ -46,15 +45,15 @@ _PATTERN_ENDS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 _SEE_HELP = "Use 'help' for selection to get more help."
 
 
-@dataclass(frozen=True, slots=True)
 class Selection:
     """A test of rows, and the fields that it looks at."""
 
-    chooses: Test
-    fields: tuple[Field, ...] = ()
+    def __init__(self, chooses: Test, fields: tuple[Field, ...] = ()) -> None:
+        self._chooses = chooses
+        self.fields = fields
 
     def __call__(self, row: Any) -> bool:
-        return self.chooses(row)
+        return self._chooses(row)
 
 
 class _Parser:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
@@ -66,20 +65,17 @@ def lvm_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """Where this host keeps its things. `opener` is how PVs are opened for metadata."""
 
     system_dir: Path
     run_dir: Path
-    config: Config = field(default_factory=Config)
+    config: Config = Config()
     opener: DeviceOpener = open_shared
     overrides: str = ""
     """The text of --config, for a daemon that this command starts."""
-    trial: bool = False
-    """-t: nothing is written, to no disk and no file, and no volume changes."""
-    memory: dict[Path, str] = field(default_factory=dict)
-    """Files as a command on trial would have left them."""
+    memory: dict[Path, str] | None = None
+    """Of a command on trial: files as it would have left them."""
     activation: bool = True
     """Whether device-mapper may be talked to: not with `--driverloaded n`, nor with --readonly."""
     locking: bool = True
@@ -125,22 +121,27 @@ class Host:
         vg = environ.get("LVM_VG_NAME", "").removeprefix("/dev/")
         host = cls(system_dir, run_dir, config, overrides=overrides, default_vg=vg)
         dev_dir = environ.get("ULVM_DEV_DIR", "")
-        return replace(host, dev_dir_override=dev_dir) if dev_dir.startswith("/") else host
+        return host._replace(dev_dir_override=dev_dir) if dev_dir.startswith("/") else host
+
+    @property
+    def trial(self) -> bool:
+        """-t: nothing is written, to no disk and no file, and no volume changes."""
+        return self.memory is not None
 
     def on_trial(self) -> Host:
         """This host for a command with -t."""
-        return replace(self, trial=True, opener=trial_opener(), memory={})
+        return self._replace(opener=trial_opener(), memory={})
 
     def with_settings(self, overrides: str) -> Host:
         """This host with the settings of its system directory and those of `--config` on top."""
         config = Config.load_directory(self.system_dir)
         if overrides:
             config = config.with_overrides(overrides)
-        return replace(self, config=config, overrides=overrides)
+        return self._replace(config=config, overrides=overrides)
 
     def with_profile(self, name: str, kind: str) -> Host:
         """This host with a profile of a kind on top; RefusedError."""
-        return replace(self, config=self.config.with_profile(self.system_dir, name, kind))
+        return self._replace(config=self.config.with_profile(self.system_dir, name, kind))
 
     @property
     def dev_dir(self) -> Path:
@@ -182,4 +183,4 @@ class Host:
         """An ulvm command for this host as a program with its arguments, to run on its own."""
         settings = [f"ULVM_SYSTEM_DIR={self.system_dir}", f"ULVM_RUN_DIR={self.run_dir}"]
         overrides = ["--config", self.overrides] if self.overrides else []
-        return ["env", *settings, sys.executable, "-m", "ulvm.cli.main", *words, *overrides]
+        return ["env", *settings, sys.executable, "-m", "ulvm.cli.start", *words, *overrides]
