@@ -45,7 +45,7 @@ class UlvmHost:
 
     @staticmethod
     def argv(command: str) -> list[str]:
-        return [sys.executable, "-m", "ulvm.cli.main", *shlex.split(command)]
+        return [sys.executable, "-m", "ulvm.cli.start", *shlex.split(command)]
 
     def start(self, command: str) -> subprocess.Popen[str]:
         """`ulvm COMMAND` in the background."""

@@ -45,7 +45,7 @@ class Machine:
         """What a command prints in all, with the disks' names put back, and its exit code."""
         words = [self.disks.get(word, word) for word in shlex.split(line)]
         done = subprocess.run(
-            [sys.executable, "-m", "ulvm.cli.main", *words],
+            [sys.executable, "-m", "ulvm.cli.start", *words],
             env=self.host.env,
             input=answer,
             stdout=subprocess.PIPE,

@@ -17,7 +17,7 @@ from tests import needs
 
 def start(directory: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "ulvm.cli.main", "demo", "--dir", str(directory), *options],
+        [sys.executable, "-m", "ulvm.cli.start", "demo", "--dir", str(directory), *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -326,7 +326,7 @@ def test_a_merge_outlives_the_daemon(large: tuple[Machine, bytes], delay: float)
 def test_the_next_activation_goes_on_with_a_merge(large: tuple[Machine, bytes]) -> None:
     machine, was = large
     command = subprocess.Popen(
-        [sys.executable, "-m", "ulvm.cli.main", "lvconvert", "--merge", "vg/s"],
+        [sys.executable, "-m", "ulvm.cli.start", "lvconvert", "--merge", "vg/s"],
         env=machine.host.env,
         stdout=subprocess.PIPE,
     )
@@ -422,7 +422,7 @@ def test_a_volume_may_be_removed_while_a_pv_is_missing(partial: Machine) -> None
 def at_once(machine: Machine, lines: list[str]) -> list[int]:
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "ulvm.cli.main", *line.split()],
+            [sys.executable, "-m", "ulvm.cli.start", *line.split()],
             env=machine.host.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -290,7 +290,7 @@ def test_words_that_are_not_utf8(disks: Disks) -> None:
     (host,) = set(re.findall(rb'\ncreation_host = "[^"]+"', text.partition(b"logical_volumes")[2]))
     new = text.replace(host, b'\ncreation_host = "a\xffb"')
     disks.put({n: with_text(i, new) for n, i in disks.good.items()})
-    words = [sys.executable, "-m", "ulvm.cli.main", "lvs", "-o", "lv_host"]
+    words = [sys.executable, "-m", "ulvm.cli.start", "lvs", "-o", "lv_host"]
     done = subprocess.run(
         words,
         env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},

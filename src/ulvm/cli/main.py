@@ -10,7 +10,6 @@ read, 5 for a refusal or failure.
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
 import re
@@ -129,10 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; `argv` is without the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
     steady_streams()
-    status = settled(_main(words), works=True)
-    if argv is None:
-        gc.freeze()  # The process ends: to look through all that it imported takes a tenth of lvs.
-    return status
+    return settled(_main(words), works=True)
 
 
 def _main(words: list[str]) -> int:
@@ -398,7 +394,3 @@ def _works(name: str) -> bool:
 
 def _typed(name: str) -> str:
     return name if name.startswith(_LVM_NAMES) or name in _COMMANDS_OF_LVM else f"ulvm {name}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -128,7 +128,7 @@ def test_on_a_terminal_there_is_a_prompt_and_a_history(tmp_path: Path) -> None:
             "ULVM_SYSTEM_DIR": str(tmp_path / "etc"),
             "ULVM_RUN_DIR": str(tmp_path / "run"),
         }
-        os.execve(sys.executable, [sys.executable, "-m", "ulvm.cli.main"], environ)
+        os.execve(sys.executable, [sys.executable, "-m", "ulvm.cli.start"], environ)
     seen = ""
     for wanted, typed in (("ulvm> ", "formats\n"), ("lvm2", "form\t\n"), ("lvm2", "quit\n")):
         seen = _read_until(terminal, wanted, seen)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = f"{sys.executable} -m ulvm.cli.main"
+PROGRAM = f"{sys.executable} -m ulvm.cli.start"
 
 
 def _sh(tmp_path: Path, line: str) -> subprocess.CompletedProcess[str]:
