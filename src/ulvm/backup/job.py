@@ -20,8 +20,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import ulvm
 from ulvm.backup.image import ImageSummary, write_image
@@ -50,8 +50,7 @@ class CommandFailed(UlvmError):
         self.exit_code = status
 
 
-@dataclass(frozen=True, slots=True)
-class BackupRequest:
+class BackupRequest(NamedTuple):
     """What the user asks for. Exactly one of `directory` (--to) and `command` (--exec) is set."""
 
     volume: str

@@ -33,7 +33,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulvm.backup.frames import MAX_FRAME_SIZE, MIN_FRAME_SIZE, FrameIndex, FrameRun
 from ulvm.errors import FormatError
@@ -67,8 +67,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeInfo:
+class VolumeInfo(NamedTuple):
     """The volume that was backed up; UUIDs as LVM writes them."""
 
     vg: str
@@ -97,8 +96,7 @@ class ImageInfo:
         return self.index.compressed_size
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
+class SnapshotInfo(NamedTuple):
     """How the backup was taken; sizes in bytes."""
 
     cow_size: int
@@ -111,8 +109,7 @@ class SnapshotInfo:
     """Of those that could not be frozen, only synced."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """A whole manifest."""
 
     tool: str

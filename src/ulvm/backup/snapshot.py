@@ -16,10 +16,10 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from ulvm.activation.names import dm_name
 from ulvm.backup.interrupts import deferred
@@ -47,8 +47,7 @@ _RELEASE_SECONDS = 3.0
 """How long a snapshot may still be open when the backup is done with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotRequest:
+class SnapshotRequest(NamedTuple):
     """What is to be snapshotted and how; see BackupRequest."""
 
     volume: str

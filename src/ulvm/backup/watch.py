@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ulvm.backup.interrupts import deferred
 from ulvm.units import SECTOR
@@ -25,8 +25,7 @@ __all__ = ["CowStatus", "CowWatcher", "parse_cow_status"]
 _NUMBERS = re.compile(r"(\d+)/(\d+) (\d+)\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class CowStatus:
+class CowStatus(NamedTuple):
     """Fill of a COW store in bytes; `valid` is False once it overflowed or failed."""
 
     used: int

@@ -13,8 +13,6 @@ from ulvm.backup.interrupts import Interrupted
 from ulvm.backup.job import BackupRequest, clean
 from ulvm.backup.job import backup as run_backup
 from ulvm.backup.pipeline import Progress
-from ulvm.backup.restoring import restore as run_restore
-from ulvm.backup.restoring import verify_backup
 from ulvm.cli.common_options import own_options
 from ulvm.cli.context import Context
 from ulvm.errors import UsageError
@@ -147,6 +145,8 @@ def restore(context: Context, path: Path, volume: str, force: bool, threads: int
 
     BACKUP is the manifest, the image, or a directory with one backup in it.
     """
+    from ulvm.backup.restoring import restore as run_restore  # Not for a backup.
+
     session = context.session()
     with _interrupts("the volume is not restored."):
         run_restore(session, path, volume, force=force, stage=_stage, threads=threads)
@@ -159,6 +159,8 @@ def restore(context: Context, path: Path, volume: str, force: bool, threads: int
 @click.pass_obj
 def verify(context: Context, path: Path, threads: int) -> None:
     """Prove that BACKUP is whole: every byte is read and compared with its SHA-256."""
+    from ulvm.backup.restoring import verify_backup
+
     session = context.session()
     with _interrupts("nothing was proved."):
         verify_backup(session, path, stage=_stage, threads=threads)

@@ -384,7 +384,7 @@ def _count(
                     "Calculated size of logical volume is 0 extents. Needs to be larger."
                 )
             return found
-        extents, rounded = request.count(vg.extent_size)
+        extents, rounded = request.in_extents(vg.extent_size)
         if rounded:
             size = display_size(extents * vg.extent_size)
             session.say(f"Rounding up size to full physical extent {size}")

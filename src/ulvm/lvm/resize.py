@@ -99,7 +99,7 @@ def _extents(
     if request is None:
         return have + (free_in(vg, places) or 0), False
     if request.percent is None:
-        found, rounded = request.count(vg.extent_size)
+        found, rounded = request.in_extents(vg.extent_size)
         if rounded:
             found -= request.sign == "-"
             text = display_size(found * vg.extent_size)

@@ -8,8 +8,7 @@ LVM2.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from fractions import Fraction
+from typing import NamedTuple
 
 from ulvm.errors import RefusedError, UsageError
 from ulvm.metadata.cow import cow_max_extents
@@ -42,8 +41,7 @@ _MOST_PERCENT = (1 << 32) - 2
 _UNSIGNED = {"--virtualsize", "--metadatasize", "--bootloaderareasize", "--setphysicalvolumesize"}
 
 
-@dataclass(frozen=True, slots=True)
-class SizeRequest:
+class SizeRequest(NamedTuple):
     """One of `sectors`, `extents` and `percent` is set. `sign`: "" for absolute, "+" or "-"."""
 
     sign: str = ""
@@ -53,7 +51,7 @@ class SizeRequest:
     whole: str = ""
     """What the per cent are of: VG, FREE, PVS, LV, ORIGIN."""
 
-    def count(self, extent_size: int) -> tuple[int, bool]:
+    def in_extents(self, extent_size: int) -> tuple[int, bool]:
         """(extents, rounded up) of a size that is not in per cent. RefusedError if no volume can
         be so large."""
         if self.extents is not None:
@@ -135,6 +133,8 @@ def parse_size(
     zero: bool = False,
 ) -> SizeRequest:
     """`-L`: [+|-]number[unit], where the command takes one of `signs`; `unit` if none is given."""
+    from fractions import Fraction  # With all of decimal: for a command with a size alone.
+
     match = _SIZE.fullmatch(text)
     if match is None or len(text) > _LONGEST:
         raise _bad(_size_problem(text), option, text)

@@ -7,7 +7,7 @@ with one volume changed; RefusedError where LVM2 refuses a change to what is alr
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.model import VolumeGroup
@@ -35,8 +35,7 @@ _NO_AUTO = "NOAUTOACTIVATE"
 _FIXED_MINOR = "FIXED_MINOR"
 
 
-@dataclass(frozen=True, slots=True)
-class Properties:
+class Properties(NamedTuple):
     """Of a volume that is to be made. `read_ahead` in sectors, or one of the constants above."""
 
     tags: tuple[str, ...] = ()

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ulvm.blockdev.base import BlockDevice
 
@@ -26,8 +25,7 @@ LVM_MEMBER = frozenset({"LVM1_member", "LVM2_member"})
 """Types of PVs, about which LVM asks in its own way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """`name` is libblkid's; offset and length, in bytes, of the magic bytes."""
 
     name: str
@@ -118,7 +116,7 @@ def probe_signatures(device: BlockDevice) -> list[Signature]:
             if data == magic and (name != "xfs" or _is_xfs(device)):
                 found.append(Signature(name, offset, len(magic)))
     if any(s.name == "gpt" for s in found):
-        found = [replace(s, name="PMBR") if s.name == "dos" else s for s in found]
+        found = [s._replace(name="PMBR") if s.name == "dos" else s for s in found]
     return found
 
 

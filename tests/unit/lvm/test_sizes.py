@@ -104,9 +104,9 @@ def test_what_is_no_number_of_extents(text: str) -> None:
 def test_a_size_is_rounded_up_to_extents(sectors: int, extent: int) -> None:
     if sectors > ((1 << 32) - 1) * extent:
         with pytest.raises(RefusedError, match="Volume too large"):
-            SizeRequest(sectors=sectors).count(extent)
+            SizeRequest(sectors=sectors).in_extents(extent)
         return
-    extents, rounded = SizeRequest(sectors=sectors).count(extent)
+    extents, rounded = SizeRequest(sectors=sectors).in_extents(extent)
     assert 0 <= extents * extent - sectors < extent
     assert rounded == (extents * extent != sectors)
 
