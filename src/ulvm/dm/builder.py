@@ -13,7 +13,7 @@ from typing import Protocol
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.numbers import DeviceNumbers
-from ulvm.dm.origins import OriginTable
+from ulvm.dm.origin_table import OriginTable
 from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import Table
 from ulvm.dm.targets import TARGETS

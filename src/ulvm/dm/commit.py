@@ -28,7 +28,7 @@ from typing import Protocol
 import numpy as np
 
 from ulvm.dm.copies import OldData
-from ulvm.dm.exceptions.map import ExceptionMap
+from ulvm.dm.exceptions.map import ExceptionMap, Numbers, runs_of
 from ulvm.dm.exceptions.store import ExceptionStore, Run, Runs
 
 __all__ = ["Committer", "GroupCommit", "settle"]
@@ -80,6 +80,14 @@ class GroupCommit:
             self._runs.extend(run)
             if not copied:
                 self._to_copy.extend(run)
+
+    def add_each(self, old: Numbers, new: Numbers) -> None:
+        """As `add`, for chunks whose data are not copied."""
+        runs = array("q", runs_of(old, new).tobytes())
+        with self._mutex:
+            self._map.insert_pending_each(old, new)
+            self._runs += runs
+            self._to_copy += runs
 
     @property
     def pending(self) -> bool:

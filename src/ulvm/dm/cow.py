@@ -26,10 +26,11 @@ import numpy as np
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, WritableBuffer
 from ulvm.dm.commit import GroupCommit, settle
 from ulvm.dm.copies import OldData, copy_runs
-from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap
+from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap, Numbers, chunks_of
 from ulvm.dm.exceptions.sparse_map import exception_map
 from ulvm.dm.exceptions.store import ExceptionStore, Run, Runs
 from ulvm.dm.origins import Origin
+from ulvm.dm.stage_file import PAGE_SHIFT
 from ulvm.errors import DeviceError
 from ulvm.units import SECTOR
 
@@ -159,6 +160,18 @@ class CowSnapshot:
         invalid. The caller then settles, or stages its data."""
         if self.allocate(first, last) >= 0:
             self.invalidate("Unable to allocate exception.")
+
+    def copy_out_pages(self, pages: Numbers) -> None:
+        """`copy_out` of the chunks that many pages, ascending, lie in. No chunk is smaller."""
+        pages = pages[: np.searchsorted(pages, self.length >> PAGE_SHIFT)]
+        old = self.map.without(np.unique(pages >> (self.shift - PAGE_SHIFT)))
+        if old.size:
+            runs = np.array(self.store.allocate(old.size), dtype=np.int64).reshape(-1, 2)
+            new = chunks_of(runs[:, 0], runs[:, 1])
+            if new.size:
+                self.commit.add_each(old[: new.size], new)
+            if new.size < old.size:
+                self.invalidate("Unable to allocate exception.")
 
     def allocate(self, first: int, last: int) -> int:
         """Give the chunks first..last that have none an exception; their data are copied when it

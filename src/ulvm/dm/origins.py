@@ -1,8 +1,7 @@
-"""Who must be copied out before an origin changes: the snapshots of each origin device.
+"""Who must be copied out before an origin changes: its snapshots.
 
-The kernel's `_origins` hash: one `Origin` per underlying device, with all snapshots built on
-it. Every write that goes to the origin through a snapshot-origin target passes `write`; what a
-merge writes first passes `protect`.
+Every write that goes to the origin through a snapshot-origin target passes `write`; what a merge
+writes first passes `protect`.
 
 States of a chunk, per snapshot: NONE -> PENDING (exception allocated) -> DONE (exception
 committed). Crash argument of an origin write (kernel: pending exceptions):
@@ -22,6 +21,12 @@ with older sectors could overtake such a write. Where it is not marked, no write
 stage, but for a page that is never staged: the last one of an origin, if it is not whole. When the
 snapshots change the map begins anew, and fills as writes come.
 
+What is staged is given its exceptions all at once, when it is committed, or when somebody asks for
+a status line. Until then its chunks are NONE, which reads as PENDING does: the device below has not
+changed, and a write to a snapshot that takes such a chunk meanwhile copies the same old data. What
+was written before a snapshot came is none of its own; so what is staged is given its exceptions
+before the guarded ones change.
+
 One mapped device writes to an origin. When another one comes the stage retires for as long as
 either is there: its file belongs to the first one, which may go before the other.
 
@@ -36,9 +41,11 @@ from __future__ import annotations
 import errno
 import mmap
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
+
+import numpy as np
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.dm.commit import settle
@@ -52,11 +59,13 @@ if TYPE_CHECKING:
     from ulvm.dm.cow import CowSnapshot
     from ulvm.dm.device import MappedDevice
 
-__all__ = ["Origin", "OriginTable"]
+__all__ = ["Origin"]
 
-_NO_STAGE = StageSettings()
 _MOST_UNITS = 1 << 36
 _TRIES = 3
+_PATIENCE = 0.2
+_MANY = 64
+"""From so many pages on, arrays of them are quicker than one after the other."""
 
 
 class Origin:
@@ -68,10 +77,7 @@ class Origin:
     """
 
     def __init__(
-        self,
-        device: BlockDevice,
-        settings: StageSettings = _NO_STAGE,
-        log: Callable[[str], None] = lambda text: None,
+        self, device: BlockDevice, settings: StageSettings, log: Callable[[str], None]
     ) -> None:
         self.device = device
         self.lock = threading.RLock()
@@ -91,6 +97,11 @@ class Origin:
         """Of a unit: at least a page's."""
         self._fine = False
         """There are chunks of less than a page."""
+        self._exact = False
+        """Of a page that is written to not every chunk may want an exception."""
+        self._staged = array("q")
+        """Pages, and at least one of each unit, whose chunks have not been given exceptions since
+        they were staged."""
         self._settled: mmap.mmap | None = None
         """A byte for each unit; None: ask the snapshots."""
 
@@ -122,6 +133,7 @@ class Origin:
         """Call after anything that decides who is guarded has changed."""
         with self.lock:
             self.snapshots = sorted(self.snapshots, key=lambda s: -s.chunk_size)
+            self._allocate_staged()  # What was written before is none of a new snapshot's.
             before = self.guarded
             self.guarded = tuple(
                 s for s in self.snapshots if s.active and s.valid and not s.merging
@@ -132,6 +144,7 @@ class Origin:
             if self.guarded:
                 shift = min(s.shift for s in self.guarded)
                 self._shift, self._fine = max(shift, PAGE_SHIFT), shift < PAGE_SHIFT
+                self._exact = self._fine or any(s.length & (PAGE - 1) for s in self.guarded)
                 self._begin_marks()
 
     def _begin_marks(self) -> None:
@@ -191,6 +204,7 @@ class Origin:
         if not self._writers and self.stage is not None:
             stage, self.stage = self.stage, None
             stage.close()
+            self._staged = array("q")
 
     def drain(self) -> None:
         """All that is staged goes to the device. What cannot stays staged, which is said."""
@@ -201,10 +215,12 @@ class Origin:
                 self._log(f"written data cannot reach the origin: {error}")
 
     def settle(self) -> None:
-        """Return when every snapshot has what it was given so far. DeviceError(ENXIO) when the
-        origin was abandoned meanwhile (mapper.shutdown): then copies fail because devices go, and
-        whoever is about to change the origin must not."""
-        guarded = self.guarded
+        """Return when every snapshot has what it was given so far, and what is staged needs.
+        DeviceError(ENXIO) when the origin was abandoned meanwhile (mapper.shutdown): then copies
+        fail because devices go, and whoever is about to change the origin must not."""
+        with self.lock:
+            self._allocate_staged()
+            guarded = self.guarded
         settle([snapshot.commit for snapshot in guarded])
         writer = self.writer
         if writer is not None and writer.abandoned and not all(s.valid for s in guarded):
@@ -313,7 +329,10 @@ class Origin:
         if settled is not None and unit == (end - 1) >> shift:  # most are of this kind
             if settled[unit] or (self._is_done(offset, end) and self._mark(unit, unit + 1)):
                 return [(offset, view)]
-            self._allocate(offset, end)
+            if self._exact:
+                self._allocate(offset, end)
+            else:
+                self._staged.append(offset >> PAGE_SHIFT)
             stage.put(offset, view)
             return []
         direct: list[tuple[int, memoryview]] = []
@@ -322,7 +341,10 @@ class Origin:
             if marked:
                 direct.append((start, part))
             else:
-                self._allocate(start, upto)
+                if self._exact:
+                    self._allocate(start, upto)
+                else:
+                    self._staged.extend(range(start >> PAGE_SHIFT, ((upto - 1) >> PAGE_SHIFT) + 1))
                 stage.put(start, part)
         return direct
 
@@ -427,6 +449,27 @@ class Origin:
         for offset, length in ranges:
             self.protect(offset, length)
 
+    def account(self) -> None:
+        """Give what is staged its exceptions, for who asks how many there are. Without them where
+        whoever has the lock waits at a suspended device: who asks may be about to resume it."""
+        if self._staged and self.lock.acquire(timeout=_PATIENCE):
+            try:
+                self._allocate_staged()
+            finally:
+                self.lock.release()
+
+    def _allocate_staged(self) -> None:
+        """Exceptions for all that was staged without. Under the lock."""
+        staged, self._staged = self._staged, array("q")
+        if len(staged) < _MANY:
+            for page in sorted(set(staged)):
+                self._allocate(page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT)
+            return
+        pages = np.unique(np.frombuffer(staged, np.int64))
+        for snapshot in self.guarded:
+            if snapshot.valid:
+                snapshot.copy_out_pages(pages)
+
     def _allocate(self, offset: int, end: int) -> None:
         """Exceptions for all chunks of [offset, end) that have none. Under the lock."""
         for snapshot in self.guarded:
@@ -435,29 +478,3 @@ class Origin:
                 first = offset >> snapshot.shift
                 if not snapshot.map.all_done(first, last):
                     snapshot.copy_out(first, last)
-
-
-class OriginTable:
-    """The origins of one mapper, by the identity of their device object.
-
-    An origin is there as long as a target refers to it: all targets of one device must share one,
-    or writes would pass by the snapshots. So the table holds it weakly; an origin holds its device,
-    whose identity is not given to another meanwhile.
-    """
-
-    def __init__(
-        self,
-        settings: StageSettings = _NO_STAGE,
-        log: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self._settings = settings
-        self._log = log
-        self._lock = threading.Lock()
-        self._origins: WeakValueDictionary[int, Origin] = WeakValueDictionary()
-
-    def get(self, device: BlockDevice) -> Origin:
-        with self._lock:
-            origin = self._origins.get(id(device))
-            if origin is None:
-                origin = self._origins[id(device)] = Origin(device, self._settings, self._log)
-            return origin

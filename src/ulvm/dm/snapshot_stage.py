@@ -165,7 +165,9 @@ class SnapshotStage:
         snapshot.cow.write_each(
             [
                 (place << PAGE_SHIFT, self.stage.data(slot, count))
-                for place, slot, count in runs_of(places, slots[at[whole]].ravel(), _RUN_PAGES)
+                for place, slot, count in runs_of(
+                    places, slots[at[whole]].ravel(), _RUN_PAGES
+                ).tolist()
             ]
         )
         self.stage.are_there(wanted[whole].ravel())

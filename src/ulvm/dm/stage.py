@@ -416,7 +416,7 @@ class Stage:
         if self._there:
             left = ~np.isin(pages, np.concatenate(self._there))
             pages, slots = pages[left], slots[left]
-        runs = runs_of(pages, slots, _RUN_PAGES)
+        runs = runs_of(pages, slots, _RUN_PAGES).tolist()
         pieces = []
         for page, slot, count in runs:
             length = min(count << PAGE_SHIFT, size - (page << PAGE_SHIFT))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import sys
 from collections.abc import Iterator
 from typing import Protocol, TypeAlias
 
@@ -69,16 +70,13 @@ def chunks_of(first: Numbers, count: Numbers) -> Numbers:
     return np.repeat(first - (np.cumsum(count) - count), count) + np.arange(total)
 
 
-def runs_of(one: Numbers, other: Numbers, most: int) -> list[tuple[int, int, int]]:
-    """(of the one, of the other, how many) of all runs in which both go on by one; none is longer
-    than `most`."""
-    if not one.size:
-        return []
+def runs_of(one: Numbers, other: Numbers, most: int = sys.maxsize) -> Numbers:
+    """(of the one, of the other, how many), a row for each of all runs in which both go on by one;
+    none is longer than `most`."""
     ends = (np.diff(one) != 1) | (np.diff(other) != 1)
     ends[most - 1 :: most] = True
-    firsts = np.concatenate(([0], np.flatnonzero(ends) + 1))
-    counts = np.diff(firsts, append=one.size)
-    return list(zip(one[firsts].tolist(), other[firsts].tolist(), counts.tolist(), strict=True))
+    firsts = np.concatenate(([0], np.flatnonzero(ends) + 1)) if one.size else np.flatnonzero(ends)
+    return np.column_stack((one[firsts], other[firsts], np.diff(firsts, append=one.size)))
 
 
 class Lookup(Protocol):
@@ -159,6 +157,19 @@ class ExceptionMap:
         )
         where[old : old + count] = np.arange(new, new + count, dtype=where.dtype)
         self._state[old : old + count] = bytes([PENDING]) * count
+
+    def insert_pending_each(self, old: Numbers, new: Numbers) -> None:
+        """As `insert_pending`, for each of many chunks."""
+        if self._where.itemsize == 4 and int(new.max()) >= _U32_LIMIT:
+            self._widen()
+        dtype = np.uint32 if self._where.itemsize == 4 else np.uint64
+        np.frombuffer(self._where, dtype=dtype)[old] = new
+        np.frombuffer(self._state, dtype=np.uint8)[old] = PENDING
+
+    def without(self, chunks: Numbers) -> Numbers:
+        """Those of the chunks that have no exception."""
+        found: Numbers = chunks[np.frombuffer(self._state, dtype=np.uint8)[chunks] == NONE]
+        return found
 
     def complete(self, old: Numbers, count: Numbers) -> None:
         """The exceptions of these runs of chunks are committed."""

@@ -110,6 +110,14 @@ class SparseExceptionMap(ExceptionMap):
             places[chunk & _MASK] = new + chunk - old
             states[chunk & _MASK] = PENDING
 
+    def insert_pending_each(self, old: npt.NDArray[np.int64], new: npt.NDArray[np.int64]) -> None:
+        for chunk, place in zip(old.tolist(), new.tolist(), strict=True):
+            self.insert_pending(chunk, place, 1)
+
+    def without(self, chunks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        state = self._states
+        return chunks[[state[chunk] == NONE for chunk in chunks.tolist()]]
+
     def complete(self, old: npt.NDArray[np.int64], count: npt.NDArray[np.int64]) -> None:
         for chunk in chunks_of(old, count).tolist():
             self._states.leaves[chunk >> _SHIFT][chunk & _MASK] = DONE

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
-from ulvm.dm.origins import OriginTable
+from ulvm.dm.origin_table import OriginTable
 from ulvm.errors import NotSupportedError, TableError
 from ulvm.units import parse_u64
 

@@ -330,6 +330,7 @@ class SnapshotTarget(Target):
 
     def status(self, number: Callable[[BlockDevice], str]) -> str:
         snapshot = self.snapshot
+        self.origin.account()
         if not snapshot.valid:
             return "Invalid"
         if snapshot.merge_failed:
