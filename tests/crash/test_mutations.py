@@ -225,6 +225,11 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stage, "commit", commit)
 
 
+@mutation("stage: its pages get no exceptions")
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Origin, "_allocate_staged", lambda self: None)
+
+
 @mutation("stage: a flush leaves it out")
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OriginTarget, "settle", lambda self: None)
