@@ -227,7 +227,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutation("stage: its pages get no exceptions")
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Origin, "_allocate_staged", lambda self: None)
+    monkeypatch.setattr(Origin, "allocate_staged", lambda self: None)
 
 
 @mutation("stage: a flush leaves it out")

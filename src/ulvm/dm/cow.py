@@ -26,7 +26,7 @@ import numpy as np
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, WritableBuffer
 from ulvm.dm.commit import GroupCommit, settle
 from ulvm.dm.copies import OldData, copy_runs
-from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap, Numbers, chunks_of
+from ulvm.dm.exceptions.map import DONE, NONE, ExceptionMap, Numbers, chunks_of, firsts_of
 from ulvm.dm.exceptions.sparse_map import exception_map
 from ulvm.dm.exceptions.store import ExceptionStore, Run, Runs
 from ulvm.dm.origins import Origin
@@ -162,9 +162,9 @@ class CowSnapshot:
             self.invalidate("Unable to allocate exception.")
 
     def copy_out_pages(self, pages: Numbers) -> None:
-        """`copy_out` of the chunks that many pages, ascending, lie in. No chunk is smaller."""
-        pages = pages[: np.searchsorted(pages, self.length >> PAGE_SHIFT)]
-        old = self.map.without(np.unique(pages >> (self.shift - PAGE_SHIFT)))
+        """`copy_out` of the chunks that many pages lie in. No chunk is smaller."""
+        pages = pages[pages < self.length >> PAGE_SHIFT]
+        old = firsts_of(self.map.without(pages >> (self.shift - PAGE_SHIFT)))
         if old.size:
             runs = np.array(self.store.allocate(old.size), dtype=np.int64).reshape(-1, 2)
             new = chunks_of(runs[:, 0], runs[:, 1])
@@ -176,6 +176,7 @@ class CowSnapshot:
     def allocate(self, first: int, last: int) -> int:
         """Give the chunks first..last that have none an exception; their data are copied when it
         is committed. The first one without room, or -1. Under the origin's lock."""
+        self.origin.allocate_staged()
         state = self.map.state
         if first == last:
             if state[first] == NONE:
@@ -299,6 +300,7 @@ class CowSnapshot:
         """Give every chunk of first..last an exception: chunks that the request covers get
         the new data at once (noted in `written` as byte ranges), others a copy of the
         origin's. False if room ended: what comes before stays, the rest fails."""
+        self.origin.allocate_staged()
         end = offset + len(view)
         state = self.map.state
         limit = self.origin.device.size

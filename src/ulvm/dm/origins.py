@@ -21,11 +21,11 @@ with older sectors could overtake such a write. Where it is not marked, no write
 stage, but for a page that is never staged: the last one of an origin, if it is not whole. When the
 snapshots change the map begins anew, and fills as writes come.
 
-What is staged is given its exceptions all at once, when it is committed, or when somebody asks for
-a status line. Until then its chunks are NONE, which reads as PENDING does: the device below has not
-changed, and a write to a snapshot that takes such a chunk meanwhile copies the same old data. What
-was written before a snapshot came is none of its own; so what is staged is given its exceptions
-before the guarded ones change.
+What is staged is given its exceptions all at once, in the order in which it came: when it is
+committed, before any chunk is given one otherwise, or when somebody asks for a status line. Until
+then its chunks are NONE, which reads as PENDING does: the device below has not changed, and a write
+to a snapshot that takes such a chunk copies the same old data. What was written before a snapshot
+came is none of its own; so what is staged is given its exceptions before the guarded ones change.
 
 One mapped device writes to an origin. When another one comes the stage retires for as long as
 either is there: its file belongs to the first one, which may go before the other.
@@ -63,7 +63,7 @@ __all__ = ["Origin"]
 
 _MOST_UNITS = 1 << 36
 _TRIES = 3
-_PATIENCE = 0.2
+_PATIENCE = 0.05
 _MANY = 64
 """From so many pages on, arrays of them are quicker than one after the other."""
 
@@ -133,7 +133,7 @@ class Origin:
         """Call after anything that decides who is guarded has changed."""
         with self.lock:
             self.snapshots = sorted(self.snapshots, key=lambda s: -s.chunk_size)
-            self._allocate_staged()  # What was written before is none of a new snapshot's.
+            self.allocate_staged()  # What was written before is none of a new snapshot's.
             before = self.guarded
             self.guarded = tuple(
                 s for s in self.snapshots if s.active and s.valid and not s.merging
@@ -219,7 +219,7 @@ class Origin:
         DeviceError(ENXIO) when the origin was abandoned meanwhile (mapper.shutdown): then copies
         fail because devices go, and whoever is about to change the origin must not."""
         with self.lock:
-            self._allocate_staged()
+            self.allocate_staged()
             guarded = self.guarded
         settle([snapshot.commit for snapshot in guarded])
         writer = self.writer
@@ -454,18 +454,21 @@ class Origin:
         whoever has the lock waits at a suspended device: who asks may be about to resume it."""
         if self._staged and self.lock.acquire(timeout=_PATIENCE):
             try:
-                self._allocate_staged()
+                self.allocate_staged()
             finally:
                 self.lock.release()
 
-    def _allocate_staged(self) -> None:
-        """Exceptions for all that was staged without. Under the lock."""
+    def allocate_staged(self) -> None:
+        """Exceptions for all that was staged without, in that order, which is the kernel's: so
+        before any other is given. Under the lock."""
+        if not self._staged:
+            return
         staged, self._staged = self._staged, array("q")
         if len(staged) < _MANY:
-            for page in sorted(set(staged)):
+            for page in staged:
                 self._allocate(page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT)
             return
-        pages = np.unique(np.frombuffer(staged, np.int64))
+        pages = np.frombuffer(staged, np.int64)
         for snapshot in self.guarded:
             if snapshot.valid:
                 snapshot.copy_out_pages(pages)

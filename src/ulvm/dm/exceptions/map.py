@@ -37,6 +37,7 @@ __all__ = [
     "States",
     "anonymous",
     "chunks_of",
+    "firsts_of",
     "runs_of",
 ]
 
@@ -77,6 +78,12 @@ def runs_of(one: Numbers, other: Numbers, most: int = sys.maxsize) -> Numbers:
     ends[most - 1 :: most] = True
     firsts = np.concatenate(([0], np.flatnonzero(ends) + 1)) if one.size else np.flatnonzero(ends)
     return np.column_stack((one[firsts], other[firsts], np.diff(firsts, append=one.size)))
+
+
+def firsts_of(numbers: Numbers) -> Numbers:
+    """Each of them once, in the order in which they come first."""
+    _, at = np.unique(numbers, return_index=True)
+    return numbers[np.sort(at)]
 
 
 class Lookup(Protocol):

@@ -297,6 +297,8 @@ class PersistentStore(ExceptionStore):
             self.cow.flush()
 
     def usage(self) -> Usage:
+        if not self.chunk_size:  # it waits for a handover
+            return Usage(0, self.cow.size // SECTOR, 0)
         areas = self._exceptions // self._epa + 1
         metadata = (areas + NUM_SNAPSHOT_HDR_CHUNKS) * self.chunk_size
         return Usage(self._next_free * self.chunk_size, self.cow.size // SECTOR, metadata)

@@ -328,9 +328,12 @@ class SnapshotTarget(Target):
             words += [str(len(self._features)), *self._features]
         return " ".join(words)
 
-    def status(self, number: Callable[[BlockDevice], str]) -> str:
-        snapshot = self.snapshot
+    def account(self) -> None:
         self.origin.account()
+
+    def status(self, number: Callable[[BlockDevice], str]) -> str:
+        self.account()
+        snapshot = self.snapshot
         if not snapshot.valid:
             return "Invalid"
         if snapshot.merge_failed:
