@@ -121,14 +121,15 @@ REGRESSIONS = {
     ),
     "a snapshot that waits for a handover, and goes on waiting": _steps(
         ["create", "o"], ["load", "o", _ORIGIN], ["resume", "o"],
-        ["create", "s"], ["load", "s", [[0, 100, "snapshot", "{b} {c0} PO 8"]]], ["resume", "s"],
-        ["write", "o", 3, 20, 99], ["create", "t"],
+        ["create", "s"], ["load", "s", [[0, 100, "snapshot", "{b} {c0} PO 8"]]], ["suspend", "o"],
+        ["resume", "s"], ["resume", "o"], ["write", "o", 3, 20, 99], ["create", "t"],
         ["load", "t", [[0, 100, "snapshot", "{b} {c0} PO 8"]]], ["resume", "t"],
         ["read", "s", 0, 100], ["suspend", "s"], ["resume", "t"], ["read", "t", 0, 100],
     ),
     "what is written to an origin leaves no room": _steps(
         ["create", "o"], ["load", "o", _ORIGIN], ["resume", "o"],
-        ["create", "s"], ["load", "s", [[0, 100, "snapshot", "{b} {c0} P 8"]]], ["resume", "s"],
+        ["create", "s"], ["load", "s", [[0, 100, "snapshot", "{b} {c0} P 8"]]], ["suspend", "o"],
+        ["resume", "s"], ["resume", "o"],
         *(["write", "o", 8 * (chunk * 5 % 12), 8, 100 * chunk + 7] for chunk in range(12)),
         ["read", "s", 0, 100], ["read", "o", 0, 100],
     ),

@@ -78,19 +78,21 @@ def test_a_merge_that_cannot_read_an_area_finds_it_again(tmp_path: Path) -> None
     cow_path = tmp_path / "cow"
     area = (1 + 33) * 512  # the second: 32 records of chunks of a sector
 
-    class OnceUnreadable(FileDevice):
-        fails = False
+    class TwiceUnreadable(FileDevice):
+        """Ahead of its turn, and in it."""
+
+        fails = 0
 
         def readinto(self, offset: int, buffer: WritableBuffer) -> None:
             if self.fails and offset == area:
-                OnceUnreadable.fails = False
-                raise DeviceError("once", errno=errno.EIO)
+                TwiceUnreadable.fails -= 1
+                raise DeviceError("twice", errno=errno.EIO)
             super().readinto(offset, buffer)
 
     lab = Lab(tmp_path)
     lab.file("cow", 4096)
     lab.dm = LocalMapper(
-        open_file=lambda path, _: (OnceUnreadable if path == str(cow_path) else FileDevice)(path)
+        open_file=lambda path, _: (TwiceUnreadable if path == str(cow_path) else FileDevice)(path)
     )
     path = lab.file("origin", 256)
     lab.device("merging", f"0 256 snapshot {path} {cow_path} P 1")
@@ -100,7 +102,7 @@ def test_a_merge_that_cannot_read_an_area_finds_it_again(tmp_path: Path) -> None
     lab.dm.remove("merging")
     lab.dm.create("org")
     lab.dm.load("org", parse_table(f"0 256 snapshot-merge {path} {cow_path} P 1"))
-    OnceUnreadable.fails = True
+    TwiceUnreadable.fails = 2
     lab.dm.resume("org")
     until(lambda: lab.status("org") == "Merge failed")
     lab.dm.suspend("org")

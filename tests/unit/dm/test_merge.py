@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.unit.dm.lab import SECTOR, Lab, header, make_store, runs, store_records
+from tests.unit.dm.stage_lab import StageLab
 from tests.unit.dm.test_failures import FaultyLab
 from ulvm.dm.table import parse_table
+from ulvm.dm.targets import merge
 from ulvm.errors import DeviceError, TableError
 
 
@@ -211,3 +215,64 @@ def test_merge_is_resumed_by_another_mapper(lab: Lab, tmp_path: Path) -> None:
     assert half <= 2500
     assert again.read("org", 0, 65536) == before
     again.dm.shutdown()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of two chunks."""
+    monkeypatch.setattr(merge, "_BATCH_BYTES", 2 * 8 * SECTOR)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_next_batch_is_read_while_the_origin_is_flushed(tmp_path: Path) -> None:
+    lab = StageLab(tmp_path)
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    make_store(cow, 8, runs("10..29>2..21"), 4096)
+    read = threading.Event()
+    overlaps: list[bool] = []
+    lab.dm.create("org")
+    lab.dm.load("org", parse_table(f"0 8192 snapshot-merge {origin} {cow} P 8"))
+    lab.faults["cow"].seen = read.set  # type: ignore[method-assign]
+    write_each, flush = lab.faults["origin"].write_each, lab.faults["origin"].flush
+
+    def writing(pieces: Sequence[tuple[int, memoryview]]) -> None:
+        write_each(pieces)
+        read.clear()
+
+    def flushing() -> None:
+        overlaps.append(read.wait(10 if len(overlaps) < 9 else 0))
+        flush()
+
+    lab.faults["origin"].write_each = writing  # type: ignore[method-assign]
+    lab.faults["origin"].flush = flushing  # type: ignore[method-assign]
+    lab.dm.resume("org")
+    wait_status(lab, "org", "16/4096 16")
+    assert overlaps[:9] == [True] * 9
+    for chunk in range(20):
+        assert lab.read("org", (10 + chunk) * 8, 8) == bytes([2 + chunk]) * (8 * SECTOR)
+    lab.dm.shutdown()
+
+
+@pytest.mark.usefixtures("small")
+def test_what_was_read_ahead_does_not_count_once_it_is_written_to(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two batches, to the chunks of the next one."""
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    make_store(cow, 8, runs("10..29>2..21"), 4096)
+    left = list(range(10, 28))
+
+    def between(_: str) -> None:
+        if left:
+            chunk = left.pop()
+            lab.dm.mapped("org").write(chunk * 8 * SECTOR, b"\xee" * SECTOR)
+            left.pop()
+
+    monkeypatch.setattr(merge, "reach", between)
+    lab.device("org", f"0 8192 snapshot-merge {origin} {cow} P 8")
+    wait_status(lab, "org", "16/4096 16")
+    data = Path(origin).read_bytes()
+    for chunk in range(10, 30):
+        new = b"\xee" * SECTOR if chunk % 2 and chunk < 28 else bytes([chunk - 8]) * SECTOR
+        start = chunk * 8 * SECTOR
+        assert data[start : start + 2 * SECTOR] == new + bytes([chunk - 8]) * SECTOR

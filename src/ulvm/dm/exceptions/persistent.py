@@ -116,6 +116,8 @@ class PersistentStore(ExceptionStore):
         self._exceptions = 0
         """Committed or to be: what is allocated has an exception soon."""
         self._disk_dirty_tail = False
+        self._ahead: mmap.mmap | None = None
+        """The area before the current one, when `next_merge` has read it."""
         self._records: list[tuple[int, bytes]] = []
         """(offset, bytes) of prepared ones, in order: a later one may hold an earlier one's."""
 
@@ -314,13 +316,29 @@ class PersistentStore(ExceptionStore):
         if self._committed == 0:
             if self._area_index == 0:
                 return []
-            area = self._new_area()
-            self._read_area(self._area_index - 1, area)
             # Not before it is read: a merge that failed here must find this area again.
+            area, self._ahead = self._ahead or self._area_before(), None
             self._area, self._area_index, self._committed = area, self._area_index - 1, self._epa
-        first = max(self._committed - limit, 0)
-        records = np.frombuffer(self._area, dtype="<u8").reshape(-1, 2)
-        left = records[first : self._committed].tolist()
+        return self._last_runs(self._area, self._committed, limit)
+
+    def next_merge(self, count: int, limit: int) -> list[Run]:
+        if count < self._committed:
+            return self._last_runs(self._area, self._committed - count, limit)
+        if self._area_index == 0:
+            return []
+        self._ahead = self._area_before()
+        return self._last_runs(self._ahead, self._epa, limit)
+
+    def _area_before(self) -> mmap.mmap:
+        area = self._new_area()
+        self._read_area(self._area_index - 1, area)
+        return area
+
+    @staticmethod
+    def _last_runs(area: mmap.mmap, end: int, limit: int) -> list[Run]:
+        """Of the records before the slot `end`."""
+        records = np.frombuffer(area, dtype="<u8").reshape(-1, 2)
+        left = records[max(end - limit, 0) : end].tolist()
         runs: list[Run] = []
         while left:
             old, new = left.pop()

@@ -87,6 +87,11 @@ class ExceptionStore(ABC):
         `limit` chunks in all; [] when none are left. Runs ascend within themselves."""
         raise NotImplementedError
 
+    def next_merge(self, count: int, limit: int) -> list[Run]:
+        """What `prepare_merge` will give once the last `count` records are cleared. TableError, as
+        from that."""
+        raise NotImplementedError
+
     def commit_merge(self, count: int) -> None:
         """Clear the last `count` records on disk, after their data are safe in the origin."""
         raise NotImplementedError

@@ -4,7 +4,8 @@ The target takes the place of snapshot-origin. A worker merges from the end of t
 list, one batch after another; for each batch:
 
 1. the other snapshots of the origin get their own copy of the range (committed);
-2. the chunks are copied from the COW to the origin, and the origin is flushed;
+2. the chunks are copied from the COW to the origin, and the origin is flushed; meanwhile what the
+   next batch copies is read;
 3. their records are cleared on disk, between two flushes of the COW;
 4. they leave the map: from now on requests go to the origin.
 
@@ -15,7 +16,8 @@ data are durable in the origin. Once a batch has begun, the store is no snapshot
 Writers and batches exclude each other by one lock, so a write to a chunk that is being merged
 waits for its batch (at most `_BATCH_BYTES`). A lock is not fair: between two batches the worker
 waits until as many writes went through as had come, or it would take the lock again at once and
-writers would wait for the whole merge. Reads take no lock: COW data stay where they are, since
+writers would wait for the whole merge. What was read ahead does not count any more once something
+was written, which may have been to the COW. Reads take no lock: COW data stay where they are, since
 chunks are never used again.
 
 Any error ends the merge with the status `Merge failed`; other I/O goes on with the remaining
@@ -26,7 +28,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from contextlib import contextmanager, suppress
+from typing import ClassVar, NamedTuple
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
 from ulvm.dm.exceptions.map import anonymous
@@ -40,6 +43,13 @@ __all__ = ["MergeTarget"]
 
 _BATCH_BYTES = 1 << 20
 _END = (0, -1, 0)
+
+
+class _Batch(NamedTuple):
+    """Records, and what is to be written to the origin for them: (offset, data)."""
+
+    runs: list[Run]
+    writes: list[tuple[int, memoryview]]
 
 
 class MergeTarget(SnapshotTarget):
@@ -56,8 +66,10 @@ class MergeTarget(SnapshotTarget):
         self._served = 0
         self._stop = threading.Event()
         self._worker: threading.Thread | None = None
-        self._buffer = memoryview(anonymous(_BATCH_BYTES))
-        """The worker's, for a batch."""
+        self._buffers = [memoryview(anonymous(_BATCH_BYTES)) for _ in range(2)]
+        """The worker's: for a batch, and for the one behind it."""
+        self._ahead: _Batch | None = None
+        """Under the step lock, or of the thread that reads within a step."""
         self.flush_devices = (self._origin_device, self._cow)
 
     # -- life cycle -------------------------------------------------------------------------
@@ -66,6 +78,7 @@ class MergeTarget(SnapshotTarget):
         super().resume()
         self.origin.writer = self._mapped
         if self.snapshot.valid:
+            self._ahead = None
             self._stop.clear()
             name = f"merge-{self._mapped.minor}"
             self._worker = threading.Thread(target=self._run, name=name, daemon=True)
@@ -112,19 +125,35 @@ class MergeTarget(SnapshotTarget):
         if not snapshot.valid:
             self._log("Snapshot store is damaged: can't merge")
             return False
-        runs = snapshot.store.prepare_merge(max(1, _BATCH_BYTES >> snapshot.shift))
+        limit = max(1, _BATCH_BYTES >> snapshot.shift)
+        runs = snapshot.store.prepare_merge(limit)
         if not runs:
             return False
         self._copy_back(runs)
+        count = sum(run.chunks for run in runs)
         if self._barriers:
-            self._origin_device.flush()
-        snapshot.store.commit_merge(sum(run.chunks for run in runs))
+            with self._reading_ahead(count, limit):
+                self._origin_device.flush()
+        snapshot.store.commit_merge(count)
         for run in runs:
             snapshot.map.remove(run.old, run.chunks)
         return True
 
     def _copy_back(self, runs: list[Run]) -> None:
-        """A batch, from COW to origin: what follows each other in the COW is read at once."""
+        """A batch, from COW to origin."""
+        batch, self._ahead = self._ahead, None
+        pieces = self._pieces(runs)
+        self.origin.protect_each([(target, length) for target, _, length in pieces])
+        if sum(length for _, _, length in pieces) > _BATCH_BYTES:
+            for target, source, length in pieces:
+                self._copy_long(target, source, length)
+            return
+        if batch is None or batch.runs != runs:
+            batch = self._read(runs, pieces)
+        self._origin_device.write_each(batch.writes)
+
+    def _pieces(self, runs: list[Run]) -> list[tuple[int, int, int]]:
+        """(offset in the origin, in the COW, length), ascending in the COW."""
         shift, size = self.snapshot.shift, self._origin_device.size
         pieces: list[tuple[int, int, int]] = []
         for run in reversed(runs):
@@ -132,13 +161,35 @@ class MergeTarget(SnapshotTarget):
             length = min(run.chunks << shift, size - target)
             if length > 0:
                 pieces.append((target, run.new << shift, length))
-        self.origin.protect_each([(target, length) for target, _, length in pieces])
-        total = sum(length for _, _, length in pieces)
-        if total > _BATCH_BYTES:
-            for target, source, length in pieces:
-                self._copy_long(target, source, length)
+        return pieces
+
+    @contextmanager
+    def _reading_ahead(self, count: int, limit: int) -> Iterator[None]:
+        """What is copied once `count` records are cleared is read meanwhile, if it can be; else the
+        next step reads it, and says why it cannot."""
+
+        def read() -> None:
+            with suppress(DeviceError, TableError):
+                runs = self.snapshot.store.next_merge(count, limit)
+                pieces = self._pieces(runs)
+                if 0 < sum(length for _, _, length in pieces) <= _BATCH_BYTES:
+                    self._ahead = self._read(runs, pieces)
+
+        thread = threading.Thread(target=read, name="ulvm-merge-ahead", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads
+            yield
             return
-        buffer = self._buffer
+        try:
+            yield
+        finally:
+            thread.join()
+
+    def _read(self, runs: list[Run], pieces: list[tuple[int, int, int]]) -> _Batch:
+        """What follows each other in the COW is read at once."""
+        self._buffers.reverse()
+        buffer = self._buffers[0]
         writes: list[tuple[int, memoryview]] = []
         begin = position = first = 0
         for target, source, length in [*pieces, _END]:
@@ -150,13 +201,13 @@ class MergeTarget(SnapshotTarget):
                 writes.append((target, buffer[position : position + length]))
             position += length
         # Of two records for a chunk, which no healthy store has, the older one's data stay.
-        self._origin_device.write_each(writes[::-1])
+        return _Batch(runs, writes[::-1])
 
     def _copy_long(self, target: int, source: int, length: int) -> None:
         """Of a chunk that is larger than a batch."""
         end = target + length
         while target < end:
-            piece = self._buffer[: end - target]
+            piece = self._buffers[0][: end - target]
             self._cow.readinto(source, piece)
             self._origin_device.write(target, piece)
             target, source = target + len(piece), source + len(piece)
@@ -210,6 +261,7 @@ class MergeTarget(SnapshotTarget):
             self._arrived += 1
         try:
             with self._step_lock:
+                self._ahead = None
                 self._write_in_place(offset, view, fua)
         finally:
             with self._turn:
