@@ -81,7 +81,7 @@ _GROW_PAGES = 1024
 
 
 class Stage:
-    """Pages of `device`. `lock`: the origin's. `settle()` makes durable what exceptions there are
+    """Pages of `device`. `lock`: the origin's. `settle()` makes durable the exceptions they need
     and raises DeviceError when the origin must not change. What is called under the lock says so.
     """
 
