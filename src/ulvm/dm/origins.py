@@ -64,6 +64,7 @@ __all__ = ["Origin"]
 _MOST_UNITS = 1 << 36
 _TRIES = 3
 _PATIENCE = 0.05
+_MOST_STAGED = 1 << 16
 _MANY = 64
 """From so many pages on, arrays of them are quicker than one after the other."""
 
@@ -310,6 +311,8 @@ class Origin:
                 if self.guarded and self._settled is None:
                     return False
                 if stage.has_room(pages):
+                    if len(self._staged) >= _MOST_STAGED:  # one page again and again
+                        self.allocate_staged()
                     direct = self._put_parts(stage, offset, end, memoryview(data))
                     break
             stage.make_room()

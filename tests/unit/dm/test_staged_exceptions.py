@@ -11,7 +11,9 @@ import pytest
 
 from tests.unit.dm.lab import Lab, store_records
 from tests.unit.dm.stage_lab import BIG, SECTORS, StageLab
+from ulvm.dm import origins
 from ulvm.dm.origins import Origin
+from ulvm.dm.targets.origin import OriginTarget
 
 SNAPSHOTS = {
     "as large": [(8, SECTORS), (128, SECTORS)],
@@ -142,4 +144,17 @@ def test_a_status_line_is_told_while_somebody_waits_below(stage: StageLab) -> No
     finally:
         free.set()
         holder.join()
+    assert stage.status("snap") == "24/20000 16"
+
+
+def test_a_page_that_is_written_again_and_again_is_not_noted_for_ever(
+    stage: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the commit waits for a device, say."""
+    monkeypatch.setattr(origins, "_MOST_STAGED", 100)
+    for _ in range(1000):
+        stage.put(0, 8, 0xAA)
+    target = stage.dm.mapped("org").targets[0]
+    assert isinstance(target, OriginTarget)
+    assert len(target._origin._staged) <= 100
     assert stage.status("snap") == "24/20000 16"
