@@ -18,15 +18,6 @@ from ulvm.dm.stage_file import PAGE, StageSettings
 from ulvm.errors import DeviceError
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[StageLab]:
-    lab = StageLab(tmp_path)
-    lab.pair()
-    lab.still()
-    yield lab
-    lab.dm.shutdown()
-
-
 def test_the_origin_shows_it_and_the_snapshot_does_not(stage: StageLab) -> None:
     before = stage.read("snap", 0, 64)
     stage.put(3, 10, 0xAA)

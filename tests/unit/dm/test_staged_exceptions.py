@@ -77,15 +77,6 @@ def test_they_are_those_that_each_write_would_have_got(labs: tuple[Lab, Lab]) ->
             assert staged.read(f"s{number}", 0, length) == at_once.read(f"s{number}", 0, length)
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[StageLab]:
-    lab = StageLab(tmp_path)
-    lab.pair()
-    lab.still()
-    yield lab
-    lab.dm.shutdown()
-
-
 @pytest.mark.parametrize("tried", [True, False])
 @pytest.mark.parametrize("pages", [1, 100])
 def test_a_new_snapshot_has_no_part_in_what_was_written_before(
