@@ -100,6 +100,8 @@ DEAR = [
     "ulvm.vgstore.checks",
     "ulvm.vgstore.commit",
     "ulvm.metadata.allocate",
+    "ulvm.activation.plan",
+    "dataclasses",
 ]
 
 
