@@ -110,6 +110,7 @@ class Local:
         return found
 
     def _describe(self, name: str) -> list[Any]:
+        status = self.dm.status(name)  # First: it counts what is staged, which may be an event.
         info = self.dm.info(name)
         flags = {
             "ro": info.read_only,
@@ -125,7 +126,7 @@ class Local:
             [self._named(str(line)) for line in self.dm.table(name, inactive=True)],
             [self.deps(name), self.deps(name, inactive=True)],
             info.event_nr,
-            [self._named(str(line)) for line in self.dm.status(name)],
+            [self._named(str(line)) for line in status],
         ]
 
     def _named(self, text: str) -> str:

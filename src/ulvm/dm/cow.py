@@ -100,6 +100,7 @@ class CowSnapshot:
     def take_over(self, source: CowSnapshot) -> None:
         """Handover of exceptions (kernel: __handover_exceptions). Under the origin's lock; a stage
         of the source commits nothing meanwhile."""
+        self.origin.allocate_staged()
         own = self.store
         self.store, self.map, self.commit = source.store, source.map, source.commit
         self.store.overflow_support = own.overflow_support
@@ -176,7 +177,6 @@ class CowSnapshot:
     def allocate(self, first: int, last: int) -> int:
         """Give the chunks first..last that have none an exception; their data are copied when it
         is committed. The first one without room, or -1. Under the origin's lock."""
-        self.origin.allocate_staged()
         state = self.map.state
         if first == last:
             if state[first] == NONE:
@@ -301,6 +301,7 @@ class CowSnapshot:
         the new data at once (noted in `written` as byte ranges), others a copy of the
         origin's. False if room ended: what comes before stays, the rest fails."""
         self.origin.allocate_staged()
+        self.check()
         end = offset + len(view)
         state = self.map.state
         limit = self.origin.device.size

@@ -117,8 +117,6 @@ class MappedDevice(BlockDevice):
 
     def info(self) -> DeviceInfo:
         shown = self.live
-        for target in self._table.targets:
-            target.account()
         return DeviceInfo(
             name=self.name,
             uuid=self.uuid,

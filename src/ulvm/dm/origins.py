@@ -122,7 +122,7 @@ class Origin:
         behind that moment."""
         for _ in range(_TRIES):
             self.drain()
-            if not snapshot.commit.pending or not snapshot.valid:
+            if not (snapshot.commit.pending or self._staged) or not snapshot.valid:
                 break
 
     def cows(self) -> list[BlockDevice]:
@@ -205,7 +205,6 @@ class Origin:
         if not self._writers and self.stage is not None:
             stage, self.stage = self.stage, None
             stage.close()
-            self._staged = array("q")
 
     def drain(self) -> None:
         """All that is staged goes to the device. What cannot stays staged, which is said."""
@@ -453,8 +452,9 @@ class Origin:
             self.protect(offset, length)
 
     def account(self) -> None:
-        """Give what is staged its exceptions, for who asks how many there are. Without them where
-        whoever has the lock waits at a suspended device: who asks may be about to resume it."""
+        """Give what is staged its exceptions, for who asks how many there are. Who asks does not
+        wait for long for the lock, but, as in the kernel, for a COW that is suspended if its
+        snapshot turns invalid by it."""
         if self._staged and self.lock.acquire(timeout=_PATIENCE):
             try:
                 self.allocate_staged()
@@ -463,21 +463,27 @@ class Origin:
 
     def allocate_staged(self) -> None:
         """Exceptions for all that was staged without, in that order, which is the kernel's: so
-        before any other is given. Under the lock."""
+        before any other is given. Under the lock. What fails is to be done once more: without its
+        exceptions no page may be written."""
         if not self._staged:
             return
         staged, self._staged = self._staged, array("q")
-        if len(staged) < _MANY:
-            for page in staged:
-                self._allocate(page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT)
-            return
-        pages = np.frombuffer(staged, np.int64)
-        for snapshot in self.guarded:
-            if snapshot.valid:
-                snapshot.copy_out_pages(pages)
+        try:
+            if len(staged) < _MANY:
+                for page in staged:
+                    self._allocate(page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT)
+                return
+            pages = np.frombuffer(staged, np.int64)
+            for snapshot in self.guarded:
+                if snapshot.valid:
+                    snapshot.copy_out_pages(pages)
+        except BaseException:
+            self._staged = staged + self._staged
+            raise
 
     def _allocate(self, offset: int, end: int) -> None:
         """Exceptions for all chunks of [offset, end) that have none. Under the lock."""
+        self.allocate_staged()
         for snapshot in self.guarded:
             if snapshot.valid and offset < snapshot.length:
                 last = (min(end, snapshot.length) - 1) >> snapshot.shift

@@ -253,6 +253,7 @@ class SnapshotStage:
     def _allocate(self, offset: int, length: int) -> int:
         """Exceptions for all chunks of a write; of how many bytes there are. Under the lock."""
         snapshot = self._snapshot
+        snapshot.origin.allocate_staged()
         snapshot.check()
         short = snapshot.allocate(offset >> snapshot.shift, (offset + length - 1) >> snapshot.shift)
         if short < 0:

@@ -45,6 +45,7 @@ def test_destination_needs_a_suspended_source(lab: Lab, pair: tuple[str, str]) -
     info = lab.dm.info("other")
     assert info.suspended
     assert info.live_table
+    assert lab.status("other") == "0/4096 0"
     lab.dm.suspend("snap")
     with pytest.raises(TableError, match="Unable to resume snapshot source"):
         lab.dm.resume("snap")

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.dm.lab import SECTOR, Lab, header, make_store, runs, store_records
 from tests.unit.dm.stage_lab import StageLab
 from tests.unit.dm.test_failures import FaultyLab
+from tests.waiting import until
 from ulvm.dm.table import parse_table
 from ulvm.dm.targets import merge
 from ulvm.errors import DeviceError, TableError
@@ -276,3 +277,63 @@ def test_what_was_read_ahead_does_not_count_once_it_is_written_to(
         new = b"\xee" * SECTOR if chunk % 2 and chunk < 28 else bytes([chunk - 8]) * SECTOR
         start = chunk * 8 * SECTOR
         assert data[start : start + 2 * SECTOR] == new + bytes([chunk - 8]) * SECTOR
+
+
+def test_a_batch_whose_flush_failed_is_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the disk took is lost with it; the batch behind has been read already."""
+    monkeypatch.setattr(merge, "_BATCH_BYTES", 2 * 8 * SECTOR)
+    lab = StageLab(tmp_path)
+    origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
+    make_store(cow, 8, runs("10..29>2..21"), 4096)
+    lab.dm.create("org")
+    lab.dm.load("org", parse_table(f"0 8192 snapshot-merge {origin} {cow} P 8"))
+    lab.faults["origin"].fail_nth("flush", 3)
+    lab.dm.resume("org")
+    wait_status(lab, "org", "Merge failed")
+    lab.dm.suspend("org")
+    with open(origin, "r+b") as file:
+        file.write(bytes(8192 * SECTOR))
+    before = store_records(cow, 8)
+    lab.dm.resume("org")
+    until(lambda: not store_records(cow, 8))
+    data = Path(origin).read_bytes()
+    assert len(before) == 16
+    for old, new in before:
+        assert data[old * 8 * SECTOR : (old + 1) * 8 * SECTOR] == bytes([new]) * (8 * SECTOR)
+    lab.dm.shutdown()
+
+
+def test_an_area_that_was_read_ahead_is_forgotten_when_areas_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge that stops before it, a snapshot again that is written to, a merge again."""
+    monkeypatch.setattr(merge, "_BATCH_BYTES", 4 * SECTOR)
+    lab = Lab(tmp_path)
+    origin, cow = lab.file("origin", 512), lab.file("cow", 4096)
+    data_chunks = [chunk for chunk in range(2, 200) if (chunk - 1) % 33][:64]
+    make_store(cow, 1, list(enumerate(data_chunks)), 4096)
+    line = f"0 512 snapshot{{}} {origin} {cow} P 1"
+    lab.dm.create("org")
+    lab.dm.load("org", parse_table(line.format("-merge")))
+    inactive = lab.dm.mapped("org").inactive
+    assert inactive is not None
+    target = inactive.targets[0]
+    assert isinstance(target, merge.MergeTarget)
+
+    def stop_behind_the_second_area(_: str) -> None:
+        if int(lab.status("org").split("/")[0]) == 2 + 32 + 1:
+            target._stop.set()
+
+    with monkeypatch.context() as first:
+        first.setattr(merge, "reach", stop_behind_the_second_area)
+        lab.dm.resume("org")
+        assert target._worker is not None
+        target._worker.join()
+    lab.reload("org", line.format(""))
+    lab.write("org", 300, 32, 0x77)
+    lab.reload("org", line.format("-merge"))
+    wait_status(lab, "org", "2/4096 2")
+    assert Path(origin).read_bytes()[300 * SECTOR : 332 * SECTOR] == b"\x77" * (32 * SECTOR)
+    lab.dm.shutdown()

@@ -12,8 +12,12 @@ import pytest
 from tests.unit.dm.lab import Lab, store_records
 from tests.unit.dm.stage_lab import BIG, SECTORS, StageLab
 from ulvm.dm import origins
+from ulvm.dm.commit import GroupCommit
 from ulvm.dm.origins import Origin
+from ulvm.dm.table import parse_table
 from ulvm.dm.targets.origin import OriginTarget
+from ulvm.dm.targets.snapshot import SnapshotTarget
+from ulvm.errors import DeviceError
 
 SNAPSHOTS = {
     "as large": [(8, SECTORS), (128, SECTORS)],
@@ -49,22 +53,38 @@ def labs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, 
 
 
 def exceptions(lab: Lab, number: int) -> list[int]:
-    """The chunks that have one on disk."""
+    """The chunks that have one on disk, in the order of the records."""
     chunk = int(lab.table(f"s{number}").split()[3])
-    return sorted(old for old, _ in store_records(str(lab.folder / f"cow{number}"), chunk))
+    return [old for old, _ in store_records(str(lab.folder / f"cow{number}"), chunk)]
 
 
-def test_they_are_those_that_each_write_would_have_got(labs: tuple[Lab, Lab]) -> None:
-    rng = random.Random(1)
+def write(lab: Lab, name: str, sector: int, data: bytes) -> int:
+    """Its errno; one behind the end is cut."""
+    device = lab.dm.mapped(name)
+    try:
+        device.write(sector * 512, data[: max(device.size - sector * 512, 0)])
+    except DeviceError as error:
+        return error.errno or -1
+    return 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_they_are_those_that_each_write_would_have_got(labs: tuple[Lab, Lab], seed: int) -> None:
+    rng = random.Random(seed)
     numbers = range(len(labs[0].dm.devices()) - 1)
     staged, at_once = labs
     for count in (1, 5, 70, 30, 100):
         for _ in range(count):
             sector, sectors = rng.randrange(SECTORS - 64), rng.choice((1, 1, 8, 8, 8, 24, 64))
-            if rng.random() < 0.7:
+            if rng.random() < 0.1:
+                sector, sectors = 1600, rng.choice((1, 4))
+            elif rng.random() < 0.7:
                 sector &= -8
-            for lab in labs:
-                lab.dm.mapped("org").write(sector * 512, b"\xaa" * (sectors * 512))
+            # One to a snapshot is behind all that is staged, which has its exceptions from then on.
+            name = rng.choice(("org", "org", "s0")) if count < 70 else "org"
+            data = bytes([count]) * (sectors * 512)
+            outcomes = {write(lab, name, sector, data) for lab in labs}
+            assert len(outcomes) == 1, outcomes
         for number in numbers:
             assert staged.status(f"s{number}") == at_once.status(f"s{number}")
         if rng.random() < 0.5:
@@ -116,6 +136,23 @@ def test_a_write_to_a_snapshot_takes_the_chunk_first(
     assert sorted(old for old, _ in store_records(str(stage.folder / "cow"), 8)) == [0, 1]
 
 
+@pytest.mark.parametrize("how", ["staged", "not staged", "to the origin with FUA"])
+def test_what_is_not_staged_comes_behind_what_is(
+    stage: StageLab, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its writes came."""
+    stage.put(8 * 5, 8, 0xAA)
+    if how == "not staged":
+        monkeypatch.setattr(SnapshotTarget, "_writes", lambda self: None)
+    if how == "to the origin with FUA":
+        stage.dm.mapped("org").write(2 * 4096, b"\xbb" * 4096, fua=True)
+    else:
+        stage.dm.mapped("snap").write(2 * 4096, b"\xbb" * 4096)
+        stage.dm.mapped("snap").flush()
+    stage.dm.mapped("org").flush()
+    assert [old for old, _ in store_records(str(stage.folder / "cow"), 8)] == [5, 2]
+
+
 def test_a_status_line_is_told_while_somebody_waits_below(stage: StageLab) -> None:
     """With the lock: then it says what was known before."""
     stage.put(0, 8, 0xAA)
@@ -145,7 +182,102 @@ def test_a_page_that_is_written_again_and_again_is_not_noted_for_ever(
     monkeypatch.setattr(origins, "_MOST_STAGED", 100)
     for _ in range(1000):
         stage.put(0, 8, 0xAA)
+    assert len(origin_of(stage)._staged) <= 100
+    assert stage.status("snap") == "24/20000 16"
+
+
+def origin_of(stage: StageLab) -> Origin:
     target = stage.dm.mapped("org").targets[0]
     assert isinstance(target, OriginTarget)
-    assert len(target._origin._staged) <= 100
-    assert stage.status("snap") == "24/20000 16"
+    return target._origin
+
+
+def put_pages(stage: StageLab, pages: int) -> bytes:
+    """What they held."""
+    before = stage.read("snap", 0, 8 * pages)
+    for page in range(pages):
+        stage.put(8 * page, 8, 0xAA)
+    return before
+
+
+@pytest.mark.parametrize("pages", [3, 100])
+def test_what_could_not_be_given_exceptions_is_given_them_later(
+    stage: StageLab, pages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of memory, say; nothing is written without."""
+    before = put_pages(stage, pages)
+
+    def fail(*_: object, **options: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        for name in ("add", "add_each"):
+            short.setattr(GroupCommit, name, fail)
+        with pytest.raises(MemoryError):
+            stage.dm.mapped("org").flush()
+    assert stage.on_disk(0, 8 * pages) == before
+    stage.dm.mapped("org").flush()
+    assert stage.on_disk(0, 8 * pages) == b"\xaa" * len(before)
+    assert stage.read("snap", 0, 8 * pages) == before
+
+
+@pytest.mark.parametrize("pages", [3, 100])
+def test_a_handover_takes_what_was_staged_a_moment_before(
+    stage: StageLab, pages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The origin's resume is not through, so nobody could hold its writers up."""
+    line = f"0 {SECTORS} snapshot {stage.folder}/origin {stage.folder}/cow P 8"
+    stage.dm.load("snap", parse_table(line))
+    before = stage.read("snap", 0, 8 * pages)
+    stage.dm.suspend("snap")
+    real, drains = Origin.drain, iter((1, 2))
+
+    def drain(self: Origin) -> None:
+        real(self)
+        if next(drains, 0) == 2:
+            for page in range(pages):
+                stage.put(8 * page, 8, 0xAA)
+
+    origin = origin_of(stage)
+    with monkeypatch.context() as moment:
+        moment.setattr(Origin, "drain", drain)
+        moment.setattr(origin, "writer", None)
+        stage.dm.resume("snap")
+    stage.dm.mapped("org").flush()
+    assert stage.read("snap", 0, 8 * pages) == before
+
+
+def test_a_snapshot_that_goes_gets_what_came_meanwhile(
+    stage: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stage.read("snap", 0, 16)
+    real, left = Origin.drain, [1, 2]
+
+    def drain(self: Origin) -> None:
+        real(self)
+        if left:
+            stage.put(8 * (left.pop() - 1), 8, 0xAA)
+
+    with monkeypatch.context() as moment:
+        moment.setattr(Origin, "drain", drain)
+        stage.dm.remove("snap")
+    cow = stage.folder / "cow"
+    assert sorted(old for old, _ in store_records(str(cow), 8)) == [0, 1]
+    assert cow.read_bytes()[3 * 4096 : 4 * 4096] == before[:4096]
+
+
+def test_who_lists_devices_does_not_wait_for_a_suspended_one(tmp_path: Path) -> None:
+    """Nor for a snapshot that has no room and cannot say so on its disk."""
+    lab = StageLab(tmp_path)
+    origin = lab.file("origin", SECTORS)
+    lab.device("low", f"0 80 linear {lab.file('cow', 80)} 0")
+    lab.device("snap", f"0 {SECTORS} snapshot {origin} {lab.dm.mapped('low').number} P 8")
+    lab.device("org", f"0 {SECTORS} snapshot-origin {origin}")
+    lab.still()
+    lab.dm.suspend("low")
+    for page in range(20):
+        lab.put(8 * page, 8, 0xAA)
+    assert [info.name for info in lab.dm.devices() if info.suspended] == ["low"]
+    lab.dm.resume("low")
+    assert lab.status("snap") == "Invalid"
+    lab.dm.shutdown()

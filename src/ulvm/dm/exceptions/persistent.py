@@ -117,7 +117,7 @@ class PersistentStore(ExceptionStore):
         """Committed or to be: what is allocated has an exception soon."""
         self._disk_dirty_tail = False
         self._ahead: mmap.mmap | None = None
-        """The area before the current one, when `next_merge` has read it."""
+        """The area before the current one, if `next_merge` has read it: until areas move."""
         self._records: list[tuple[int, bytes]] = []
         """(offset, bytes) of prepared ones, in order: a later one may hold an earlier one's."""
 
@@ -255,6 +255,7 @@ class PersistentStore(ExceptionStore):
         return runs
 
     def prepare(self, runs: Runs) -> None:
+        self._ahead = None
         self._wipe_tail()
         old, new = chunks_of(runs[:, 0], runs[:, 2]), chunks_of(runs[:, 1], runs[:, 2])
         done = 0

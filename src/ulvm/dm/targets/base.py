@@ -118,10 +118,6 @@ class Target(ABC):
     def table(self, number: Callable[[BlockDevice], str]) -> str:
         """The parameters, with devices as `number` writes them."""
 
-    def account(self) -> None:
-        """Bring up to date what is told of the target: its status, its events."""
-        return
-
     def status(self, number: Callable[[BlockDevice], str]) -> str:
         return ""
 

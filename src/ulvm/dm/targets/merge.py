@@ -66,8 +66,8 @@ class MergeTarget(SnapshotTarget):
         self._served = 0
         self._stop = threading.Event()
         self._worker: threading.Thread | None = None
-        self._buffers = [memoryview(anonymous(_BATCH_BYTES)) for _ in range(2)]
-        """The worker's: for a batch, and for the one behind it."""
+        self._buffer = memoryview(anonymous(_BATCH_BYTES))
+        """The worker's, for a batch; of the next one when this one is in the origin."""
         self._ahead: _Batch | None = None
         """Under the step lock, or of the thread that reads within a step."""
         self.flush_devices = (self._origin_device, self._cow)
@@ -78,7 +78,6 @@ class MergeTarget(SnapshotTarget):
         super().resume()
         self.origin.writer = self._mapped
         if self.snapshot.valid:
-            self._ahead = None
             self._stop.clear()
             name = f"merge-{self._mapped.minor}"
             self._worker = threading.Thread(target=self._run, name=name, daemon=True)
@@ -148,7 +147,7 @@ class MergeTarget(SnapshotTarget):
             for target, source, length in pieces:
                 self._copy_long(target, source, length)
             return
-        if batch is None or batch.runs != runs:
+        if batch is None or batch.runs != runs:  # or those behind a batch that failed
             batch = self._read(runs, pieces)
         self._origin_device.write_each(batch.writes)
 
@@ -188,8 +187,7 @@ class MergeTarget(SnapshotTarget):
 
     def _read(self, runs: list[Run], pieces: list[tuple[int, int, int]]) -> _Batch:
         """What follows each other in the COW is read at once."""
-        self._buffers.reverse()
-        buffer = self._buffers[0]
+        buffer = self._buffer
         writes: list[tuple[int, memoryview]] = []
         begin = position = first = 0
         for target, source, length in [*pieces, _END]:
@@ -207,7 +205,7 @@ class MergeTarget(SnapshotTarget):
         """Of a chunk that is larger than a batch."""
         end = target + length
         while target < end:
-            piece = self._buffers[0][: end - target]
+            piece = self._buffer[: end - target]
             self._cow.readinto(source, piece)
             self._origin_device.write(target, piece)
             target, source = target + len(piece), source + len(piece)

@@ -328,11 +328,8 @@ class SnapshotTarget(Target):
             words += [str(len(self._features)), *self._features]
         return " ".join(words)
 
-    def account(self) -> None:
-        self.origin.account()
-
     def status(self, number: Callable[[BlockDevice], str]) -> str:
-        self.account()
+        self.origin.account()
         snapshot = self.snapshot
         if not snapshot.valid:
             return "Invalid"
