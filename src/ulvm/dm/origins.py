@@ -22,10 +22,11 @@ stage, but for a page that is never staged: the last one of an origin, if it is 
 snapshots change the map begins anew, and fills as writes come.
 
 What is staged is given its exceptions all at once, in the order in which it came: when it is
-committed, before any chunk is given one otherwise, or when somebody asks for a status line. Until
-then its chunks are NONE, which reads as PENDING does: the device below has not changed, and a write
-to a snapshot that takes such a chunk copies the same old data. What was written before a snapshot
-came is none of its own; so what is staged is given its exceptions before the guarded ones change.
+committed, before any chunk is given one otherwise, when somebody asks for a status line, or uses a
+snapshot that may have no room for it. Until then its chunks are NONE, which reads as PENDING does:
+the device below has not changed, and a write to a snapshot that takes such a chunk copies the same
+old data. What was written before a snapshot came is none of its own; so what is staged is given its
+exceptions before the guarded ones change.
 
 One mapped device writes to an origin. When another one comes the stage retires for as long as
 either is there: its file belongs to the first one, which may go before the other.
@@ -100,7 +101,7 @@ class Origin:
         """There are chunks of less than a page."""
         self._exact = False
         """Of a page that is written to not every chunk may want an exception."""
-        self._staged = array("q")
+        self.staged = array("q")
         """Pages, and at least one of each unit, whose chunks have not been given exceptions since
         they were staged."""
         self._settled: mmap.mmap | None = None
@@ -122,7 +123,7 @@ class Origin:
         behind that moment."""
         for _ in range(_TRIES):
             self.drain()
-            if not (snapshot.commit.pending or self._staged) or not snapshot.valid:
+            if not (snapshot.commit.pending or self.staged) or not snapshot.valid:
                 break
 
     def cows(self) -> list[BlockDevice]:
@@ -310,7 +311,7 @@ class Origin:
                 if self.guarded and self._settled is None:
                     return False
                 if stage.has_room(pages):
-                    if len(self._staged) >= _MOST_STAGED:  # one page again and again
+                    if len(self.staged) >= _MOST_STAGED:  # one page again and again
                         self.allocate_staged()
                     direct = self._put_parts(stage, offset, end, memoryview(data))
                     break
@@ -334,7 +335,7 @@ class Origin:
             if self._exact:
                 self._allocate(offset, end)
             else:
-                self._staged.append(offset >> PAGE_SHIFT)
+                self.staged.append(offset >> PAGE_SHIFT)
             stage.put(offset, view)
             return []
         direct: list[tuple[int, memoryview]] = []
@@ -346,7 +347,7 @@ class Origin:
                 if self._exact:
                     self._allocate(start, upto)
                 else:
-                    self._staged.extend(range(start >> PAGE_SHIFT, ((upto - 1) >> PAGE_SHIFT) + 1))
+                    self.staged.extend(range(start >> PAGE_SHIFT, ((upto - 1) >> PAGE_SHIFT) + 1))
                 stage.put(start, part)
         return direct
 
@@ -455,7 +456,7 @@ class Origin:
         """Give what is staged its exceptions, for who asks how many there are. Who asks does not
         wait for long for the lock, but, as in the kernel, for a COW that is suspended if its
         snapshot turns invalid by it."""
-        if self._staged and self.lock.acquire(timeout=_PATIENCE):
+        if self.staged and self.lock.acquire(timeout=_PATIENCE):
             try:
                 self.allocate_staged()
             finally:
@@ -465,9 +466,9 @@ class Origin:
         """Exceptions for all that was staged without, in that order, which is the kernel's: so
         before any other is given. Under the lock. What fails is to be done once more: without its
         exceptions no page may be written."""
-        if not self._staged:
+        if not self.staged:
             return
-        staged, self._staged = self._staged, array("q")
+        staged, self.staged = self.staged, array("q")
         try:
             if len(staged) < _MANY:
                 for page in staged:
@@ -478,7 +479,7 @@ class Origin:
                 if snapshot.valid:
                     snapshot.copy_out_pages(pages)
         except BaseException:
-            self._staged = staged + self._staged
+            self.staged = staged + self.staged
             raise
 
     def _allocate(self, offset: int, end: int) -> None:

@@ -182,7 +182,7 @@ def test_a_page_that_is_written_again_and_again_is_not_noted_for_ever(
     monkeypatch.setattr(origins, "_MOST_STAGED", 100)
     for _ in range(1000):
         stage.put(0, 8, 0xAA)
-    assert len(origin_of(stage)._staged) <= 100
+    assert len(origin_of(stage).staged) <= 100
     assert stage.status("snap") == "24/20000 16"
 
 
@@ -279,5 +279,30 @@ def test_who_lists_devices_does_not_wait_for_a_suspended_one(tmp_path: Path) -> 
         lab.put(8 * page, 8, 0xAA)
     assert [info.name for info in lab.dm.devices() if info.suspended] == ["low"]
     lab.dm.resume("low")
+    assert lab.status("snap") == "Invalid"
+    lab.dm.shutdown()
+
+
+@pytest.mark.parametrize(("kind", "room"), [("P", 48), ("N", 50)])
+@pytest.mark.parametrize("act", ["read", "write"])
+def test_a_snapshot_without_room_for_what_is_staged_fails_at_once(
+    tmp_path: Path, kind: str, room: int, act: str
+) -> None:
+    lab = StageLab(tmp_path)
+    origin, cow = lab.file("origin", SECTORS), lab.file("cow", 400)
+    lab.device("snap", f"0 {SECTORS} snapshot {origin} {cow} {kind} 8")
+    lab.device("org", f"0 {SECTORS} snapshot-origin {origin}")
+    lab.still()
+    snap = lab.dm.mapped("snap")
+    snap.write(0, bytes(4096))
+    snap.flush()
+    use = {"read": lambda: snap.read(0, 4096), "write": lambda: snap.write(0, bytes(4096))}[act]
+    for page in range(1, room):
+        lab.put(8 * page, 8, 0xAA)
+        use()
+    lab.put(8 * room, 8, 0xAA)
+    with pytest.raises(DeviceError):
+        use()
+    assert lab.dm.info("snap").event_nr == 1
     assert lab.status("snap") == "Invalid"
     lab.dm.shutdown()

@@ -254,6 +254,10 @@ class PersistentStore(ExceptionStore):
             count -= take
         return runs
 
+    def has_room(self, count: int) -> bool:
+        metadata = count // self._epa + 1
+        return self._next_free + count + metadata <= self.cow.size // self._chunk_bytes
+
     def prepare(self, runs: Runs) -> None:
         self._ahead = None
         self._wipe_tail()

@@ -58,6 +58,10 @@ class ExceptionStore(ABC):
     def allocate(self, count: int) -> list[tuple[int, int]]:
         """Up to `count` COW chunks as (first, how many) runs; fewer in all when room ends."""
 
+    @abstractmethod
+    def has_room(self, count: int) -> bool:
+        """Whether so many chunks are to be had for sure. Takes no lock."""
+
     # A commit: prepare, barrier, write_records, barrier. DeviceError if any of them failed: the
     # caller then invalidates the snapshot. More may be prepared before the next step.
 

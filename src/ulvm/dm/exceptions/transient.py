@@ -39,6 +39,9 @@ class TransientStore(ExceptionStore):
         self._next_free += take
         return [(first, take)]
 
+    def has_room(self, count: int) -> bool:
+        return self._next_free + count <= self.cow.size // (self.chunk_size * SECTOR)
+
     def prepare(self, runs: Runs) -> None:
         """Nothing: a transient exception is complete once its data are written."""
 

@@ -253,7 +253,16 @@ class SnapshotTarget(Target):
     def can_discard(self) -> bool:
         return "discard_zeroes_cow" in self._features
 
+    def _account(self) -> None:
+        """Before a request: what was written to the origin may have left no room, and the snapshot
+        is invalid then."""
+        staged = len(self.origin.staged)
+        if staged and self.snapshot.valid and not self.snapshot.store.has_room(staged):
+            self.origin.account()
+
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
+        if self.origin.staged:
+            self._account()
         own = self.snapshot.stage
         if own is not None and own.stage.holds:
             own.readinto(offset, buffer)
@@ -261,6 +270,8 @@ class SnapshotTarget(Target):
             self.snapshot.readinto(offset, buffer)
 
     def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        if self.origin.staged:
+            self._account()
         own = self.snapshot.stage
         if own is not None and own.stage.holds:
             for offset, buffer in pieces:
@@ -269,6 +280,8 @@ class SnapshotTarget(Target):
             self.snapshot.readinto_each(pieces)
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        if self.origin.staged:
+            self._account()
         own = self._writes()
         if own is not None:
             own.write(offset, data, fua=fua)
@@ -276,6 +289,8 @@ class SnapshotTarget(Target):
             self.snapshot.write(offset, data, fua=fua)
 
     def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        if self.origin.staged:
+            self._account()
         own = self._writes()
         if own is not None:
             own.write_each(pieces)
