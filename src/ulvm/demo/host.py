@@ -14,8 +14,6 @@ from ulvm.errors import UlvmError
 
 __all__ = ["DemoHost", "Finished", "Screen"]
 
-_MAIN = "import sys; from ulvm.cli.main import main; sys.exit(main())"
-
 
 class Screen(Protocol):
     """Where the demonstration is shown."""
@@ -60,7 +58,7 @@ class DemoHost:
 
     def ulvm(self, command: str, *, quietly: bool = False) -> Finished:
         """`ulvm COMMAND`; UlvmError with what it printed if it fails."""
-        words = [sys.executable, "-c", _MAIN, *shlex.split(command)]
+        words = [sys.executable, "-m", "ulvm.cli.start", *shlex.split(command)]
         return self._run(words, f"ulvm {command}", quietly)
 
     def shell(self, command: str) -> Finished:

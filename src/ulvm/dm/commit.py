@@ -82,12 +82,13 @@ class GroupCommit:
                 self._to_copy.extend(run)
 
     def add_each(self, old: Numbers, new: Numbers) -> None:
-        """As `add`, for chunks whose data are not copied."""
-        runs = array("q", runs_of(old, new).tobytes())
+        """As `add`, for chunks whose data are not copied. All of them, or none and an error: one
+        that is PENDING and in no run would never be committed."""
+        added = array("q", runs_of(old, new).tobytes())
         with self._mutex:
+            runs, to_copy = self._runs + added, self._to_copy + added
             self._map.insert_pending_each(old, new)
-            self._runs += runs
-            self._to_copy += runs
+            self._runs, self._to_copy = runs, to_copy
 
     @property
     def pending(self) -> bool:

@@ -100,7 +100,7 @@ class CowSnapshot:
     def take_over(self, source: CowSnapshot) -> None:
         """Handover of exceptions (kernel: __handover_exceptions). Under the origin's lock; a stage
         of the source commits nothing meanwhile."""
-        self.origin.allocate_staged()
+        self.origin.allocate_staged()  # In the map that goes over.
         own = self.store
         self.store, self.map, self.commit = source.store, source.map, source.commit
         self.store.overflow_support = own.overflow_support

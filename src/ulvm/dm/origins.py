@@ -65,7 +65,9 @@ __all__ = ["Origin"]
 _MOST_UNITS = 1 << 36
 _TRIES = 3
 _PATIENCE = 0.05
+"""Seconds for which who asks for a status line waits for the lock."""
 _MOST_STAGED = 1 << 16
+"""Pages noted: one may be written to again and again."""
 _MANY = 64
 """From so many pages on, arrays of them are quicker than one after the other."""
 
@@ -102,8 +104,7 @@ class Origin:
         self._exact = False
         """Of a page that is written to not every chunk may want an exception."""
         self.staged = array("q")
-        """Pages, and at least one of each unit, whose chunks have not been given exceptions since
-        they were staged."""
+        """Pages whose chunks have not been given exceptions since they were staged."""
         self._settled: mmap.mmap | None = None
         """A byte for each unit; None: ask the snapshots."""
 
@@ -311,8 +312,6 @@ class Origin:
                 if self.guarded and self._settled is None:
                     return False
                 if stage.has_room(pages):
-                    if len(self.staged) >= _MOST_STAGED:  # one page again and again
-                        self.allocate_staged()
                     direct = self._put_parts(stage, offset, end, memoryview(data))
                     break
             stage.make_room()
@@ -332,10 +331,7 @@ class Origin:
         if settled is not None and unit == (end - 1) >> shift:  # most are of this kind
             if settled[unit] or (self._is_done(offset, end) and self._mark(unit, unit + 1)):
                 return [(offset, view)]
-            if self._exact:
-                self._allocate(offset, end)
-            else:
-                self.staged.append(offset >> PAGE_SHIFT)
+            self._note(offset, end)
             stage.put(offset, view)
             return []
         direct: list[tuple[int, memoryview]] = []
@@ -344,12 +340,17 @@ class Origin:
             if marked:
                 direct.append((start, part))
             else:
-                if self._exact:
-                    self._allocate(start, upto)
-                else:
-                    self.staged.extend(range(start >> PAGE_SHIFT, ((upto - 1) >> PAGE_SHIFT) + 1))
+                self._note(start, upto)
                 stage.put(start, part)
         return direct
+
+    def _note(self, offset: int, end: int) -> None:
+        """What is about to be staged wants exceptions: later, where its pages tell of which chunks.
+        Under the lock."""
+        if self._exact or len(self.staged) >= _MOST_STAGED:
+            self._allocate(offset, end)
+        else:
+            self.staged.extend(range(offset >> PAGE_SHIFT, ((end - 1) >> PAGE_SHIFT) + 1))
 
     def _parts(self, stage: Stage, offset: int, end: int) -> Iterator[tuple[int, int, bool]]:
         """(start, end, settled) of the parts of a request; what can be marked is."""

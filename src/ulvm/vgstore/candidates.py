@@ -23,7 +23,6 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from ulvm.errors import RefusedError
@@ -38,15 +37,12 @@ _LEAST_KIB = 512
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-_NONE: Mapping[str, str] = MappingProxyType({})
-
-
 class Candidates(NamedTuple):
     """Paths to look at, in order; those that are not looked at, and why; what is said about it."""
 
     paths: tuple[str, ...]
-    rejected: Mapping[str, str] = _NONE
-    warnings: tuple[str, ...] = ()
+    rejected: Mapping[str, str]
+    warnings: tuple[str, ...]
 
 
 def min_sectors(host: Host) -> int:

@@ -10,7 +10,7 @@ anything.
 
     NONE     not copied; the snapshot reads the origin here
     DONE     the exception is complete: the snapshot reads its COW chunk
-    PENDING  copied and allocated, not yet committed: reads still go to the origin,
+    PENDING  allocated, not yet committed, nor perhaps copied: reads still go to the origin,
              writes (to the origin or the snapshot) wait for the commit
 """
 
@@ -152,7 +152,7 @@ class ExceptionMap:
             position = self._state.find(needle, position + 1)
 
     def insert_pending(self, old: int, new: int, count: int) -> None:
-        """Chunks old..old+count-1 have been copied to new..new+count-1; not committed."""
+        """Chunks old..old+count-1 get new..new+count-1; not committed."""
         if new + count > _U32_LIMIT and self._where.itemsize == 4:
             self._widen()
         if count == 1:

@@ -256,8 +256,8 @@ class SnapshotTarget(Target):
     def _account(self) -> None:
         """Before a request: what was written to the origin may have left no room, and the snapshot
         is invalid then."""
-        staged = len(self.origin.staged)
-        if staged and self.snapshot.valid and not self.snapshot.store.has_room(staged):
+        snapshot = self.snapshot
+        if snapshot.valid and not snapshot.store.has_room(len(self.origin.staged)):
             self.origin.account()
 
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
