@@ -8,8 +8,10 @@ written, and the one under way.
 
 A `Watch` follows a volume from a moment on, for those whose look takes time: a reader beside
 writers, a snapshot that is being made, a backup. In its end a block may be one of those that were
-possible at its begin, or came since. Of what was taken at one instant (a snapshot) more is asked:
-of each client, no write without all of the same client that had ended before it.
+possible at its begin, or came since; words of several of these where it was written meanwhile, for
+a read(2) beside a write(2) of one file sees words of both. Of what was taken at one instant (a
+snapshot) more is asked: no block is torn, and of each client there is no write without all of the
+same client that had ended before it.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 __all__ = ["BLOCK", "Token", "Volume", "Watch", "block", "token_of"]
 
@@ -35,6 +39,9 @@ class Token(NamedTuple):
 
 ZEROS = Token(0, 0)
 
+Found: TypeAlias = Token | bytes
+"""What was read of a block: the bytes of one that is torn."""
+
 
 def block(token: Token, number: int) -> bytes:
     if token == ZEROS:
@@ -43,15 +50,22 @@ def block(token: Token, number: int) -> bytes:
     return (head + hashlib.blake2b(head, digest_size=48).digest()) * (BLOCK // 64)
 
 
-def token_of(number: int, data: bytes) -> Token:
-    """AssertionError if the block is torn, or another's."""
+def token_of(number: int, data: bytes) -> Found:
+    """AssertionError if the block is another's."""
     if not any(data):
         return ZEROS
     volume, found, generation = struct.unpack_from("<IIQ", data)
     token = Token(volume, generation)
-    assert data == block(token, found), f"block {number} is torn"
+    if data != block(token, found):
+        return data
     assert found == number, f"block {number} holds block {found}"
     return token
+
+
+def _is_mixed(number: int, data: bytes, allowed: frozenset[Token]) -> bool:
+    """Whether each word is that of one of the tokens."""
+    wholes = np.stack([np.frombuffer(block(token, number), np.uint64) for token in allowed])
+    return bool((wholes == np.frombuffer(data, np.uint64)).any(axis=0).all())
 
 
 class Watch:
@@ -72,15 +86,23 @@ class Watch:
         at = number - self.first
         return self.begin[at].union(*(allowed for _, allowed in self.since[at]))
 
-    def check(self, name: str, tokens: Iterable[Token]) -> None:
+    def check(self, name: str, blocks: Iterable[Found]) -> None:
         """Blocks of the range, from its first on, looked at one after the other."""
-        for number, token in enumerate(tokens, self.first):
+        for number, found in enumerate(blocks, self.first):
             allowed = self.allowed(number)
-            assert token in allowed, f"{name}: block {number} is {token}, not one of {allowed}"
+            if isinstance(found, Token):
+                assert found in allowed, f"{name}: block {number} is {found}, not one of {allowed}"
+            else:
+                mixed = _is_mixed(number, found, allowed)
+                assert mixed, f"{name}: block {number} is torn, not of {allowed} alone"
 
-    def check_instant(self, name: str, tokens: list[Token], owned: int) -> list[frozenset[Token]]:
+    def check_instant(
+        self, name: str, blocks: Sequence[Found], owned: int
+    ) -> list[frozenset[Token]]:
         """As `check`, of an instant within the watch; `owned` blocks in a row have one writer.
         Returns what each block may have held then, its own token alone in most cases."""
+        tokens = [found for found in blocks if isinstance(found, Token)]
+        assert len(tokens) == len(blocks), f"{name}: a block is torn"
         self.check(name, tokens)
         for start in range(0, len(tokens), owned):
             self._check_client(name, tokens, range(start, min(start + owned, len(tokens))))

@@ -28,7 +28,7 @@ import pytest
 
 from tests import effort, needs
 from tests.e2e.host import UlvmHost
-from tests.stress.model import BLOCK, ZEROS, Token, Volume, block, token_of
+from tests.stress.model import BLOCK, ZEROS, Found, Token, Volume, block, token_of
 from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
@@ -138,7 +138,7 @@ class Client(threading.Thread):
                 self.trims += 1
 
 
-def tokens(first: int, data: bytes) -> Iterator[Token]:
+def tokens(first: int, data: bytes) -> Iterator[Found]:
     for at in range(0, len(data), BLOCK):
         yield token_of(first + at // BLOCK, data[at : at + BLOCK])
 
@@ -238,7 +238,7 @@ class Conductor:
             group.snapshots.append(volume)
         return volume
 
-    def content(self, volume: Volume) -> list[Token]:
+    def content(self, volume: Volume) -> list[Found]:
         with closing(self.group.open(volume, nbd=self.choose.random() < 0.5)) as device:
             return list(tokens(0, device.read(0, BLOCKS * BLOCK)))
 
@@ -476,8 +476,27 @@ def test_the_model_sees_a_wrong_block() -> None:
     assert token_of(7, block(token, 7)) == token
     with pytest.raises(AssertionError, match="holds block 7"):
         token_of(8, block(token, 7))
+
+
+def test_the_model_sees_a_torn_block() -> None:
+    """Beside a write the words of both are what a file gives; otherwise, and of others, a fault."""
+    volume = Volume(1, "base", [frozenset((ZEROS,))] * 8)
+    old, new, other = Token(1, 3), Token(1, 4), Token(2, 4)
+    with volume.writing(7, 1, old.generation):
+        pass
+    with volume.watch(7, 1) as watch, volume.writing(7, 1, new.generation):
+        pass
+    torn = token_of(7, block(old, 7)[:2040] + block(new, 7)[2040:])
+    watch.check("base", [torn])
     with pytest.raises(AssertionError, match="torn"):
-        token_of(7, block(token, 7)[:2048] + block(Token(1, 4), 7)[2048:])
+        watch.check_instant("snapshot", [torn], owned=1)
+    for wrong in (block(other, 7), block(new, 6), block(ZEROS, 7)):
+        with pytest.raises(AssertionError, match="torn"):
+            watch.check("base", [token_of(7, block(old, 7)[:2040] + wrong[2040:])])
+    with volume.watch(7, 1) as after:
+        pass
+    with pytest.raises(AssertionError, match="torn"):
+        after.check("base", [torn])
 
 
 def test_the_model_sees_a_write_too_early_or_too_late() -> None:
