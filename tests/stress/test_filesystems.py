@@ -222,6 +222,7 @@ def check(kind: str, image: Path, where: Path, synced: dict[str, str]) -> None:
             data = (where / file).read_bytes()
             assert hashlib.sha256(data).hexdigest() == total, f"{image}: {file} is not as synced"
     finally:
-        run("umount", str(where))
+        # Busy for as long as a child that the load has forked has not come to its exec.
+        until(lambda: not subprocess.run(["umount", where], check=False).returncode)
     if kind == "xfs":
         run("xfs_repair", "-n", "-f", str(image))
