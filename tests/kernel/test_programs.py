@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,8 @@ class Kernel:
         return found
 
     def _some(self, programs: list[Program]) -> list[tuple[list[dict[str, Any]], dict[str, str]]]:
-        """A program that brings the kernel down is found by halves; its outcome is empty."""
+        """A program that brings the kernel down, or makes it kill its runner, is found by halves;
+        its outcome is empty."""
         try:
             return self._boot(programs)
         except RuntimeError:
@@ -177,6 +179,8 @@ class Kernel:
             },
             python=True,
         )["agent"]
+        if outcome.rc == 128 + signal.SIGKILL:
+            raise RuntimeError("the kernel has killed who ran them, as it does when it oopses")
         assert outcome.rc == 0, outcome.stderr
         found: list[tuple[list[dict[str, Any]], dict[str, str]]] = [([], {}) for _ in programs]
         for line in outcome.stdout.splitlines():
