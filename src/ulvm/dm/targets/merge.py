@@ -142,7 +142,8 @@ class MergeTarget(SnapshotTarget):
         """A batch, from COW to origin."""
         batch, self._ahead = self._ahead, None
         pieces = self._pieces(runs)
-        self.origin.protect_each([(target, length) for target, _, length in pieces])
+        # Others are given their chunks in the kernel's order: what came last is merged first.
+        self.origin.protect_each([(target, length) for target, _, length in reversed(pieces)])
         if sum(length for _, _, length in pieces) > _BATCH_BYTES:
             for target, source, length in pieces:
                 self._copy_long(target, source, length)
