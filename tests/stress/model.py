@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-__all__ = ["BLOCK", "Token", "Volume", "Watch", "block", "token_of"]
+__all__ = ["BLOCK", "Found", "Token", "Volume", "Watch", "block", "token_of"]
 
 BLOCK = 4096
 

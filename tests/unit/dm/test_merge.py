@@ -93,6 +93,16 @@ def test_merge_gives_the_other_snapshots_their_copies(lab: Lab) -> None:
     assert {old for old, _ in store_records(b, 16)} == {50, 51, 52, 53, 100}
 
 
+def test_others_are_given_their_copies_in_the_order_of_the_merge(lab: Lab) -> None:
+    """The last first, as the kernel merges."""
+    origin, a, b = lab.file("origin", 8192), lab.file("a.cow", 4096), lab.file("b.cow", 4096)
+    make_store(a, 8, runs("5>2", "20..22>3..5", "9>6"), 4096)
+    lab.device("b", f"0 8192 snapshot {origin} {b} P 8")
+    lab.device("org", f"0 8192 snapshot-merge {origin} {a} P 8")
+    wait_status(lab, "org", "16/4096 16")
+    assert [old for old, _ in store_records(b, 8)] == [9, 20, 21, 22, 5]
+
+
 def test_a_second_merge_is_refused(lab: Lab) -> None:
     origin, a, b = lab.file("origin", 8192), lab.file("a.cow", 4096), lab.file("b.cow", 4096)
     lab.device("a", f"0 8192 snapshot {origin} {a} P 8")
