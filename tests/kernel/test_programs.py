@@ -134,6 +134,20 @@ REGRESSIONS = {
         *(["write", "o", 8 * (chunk * 5 % 12), 8, 100 * chunk + 7] for chunk in range(12)),
         ["read", "s", 0, 100], ["read", "o", 0, 100],
     ),
+    "a merge gives another snapshot its chunks": {
+        **_steps(
+            ["create", "o"], ["load", "o", _ORIGIN], ["resume", "o"],
+            ["create", "s"], ["load", "s", [[0, 100, "snapshot", "{b} {c0} P 8"]]],
+            ["suspend", "o"], ["resume", "s"], ["resume", "o"], ["write", "o", 40, 8, 99],
+            ["write", "o", 8, 8, 199], ["write", "o", 72, 8, 299], ["suspend", "o"],
+            ["create", "c1"], ["load", "c1", [[0, 200, "linear", "{disk} 400"]]], ["resume", "c1"],
+            ["create", "t"], ["load", "t", [[0, 100, "snapshot", "{b} {c1} P 8"]]], ["resume", "t"],
+            ["resume", "o"], ["load", "o", [[0, 100, "snapshot-merge", "{b} {c0} P 8"]]],
+            ["suspend", "o"], ["suspend", "s"], ["resume", "o"], ["merged", "o"],
+            ["read", "o", 0, 100], ["read", "t", 0, 100],
+        ),
+        "regions": [["b", 0, 100], ["c0", 200, 200], ["c1", 400, 200]],
+    },
 }  # fmt: skip
 """What random programs found, in few steps; the kernel is right."""
 
