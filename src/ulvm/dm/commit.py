@@ -74,16 +74,21 @@ class GroupCommit:
         self._broken = False
 
     def add(self, run: Run, *, copied: bool) -> None:
-        """Under the origin's lock. `copied`: the data of the run are in the COW already."""
+        """Under the origin's lock. `copied`: the data of the run are in the COW already. All of it,
+        or nothing and an error: a chunk that is PENDING and in no run would never be committed."""
         with self._mutex:
-            self._map.insert_pending(run.old, run.new, run.chunks)
-            self._runs.extend(run)
-            if not copied:
-                self._to_copy.extend(run)
+            runs, to_copy = len(self._runs), len(self._to_copy)
+            try:
+                self._runs.extend(run)
+                if not copied:
+                    self._to_copy.extend(run)
+                self._map.insert_pending(run.old, run.new, run.chunks)
+            except BaseException:
+                del self._runs[runs:], self._to_copy[to_copy:]
+                raise
 
     def add_each(self, old: Numbers, new: Numbers) -> None:
-        """As `add`, for chunks whose data are not copied. All of them, or none and an error: one
-        that is PENDING and in no run would never be committed."""
+        """As `add`, for many chunks whose data are not copied."""
         added = array("q", runs_of(old, new).tobytes())
         with self._mutex:
             runs, to_copy = self._runs + added, self._to_copy + added

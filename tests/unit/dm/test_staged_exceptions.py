@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -219,6 +219,29 @@ def test_what_could_not_be_given_exceptions_is_given_them_later(
     stage.dm.mapped("org").flush()
     assert stage.on_disk(0, 8 * pages) == b"\xaa" * len(before)
     assert stage.read("snap", 0, 8 * pages) == before
+
+
+class Full(list[int]):
+    """For more numbers there is no memory."""
+
+    def extend(self, numbers: Iterable[int], /) -> None:
+        raise MemoryError
+
+
+def test_a_chunk_is_not_pending_without_its_run(stage: StageLab) -> None:
+    before = put_pages(stage, 3)
+    (snapshot,) = origin_of(stage).guarded
+    for name in ("_runs", "_to_copy"):
+        kept = getattr(snapshot.commit, name)
+        setattr(snapshot.commit, name, Full())
+        with pytest.raises(MemoryError):
+            stage.dm.mapped("org").flush()
+        assert not any(snapshot.map.state[chunk] for chunk in range(3))
+        assert not snapshot.commit.pending
+        setattr(snapshot.commit, name, kept)
+    stage.dm.mapped("org").flush()
+    assert stage.on_disk(0, 24) == b"\xaa" * len(before)
+    assert stage.read("snap", 0, 24) == before
 
 
 @pytest.mark.parametrize("pages", [3, 100])
