@@ -189,11 +189,11 @@ STATES = {
     "devices are a number": lambda s: json.dumps({**s, "devices": 7}),
     "devices are numbers": lambda s: json.dumps({**s, "devices": [7, None, *s["devices"]]}),
     "no names": lambda s: json.dumps({**s, "devices": [{}, *s["devices"]]}),
-    "a great minor": lambda s: json.dumps(
-        {**s, "devices": [{**s["devices"][0], "name": "z", "uuid": "", "minor": 1 << 80}]}
-    ),
     "half a pair": lambda s: json.dumps(
         {**s, "devices": [{**s["devices"][0], "name": "\ud800"}, *s["devices"]]}
+    ),
+    "a great minor": lambda s: json.dumps(
+        {**s, "devices": [{**s["devices"][0], "name": "z", "uuid": "", "minor": 1 << 80}]}
     ),
     "a table of numbers": lambda s: json.dumps(
         {**s, "devices": [{**d, "table": [1, 2]} for d in s["devices"]]}

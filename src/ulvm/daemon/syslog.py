@@ -28,7 +28,7 @@ class _Handler(logging.Handler):
         level = _ERR if record.levelno >= logging.ERROR else _WARNING
         text = f"<{_DAEMON | level}>{self._ident}: {record.getMessage()}"
         try:
-            data = text.encode(errors="surrogateescape")
+            data = text.encode(errors="backslashreplace")  # as in the daemon's own log
             self._sock.sendto(data, socket.MSG_DONTWAIT, _SOCKET)
         except OSError:
             return  # full, or nobody listens: dropped

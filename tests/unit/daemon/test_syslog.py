@@ -35,6 +35,11 @@ def test_warnings_are_sent_and_nothing_less(server: socket.socket) -> None:
     assert text.endswith("]: WARNING: Snapshot vg-s is now 80% full.")
 
 
+def test_what_is_no_text_is_sent_as_the_daemons_own_log_has_it(server: socket.socket) -> None:
+    logging.getLogger("x").error("not brought back: %s", "\ud800 \udcff")
+    assert server.recv(4096).endswith(b"]: not brought back: \\ud800 \\udcff")
+
+
 def test_a_log_that_nobody_reads_is_not_waited_for(server: socket.socket) -> None:
     for number in range(2000):  # more than a socket's queue holds
         logging.getLogger("x").warning("%d", number)
