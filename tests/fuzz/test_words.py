@@ -188,8 +188,8 @@ class Ground:
         assert self.run(["lvs", "vg/lv"]) == 0, "the group cannot be made anew"
 
     def run(self, words: list[str]) -> int:
-        """In this process."""
-        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        """In this process. Words leave as they came (cli.streams)."""
+        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="surrogateescape")
         err = io.StringIO()
         with in_time(SECONDS), redirect_stdout(out), redirect_stderr(err):
             code = main(words)
