@@ -134,6 +134,15 @@ REGRESSIONS = {
         *(["write", "o", 8 * (chunk * 5 % 12), 8, 100 * chunk + 7] for chunk in range(12)),
         ["read", "s", 0, 100], ["read", "o", 0, 100],
     ),
+    "what was written to an origin is discarded by way of its snapshot": _steps(
+        ["create", "o"], ["load", "o", _ORIGIN], ["resume", "o"],
+        ["create", "s"],
+        ["load", "s", [[0, 100, "snapshot",
+                        "{b} {c0} P 8 2 discard_zeroes_cow discard_passdown_origin"]]],
+        ["suspend", "o"], ["resume", "s"], ["resume", "o"], ["write", "o", 8, 32, 99],
+        ["discard", "s", 16, 8], ["read", "o", 0, 100], ["read", "s", 0, 100],
+        ["flush", "o"], ["read", "o", 0, 100],
+    ),
     "a merge gives another snapshot its chunks": {
         **_steps(
             ["create", "o"], ["load", "o", _ORIGIN], ["resume", "o"],

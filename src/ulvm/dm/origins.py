@@ -208,13 +208,18 @@ class Origin:
             stage, self.stage = self.stage, None
             stage.close()
 
+    def write_staged(self) -> None:
+        """All that is staged goes to the device. DeviceError: what cannot stays staged."""
+        stage = self.stage
+        if stage is not None:
+            stage.commit()
+
     def drain(self) -> None:
-        """All that is staged goes to the device. What cannot stays staged, which is said."""
-        if self.stage is not None:
-            try:
-                self.stage.commit()
-            except DeviceError as error:
-                self._log(f"written data cannot reach the origin: {error}")
+        """The same; what cannot is said."""
+        try:
+            self.write_staged()
+        except DeviceError as error:
+            self._log(f"written data cannot reach the origin: {error}")
 
     def settle(self) -> None:
         """Return when every snapshot has what it was given so far, and what is staged needs.

@@ -15,6 +15,7 @@ from tests.unit.dm.lab import store_records
 from tests.unit.dm.stage_lab import BIG, SECTORS, SMALL, StageLab, Watched, killed, killed_anywhere
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.stage_file import PAGE, StageSettings
+from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError
 
 
@@ -365,3 +366,18 @@ def test_memory_goes_back(kept: StageLab) -> None:
     assert file.stat().st_blocks < full / 4
     kept.put(SECTORS // 2, 8, 2)
     assert kept.read("org", SECTORS // 2, 8) == b"\x02" * 4096
+
+
+def test_what_a_snapshot_discards_of_its_origin_does_not_come_back(stage: StageLab) -> None:
+    line = f"0 {SECTORS} snapshot {stage.folder}/origin {stage.folder}/cow P 8"
+    stage.dm.load("snap", parse_table(f"{line} 2 discard_zeroes_cow discard_passdown_origin"))
+    for name in ("org", "snap"):
+        stage.dm.suspend(name)
+    for name in ("snap", "org"):
+        stage.dm.resume(name)
+    stage.put(8, 32, 0xAA)
+    stage.dm.mapped("snap").discard(16 * 512, 8 * 512)
+    kept = b"\xaa" * (8 * 512)
+    for _ in range(2):
+        assert stage.read("org", 8, 32) == kept + bytes(8 * 512) + 2 * kept
+        stage.dm.mapped("org").flush()

@@ -47,9 +47,7 @@ class OriginTarget(Target):
         self._origin.write_each(pieces)
 
     def settle(self) -> None:
-        stage = self._origin.stage
-        if stage is not None:
-            stage.commit()
+        self._origin.write_staged()
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         self.settle()

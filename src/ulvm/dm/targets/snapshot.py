@@ -306,6 +306,7 @@ class SnapshotTarget(Target):
         snapshot = self.snapshot
         snapshot.check_writable()
         if "discard_passdown_origin" in self._features:
+            self.origin.write_staged()  # Later it would undo the discard.
             self._origin_device.discard(offset, length)
         shift = snapshot.shift
         for start, count, done in snapshot.runs(offset, length):
