@@ -496,6 +496,7 @@ class _Maker:
         self.add("create", name)
         self.add("load", name, lines)
         self.add("resume", name)
+        self.add("flush", "o")
         end = sum(line[1] for line in lines)
         self.add("read", name, 0, min(end, 8))
         self.add("read", name, *self.range(end))

@@ -28,6 +28,12 @@ PROGRAMS, STEPS = effort.amount(24, 320), effort.amount(50, 100)
 _PER_BOOT = 40
 
 LEFT_OUT = {
+    "the COW of a shorter snapshot behind its end": "chunks are copied whole, and what was written "
+    "to that part of the origin meanwhile is a matter of time in the kernel; nobody can read it",
+    "a flush of an invalid snapshot": "what was staged is lost, and ulvm says so; the kernel had "
+    "written it, where nobody can read it any more",
+    "what is staged, read below its origin": "it is there after a flush, as behind any write "
+    "cache; such reads come behind one",
     "status lines and events while a merge is under way": "how far it got is a matter of time; its "
     "end counts",
     "the COW device of an invalid snapshot": "whether copies under way were still recorded is a "
@@ -75,6 +81,10 @@ REGRESSIONS = {
     ),
     "a name that is taken counts before one that is not there": _steps(
         ["rename", "nope", "b"], ["rename", "nope", "free"], ["rename", "b", "b"]
+    ),
+    "a flush of a device without a table fails": _steps(
+        ["create", "t"], ["flush", "t"], ["resume", "t"], ["flush", "t"],
+        ["load", "t", [[0, 8, "linear", "{b} 0"]]], ["flush", "t"], ["resume", "t"], ["flush", "t"],
     ),
     "a message to a device without a table": _steps(
         ["create", "t"], ["message", "t", 0, "hello"], ["message", "b", 0, "hello"]
@@ -224,7 +234,9 @@ class Compare:
         self.program = program
         self.states: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self.waited = False
-        self.invalid: set[str] = set()
+        self.length = program["regions"][0][2]
+        self.unread: set[str] = set()
+        """COW devices that hold what nobody can read."""
 
     def run(
         self,
@@ -238,7 +250,7 @@ class Compare:
         if len(ours[0]) != len(theirs[0]):
             return min(len(ours[0]), len(theirs[0])), "one of them did not go on"
         for name, total in theirs[1].items():
-            if ours[1][name] != total and name not in self.invalid:
+            if ours[1][name] != total and name not in self.unread:
                 mine = ours[1][name]
                 sectors = [
                     n // 4 for n in range(0, len(total), 4) if mine[n : n + 4] != total[n : n + 4]
@@ -248,7 +260,7 @@ class Compare:
 
     def _step(self, step: list[Any], mine: dict[str, Any], other: dict[str, Any]) -> str:
         for key in ("rc", "data"):
-            if mine.get(key) != other.get(key):
+            if mine.get(key) != other.get(key) and not self._is_flush_of_lost_data(step, mine):
                 return f"{key}: ulvm {mine.get(key)!r}, kernel {other.get(key)!r}"
         for state, outcome in zip(self.states, (mine, other), strict=True):
             if mine["rc"] == 0 and step[0] == "remove":
@@ -261,17 +273,27 @@ class Compare:
         under_way = merging and not self.waited
         for name in self.states[0].keys() | self.states[1].keys():
             ours, theirs = (state.get(name) for state in self.states)
-            self._note_invalid(theirs)
+            self._note_unread(theirs)
             if under_way and ours is not None and theirs is not None:
                 ours, theirs = ours[:-2], theirs[:-2]
             if ours != theirs:
                 return f"{name}: ulvm {ours}, kernel {theirs}"
         return ""
 
-    def _note_invalid(self, device: Any) -> None:
+    def _is_flush_of_lost_data(self, step: list[Any], mine: dict[str, Any]) -> bool:
+        device = self.states[1].get(step[1])
+        invalid = any(status.endswith(" Invalid") for status in device[-1]) if device else False
+        return step[0] == "flush" and invalid and mine["rc"] == errno.EIO
+
+    def _note_unread(self, device: Any) -> None:
         for table, status in zip(device[2], device[-1], strict=True) if device else ():
+            words = table.split()
+            if words[2] == "snapshot":
+                length, cow, chunk = int(words[1]), words[4], int(words[6])
+                if length < self.length and length % chunk:
+                    self.unread.add(cow)
             if status.endswith(" Invalid"):
-                self.invalid.add(table.split()[4])
+                self.unread.add(words[4])
 
 
 def differs(folder: Path, program: Program, theirs: Any) -> tuple[int | None, str] | None:
@@ -284,6 +306,12 @@ def differs(folder: Path, program: Program, theirs: Any) -> tuple[int | None, st
     return None
 
 
+def ends(folder: Path, program: Program) -> bool:
+    """Whether each step does here. One that does not, as a read of what nobody resumes, would be
+    waited for in the virtual machine until its time is up."""
+    return all(outcome["rc"] != errno.ETIMEDOUT for outcome in Local(folder).run(program)[0])
+
+
 def shrink(
     folder: Path, kernel: Kernel, program: Program, found: tuple[int | None, str]
 ) -> Program:
@@ -294,12 +322,14 @@ def shrink(
     best = program
     if step is not None:
         best = {**program, "steps": program["steps"][: step + 1]}
+    whole = ends(folder, best)
     size = len(best["steps"]) // 2
     while size:
         steps = best["steps"]
         candidates = [
             {**best, "steps": steps[:at] + steps[at + size :]} for at in range(0, len(steps), size)
         ]
+        candidates = [c for c in candidates if ends(folder, c) or not whole]
         outcomes = kernel.run(candidates)
         smaller = [
             candidate

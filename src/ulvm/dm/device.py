@@ -293,9 +293,12 @@ class MappedDevice(BlockDevice):
             position += n
 
     def _out_of_range(self, offset: int, length: int, *, write: bool) -> None:
+        self._check_live()
+        self.check_range(offset, length, write=write)
+
+    def _check_live(self) -> None:
         if self.live is None:
             raise DeviceError(f"device {self.name} has no table", errno=errno.EIO)
-        self.check_range(offset, length, write=write)
 
     # -- many requests at once --------------------------------------------------------------
 
@@ -361,6 +364,7 @@ class MappedDevice(BlockDevice):
     def flush(self) -> None:
         self._enter()
         try:
+            self._check_live()
             if self._honour_flush:
                 self.settle()
                 for device in self._table.flush_devices:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,22 @@ def fails(lab: Lab, sector: int, count: int, *, write: bool) -> int:
     except DeviceError as error:
         return error.errno
     pytest.fail("the request did not fail")
+
+
+def test_a_device_without_a_table_takes_nothing_and_flushes_nothing(lab: Lab) -> None:
+    lab.dm.create("bare")
+    bare = lab.dm.mapped("bare")
+    requests: list[Callable[[], object]] = [
+        lambda: bare.read(0, 512),
+        lambda: bare.write(0, bytes(512)),
+        lambda: bare.write_zeroes(0, 512),
+        lambda: bare.discard(0, 512),
+        bare.flush,
+    ]
+    for request in requests:
+        with pytest.raises(DeviceError, match="has no table") as failed:
+            request()
+        assert failed.value.errno == errno.EIO
 
 
 def test_snapshot_write_without_room_invalidates_p(lab: Lab) -> None:
