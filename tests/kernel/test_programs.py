@@ -290,7 +290,7 @@ class Compare:
             words = table.split()
             if words[2] == "snapshot":
                 length, cow, chunk = int(words[1]), words[4], int(words[6])
-                if length < self.length and length % chunk:
+                if chunk and length < self.length and length % chunk:  # 0: it waits for a handover
                     self.unread.add(cow)
             if status.endswith(" Invalid"):
                 self.unread.add(words[4])
