@@ -32,6 +32,7 @@ from ulvm.blockdev.memory import MemoryDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import parse_table
+from ulvm.dm.targets.merge import MergeTarget
 from ulvm.errors import DeviceError, UlvmError
 
 __all__ = ["Config", "Cursor", "Machine", "Snap", "Unsafe"]
@@ -689,11 +690,12 @@ class AfterCut:
 
 
 def merged(mapper: LocalMapper) -> bool:
-    status = mapper.status("org")[0].params
-    if status == "Merge failed":
+    if mapper.status("org")[0].params == "Merge failed":
         raise Unsafe("the merge failed")
-    used, _, metadata = status.replace("/", " ").split()
-    return used == metadata
+    (target,) = mapper.mapped("org").targets
+    assert isinstance(target, MergeTarget)
+    usage = target.snapshot.store.usage()  # That of one that overflowed is in no status line.
+    return usage.allocated == usage.metadata
 
 
 def until(condition: Callable[[], bool]) -> None:
