@@ -447,6 +447,10 @@ class Machine:
     def _valid(self, name: str) -> bool:
         return self.mapper.status(name)[0].params != "Invalid"
 
+    def _can_merge(self, name: str) -> bool:
+        """As LVM2 sees it: what was refused for want of room is in no snapshot's view for sure."""
+        return self.mapper.status(name)[0].params not in ("Invalid", "Overflow")
+
     def _where(self, largest: int) -> tuple[int, int]:
         count = self.choose.randrange(1, largest)
         return self.choose.randrange(SECTORS - count), count
@@ -459,6 +463,7 @@ class Machine:
     def _random_step(self) -> None:
         choose = self.choose
         valid = [s for s in self.config if not s.merging and self._valid(s.name)]
+        mergeable = [s for s in valid if self._can_merge(s.name)]
         what = choose.random()
         if what < 0.45:
             self.write("origin", *self._where(choose.choice([3, 20, 120])), fua=what < 0.06)
@@ -481,8 +486,8 @@ class Machine:
                 self.grow(snap, min(200, COW_SECTORS - snap.cow_sectors))
         elif what < 0.965 and self.merging is not None:
             self.finish_merge()
-        elif what < 0.985 and valid and self.merging is None:
-            self.merge(choose.choice(valid))
+        elif what < 0.985 and mergeable and self.merging is None:
+            self.merge(choose.choice(mergeable))
         elif self.config and self.merging is None:
             self.remove(choose.choice(self.config))
 
