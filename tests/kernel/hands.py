@@ -276,6 +276,10 @@ class Ulvm:
         ranges = self._alike(
             self.host.run(f"lvs --noheadings --segments -o seg_pe_ranges {group}/{snapshot}").stdout
         )
+        (origin,) = self._lines(f"lvs --noheadings -o origin {group}/{snapshot}")
+        for volume in (snapshot, origin.strip()):
+            with self.host.path(f"{group}/{volume}").open("rb") as stream:
+                os.fsync(stream)  # What is staged has its exceptions behind a flush.
         found = _exceptions(self.images, ranges)
         assert found == exceptions, f"{found} exceptions on disk, {exceptions} were made"
         # A daemon that dies when it has merged a part; as would the next, which pollers start.
