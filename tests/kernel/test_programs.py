@@ -153,6 +153,14 @@ REGRESSIONS = {
         ["discard", "s", 16, 8], ["read", "o", 0, 100], ["read", "s", 0, 100],
         ["flush", "o"], ["read", "o", 0, 100],
     ),
+    "a snapshot that turned invalid when it had been written to is merged": _steps(
+        ["create", "o"], ["load", "o", _ORIGIN], ["resume", "o"],
+        ["create", "c1"], ["load", "c1", [[0, 24, "linear", "{disk} 400"]]], ["resume", "c1"],
+        ["create", "s"], ["load", "s", [[0, 96, "snapshot", "{b} {c1} P 8"]]], ["suspend", "o"],
+        ["resume", "s"], ["resume", "o"], ["write", "s", 0, 8, 99], ["write", "o", 8, 8, 199],
+        ["load", "o", [[0, 96, "snapshot-merge", "{b} {c1} P 8"]]],
+        ["suspend", "o"], ["suspend", "s"], ["resume", "o"], ["merged", "o"], ["read", "o", 0, 96],
+    ),
     "a merge gives another snapshot its chunks": {
         **_steps(
             ["create", "o"], ["load", "o", _ORIGIN], ["resume", "o"],

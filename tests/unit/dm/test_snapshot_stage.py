@@ -281,6 +281,20 @@ def test_a_handover_while_the_cow_takes_nothing(stage: StageLab, kind: str) -> N
     assert on_cow(stage, 2, 0, 8) == b"\xaa" * 4096
 
 
+def test_an_invalid_one_is_handed_over_without_what_was_staged(stage: StageLab) -> None:
+    put(stage, 0, 8, 0xAA)
+    stage.faults["cow"].fail("write")
+    stage.put(64, 8, 0xEE)
+    stage.dm.mapped("org").flush()
+    assert stage.status("snap") == "Invalid"
+    stage.dm.suspend("snap")
+    origin, cow = stage.folder / "origin", stage.folder / "cow"
+    stage.reload("org", f"0 {SECTORS} snapshot-merge {origin} {cow} P 8")
+    assert stage.status("org") == "Invalid"
+    stage.dm.mapped("org").flush()
+    assert stage.read("org", 64, 8) == b"\xee" * 4096
+
+
 def test_another_device_has_a_stage_of_its_own(stage: StageLab) -> None:
     """What is in the one before is in the COW before that."""
     put(stage, 0, 8, 0xAA)

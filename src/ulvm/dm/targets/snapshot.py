@@ -153,9 +153,10 @@ class SnapshotTarget(Target):
             try:
                 stage.settle()
             except DeviceError as error:
-                raise TableError(
-                    f"What was written to the snapshot cannot go on: {error}"
-                ) from error
+                if source.valid:  # else it is lost whoever takes over
+                    raise TableError(
+                        f"What was written to the snapshot cannot go on: {error}"
+                    ) from error
 
     def resume(self) -> None:
         """Take over if there is a source, then let origin writes copy out to this snapshot.
