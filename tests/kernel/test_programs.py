@@ -236,10 +236,12 @@ class Kernel:
 
 
 class Compare:
-    """Of one program: the first difference, as (step or None, text); None if there is none."""
+    """Of one program: the first difference, as (step or None, text); None if there is none.
+    `staged`: ulvm had a stage."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, staged: bool = False) -> None:
         self.program = program
+        self.staged = staged
         self.states: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self.waited = False
         self.length = program["regions"][0][2]
@@ -291,7 +293,7 @@ class Compare:
     def _is_flush_of_lost_data(self, step: list[Any], mine: dict[str, Any]) -> bool:
         device = self.states[1].get(step[1])
         invalid = any(status.endswith(" Invalid") for status in device[-1]) if device else False
-        return step[0] == "flush" and invalid and mine["rc"] == errno.EIO
+        return self.staged and invalid and step[0] == "flush" and mine["rc"] == errno.EIO
 
     def _note_unread(self, device: Any) -> None:
         for table, status in zip(device[2], device[-1], strict=True) if device else ():
@@ -307,7 +309,8 @@ class Compare:
 def differs(folder: Path, program: Program, theirs: Any) -> tuple[int | None, str] | None:
     """With a stage and without."""
     for stage in (0, 1 << 20):
-        found = Compare(program).run(Local(folder, stage).run(program), theirs)
+        ours = Local(folder, stage).run(program)
+        found = Compare(program, staged=stage > 0).run(ours, theirs)
         if found is not None:
             step, why = found
             return step, f"{why} (a stage of {stage} bytes)"
