@@ -235,37 +235,50 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_the_next_batch_is_read_while_the_origin_is_flushed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [False, True])
+def test_the_next_batch_is_copied_while_the_origin_is_flushed(tmp_path: Path, other: bool) -> None:
+    """But where another snapshot is to be given its copies before it is only read."""
     lab = StageLab(tmp_path)
     origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
     make_store(cow, 8, runs("10..29>2..21"), 4096)
-    read = threading.Event()
-    overlaps: list[bool] = []
+    if other:
+        lab.device("other", f"0 8192 snapshot {origin} {lab.file('cow2', 4096)} P 8")
+    read, wrote = threading.Event(), threading.Event()
+    seen: list[tuple[bool, bool]] = []
     lab.dm.create("org")
     lab.dm.load("org", parse_table(f"0 8192 snapshot-merge {origin} {cow} P 8"))
     lab.faults["cow"].seen = read.set  # type: ignore[method-assign]
     write_each, flush = lab.faults["origin"].write_each, lab.faults["origin"].flush
+    written: list[int] = []
 
     def writing(pieces: Sequence[tuple[int, memoryview]]) -> None:
         write_each(pieces)
-        read.clear()
+        written.extend(offset for offset, _ in pieces)
+        if len(written) == len(seen) + 2:
+            wrote.set()
+        elif pieces:
+            read.clear()
 
     def flushing() -> None:
-        overlaps.append(read.wait(10 if len(overlaps) < 9 else 0))
+        patience = 10 if len(seen) < 9 else 0
+        last = read.wait(patience) if other else wrote.wait(patience)
+        seen.append((last, wrote.is_set()))
+        wrote.clear()
         flush()
 
     lab.faults["origin"].write_each = writing  # type: ignore[method-assign]
     lab.faults["origin"].flush = flushing  # type: ignore[method-assign]
     lab.dm.resume("org")
     wait_status(lab, "org", "16/4096 16")
-    assert overlaps[:9] == [True] * 9
+    assert seen[:9] == [(True, not other)] * 9
+    assert sorted(written) == [chunk * 8 * SECTOR for chunk in range(10, 30, 2)]
     for chunk in range(20):
         assert lab.read("org", (10 + chunk) * 8, 8) == bytes([2 + chunk]) * (8 * SECTOR)
     lab.dm.shutdown()
 
 
 @pytest.mark.usefixtures("small")
-def test_what_was_read_ahead_does_not_count_once_it_is_written_to(
+def test_what_was_copied_ahead_does_not_count_once_it_is_written_to(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two batches, to the chunks of the next one."""
@@ -289,19 +302,35 @@ def test_what_was_read_ahead_does_not_count_once_it_is_written_to(
         assert data[start : start + 2 * SECTOR] == new + bytes([chunk - 8]) * SECTOR
 
 
-def test_a_batch_whose_flush_failed_is_copied_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("failed", [True, False])
+def test_what_was_copied_ahead_does_not_count_behind_a_suspend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: bool
 ) -> None:
-    """What the disk took is lost with it; the batch behind has been read already."""
-    monkeypatch.setattr(merge, "_BATCH_BYTES", 2 * 8 * SECTOR)
+    """What the disk took is lost with a flush that failed; or somebody has written meanwhile."""
     lab = StageLab(tmp_path)
     origin, cow = lab.file("origin", 8192), lab.file("cow", 4096)
     make_store(cow, 8, runs("10..29>2..21"), 4096)
     lab.dm.create("org")
     lab.dm.load("org", parse_table(f"0 8192 snapshot-merge {origin} {cow} P 8"))
-    lab.faults["origin"].fail_nth("flush", 3)
-    lab.dm.resume("org")
-    wait_status(lab, "org", "Merge failed")
+    inactive = lab.dm.mapped("org").inactive
+    assert inactive is not None
+    target = inactive.targets[0]
+    assert isinstance(target, merge.MergeTarget)
+
+    def stop(_: str) -> None:
+        if lab.status("org").split()[0] == f"{(2 + 16) * 8}/4096":
+            target._stop.set()
+
+    with monkeypatch.context() as first:
+        if failed:
+            lab.faults["origin"].fail_nth("flush", 3)
+        else:
+            first.setattr(merge, "reach", stop)
+        lab.dm.resume("org")
+        assert target._worker is not None
+        target._worker.join()
+    assert (lab.status("org") == "Merge failed") == failed
     lab.dm.suspend("org")
     with open(origin, "r+b") as file:
         file.write(bytes(8192 * SECTOR))

@@ -4,21 +4,22 @@ The target takes the place of snapshot-origin. A worker merges from the end of t
 list, one batch after another; for each batch:
 
 1. the other snapshots of the origin get their own copy of the range (committed);
-2. the chunks are copied from the COW to the origin, and the origin is flushed; meanwhile what the
-   next batch copies is read;
+2. the chunks are copied from the COW to the origin, and the origin is flushed; meanwhile the next
+   batch is read, and written to the origin where there are no other snapshots;
 3. their records are cleared on disk, between two flushes of the COW;
 4. they leave the map: from now on requests go to the origin.
 
 Crash argument: up to 3 the records still lead to the COW data, so the origin reads right
-through this target, and a restart copies the same data again, which is harmless. After 3 the
+through this target, and a restart copies the same data again, which is harmless. That holds of what
+was written ahead as well: the flush of its own batch is the one that counts. After 3 the
 data are durable in the origin. Once a batch has begun, the store is no snapshot any more.
 
 Writers and batches exclude each other by one lock, so a write to a chunk that is being merged
 waits for its batch (at most `_BATCH_BYTES`). A lock is not fair: between two batches the worker
 waits until as many writes went through as had come, or it would take the lock again at once and
-writers would wait for the whole merge. What was read ahead does not count any more once something
-was written, which may have been to the COW. Reads take no lock: COW data stay where they are, since
-chunks are never used again.
+writers would wait for the whole merge. What was copied ahead does not count any more once something
+was written, which may have been to the COW, nor behind a suspend. Reads take no lock: COW data stay
+where they are, since chunks are never used again.
 
 Any error ends the merge with the status `Merge failed`; other I/O goes on with the remaining
 exceptions honoured, and suspend and resume try again.
@@ -46,7 +47,7 @@ _END = (0, -1, 0)
 
 
 class _Batch(NamedTuple):
-    """Records, and what is to be written to the origin for them: (offset, data)."""
+    """Records, and what is still to be written to the origin for them: (offset, data)."""
 
     runs: list[Run]
     writes: list[tuple[int, memoryview]]
@@ -69,7 +70,7 @@ class MergeTarget(SnapshotTarget):
         self._buffer = memoryview(anonymous(_BATCH_BYTES))
         """The worker's, for a batch; of the next one when this one is in the origin."""
         self._ahead: _Batch | None = None
-        """Under the step lock, or of the thread that reads within a step."""
+        """Under the step lock, or of the thread that copies within a step."""
         self.flush_devices = (self._origin_device, self._cow)
 
     # -- life cycle -------------------------------------------------------------------------
@@ -90,6 +91,7 @@ class MergeTarget(SnapshotTarget):
         if self._worker is not None:
             self._worker.join()
             self._worker = None
+        self._ahead = None
 
     def postsuspend(self) -> None:
         super().postsuspend()
@@ -131,7 +133,7 @@ class MergeTarget(SnapshotTarget):
         self._copy_back(runs)
         count = sum(run.chunks for run in runs)
         if self._barriers:
-            with self._reading_ahead(count, limit):
+            with self._copying_ahead(count, limit):
                 self._origin_device.flush()
         snapshot.store.commit_merge(count)
         for run in runs:
@@ -164,18 +166,23 @@ class MergeTarget(SnapshotTarget):
         return pieces
 
     @contextmanager
-    def _reading_ahead(self, count: int, limit: int) -> Iterator[None]:
-        """What is copied once `count` records are cleared is read meanwhile, if it can be; else the
-        next step reads it, and says why it cannot."""
+    def _copying_ahead(self, count: int, limit: int) -> Iterator[None]:
+        """What is merged once `count` records are cleared is copied meanwhile, if it can be; else
+        the next step does, and says why it cannot. Other snapshots are to be given their chunks
+        before: then it is read alone."""
 
-        def read() -> None:
+        def copy() -> None:
             with suppress(DeviceError, TableError):
                 runs = self.snapshot.store.next_merge(count, limit)
                 pieces = self._pieces(runs)
                 if 0 < sum(length for _, _, length in pieces) <= _BATCH_BYTES:
-                    self._ahead = self._read(runs, pieces)
+                    batch = self._read(runs, pieces)
+                    if not self.origin.guarded:
+                        self._origin_device.write_each(batch.writes)
+                        batch = _Batch(runs, [])
+                    self._ahead = batch
 
-        thread = threading.Thread(target=read, name="ulvm-merge-ahead", daemon=True)
+        thread = threading.Thread(target=copy, name="ulvm-merge-ahead", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no more threads
