@@ -249,7 +249,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutation("stage: a new snapshot does not wait for it")
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Origin, "drain", lambda self: None)
+    monkeypatch.setattr(Origin, "drain", lambda self: True)
 
 
 def lives(folder: Path, name: str) -> Iterator[Machine]:

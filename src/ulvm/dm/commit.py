@@ -51,7 +51,7 @@ class Committer(Protocol):
         """Old data of the origin to the COW. DeviceError."""
 
     def commit_failed(self, error: Exception) -> None:
-        """Called once: nothing is committed to this store any more."""
+        """Nothing is committed to this store any more."""
 
 
 class GroupCommit:
@@ -102,17 +102,17 @@ class GroupCommit:
 
     def copy(self, shared: OldData | None) -> None:
         """The first step."""
-        with self._commit_lock:
+        with self._commit_lock, self._unbroken():
             with self._mutex:
-                runs, self._runs = _table(self._runs), array("q")
-                to_copy, self._to_copy = _table(self._to_copy), array("q")
+                none = array("q"), array("q")
+                runs, to_copy = _table(self._runs), _table(self._to_copy)
+                self._runs, self._to_copy = none
             if runs.size and not self._broken:
-                with self._unbroken():
-                    if to_copy.size:
-                        self.owner.copy_runs(to_copy, shared)
-                    self._store.prepare(runs)
-                    self._safe = False
-                    self._prepared = np.concatenate((self._prepared, runs))
+                if to_copy.size:
+                    self.owner.copy_runs(to_copy, shared)
+                self._store.prepare(runs)
+                self._safe = False
+                self._prepared = np.concatenate((self._prepared, runs))
 
     def flush(self) -> None:
         """The second step."""
@@ -155,7 +155,10 @@ class GroupCommit:
         except Exception as error:  # of the device, or want of memory: they are not committed
             self._broken = True
             self._prepared = self._recorded = _NO_RUNS
-            self.owner.commit_failed(error)
+            told = None
+            while told is not self.owner:  # who takes over meanwhile took it for valid
+                told = self.owner
+                told.commit_failed(error)
 
 
 def settle(commits: Sequence[GroupCommit]) -> None:

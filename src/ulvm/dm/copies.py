@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from queue import SimpleQueue
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.exceptions.store import Runs
+from ulvm.errors import TableError
 
 __all__ = ["OldData", "copy_runs"]
 
@@ -46,11 +47,13 @@ class OldData:
 
     @staticmethod
     def room(shift: int, runs: Runs, size: int) -> memoryview | None:
-        """For their data; None if they are too much, or do not end within the origin's `size`."""
+        """For their data; None if there is none, or they do not end within the origin's `size`."""
         if int((runs[:, 0] + runs[:, 2]).max()) > size >> shift:
             return None
         length = int(runs[:, 2].sum()) << shift
-        return memoryview(anonymous(length)) if length <= _MOST_SHARED else None
+        with suppress(TableError):  # no memory for it
+            return memoryview(anonymous(length)) if length <= _MOST_SHARED else None
+        return None
 
     def keep(self, shift: int, runs: Runs, data: memoryview) -> None:
         """All of it has been read."""

@@ -101,6 +101,10 @@ class CowSnapshot:
         """Handover of exceptions (kernel: __handover_exceptions). Under the origin's lock; a stage
         of the source commits nothing meanwhile."""
         self.origin.allocate_staged()  # In the map that goes over.
+        with source._invalidate_lock:
+            self._take(source)
+
+    def _take(self, source: CowSnapshot) -> None:
         own = self.store
         self.store, self.map, self.commit = source.store, source.map, source.commit
         self.store.overflow_support = own.overflow_support
@@ -131,11 +135,12 @@ class CowSnapshot:
             self._log(f"Invalidating snapshot: {reason}")
             try:
                 self.store.mark_invalid()
-            except DeviceError as error:
+            except Exception as error:  # of the device, or want of memory
                 self._log(f"write header failed, the COW store still looks valid on disk: {error}")
-            self.valid = False
+            finally:
+                self.valid = False
+        self._event()  # Who brings it back after a kill knows of it before a write passes.
         self.origin.update()
-        self._event()
 
     def commit_failed(self, error: Exception) -> None:
         """Of `commit`."""

@@ -44,6 +44,7 @@ import mmap
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,12 +91,13 @@ class Origin:
         self.guarded: tuple[CowSnapshot, ...] = ()
         self.writer: MappedDevice | None = None
         """The mapped device whose live table writes to the origin (snapshot-origin)."""
+        self.between_batches: Callable[[], AbstractContextManager[None]] = nullcontext  # of a merge
         self.stage: Stage | None = None
         self.settings = settings
         self._log = log
         self._writers: list[MappedDevice] = []
         self._whole = device.size & -PAGE
-        """Where the last page begins, if it is not whole, or the end."""
+        """Where the last page that the writer has begins, if it is not whole, or the end."""
         self._units = 0
         self._shift = PAGE_SHIFT
         """Of a unit: at least a page's."""
@@ -154,13 +156,6 @@ class Origin:
         self._units = (self.device.size >> self._shift) + 1
         self._settled = anonymous(self._units) if self._units <= _MOST_UNITS else None
 
-    def _measure(self) -> None:
-        """A writer's table is new, and the origin may have another size; no write is under way."""
-        with self.lock:
-            self._whole = self.device.size & -PAGE
-            if self._settled is not None and (self.device.size >> self._shift) + 1 != self._units:
-                self._begin_marks()
-
     def sharing_cow(
         self, cow: BlockDevice
     ) -> tuple[CowSnapshot | None, CowSnapshot | None, CowSnapshot | None]:
@@ -179,12 +174,15 @@ class Origin:
 
     # -- the stage --------------------------------------------------------------------------
 
-    def begin(self, writer: MappedDevice, *, stage: bool) -> None:
-        """A writer is about to; `stage`: it may have one. If another writes already, it has none,
-        nor has the other any more."""
+    def begin(self, writer: MappedDevice, end: int, *, stage: bool) -> None:
+        """A writer is about to, up to the byte `end`; `stage`: it may have one. If another writes
+        already, it has none, nor has the other any more."""
         others = [other for other in self._writers if other is not writer]
         self._writers.append(writer)
-        self._measure()
+        with self.lock:  # The origin's size may be new as well; no write is under way.
+            self._whole = min(self.device.size, end) & -PAGE
+            if self._settled is not None and (self.device.size >> self._shift) + 1 != self._units:
+                self._begin_marks()
         if others and self.stage is not None:
             with self.lock:
                 self.stage.retire()
@@ -214,12 +212,14 @@ class Origin:
         if stage is not None:
             stage.commit()
 
-    def drain(self) -> None:
-        """The same; what cannot is said."""
+    def drain(self) -> bool:
+        """The same; what cannot is said, and False."""
         try:
             self.write_staged()
         except DeviceError as error:
             self._log(f"written data cannot reach the origin: {error}")
+            return False
+        return True
 
     def settle(self) -> None:
         """Return when every snapshot has what it was given so far, and what is staged needs.

@@ -85,6 +85,8 @@ class _Below(BlockDevice):
             snapshot.cow.write_each(
                 [placed for offset, data in pieces for placed in snapshot.places(offset, data)]
             )
+        else:
+            self.lost = True
 
     def flush(self) -> None:
         raise AssertionError("whoever wants that asks the device")

@@ -120,8 +120,7 @@ class Stage:
         self._data_at, size = sizes(slots)
         self._header = header(slots, whose)
         self._headers = (self._header, header(slots, ""))
-        self._least_free = 0
-        """Bytes of the file system that stay free."""
+        self._least_free = 0  # bytes of the file system that stay so
         self._fd = -1
         self._memory = self._map(size, goes_on=goes_on)
         view = memoryview(self._memory)
@@ -131,8 +130,7 @@ class Stage:
         self._data = view[self._data_at :]
         self._bytes = np.frombuffer(self._data, dtype=np.uint8)
         self._free: list[int] = []
-        self._ready = 0
-        """Slots below have memory."""
+        self._ready = 0  # slots below have memory
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -285,12 +283,12 @@ class Stage:
                 self._data[start : start + len(piece)] = piece
             else:
                 self._data[place : place + PAGE] = piece
-            self._number += 1
-            heads[2 * slot] = page
-            heads[2 * slot + 1] = self._number
             old = active.get(page)
             self.holds = True
             active[page] = slot
+            self._number += 1
+            heads[2 * slot] = page
+            heads[2 * slot + 1] = self._number  # last: want of memory leaves it free
             if old is not None:
                 heads[2 * old + 1] = 0
                 free.append(old)
@@ -309,21 +307,20 @@ class Stage:
         if free[-count:] != list(range(first + count - 1, first - 1, -1)):
             count = next(n for n in range(1, count) if free[-1 - n] != first + n)
         page = position >> PAGE_SHIFT
-        if not self._active.keys().isdisjoint(range(page, page + count)):
+        whole = range(page, page + count)
+        if not self._active.keys().isdisjoint(whole):
             return 0
-        place = first << PAGE_SHIFT
-        length = count << PAGE_SHIFT
+        room = self._bytes[first << PAGE_SHIFT : (first + count) << PAGE_SHIFT]
         # NumPy lets other threads run while it copies.
-        np.copyto(self._bytes[place : place + length], np.frombuffer(view[:length], dtype=np.uint8))
+        np.copyto(room, np.frombuffer(view[: room.size], dtype=np.uint8))
+        pages = np.arange(page, page + count, dtype=np.uint64)
         numbers = np.arange(self._number + 1, self._number + count + 1, dtype=np.uint64)
-        self._pages[first : first + count] = np.arange(page, page + count, dtype=np.uint64)
-        self._numbers[first : first + count] = numbers
-        self._number += count
         del free[-count:]
         self.holds = True
-        self._active.update(
-            zip(range(page, page + count), range(first, first + count), strict=True)
-        )
+        self._active.update(zip(whole, range(first, first + count), strict=True))
+        self._number += count
+        self._pages[first : first + count] = pages
+        self._numbers[first : first + count] = numbers
         return count
 
     def _slot(self, page: int) -> int | None:
@@ -389,28 +386,29 @@ class Stage:
 
     def commit(self) -> None:
         """Return when all that was staged before the call is on the device (not flushed), behind
-        its exceptions. DeviceError if not: what could not be written is still staged."""
+        its exceptions. Any error if not: what could not be written is still staged."""
         with self.committing:
             with self._lock:
-                if not self._active or self._closed:
+                if not (self._active or self._sealed) or self._closed:
                     return
-                failed = set(self._active)
-                self._sealed, self._active = self._active, {}
+                # Sealed are still those that could not be let go of, for want of memory.
+                sealed = {**self._sealed, **self._active} if self._sealed else self._active
+                kept = set(sealed)
                 self._there = []
                 self._pace.begin()
+                self._sealed, self._active = sealed, {}
             try:
                 self._settle()
                 if self._closed:  # Others write to the origin by now.
                     return
-                failed = set()
-                self._write_out(failed)
-                self._pace.end(len(self._sealed))
+                self._write_out(kept)
+                self._pace.end(len(sealed))
             finally:
                 with self._lock:
-                    self._let_go(failed)
+                    self._let_go(kept)
 
-    def _write_out(self, failed: set[int]) -> None:
-        """The sealed pages to the device; those that it does not take are put into `failed`."""
+    def _write_out(self, kept: set[int]) -> None:
+        """The sealed pages to the device; only those that it does not take stay in `kept`."""
         size = self._device.size
         pages, slots = self.sealed()
         if self._there:
@@ -424,14 +422,15 @@ class Stage:
         try:
             self._device.write_each(pieces)
         except DeviceError as error:
+            kept.intersection_update(pages.tolist())
             for (page, _, count), (offset, data) in zip(runs, pieces, strict=True):
-                try:
+                with suppress(DeviceError):
                     self._device.write(offset, data)
-                except DeviceError:
-                    failed.update(range(page, page + count))
-            if failed:
+                    kept.difference_update(range(page, page + count))
+            if kept:
                 raise
             self._log(f"at a second attempt was taken what had been refused: {error}")
+        kept.clear()
 
     def sealed(self) -> tuple[Numbers, Numbers]:
         """The pages that are being committed, ascending, and their slots."""
@@ -449,21 +448,21 @@ class Stage:
         """`settle` has written these of the sealed to the device."""
         self._there.append(pages)
 
-    def _let_go(self, failed: set[int]) -> None:
-        """Of the sealed pages but those that failed, which are active again if no newer data are.
+    def _let_go(self, kept: set[int]) -> None:
+        """Of the sealed pages but those to be kept, which are active again if no newer data are.
         Under the lock. The numbers first: from then on the next process does not write them."""
-        sealed = self._sealed
-        back = {page: sealed[page] for page in failed if page not in self._active}
-        self._active.update(back)
-        gone = [slot for page, slot in sealed.items() if page not in back]
-        slots = np.fromiter(gone, dtype=np.int64, count=len(gone))
-        slots[::-1].sort()
-        self._numbers[slots] = 0
-        self._sealed = {}
-        self.holds = bool(self._active)
-        if self.slots:
-            self._free += slots.tolist()
-        self._let_gone.notify_all()
+        try:
+            sealed, active = self._sealed, self._active
+            back = {page: sealed[page] for page in kept if page not in active}
+            slots = np.array([slot for page, slot in sealed.items() if page not in back], np.int64)
+            slots[::-1].sort()
+            free = self._free + slots.tolist() if self.slots else self._free
+            active = {**active, **back} if back else active
+            self._numbers[slots] = 0  # From here on nothing wants memory.
+            self._sealed, self._active, self._free = {}, active, free
+            self.holds = bool(active)
+        finally:
+            self._let_gone.notify_all()
 
     # -- in time ----------------------------------------------------------------------------
 

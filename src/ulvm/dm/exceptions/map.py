@@ -124,6 +124,8 @@ class ExceptionMap:
             other._where[position:end] = self._where[position:end]
             other._state[position:end] = self._state[position:end]
             position = self._state.find(_DONE, end)
+        for chunk in self._pending():
+            other._where[chunk], other._state[chunk] = self._where[chunk], PENDING
         self.chunks, self._state = chunks, other._state
         self._memory, self._where = other._memory, other._where
         self.state, self.where = self._state, self._where

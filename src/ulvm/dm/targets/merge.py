@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import ClassVar, NamedTuple
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -78,6 +78,7 @@ class MergeTarget(SnapshotTarget):
     def resume(self) -> None:
         super().resume()
         self.origin.writer = self._mapped
+        self.origin.between_batches = self._between_batches
         if self.snapshot.valid:
             self._stop.clear()
             name = f"merge-{self._mapped.minor}"
@@ -96,6 +97,7 @@ class MergeTarget(SnapshotTarget):
     def postsuspend(self) -> None:
         super().postsuspend()
         self.origin.writer = None
+        self.origin.between_batches = nullcontext
 
     def destroy(self) -> None:
         self.presuspend()
@@ -114,6 +116,13 @@ class MergeTarget(SnapshotTarget):
         except (DeviceError, TableError) as error:
             self.snapshot.merge_failed = True
             self._log(f"Merge failed: {error}")
+
+    @contextmanager
+    def _between_batches(self) -> Iterator[None]:
+        """Another snapshot comes: what is copied from now on it is given before."""
+        with self._step_lock:
+            self._ahead = None
+            yield
 
     def _let_writers_through(self) -> None:
         with self._turn:

@@ -59,7 +59,7 @@ class OriginTarget(Target):
     def resume(self) -> None:
         if not self._writing:
             self._writing = True
-            self._origin.begin(self._mapped, stage=self.begin == 0)
+            self._origin.begin(self._mapped, self.begin + self.length, stage=self.begin == 0)
         self._origin.writer = self._mapped
 
     def presuspend(self) -> None:

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
+from ulvm.dm.commit import settle
 from ulvm.dm.cow import CowSnapshot
 from ulvm.dm.exceptions.persistent import PersistentStore, check_chunk_size
 from ulvm.dm.exceptions.store import ExceptionStore
@@ -160,8 +161,8 @@ class SnapshotTarget(Target):
 
     def resume(self) -> None:
         """Take over if there is a source, then let origin writes copy out to this snapshot.
-        The origin is paused meanwhile, so that no write is half way past the decision, and what
-        was written to it before belongs to the snapshot, so none of that stays staged."""
+        The origin is paused meanwhile, so that no write, nor a batch of a merge (kernel: stop_merge
+        in snapshot_resume), is half way past the decision."""
         writer = self.origin.writer
         if writer is self._mapped:
             writer = None
@@ -169,22 +170,34 @@ class SnapshotTarget(Target):
         if writer is not None:
             writer.pause()
         try:
-            self.origin.drain()
-            source, _, _ = self.origin.sharing_cow(self._cow)
-            stage = source.stage if source is not None else None
-            with stage.stage.committing if stage is not None else nullcontext(), self.origin.lock:
-                source, destination, _ = self.origin.sharing_cow(self._cow)
-                if source is not None and destination is self.snapshot:
-                    self.snapshot.take_over(source)
-                    if stage is not None and source.stage is stage and self._can_have(stage):
-                        self.snapshot.stage, source.stage = stage, None
-                        stage.follow(self.snapshot)
-                self.snapshot.active = True
-                self.origin.update()
+            with self.origin.between_batches():
+                self._join()
         finally:
             if writer is not None:
                 writer.unpause()
         self._expect_writes()
+
+    def _join(self) -> None:
+        """What was written to the origin before belongs to a new snapshot, so none of that stays
+        staged. Nor are there exceptions PENDING when a store goes over, of a write that failed."""
+        drained = self.origin.drain()
+        source, _, _ = self.origin.sharing_cow(self._cow)
+        if source is not None:
+            with self.origin.lock:
+                self.origin.allocate_staged()
+            settle([source.commit])
+        elif not drained and not self.merging:
+            raise TableError("What was written to the origin before cannot reach it.")
+        stage = source.stage if source is not None else None
+        with stage.stage.committing if stage is not None else nullcontext(), self.origin.lock:
+            source, destination, _ = self.origin.sharing_cow(self._cow)
+            if source is not None and destination is self.snapshot:
+                self.snapshot.take_over(source)
+                if stage is not None and source.stage is stage and self._can_have(stage):
+                    self.snapshot.stage, source.stage = stage, None
+                    stage.follow(self.snapshot)
+            self.snapshot.active = True
+            self.origin.update()
 
     def _can_have(self, stage: SnapshotStage) -> bool:
         """Whether the stage of a table before this one goes on, with what is in it."""
@@ -333,6 +346,7 @@ class SnapshotTarget(Target):
 
     def changed(self, offset: int, length: int) -> Iterator[Changed] | None:
         self.settle()
+        self.origin.settle()  # What is staged there has changed already.
         return self.snapshot.changed(offset, length)
 
     # -- lines ------------------------------------------------------------------------------

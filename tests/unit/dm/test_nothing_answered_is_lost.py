@@ -1,0 +1,278 @@
+"""What was answered, or belongs to a snapshot, outlasts errors, and what is changed beside it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.unit.dm.lab import header
+from tests.unit.dm.stage_lab import SECTORS, StageLab
+from tests.waiting import until
+from ulvm.blockdev.base import Changed
+from ulvm.dm import commit
+from ulvm.dm.cow import CowSnapshot
+from ulvm.dm.stage import Stage
+from ulvm.dm.table import parse_table
+from ulvm.dm.targets.snapshot import SnapshotTarget
+from ulvm.errors import DeviceError
+
+PAGE = b"\xaa" * 4096
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> StageLab:
+    lab = StageLab(tmp_path)
+    lab.pair()
+    lab.still()
+    return lab
+
+
+def snapshot(lab: StageLab, name: str = "snap") -> CowSnapshot:
+    target = lab.dm.mapped(name).targets[0]
+    assert isinstance(target, SnapshotTarget)
+    return target.snapshot
+
+
+@pytest.mark.parametrize("where", ["_settle", "_write_out", "write_each", "_let_go"])
+def test_a_commit_that_fails_for_any_reason_keeps_its_pages(
+    lab: StageLab, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    lab.put(0, 8, 0xAA)
+    stage = lab.stage("org")
+    device = stage._device
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as once:
+        once.setattr(device if where == "write_each" else stage, where, fail)
+        with pytest.raises(MemoryError):
+            stage.commit()
+    assert lab.read("org", 0, 8) == PAGE
+    lab.put(64, 8, 0xBB)
+    lab.dm.mapped("org").flush()
+    assert lab.on_disk(0, 8) == lab.read("org", 0, 8) == PAGE
+    assert lab.on_disk(64, 8) == b"\xbb" * 4096
+    assert not stage.holds
+    assert not stage._numbers.any()
+
+
+def refuse(lab: StageLab, name: str) -> None:
+    """A write of less than a page, which is given its exception and then cannot read the rest."""
+    lab.faults["origin"].fail_nth("read", 1)
+    with pytest.raises(DeviceError):
+        lab.dm.mapped(name).write(512, PAGE[:512])
+    lab.faults["origin"].clear()
+
+
+@pytest.mark.parametrize("name", ["org", "snap"])
+def test_an_exception_that_was_given_in_vain_outlasts_a_longer_table(
+    tmp_path: Path, name: str
+) -> None:
+    lab = StageLab(tmp_path)
+    disk = lab.file("origin", 2 * SECTORS)
+    lab.fill_pattern(disk, 2 * SECTORS)
+    tables = {
+        "real": f"0 {{}} linear {disk} 0",
+        "snap": f"0 {{}} snapshot real {lab.file('cow', 20_000)} P 8",
+        "org": "0 {} snapshot-origin real",
+    }
+    for device, table in tables.items():
+        lab.device(device, table.format(SECTORS))
+    before = lab.read("snap", 0, 8)
+    refuse(lab, name)
+    for device, table in reversed(tables.items()):
+        lab.dm.load(device, parse_table(table.format(2 * SECTORS)))
+        lab.dm.suspend(device)
+    for device in tables:
+        lab.dm.resume(device)
+    lab.put(40, 8, 0xBB)
+    lab.dm.mapped("org").flush()
+    assert lab.read("snap", 0, 8) == before
+    lab.dm.mapped("snap").write(0, PAGE)
+    lab.dm.mapped("snap").flush()
+    assert header(f"{tmp_path}/cow")[1] == 1
+    lab.dm.shutdown()
+
+
+@pytest.mark.parametrize("name", ["org", "snap"])
+def test_an_exception_that_was_given_in_vain_is_merged(lab: StageLab, name: str) -> None:
+    before = lab.read("snap", 0, SECTORS)
+    refuse(lab, name)
+    start_merge(lab)
+    until(lambda: lab.status("org") == "16/20000 16")
+    assert lab.read("org", 0, SECTORS) == before
+    lab.dm.shutdown()
+
+
+def start_merge(lab: StageLab) -> None:
+    table = f"0 {SECTORS} snapshot-merge {lab.folder}/origin {lab.folder}/cow P 8"
+    lab.dm.load("org", parse_table(table))
+    lab.dm.suspend("org")
+    lab.dm.suspend("snap")
+    lab.dm.resume("org")
+    lab.dm.remove("snap")
+
+
+def test_who_takes_over_a_snapshot_that_is_turning_invalid_knows_of_it(tmp_path: Path) -> None:
+    """A merge cannot give it its copy, and it is given a new table at that moment."""
+    lab = StageLab(tmp_path, size=0)
+    lab.pair()
+    table = f"0 {SECTORS} snapshot {tmp_path}/origin {lab.file('cow2', 20_000)} P 8"
+    lab.put(0, 8, 0xAA)
+    lab.device("snap2", table)
+    old = snapshot(lab, "snap2")
+    turning, goes_on = threading.Event(), threading.Event()
+    real = old.commit_failed
+
+    def slowly(error: Exception) -> None:
+        turning.set()
+        assert goes_on.wait(10)
+        real(error)
+
+    old.commit_failed = slowly  # type: ignore[method-assign]
+    lab.faults["cow2"].fail_nth("write", 1)
+    merging = threading.Thread(target=start_merge, args=(lab,))
+    merging.start()
+    assert turning.wait(10)
+    lab.dm.suspend("snap2")
+    lab.dm.load("snap2", parse_table(table))
+    resumed = threading.Thread(target=lab.dm.resume, args=("snap2",))
+    resumed.start()
+    resumed.join(0.2)
+    goes_on.set()
+    resumed.join()
+    merging.join()
+    until(lambda: lab.status("org") == "16/20000 16")
+    assert lab.status("snap2") == "Invalid"
+    assert header(f"{tmp_path}/cow2")[1] == 0
+    lab.dm.shutdown()
+
+
+def test_a_snapshot_that_takes_over_waits_for_one_that_turns_invalid(
+    lab: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On disk already, and not yet in memory."""
+    old = snapshot(lab)
+    turning, goes_on = threading.Event(), threading.Event()
+    real = old.store.mark_invalid
+
+    def slowly() -> None:
+        turning.set()
+        assert goes_on.wait(10)
+        real()
+
+    monkeypatch.setattr(old.store, "mark_invalid", slowly)
+    invalid = threading.Thread(target=old.invalidate, args=("it is a test",))
+    invalid.start()
+    assert turning.wait(10)
+    lab.dm.suspend("snap")
+    table = f"0 {SECTORS} snapshot {lab.folder}/origin {lab.folder}/cow P 8"
+    lab.dm.load("snap", parse_table(table))
+    resumed = threading.Thread(target=lab.dm.resume, args=("snap",))
+    resumed.start()
+    resumed.join(0.2)
+    goes_on.set()
+    resumed.join()
+    invalid.join()
+    assert lab.status("snap") == "Invalid"
+    lab.dm.shutdown()
+
+
+def test_a_snapshot_that_comes_in_the_midst_of_a_merge_does_not_change(lab: StageLab) -> None:
+    """A batch that is about to be written was not copied out to it (kernel: stop_merge)."""
+    lab.put(0, 8, 0xAA)
+    entered, goes_on = threading.Event(), threading.Event()
+
+    def look() -> None:
+        if threading.current_thread().name.startswith("merge"):
+            entered.set()
+            assert goes_on.wait(10)
+
+    lab.dm.mapped("org").flush()
+    lab.faults["origin"].look = look  # type: ignore[method-assign]
+    start_merge(lab)
+    assert entered.wait(10)
+    table = f"0 {SECTORS} snapshot {lab.folder}/origin {lab.file('cow2', 20_000)} P 8"
+    coming = threading.Thread(target=lab.device, args=("snap2", table))
+    coming.start()
+    coming.join(0.2)
+    early = not coming.is_alive()
+    first = lab.read("snap2", 0, 8) if early else b""
+    goes_on.set()
+    coming.join()
+    first = first or lab.read("snap2", 0, 8)
+    until(lambda: lab.status("org") == "16/20000 16")
+    assert lab.read("snap2", 0, 8) == first
+    lab.dm.shutdown()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "and again"])
+def test_want_of_memory_in_a_commit_makes_no_snapshot_wrong(
+    lab: StageLab, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """`again`: when its header is to be marked as well."""
+    lab.put(0, 8, 0xAA)
+    assert lab.status("snap") == "24/20000 16"
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as once:
+        once.setattr(commit, "_table", fail)
+        if again:
+            once.setattr(snapshot(lab).store, "mark_invalid", fail)
+        lab.dm.mapped("org").flush()
+    assert lab.on_disk(0, 8) == PAGE
+    assert lab.status("snap") == "Invalid"
+    with pytest.raises(DeviceError):
+        lab.read("snap", 0, 8)
+
+
+def test_what_is_staged_for_the_origin_has_changed(lab: StageLab) -> None:
+    lab.put(8, 8, 0xAA)
+    runs = lab.dm.mapped("snap").changed(0, 3 * 4096)
+    assert runs is not None
+    assert list(runs) == [
+        Changed(0, 4096, False),
+        Changed(4096, 4096, True),
+        Changed(8192, 4096, False),
+    ]
+    assert lab.on_disk(8, 8) != PAGE
+
+
+def test_no_page_that_goes_on_behind_the_table_is_staged(tmp_path: Path) -> None:
+    """What is behind is another device's."""
+    lab = StageLab(tmp_path)
+    disk = lab.file("disk", 4096)
+    lab.device("snap", f"0 20 snapshot {disk} {lab.file('cow', 20_000)} P 8")
+    lab.device("org", f"0 20 snapshot-origin {disk}")
+    lab.device("other", f"0 100 linear {disk} 20")
+    lab.put(16, 1, 0xAA)
+    lab.dm.mapped("other").write(0, b"\xbb" * 512)
+    for name in ("other", "org"):
+        lab.dm.mapped(name).flush()
+    assert lab.read("other", 0, 1) == b"\xbb" * 512
+    assert lab.read("org", 16, 1) == PAGE[:512]
+    lab.dm.shutdown()
+
+
+def test_a_page_that_a_snapshot_drops_is_said_to_be_lost(lab: StageLab) -> None:
+    """It turns invalid when the exceptions of the page are there."""
+    lab.still("snap")
+    lab.dm.mapped("snap").write(512, PAGE[:512])
+    own = snapshot(lab).stage
+    assert own is not None
+    below = own.stage._device
+    real = below.write_each
+
+    def turned(pieces: object) -> None:
+        snapshot(lab).invalidate("it is a test")
+        real(pieces)  # type: ignore[arg-type]
+
+    below.write_each = turned  # type: ignore[method-assign, assignment]
+    with pytest.raises(DeviceError, match="lost"):
+        lab.dm.mapped("snap").flush()
+    assert isinstance(own.stage, Stage)
