@@ -15,6 +15,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
+import ulvm.blockdev.aio  # noqa: F401  # not at the first copy, when files may be used up
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.exceptions.store import Runs
