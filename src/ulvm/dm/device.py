@@ -155,9 +155,9 @@ class MappedDevice(BlockDevice):
             self.open_count -= 1
 
     def claim_removal(self) -> bool:
-        """Mark as removed if nobody has it open."""
+        """Mark as removed if nobody has it open, nor had since all was written."""
         with self._events:
-            if self.open_count == 0:
+            if self.open_count == 0 and not any(t.would_lose(()) for t in self.targets):
                 self.removed = True
                 self._events.notify_all()
         return self.removed

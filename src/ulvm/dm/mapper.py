@@ -1,10 +1,11 @@
 """The device mapper in process: devices by name, the calls of `dm_ioctl.DeviceMapper`.
 
 Order of a resume with an inactive table (dm-ioctl.c, do_resume): suspend if that was not
-done, look at sizes (a refusal drops the new table and leaves the device suspended), swap the
-tables, `preresume` of every target (a refusal leaves the new table live and the device
-suspended), `resume` of every target, tell of the change, open the gate, thaw file systems, and only
-then destroy the old table: until then it is the source of a handover.
+done, look at sizes, and at what would be lost with the old table (dm.unwritten; a refusal drops
+the new table and leaves the device suspended with the old one), swap the tables, `preresume` of
+every target (a refusal leaves the new table live and the device suspended), `resume` of every
+target, tell of the change, open the gate, thaw file systems, and only then destroy the old table:
+until then it is the source of a handover.
 
 Locks: `_lock` guards the dictionaries and is held for moments; `MappedDevice.control` excludes
 control operations on one device and may be held while a suspend waits for requests. Who waited
@@ -32,6 +33,7 @@ from ulvm.dm.table import Table, check_table
 from ulvm.dm.takeup import take_up
 from ulvm.dm.targets import TARGETS
 from ulvm.dm.targets.base import Target
+from ulvm.dm.unwritten import write_before_removal, write_before_swap
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
 from ulvm.errors import BusyError, DeviceError, NotFoundError, TableError
 from ulvm.units import SECTOR
@@ -229,6 +231,7 @@ class LocalMapper:
         with self._controlled(device) as found:
             if force and found.live is not None:
                 self._replace_by_error(found)
+            write_before_removal(found)
             if not found.claim_removal():
                 raise BusyError(f"device {found.name} is in use")
             with self._lock:
@@ -259,7 +262,7 @@ class LocalMapper:
     def _replace_by_error(self, device: MappedDevice) -> None:
         length = max(device.size // SECTOR, 1)
         self._load(device, [TableLine(0, length, "error")], read_only=False)
-        self._resume(device)
+        self._resume(device, lose=True)
 
     # -- tables -----------------------------------------------------------------------------
 
@@ -321,7 +324,8 @@ class LocalMapper:
             self._resume(found)
         return found.info()
 
-    def _resume(self, device: MappedDevice) -> None:
+    def _resume(self, device: MappedDevice, *, lose: bool = False) -> None:
+        """`lose`: whatever the old table holds that cannot be written."""
         new, device.inactive = device.inactive, None
         old: Table | None = None
         if new is not None:
@@ -329,6 +333,8 @@ class LocalMapper:
                 self._suspend(device)
             try:
                 new.check_sizes()
+                if not lose:
+                    write_before_swap(device, new)
             except BaseException:
                 self._tables.destroy(device, new)
                 raise

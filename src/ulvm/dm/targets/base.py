@@ -96,6 +96,11 @@ class Target(ABC):
         them. DeviceError."""
         return
 
+    def would_lose(self, following: Sequence[Target]) -> bool:
+        """Whether such data wait that none of the targets takes up, if these come next on the
+        device. They are built, and not resumed."""
+        return False
+
     def discard(self, offset: int, length: int) -> None:
         raise NotSupportedError(f"{self.type_name} does not support discard")
 

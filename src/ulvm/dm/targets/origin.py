@@ -49,6 +49,13 @@ class OriginTarget(Target):
     def settle(self) -> None:
         self._origin.write_staged()
 
+    def would_lose(self, following: Sequence[Target]) -> bool:
+        """The stage goes on as long as a table of this device writes to the origin."""
+        stage = self._origin.stage
+        if not self._writing or stage is None or not stage.holds:
+            return False
+        return not any(isinstance(t, OriginTarget) and t._origin is self._origin for t in following)
+
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         self.settle()
         return self._device.extents(offset, length)

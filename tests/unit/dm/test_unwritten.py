@@ -1,0 +1,157 @@
+"""What was answered and cannot be written does not go with its table, nor with its device."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.dm.stage_lab import SECTORS, StageLab, killed
+from ulvm.errors import BusyError, DeviceError, TableError
+
+NEW = b"\x11" * 4096
+
+
+@pytest.fixture
+def stuck(tmp_path: Path) -> Iterator[StageLab]:
+    """A write to the origin was answered, and the file below has no room for it."""
+    (tmp_path / "first").mkdir()
+    lab = StageLab(tmp_path / "first", kept=True)
+    lab.pair()
+    lab.still()
+    lab.put(0, 8, 0x11)
+    lab.faults["origin"].fail("write", error=errno.ENOSPC)
+    yield lab
+    lab.faults["origin"].clear()
+    lab.dm.shutdown()
+
+
+def others(lab: StageLab) -> list[str]:
+    """Tables that know nothing of what is staged for `org`."""
+    origin = lab.folder / "origin"
+    return [
+        f"0 {SECTORS} linear {origin} 0",
+        f"0 {SECTORS} error",
+        f"0 {SECTORS} snapshot-origin {lab.file('other', SECTORS)}",
+        f"0 {SECTORS} snapshot-merge {origin} {lab.folder / 'cow'} P 8",
+    ]
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_an_origin_keeps_its_table_until_all_is_written(stuck: StageLab, kind: int) -> None:
+    table = others(stuck)[kind]
+    stuck.dm.suspend("snap")
+    with pytest.raises(TableError, match="keeps its table") as refused:
+        stuck.reload("org", table)
+    assert refused.value.errno == errno.ENOSPC
+    info = stuck.dm.info("org")
+    assert (info.suspended, info.live_table, info.inactive_table) == (True, True, False)
+    assert stuck.dm.table("org")[0].target_type == "snapshot-origin"
+    assert not any("lost" in line for line in stuck.messages)
+    stuck.faults["origin"].clear()
+    stuck.reload("org", table)
+    assert stuck.on_disk(0, 8) == NEW or "merge" in table
+
+
+def test_an_origin_that_kept_its_table_goes_on(stuck: StageLab) -> None:
+    with pytest.raises(TableError):
+        stuck.reload("org", others(stuck)[0])
+    stuck.dm.resume("org")
+    assert stuck.read("org", 0, 8) == NEW
+    with pytest.raises(DeviceError):
+        stuck.dm.mapped("org").flush()
+    stuck.put(8, 8, 0x11)
+    stuck.faults["origin"].clear()
+    stuck.dm.mapped("org").flush()
+    assert stuck.on_disk(0, 16) == NEW * 2
+
+
+def test_what_an_origin_kept_outlives_a_kill(stuck: StageLab, tmp_path: Path) -> None:
+    with pytest.raises(TableError):
+        stuck.reload("org", others(stuck)[0])
+    again = killed(stuck, tmp_path / "second")
+    again.dm.resume("org")
+    assert again.read("org", 0, 8) == NEW
+    again.dm.shutdown()
+    assert again.on_disk(0, 8) == NEW
+
+
+def test_a_table_that_takes_it_up_is_let_in(stuck: StageLab) -> None:
+    stuck.reload("org", f"0 {SECTORS} snapshot-origin {stuck.folder / 'origin'}")
+    assert stuck.read("org", 0, 8) == NEW
+    stuck.faults["origin"].clear()
+    stuck.dm.mapped("org").flush()
+    assert stuck.on_disk(0, 8) == NEW
+
+
+def test_an_origin_is_not_removed_until_all_is_written(stuck: StageLab) -> None:
+    stuck.faults["origin"].clear()
+    stuck.faults["origin"].fail("write", error=errno.EIO)
+    before = stuck.dm.snapshot_state()
+    with pytest.raises(DeviceError, match="not removed"):
+        stuck.dm.remove("org")
+    assert stuck.dm.snapshot_state() == before
+    handle = stuck.dm.mapped("org").open(write=True)
+    assert handle.read(0, 4096) == NEW
+    handle.write(4096, NEW)
+    with pytest.raises(BusyError):
+        stuck.dm.remove("org")
+    handle.close()
+    stuck.faults["origin"].clear()
+    stuck.dm.remove("org")
+    assert stuck.on_disk(0, 16) == NEW * 2
+
+
+def test_by_force_it_is_lost_and_that_is_said(stuck: StageLab) -> None:
+    stuck.dm.remove("org", force=True)
+    assert any("are lost" in line for line in stuck.messages)
+    assert [info.name for info in stuck.dm.devices()] == ["snap"]
+
+
+def test_what_is_written_at_the_last_moment_is_no_less(
+    stuck: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened, written to and closed between the look and the claim."""
+    stuck.faults["origin"].clear()
+    org = stuck.dm.mapped("org")
+
+    def write() -> bool:
+        stuck.put(8, 8, 0x11)
+        return claim()
+
+    claim = org.claim_removal
+    monkeypatch.setattr(org, "claim_removal", write)
+    with pytest.raises(BusyError):
+        stuck.dm.remove("org")
+    assert stuck.read("org", 0, 16) == NEW * 2
+
+
+@pytest.mark.timeout(20)
+def test_nobody_waits_below_for_a_device_that_is_suspended(tmp_path: Path) -> None:
+    """Who suspended it may be about to resume it next."""
+    lab = StageLab(tmp_path)
+    origin, cow = lab.file("origin", SECTORS), lab.file("cow", 20_000)
+    lab.device("real", f"0 {SECTORS} linear {origin} 0")
+    lab.device("snap", f"0 {SECTORS} snapshot 253:0 {cow} P 8")
+    lab.device("org", f"0 {SECTORS} snapshot-origin 253:0")
+    lab.still()
+    lab.put(0, 8, 0x11)
+    lab.faults["origin"].fail("write")
+    lab.dm.suspend("org")
+    lab.dm.suspend("real")
+    lab.faults["origin"].clear()
+    with pytest.raises(TableError, match="is suspended"):
+        lab.reload("org", f"0 {SECTORS} linear 253:0 0")
+    with pytest.raises(DeviceError, match="is suspended"):
+        lab.dm.remove("org")
+    lab.dm.resume("real")
+    lab.reload("org", f"0 {SECTORS} linear 253:0 0")
+    assert lab.on_disk(0, 8) == NEW
+    lab.dm.shutdown()
+
+
+def test_a_shutdown_ends_all_the_same(stuck: StageLab) -> None:
+    assert any("last flush failed" in line for line in stuck.dm.shutdown())
+    assert stuck.dm.devices() == []
