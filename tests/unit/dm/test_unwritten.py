@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.unit.dm.stage_lab import SECTORS, StageLab, killed
+from tests.waiting import until
+from ulvm.dm.commit import settle
+from ulvm.dm.cow import CowSnapshot
+from ulvm.dm.table import parse_table
+from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.errors import BusyError, DeviceError, TableError
 
 NEW = b"\x11" * 4096
@@ -155,3 +160,96 @@ def test_nobody_waits_below_for_a_device_that_is_suspended(tmp_path: Path) -> No
 def test_a_shutdown_ends_all_the_same(stuck: StageLab) -> None:
     assert any("last flush failed" in line for line in stuck.dm.shutdown())
     assert stuck.dm.devices() == []
+
+
+# -- the stage of a snapshot -------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[StageLab]:
+    """A write to the snapshot was answered, its chunk has an exception, and the COW is full."""
+    (tmp_path / "first").mkdir()
+    lab = StageLab(tmp_path / "first", kept=True)
+    lab.pair()
+    lab.still("snap")
+    lab.dm.mapped("snap").write(0, NEW)
+    settle([snapshot(lab).commit])
+    lab.faults["cow"].fail("write")
+    yield lab
+    lab.faults["cow"].clear()
+    lab.dm.shutdown()
+
+
+def snapshot(lab: StageLab) -> CowSnapshot:
+    target = lab.dm.mapped("snap").targets[0]
+    assert isinstance(target, SnapshotTarget)
+    return target.snapshot
+
+
+def over(lab: StageLab, kind: str, sectors: int = SECTORS) -> str:
+    return f"0 {sectors} {kind} {lab.folder / 'origin'} {lab.folder / 'cow'} P 8"
+
+
+def test_a_snapshot_keeps_its_table_until_all_is_written(held: StageLab) -> None:
+    """The next one has no stage, as its last page is not whole."""
+    table = over(held, "snapshot", SECTORS - 1)
+    with pytest.raises(TableError, match="keeps its table"):
+        held.reload("snap", table)
+    held.dm.resume("snap")
+    assert held.read("snap", 0, 8) == NEW
+    with pytest.raises(DeviceError):
+        held.dm.mapped("snap").flush()
+    held.faults["cow"].clear()
+    held.reload("snap", table)
+    assert held.read("snap", 0, 8) == NEW
+    assert not any("lost" in line or "Cancelling" in line for line in held.messages)
+
+
+def test_a_table_that_has_the_stage_is_let_in(held: StageLab) -> None:
+    held.reload("snap", over(held, "snapshot"))
+    assert held.read("snap", 0, 8) == NEW
+    held.faults["cow"].clear()
+    held.dm.mapped("snap").flush()
+
+
+@pytest.mark.parametrize("table", ["snapshot-merge", "error"])
+def test_no_other_table_comes_before_it_is_written(held: StageLab, table: str) -> None:
+    held.dm.suspend("org")
+    line = over(held, table) if "merge" in table else f"0 {SECTORS} {table}"
+    with pytest.raises(TableError, match="keeps its table"):
+        held.reload("snap", line)
+    assert held.dm.table("snap")[0].target_type == "snapshot"
+    held.faults["cow"].clear()
+    held.reload("snap", line)
+    if "merge" in table:
+        until(lambda: held.on_disk(0, 8) == NEW)
+
+
+def test_a_snapshot_is_not_removed_until_all_is_written(held: StageLab) -> None:
+    with pytest.raises(DeviceError, match="not removed"):
+        held.dm.remove("snap")
+    assert held.read("snap", 0, 8) == NEW
+    held.faults["cow"].clear()
+    held.dm.remove("snap")
+    held.snapshot()
+    assert held.read("snap", 0, 8) == NEW
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_nobody_can_read_holds_nothing_up(held: StageLab, force: bool) -> None:
+    snapshot(held).invalidate("as a test does it")
+    held.reload("snap", over(held, "snapshot", SECTORS - 1))
+    assert held.status("snap") == "Invalid"
+    held.dm.remove("snap", force=force)
+
+
+def test_a_source_on_another_device_keeps_it(held: StageLab) -> None:
+    """The destination is refused when it is live already: the source stays whole."""
+    held.dm.suspend("org")
+    held.dm.load("org", parse_table(over(held, "snapshot-merge")))
+    held.dm.suspend("snap")
+    with pytest.raises(TableError, match="cannot go on"):
+        held.dm.resume("org")
+    held.faults["cow"].clear()
+    held.dm.resume("org")
+    until(lambda: held.on_disk(0, 8) == NEW)

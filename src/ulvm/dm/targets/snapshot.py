@@ -233,6 +233,20 @@ class SnapshotTarget(Target):
         if stage is not None:
             stage.settle()
 
+    def would_lose(self, following: Sequence[Target]) -> bool:
+        """What was written to an invalid snapshot is lost whoever takes over."""
+        stage = self.snapshot.stage
+        if stage is None or not stage.stage.holds or not self.snapshot.valid:
+            return False
+        return not any(
+            isinstance(t, SnapshotTarget)
+            and t.snapshot.awaits_handover
+            and t.origin is self.origin
+            and t._cow is self._cow
+            and t._can_have(stage)
+            for t in following
+        )
+
     def _drain(self) -> None:
         """What cannot be written stays staged, which is said."""
         try:
