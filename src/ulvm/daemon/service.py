@@ -170,7 +170,7 @@ class Service:
     def _take_down(self) -> None:
         self.mapper.on_change.clear()
         self.mapper.shutdown()
-        if not self.mapper.all_mapped():  # else the next daemon brings back what stayed
+        if not self.mapper.all_mapped(leaving=True):  # else the next daemon brings back what stayed
             self._drop_state()
 
     def request_stop(self) -> None:

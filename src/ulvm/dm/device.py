@@ -154,20 +154,28 @@ class MappedDevice(BlockDevice):
         with self._events:
             self.open_count -= 1
 
-    def claim_removal(self) -> bool:
-        """Mark as removed if nobody has it open, nor had since all was written."""
-        with self._events:
-            if self.open_count == 0 and not any(t.would_lose(()) for t in self.targets):
-                self.removed = True
-                self._events.notify_all()
-        return self.removed
+    @property
+    def leaving(self) -> bool:
+        """Somebody removes it. It is nobody else's any more, but for its name and numbers."""
+        return self.removed and not self.abandoned
 
-    def abandon(self) -> None:
-        """The end: who comes to the gate when it is closed is told, and who waits there with the
-        next `wake_removed`."""
+    def claim_removal(self) -> bool:
+        """Mark as removed if nobody else did, has it open, or had since all was written."""
         with self._events:
-            self.removed = self.abandoned = True
+            if self.removed or self.open_count or any(t.would_lose(()) for t in self.targets):
+                return False
+            self.removed = True
             self._events.notify_all()
+            return True
+
+    def abandon(self) -> bool:
+        """The end: who comes to the gate when it is closed is told, and who waits there with the
+        next `wake_removed`. False: somebody removes it already."""
+        with self._events:
+            if not self.leaving:
+                self.removed = self.abandoned = True
+                self._events.notify_all()
+            return self.abandoned
 
     def event(self) -> None:
         """dm_table_event: wake those who wait for the device."""

@@ -10,6 +10,10 @@ until then it is the source of a handover.
 Locks: `_lock` guards the dictionaries and is held for moments; `MappedDevice.control` excludes
 control operations on one device and may be held while a suspend waits for requests. Who waited
 for it looks whether the device is still there: its name may be that of a new one by then.
+
+A device that is being removed is found by nobody, but keeps its name and numbers, and its place in
+the state, until what it holds is written and its tables are gone: a kill before that brings it
+back with what was staged for it, and a new device of its number would take its file (dm.stage).
 """
 
 from __future__ import annotations
@@ -91,11 +95,11 @@ class LocalMapper:
     def mapped(self, device: str) -> MappedDevice:
         """The device of this name, UUID or major:minor; NotFoundError (ENXIO) without one."""
         with self._lock:
-            found = self._devices.get(device)
+            found = self.mapped_by_name(device)
             if found is None:
-                found = next((d for d in self._devices.values() if d.uuid == device != ""), None)
+                found = next((d for d in self._present() if d.uuid == device != ""), None)
             if found is None:
-                found = next((d for d in self._devices.values() if d.number == device), None)
+                found = next((d for d in self._present() if d.number == device), None)
         if found is None:
             raise NotFoundError(f"Device {device} not found")
         return found
@@ -103,7 +107,12 @@ class LocalMapper:
     def mapped_by_name(self, name: str) -> MappedDevice | None:
         """The device of this very name."""
         with self._lock:
-            return self._devices.get(name)
+            found = self._devices.get(name)
+        return None if found is None or found.leaving else found
+
+    def _present(self) -> Iterator[MappedDevice]:
+        """Those that nobody removes. Under the lock."""
+        return (d for d in self._devices.values() if not d.leaving)
 
     def resolve(self, word: str, *, writable: bool = True) -> BlockDevice:
         """The device that a word of a table line means (see `dm_ioctl`). A file is held for the
@@ -113,8 +122,7 @@ class LocalMapper:
             name = word.removeprefix("/dev/mapper/")
         elif word.startswith("/"):
             name = self._name_of_path(word) or word
-        with self._lock:
-            found = self._devices.get(name)
+        found = self.mapped_by_name(name)
         if found is not None:
             return found
         if word.startswith("/"):
@@ -136,13 +144,14 @@ class LocalMapper:
         word = f"{major}:{minor}"
         if major == DM_MAJOR:
             with self._lock:
-                return next((d.name for d in self._devices.values() if d.minor == minor), None)
+                return next((d.name for d in self._present() if d.minor == minor), None)
         return self._files.path(word)
 
-    def all_mapped(self) -> list[MappedDevice]:
-        """All devices by ascending minor number."""
+    def all_mapped(self, *, leaving: bool = False) -> list[MappedDevice]:
+        """All devices by ascending minor number; `leaving`: with those that are being removed."""
         with self._lock:
-            return sorted(self._devices.values(), key=lambda d: d.minor)
+            found = self._devices.values() if leaving else self._present()
+            return sorted(found, key=lambda d: d.minor)
 
     def devices(self) -> list[DeviceInfo]:
         return [d.info() for d in self.all_mapped()]
@@ -234,30 +243,30 @@ class LocalMapper:
             write_before_removal(found)
             if not found.claim_removal():
                 raise BusyError(f"device {found.name} is in use")
-            with self._lock:
-                if self._devices.get(found.name) is found:  # a shutdown may have been first
+            try:
+                self._take_down(found)
+            finally:
+                with self._lock:
                     del self._devices[found.name]
-            for table in (found.live, found.inactive):
-                if table is not None:
-                    self._quiesce(found, table)
-            found.pause()
-            old, spare = found.live, found.inactive
-            found.set_live(None)
-            found.inactive = None
-            found.wake_removed()
-            for table in (old, spare):
-                if table is not None:
-                    self._tables.destroy(found, table)
-            self._thaw(found)
-            if found.goes_on:
-                self._stage.forget(found.minor)
 
-    def _quiesce(self, device: MappedDevice, table: Table) -> None:
-        if table is device.live and not device.suspended:
-            for target in table.targets:
-                target.presuspend()
-            for target in table.targets:
-                target.postsuspend()
+    def _take_down(self, device: MappedDevice) -> None:
+        """What a device that leaves holds; behind that nothing of it is there any more."""
+        targets = () if device.suspended else device.targets
+        for target in targets:
+            target.presuspend()
+        device.pause()
+        for target in targets:
+            target.postsuspend()
+        tables = device.live, device.inactive
+        device.set_live(None)
+        device.inactive = None
+        device.wake_removed()
+        for table in tables:
+            if table is not None:
+                self._tables.destroy(device, table)
+        self._thaw(device)
+        if device.goes_on:
+            self._stage.forget(device.minor)
 
     def _replace_by_error(self, device: MappedDevice) -> None:
         length = max(device.size // SECTOR, 1)
@@ -423,7 +432,8 @@ class LocalMapper:
 
     def forget_stages(self) -> None:
         """What a killed process left that no device will take up."""
-        self._stage.forget_all([d.minor for d in self.all_mapped() if d.goes_on or d.live])
+        devices = self.all_mapped(leaving=True)
+        self._stage.forget_all([d.minor for d in devices if d.goes_on or d.live])
 
     def shutdown(self) -> list[str]:
         """Take everything down; data are flushed. Requests that come, or wait at a suspended
@@ -436,9 +446,7 @@ class LocalMapper:
         abandoned is known before the first one feels it: a write to an origin whose copy fails
         for that does not go on."""
         failures = []
-        devices = users_first(self.all_mapped())
-        for device in devices:
-            device.abandon()
+        devices = [device for device in users_first(self.all_mapped()) if device.abandon()]
         for device in devices:
             device.wake_removed()  # A merge over a suspended one, or a client, would wait for ever.
         for device in devices:
@@ -460,8 +468,9 @@ class LocalMapper:
 
     def _tear_down(self, devices: list[MappedDevice]) -> None:
         for device in devices:
-            if device.live is not None:
-                self._quiesce(device, device.live)
+            if not device.suspended:
+                for target in device.targets:
+                    target.postsuspend()
         for device in devices:
             with self._lock:
                 self._devices.pop(device.name, None)

@@ -47,7 +47,9 @@ __all__ = ["describe", "restore"]
 
 def describe(mapper: LocalMapper) -> dict[str, Any]:
     """{"devices": [{name, uuid, minor, read_only, suspended, table, ...}]} by minor number."""
-    return {"devices": [_describe(mapper, d) for d in mapper.all_mapped()]}
+    described = [(d, _describe(mapper, d)) for d in mapper.all_mapped(leaving=True)]
+    # One that is being removed and has no table any more holds nothing that was to be kept.
+    return {"devices": [entry for d, entry in described if not d.leaving or "table" in entry]}
 
 
 def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
