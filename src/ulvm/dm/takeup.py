@@ -4,6 +4,10 @@ An origin whose snapshot could not be brought back may become a plain volume, or
 merged: what was answered when it was an origin goes through its new table then, before its gate
 opens, and the file is forgotten. Kept longer, it would be written over what is newer.
 
+A merge takes none of it. A page that was staged had not reached the origin, so there the origin is
+still what the snapshot is, or it had, behind its exceptions, and the merge brings the old data
+back: either way it is older than what the merge gives, and the copies may be behind us already.
+
 A kill in the midst of it does no harm: all of it is written again. What the table does not take is
 lost, which is said; a table for reading only leaves it for the next one.
 """
@@ -43,7 +47,8 @@ class _PastTheGate(BlockDevice):
         while position < end:
             target = self._table.find(position)
             upto = min(end, target.begin + target.length)
-            target.write(position, view[position - offset : upto - offset], fua=fua)
+            if not target.supersedes:
+                target.write(position, view[position - offset : upto - offset], fua=fua)
             position = upto
 
     def flush(self) -> None:

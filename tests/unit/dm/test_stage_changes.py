@@ -235,6 +235,51 @@ def test_it_goes_through_whatever_table_comes_next(kept: StageLab, tmp_path: Pat
     again.dm.shutdown()
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_merge_takes_none_of_it(kept: StageLab, tmp_path: Path, committed: bool) -> None:
+    """The origin becomes what the snapshot was, whether its exceptions were there or not."""
+    kept.pair()
+    kept.still()
+    kept.put(8, 8, 0x11)
+    kept.dm.mapped("org").flush()
+    before = kept.read("snap", 0, 32)
+    kept.put(0, 16, 0x22)
+    if committed:
+        kept.dm.mapped("org").targets[0]._origin.settle()  # type: ignore[attr-defined]
+    cow = (kept.folder / "cow").read_bytes()
+    again = back_without(kept, tmp_path / "second")
+    (again.folder / "cow").write_bytes(cow)
+    again.dm.remove("snap")
+    again.reload("org", f"0 {SECTORS} snapshot-merge {again.folder}/origin {again.folder}/cow P 8")
+    until(lambda: again.status("org").split("/")[0] == again.status("org").split()[1])
+    assert again.read("org", 0, 32) == again.on_disk(0, 32) == before
+    assert list(again.stages.iterdir()) == []
+    again.dm.shutdown()
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_what_no_merge_gives_back_is_written(kept: StageLab, tmp_path: Path, valid: bool) -> None:
+    """What lies behind it in the table; all of it where the snapshot turned out invalid."""
+    kept.pair()
+    kept.still()
+    before = kept.on_disk(0, 8)
+    kept.put(0, 8, 0x11)
+    kept.put(SECTORS - 8, 8, 0x11)
+    cow = (kept.folder / "cow").read_bytes()
+    again = back_without(kept, tmp_path / "second")
+    origin, half = again.folder / "origin", SECTORS // 2
+    (again.folder / "cow").write_bytes(cow if valid else cow[:4] + bytes(4) + cow[8:])
+    again.dm.remove("snap")
+    again.reload(
+        "org",
+        f"0 {half} snapshot-merge {origin} {again.folder}/cow P 8\n"
+        f"{half} {half} linear {origin} {half}",
+    )
+    assert again.on_disk(0, 8) == (before if valid else b"\x11" * 4096)
+    assert again.on_disk(SECTORS - 8, 8) == b"\x11" * 4096
+    again.dm.shutdown()
+
+
 def test_what_no_table_takes_is_said(kept: StageLab, tmp_path: Path) -> None:
     kept.pair()
     kept.still()
