@@ -31,10 +31,10 @@ from ulvm.dm.device import Frozen, MappedDevice
 from ulvm.dm.naming import check_minor, check_name, check_uuid
 from ulvm.dm.numbers import DeviceNumbers
 from ulvm.dm.order import rests_on_suspended, users_first, users_of
-from ulvm.dm.stage_file import StageSettings
+from ulvm.dm.stage_file import PAGE, StageSettings
 from ulvm.dm.state import describe, restore
 from ulvm.dm.table import Table, check_table
-from ulvm.dm.takeup import take_up
+from ulvm.dm.takeup import check_merges, take_up
 from ulvm.dm.targets import TARGETS
 from ulvm.dm.targets.base import Target
 from ulvm.dm.unwritten import write_before_removal, write_before_swap
@@ -240,7 +240,8 @@ class LocalMapper:
         with self._controlled(device) as found:
             if force and found.live is not None:
                 self._replace_by_error(found)
-            write_before_removal(found)
+            waits = found.goes_on and not force
+            write_before_removal(found, self._stage.pages_left(found.minor) if waits else 0)
             if not found.claim_removal():
                 raise BusyError(f"device {found.name} is in use")
             try:
@@ -266,6 +267,9 @@ class LocalMapper:
                 self._tables.destroy(device, table)
         self._thaw(device)
         if device.goes_on:
+            left = self._stage.pages_left(device.minor)
+            if left:
+                self._log(f"{device.name}: {left * PAGE} bytes that were written to it are lost")
             self._stage.forget(device.minor)
 
     def _replace_by_error(self, device: MappedDevice) -> None:
@@ -285,6 +289,11 @@ class LocalMapper:
 
     def _load(self, device: MappedDevice, table: Sequence[TableLine], *, read_only: bool) -> None:
         new = self._tables.build(device, table, read_only=read_only)
+        try:
+            check_merges(new, self.all_mapped(), self._stage, self.stable_name)
+        except TableError:
+            self._tables.destroy(device, new)
+            raise
         old, device.inactive = device.inactive, new
         device.ever_loaded = True
         if old is not None:

@@ -114,6 +114,16 @@ class StageSettings:
             return 0
         return int(slots)
 
+    def pages_left(self, minor: int) -> int:
+        """How many of these hold a page."""
+        slots, path = self.slots_left(minor), self.path(minor)
+        if not slots or path is None:
+            return 0
+        with path.open("rb") as stream:
+            stream.seek(PAGE)
+            heads = stream.read(16 * slots)
+        return sum(number > 0 for _, number in struct.iter_unpack("<QQ", heads))
+
     def forget(self, minor: int) -> None:
         """What a killed process left for a device that does not go on."""
         path = self.path(minor)

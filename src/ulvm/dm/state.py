@@ -60,6 +60,7 @@ def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
         "read_only": device.forced_read_only,
         "suspended": device.suspended,
         "goes_on": device.goes_on,
+        "left_cows": list(device.left_cows),
     }
     table = device.live
     if table is not None:
@@ -111,6 +112,9 @@ def _checked(entry: object) -> dict[str, Any]:
     for key, kind in wanted.items():
         if type(entry.get(key)) is not kind:
             raise FormatError(f"{key} is {str(entry.get(key))[:40]!r}")
+    cows = entry.get("left_cows", [])
+    if not isinstance(cows, list) or not all(isinstance(cow, str) for cow in cows):
+        raise FormatError(f"left_cows is {str(cows)[:80]!r}")
     for line in entry.get("table", ()):
         if not isinstance(line, list) or [type(word) for word in line] != _LINE:
             raise FormatError(f"a line of its table is {str(line)[:80]!r}")
@@ -136,6 +140,13 @@ def _read_by(entry: dict[str, Any]) -> set[str]:
     }
 
 
+def _cows_of(entry: dict[str, Any]) -> tuple[str, ...]:
+    """Of the snapshots that it is, or was when it had a table."""
+    lines = [(kind, words.split()) for _, _, kind, words in entry.get("table", ())]
+    own = [words[1] for kind, words in lines if kind == SnapshotTarget.type_name and words[1:]]
+    return tuple(own or entry.get("left_cows", []))
+
+
 def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
     """Make the devices of `state`; what cannot be made is said in the sentences returned and
     hinders nothing else."""
@@ -154,7 +165,8 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
             )
             waiting.append(entry)
             if entry.get("goes_on") is True or _rank(entry)[0]:
-                mapper.mapped(entry["name"]).goes_on = True
+                device = mapper.mapped(entry["name"])
+                device.goes_on, device.left_cows = True, _cows_of(entry)
         except UlvmError as error:
             problems.append(f"{entry['name']}: {error}")
     absent = list(entries)

@@ -8,23 +8,28 @@ A merge takes none of it. A page that was staged had not reached the origin, so 
 still what the snapshot is, or it had, behind its exceptions, and the merge brings the old data
 back: either way it is older than what the merge gives, and the copies may be behind us already.
 
+What was written to the snapshot itself is part of what a merge gives back, and waits for the device
+of the snapshot. So no merge is loaded as long as that has not come back.
+
 A kill in the midst of it does no harm: all of it is written again. What the table does not take is
 lost, which is said; a table for reading only leaves it for the next one.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.stage import Stage
 from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import Table
+from ulvm.dm.targets.merge import MergeTarget
 from ulvm.errors import DeviceError, TableError
 
-__all__ = ["take_up"]
+__all__ = ["check_merges", "take_up"]
 
 
 class _PastTheGate(BlockDevice):
@@ -53,6 +58,24 @@ class _PastTheGate(BlockDevice):
 
     def flush(self) -> None:
         raise AssertionError("whoever wants that asks the device")
+
+
+def check_merges(
+    table: Table,
+    devices: Iterable[MappedDevice],
+    settings: StageSettings,
+    stable_name: Callable[[BlockDevice], str],
+) -> None:
+    """TableError if a killed process left something for a snapshot that the new table merges."""
+    merged = {stable_name(t.snapshot.cow) for t in table.targets if isinstance(t, MergeTarget)}
+    for device in devices if merged else ():
+        waits = device.goes_on and not merged.isdisjoint(device.left_cows)
+        if waits and settings.pages_left(device.minor):
+            raise TableError(
+                f"What was written to {device.name} is not in its COW store yet: "
+                "it has to come back as a snapshot before it is merged.",
+                errno=errno.EBUSY,
+            )
 
 
 def take_up(device: MappedDevice, settings: StageSettings, log: Callable[[str], None]) -> None:

@@ -32,11 +32,14 @@ def write_before_swap(device: MappedDevice, new: Table) -> None:
         ) from error
 
 
-def write_before_removal(device: MappedDevice) -> None:
-    """DeviceError if something is lost with the device; one that is open stays anyhow."""
+def write_before_removal(device: MappedDevice, left: int) -> None:
+    """DeviceError if something is lost with the device; one that is open stays anyhow. `left`: how
+    many pages a killed process left for it, as it has not come back yet."""
     try:
         if not device.open_count:
             _write_left(device, ())
+            if left:
+                raise DeviceError("what was written to it before a kill waits for its table")
     except DeviceError as error:
         raise DeviceError(
             f"device {device.name} is not removed: {error}; if its removal is forced, that is lost",

@@ -1,0 +1,99 @@
+"""What a killed process left staged for a snapshot that did not come back is not lost."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.dm.stage_lab import SECTORS, StageLab
+from tests.waiting import until
+from ulvm.dm.table import parse_table
+from ulvm.errors import DeviceError, TableError
+
+NEW = b"\x11" * 4096
+
+
+def back(state: dict[str, Any], old: Path, folder: Path, problems: int) -> StageLab:
+    """Another process, on what is in the folder `old`."""
+    (folder / "stage").mkdir(parents=True)
+    for file in [*old.iterdir(), *(old / "stage").iterdir()]:
+        if file.is_file():
+            (folder / file.relative_to(old)).write_bytes(file.read_bytes())
+    for device in state["devices"]:
+        for line in device.get("table", ()):
+            line[3] = line[3].replace(str(old), str(folder))
+        device["left_cows"] = [
+            cow.replace(str(old), str(folder)) for cow in device.get("left_cows", ())
+        ]
+    again = StageLab(folder, kept=True)
+    assert len(again.dm.restore_state(state)) == problems
+    again.dm.forget_stages()
+    return again
+
+
+@pytest.fixture
+def away(tmp_path: Path) -> Iterator[StageLab]:
+    """The daemon was killed twice with something staged for `snap`. Its COW was away the first
+    time, and is there again."""
+    (tmp_path / "first").mkdir()
+    first = StageLab(tmp_path / "first", kept=True)
+    first.pair()
+    first.still("snap")
+    first.dm.mapped("snap").write(4096, NEW)
+    cow = (first.folder / "cow").read_bytes()
+    (first.folder / "cow").unlink()
+    second = back(first.dm.snapshot_state(), first.folder, tmp_path / "second", 2)
+    third = back(second.dm.snapshot_state(), second.folder, tmp_path / "third", 0)
+    (third.folder / "cow").write_bytes(cow)
+    yield third
+    for lab in (third, second, first):
+        lab.dm.shutdown()
+
+
+def over(lab: StageLab, kind: str) -> str:
+    return f"0 {SECTORS} {kind} {lab.folder / 'origin'} {lab.folder / 'cow'} P 8"
+
+
+def test_no_merge_comes_before_it(away: StageLab) -> None:
+    with pytest.raises(TableError, match="before it is merged") as refused:
+        away.reload("org", over(away, "snapshot-merge"))
+    assert refused.value.errno == errno.EBUSY
+    away.reload("snap", over(away, "snapshot"))
+    assert away.read("snap", 8, 8) == NEW
+    away.dm.load("org", parse_table(over(away, "snapshot-merge")))
+    away.dm.suspend("snap")
+    away.dm.resume("org")
+    until(lambda: away.on_disk(8, 8) == NEW)
+
+
+def test_another_merge_is_let_in(away: StageLab) -> None:
+    other, cow = away.file("other", SECTORS), away.file("cow2", 20_000)
+    away.device("merge", f"0 {SECTORS} snapshot-merge {other} {cow} P 8")
+
+
+def test_its_device_is_not_removed(away: StageLab) -> None:
+    with pytest.raises(DeviceError, match="waits for its table"):
+        away.dm.remove("snap")
+    away.reload("snap", over(away, "snapshot"))
+    away.dm.remove("snap")
+    away.snapshot()
+    assert away.read("snap", 8, 8) == NEW
+
+
+def test_by_force_it_is_and_says_what_is_lost(away: StageLab) -> None:
+    away.dm.remove("snap", force=True)
+    assert "snap: 4096 bytes that were written to it are lost" in away.messages
+    assert not (away.stages / "0").exists()
+    away.reload("org", over(away, "snapshot-merge"))
+
+
+@pytest.mark.parametrize("spoilt", [None, "cow", [1]])
+def test_a_state_that_no_daemon_wrote(tmp_path: Path, spoilt: object) -> None:
+    lab = StageLab(tmp_path)
+    entry = {"name": "x", "uuid": "", "minor": 0, "read_only": False, "suspended": False}
+    (problem,) = lab.dm.restore_state({"devices": [{**entry, "left_cows": spoilt}]})
+    assert "left_cows is" in problem
