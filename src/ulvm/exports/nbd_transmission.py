@@ -80,7 +80,7 @@ _MAX_EXTENTS = 1 << 16
 def serve(sock: socket.socket, agreed: Agreed, first: bytes = b"") -> None:
     """Return when the client is done or its connection is; `first` are bytes already received.
     The device is the caller's to close. OSError if the connection breaks."""
-    second = SecondHand(sock)
+    second = SecondHand(sock, _KEEP)
     try:
         _serve(sock, agreed, first, second)
     finally:
@@ -99,15 +99,20 @@ def _serve(sock: socket.socket, agreed: Agreed, first: bytes, second: SecondHand
         with sending:
             sock.sendall(data)
 
+    over = False
+
     def long_write(data: memoryview, offset: int, cookie: int, fua: bool) -> None:
+        nonlocal over
         error = 0
         try:
             write(offset, data, fua=fua)
         except Exception as failure:
             error = _number(failure, agreed)
+        if error == _ESHUTDOWN:
+            over = True
         with contextlib.suppress(OSError):  # the connection broke, as who receives sees as well
             sendall(SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, error, cookie))
-            if error == _ESHUTDOWN:
+            if over:
                 sock.shutdown(socket.SHUT_RD)
 
     wait = _patient(sock)
@@ -134,7 +139,6 @@ def _serve(sock: socket.socket, agreed: Agreed, first: bytes, second: SecondHand
                     received = memoryview(bytearray(_RECEIVE))
                 if len(replies) > _KEEP:
                     replies = memoryview(bytearray(_SEND))
-                second.rest(_KEEP)
             elif len(received) - start < 28:
                 received[: end - start] = received[start:end]
                 start, end = 0, end - start
@@ -194,6 +198,8 @@ def _serve(sock: socket.socket, agreed: Agreed, first: bytes, second: SecondHand
                 else:
                     received, end = _receive_rest(recv_into, received, start, end, length)
                     start = 0
+                    if over:  # there may be more to receive all the same
+                        return
                     if writable and not flags & ~1 and end == length and second.wanted(length):
                         work = partial(
                             long_write, received[:length], offset, cookie, bool(flags & 1)

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -29,7 +29,7 @@ from ulvm.blockdev.nbd_protocol import (
     CommandType,
     ExportFlag,
 )
-from ulvm.errors import NotSupportedError
+from ulvm.errors import DeviceError, NotSupportedError
 from ulvm.exports.nbd_handshake import Agreed
 from ulvm.exports.nbd_transmission import serve
 from ulvm.exports.source import ExportInfo
@@ -242,86 +242,207 @@ def test_one_of_several_that_fails_fails_alone(kind: CommandType) -> None:
 
 
 class Slow(MemoryDevice):
-    """Writes wait until they may."""
+    """Writes wait until they may, one by one or all of them."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
-        self.goes_on = threading.Event()
         self.entered = threading.Semaphore(0)
+        self._may = threading.Semaphore(0)
+        self._inside = 0
+        self.most_inside = 0
+
+    def let_go_on(self, writes: int = 1000) -> None:
+        self._may.release(writes)
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        self._inside += 1
+        self.most_inside = max(self.most_inside, self._inside)
         self.entered.release()
-        assert self.goes_on.wait(30)
+        assert self._may.acquire(timeout=30)
         super().write(offset, data, fua=fua)
+        self._inside -= 1
 
 
 LONG = 512 << 10
 
 
-def long_writes(*fills: int) -> bytes:
+def long_writes(*fills: int, length: int = LONG) -> bytes:
     """One behind the other on the device; cookies 0, 1, ..."""
     return b"".join(
-        REQUEST.pack(REQUEST_MAGIC, 0, 1, n, n * LONG, LONG) + bytes([fill]) * LONG
+        REQUEST.pack(REQUEST_MAGIC, 0, 1, n, n * length, length) + bytes([fill]) * length
         for n, fill in enumerate(fills)
     )
 
 
-def send_in_background(client: Client, data: bytes) -> threading.Thread:
-    thread = threading.Thread(target=client.sock.sendall, args=(data,), daemon=True)
+@contextmanager
+def sending(client: Client, data: bytes) -> Iterator[threading.Thread]:
+    """Another thread sends it, and is through by the end."""
+
+    def send() -> None:
+        with suppress(OSError):  # hung up on us
+            client.sock.sendall(data)
+
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
-    return thread
+    yield thread
+    thread.join(10)
+    assert not thread.is_alive()
 
 
-def test_a_long_write_is_made_while_the_next_is_received() -> None:
+def test_one_long_write_is_made_and_one_waits_while_the_next_is_received() -> None:
     device = Slow(bytes(4 * LONG))
+    packet = long_writes(1, 2, 3, 4)
+    three = 3 * (28 + LONG) + 28
     with connected(device) as client:
-        sender = send_in_background(client, long_writes(1, 2, 3, 4))
-        assert device.entered.acquire(timeout=10)
-        assert device.entered.acquire(timeout=10), "the second one has come to the device"
-        device.goes_on.set()
-        assert sorted(client.simple() for _ in range(4)) == [(0, n) for n in range(4)]
-        sender.join(10)
+        with sending(client, packet[:three]) as sender:
+            assert device.entered.acquire(timeout=10)
+            sender.join(10)
+            assert not sender.is_alive(), "the third one is received"
+        with sending(client, packet[three:]) as sender:
+            sender.join(0.2)
+            assert sender.is_alive(), "it waits for a place, and the fourth one behind it"
+            assert device.most_inside == 1
+            device.let_go_on()
+            assert sorted(client.simple() for _ in range(4)) == [(0, n) for n in range(4)]
         assert client.ask(CommandType.FLUSH) == 0
+    for n in range(4):
+        assert device.read(n * LONG, LONG) == bytes([n + 1]) * LONG
+
+
+def test_a_long_write_that_waits_for_a_place_gets_the_next_one() -> None:
+    device = Slow(bytes(6 * LONG))
+    with connected(device) as client, sending(client, long_writes(1, 2, 3, 4, 5, 6)) as sender:
+        for n in range(3):
+            assert device.entered.acquire(timeout=10)
+            sender.join(0.05)
+            assert sender.is_alive()
+            assert device.most_inside == 1
+            device.let_go_on(1)
+            assert client.simple() == (0, n)
+        device.let_go_on()
+        assert sorted(client.simple() for _ in range(3)) == [(0, 3), (0, 4), (0, 5)]
+    for n in range(6):
+        assert device.read(n * LONG, LONG) == bytes([n + 1]) * LONG
+
+
+def test_a_write_whose_buffer_is_not_kept_has_nothing_wait_before_it() -> None:
+    """Three such would be a lot of memory for one connection."""
+    length = 5 << 20
+    device = Slow(bytes(3 * length))
+    with (
+        connected(device) as client,
+        sending(client, long_writes(1, 2, 3, length=length)) as sender,
+    ):
+        assert device.entered.acquire(timeout=10)
+        sender.join(0.2)
+        assert sender.is_alive(), "the third one is not received yet"
+        assert device.most_inside == 1
+        device.let_go_on()
+        assert sorted(client.simple() for _ in range(3)) == [(0, 0), (0, 1), (0, 2)]
+    for n in range(3):
+        assert device.read(n * length, length) == bytes([n + 1]) * length
+
+
+def test_long_writes_of_many_lengths_each_keep_their_data() -> None:
+    """The buffers go round, grow, and some of them are not kept."""
+    lengths = [256, 300, 1024, 4096, 4097, 512, 6000, 256, 5000, 5000, 1, 900, 4096] * 2
+    device = MemoryDevice(sum(lengths) << 10)
+    packet, offset = [], 0
+    for n, length in enumerate(n << 10 for n in lengths):
+        packet.append(REQUEST.pack(REQUEST_MAGIC, 0, 1, n, offset, length))
+        packet.append(bytes([n + 1]) * length)
+        offset += length
+    with connected(device) as client, sending(client, b"".join(packet)):
+        answers = sorted(client.simple() for _ in lengths)
+        assert answers == [(0, n) for n in range(len(lengths))]
+    offset = 0
+    for n, length in enumerate(n << 10 for n in lengths):
+        assert device.read(offset, length) == bytes([n + 1]) * length
+        offset += length
+
+
+def test_without_a_second_thread_long_writes_are_made_by_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name != "nbd-second":
+            return really(thread)
+        asked.append(thread)
+        raise RuntimeError("can't start new thread")
+
+    really = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    device = MemoryDevice(bytes(4 * LONG))
+    with connected(device) as client, sending(client, long_writes(1, 2, 3, 4)):
+        assert [client.simple() for _ in range(4)] == [(0, n) for n in range(4)]
+    assert len(asked) == 1
     for n in range(4):
         assert device.read(n * LONG, LONG) == bytes([n + 1]) * LONG
 
 
 def test_each_of_several_long_writes_has_its_own_error() -> None:
     device = MemoryDevice(bytes(3 * LONG))
-    with connected(device) as client:
-        sender = send_in_background(client, long_writes(1, 2, 3, 4))
+    with connected(device) as client, sending(client, long_writes(1, 2, 3, 4)):
         answers = sorted(client.simple() for _ in range(4))
         assert answers == [(0, 0), (0, 1), (0, 2), (errno.ENOSPC, 3)]
-        sender.join(10)
     assert device.read(0, 3 * LONG) == b"\1" * LONG + b"\2" * LONG + b"\3" * LONG
+
+
+class Gone(Slow):
+    """As every write finds out."""
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        super().write(offset, data, fua=fua)
+        raise DeviceError("gone", errno=errno.ENXIO)
+
+
+def test_a_device_that_is_gone_for_a_long_write_ends_the_connection() -> None:
+    """One waits, one has no place yet; those in the socket are not looked at any more."""
+    length = 256 << 10
+    device = Gone(bytes(8 * length))
+    with connected(device) as client:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        with sending(client, long_writes(*range(8), length=length)) as sender:
+            assert device.entered.acquire(timeout=10)
+            sender.join(0.2)
+            device.let_go_on()
+            answers = []
+            with suppress(EOFError, ConnectionResetError):
+                while True:
+                    answers.append(client.simple())
+    assert answers == [(errno.ESHUTDOWN, n) for n in range(len(answers))]
+    assert 1 <= len(answers) <= 3
 
 
 def test_a_client_that_is_done_waits_for_its_long_writes() -> None:
     """`serve` does not return, nor is the device closed, before they are made."""
     device = Slow(bytes(4 * LONG))
-    with connected(device) as client:
-        last = REQUEST.pack(REQUEST_MAGIC, 0, CommandType.DISC, 9, 0, 0)
-        sender = send_in_background(client, long_writes(1) + last)
-        assert device.entered.acquire(timeout=10)
+    last = REQUEST.pack(REQUEST_MAGIC, 0, CommandType.DISC, 9, 0, 0)
+    with connected(device) as client, sending(client, long_writes(1, 2) + last) as sender:
         sender.join(10)
+        assert device.entered.acquire(timeout=10)
         client.thread.join(0.2)
         assert client.thread.is_alive()
-        device.goes_on.set()
+        device.let_go_on(1)
         assert client.simple() == (0, 0)
+        client.thread.join(0.2)
+        assert client.thread.is_alive(), "the one that waited is made as well"
+        device.let_go_on()
+        assert client.simple() == (0, 1)
         client.thread.join(10)
         assert not client.thread.is_alive()
-    assert device.read(0, LONG) == b"\1" * LONG
+    assert device.read(0, 2 * LONG) == b"\1" * LONG + b"\2" * LONG
 
 
 def test_a_client_that_leaves_in_the_midst_of_long_writes() -> None:
     device = Slow(bytes(4 * LONG))
     with connected(device) as client:
-        sender = send_in_background(client, long_writes(1, 2))
-        assert device.entered.acquire(timeout=10)
-        assert device.entered.acquire(timeout=10)
-        sender.join(10)
+        with sending(client, long_writes(1, 2, 3)):
+            assert device.entered.acquire(timeout=10)
         client.sock.close()
-        device.goes_on.set()
+        device.let_go_on()
         client.thread.join(10)
         assert not client.thread.is_alive()
     assert device.read(0, 2 * LONG) == b"\1" * LONG + b"\2" * LONG
