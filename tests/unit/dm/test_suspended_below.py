@@ -65,7 +65,7 @@ def test_they_go_down_with_it(tmp_path: Path, names: tuple[str, ...]) -> None:
 
     def wait() -> None:
         with pytest.raises(DeviceError) as raised:
-            mapper.mapped(names[0]).write(8192, b"y" * 512)
+            device.write(8192, b"y" * 512)
         refused.append(raised.value)
 
     device = mapper.mapped(names[0])
