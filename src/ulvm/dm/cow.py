@@ -139,8 +139,10 @@ class CowSnapshot:
                 self._log(f"write header failed, the COW store still looks valid on disk: {error}")
             finally:
                 self.valid = False
-        self._event()  # Who brings it back after a kill knows of it before a write passes.
-        self.origin.update()
+        try:
+            self._event()  # Who brings it back after a kill knows of it before a write passes.
+        finally:
+            self.origin.update()
 
     def commit_failed(self, error: Exception) -> None:
         """Of `commit`."""

@@ -231,6 +231,21 @@ def test_want_of_memory_in_a_commit_makes_no_snapshot_wrong(
         lab.read("snap", 0, 8)
 
 
+def test_writes_are_no_more_copied_to_an_invalid_snapshot_whatever_its_event_meets(
+    lab: StageLab,
+) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    lab.dm.on_change.append(fail)
+    with pytest.raises(MemoryError):
+        snapshot(lab).invalidate("it is a test")
+    lab.dm.on_change.clear()
+    lab.put(0, 8, 0xAA)
+    lab.dm.mapped("org").flush()
+    assert lab.on_disk(0, 8) == PAGE
+
+
 def test_what_is_staged_for_the_origin_has_changed(lab: StageLab) -> None:
     lab.put(8, 8, 0xAA)
     runs = lab.dm.mapped("snap").changed(0, 3 * 4096)
