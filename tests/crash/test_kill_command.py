@@ -163,6 +163,11 @@ def check(host: UlvmHost, case: Case, what: str) -> None:
     # A move that the activation found under way goes on by itself, and suspends for a moment.
     shows = f"lvs --noheadings -o lv_suspended {group}"
     until(lambda: "suspended" not in host.run(shows).stdout.split())
+    # The snapshot of a volume that is gone would go on writing to extents that are free.
+    uuids = host.run(f"lvs -a --noheadings -o vg_uuid,lv_uuid {group}").stdout.replace("-", "")
+    known = {"LVM-" + "".join(line.split()) for line in uuids.splitlines()}
+    there = host.run("dmsetup info -c --noheadings -o uuid").stdout.split()
+    assert {uuid[:68] for uuid in there} <= known, f"{what}: {there}"
     names = {"base": "other" if "other" in shown and "base" not in shown else "base"}
     names["snap"] = "other" if "other" in shown and "snap" not in shown else "snap"
     # A merge that is in the metadata and was not begun waits for the next activation.
@@ -235,6 +240,15 @@ def test_a_command_is_killed_between_any_two_steps() -> None:
                 check(host, case, what)
     effort.tally("kills of commands", kills)
     assert kills * 2 > tries
+
+
+def test_a_snapshot_that_is_gone_stops_writing() -> None:
+    """Its extents are free when the command that removes it is killed."""
+    case = next(case for case in CASES if case.command == "lvremove -y vg/snap")
+    with a_host() as host:
+        before(host, case)
+        assert killed(host, case.command, "at=before remove") == -9
+        check(host, case, case.command)
 
 
 def test_points_are_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ulvm.activation.names import LVM_UUID_PREFIX, dm_name
+from ulvm.activation.names import dm_name, dm_uuid
 from ulvm.blockdev.base import BlockDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.dm_ioctl import DeviceMapper
@@ -302,13 +302,17 @@ class Session:
         return vg
 
     def repair(self, vg: VolumeGroup) -> None:
-        """Finish what a command that died began. The VG's lock is held, so none is at work."""
+        """Finish what a command that died began. The VG's lock is held, so none is at work. A
+        snapshot that the metadata do not know any more still writes to its extents, which are
+        free."""
         dm = self.dm_if_running
         if dm is None:
             return
-        prefix = LVM_UUID_PREFIX + vg.uuid.replace("-", "")
+        prefix = dm_uuid(vg.uuid, "")
+        known = {dm_uuid(vg.uuid, lv.uuid) for lv in vg.lvs}
+        top = len(dm_uuid(vg.uuid, vg.uuid))
         ours = [info for info in dm.devices() if info.uuid.startswith(prefix)]
-        if any(info.suspended or not info.live_table for info in ours):
+        if any(i.suspended or not i.live_table or i.uuid[:top] not in known for i in ours):
             self.warn(f"Volumes of {vg.name} were left half-way; bringing them to the metadata.")
             self.activator.refresh(vg)
 
