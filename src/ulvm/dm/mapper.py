@@ -21,7 +21,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from ulvm.blockdev.base import BlockDevice
@@ -324,18 +324,19 @@ class LocalMapper:
             if not user.suspended and not rests_on_suspended(user):
                 self._settle(user)
         targets = device.targets
-        for target in targets:
-            target.presuspend()
-        device.pause()
-        for target in targets:
-            target.postsuspend()
-        device.suspended = True
+        with ExitStack() as stack:  # Whatever fails, it is suspended, and a resume opens the gate.
+            stack.callback(setattr, device, "suspended", True)
+            for target in reversed(targets):
+                stack.callback(target.postsuspend)
+            stack.callback(device.pause)
+            for target in targets:
+                target.presuspend()
 
     def _settle(self, device: MappedDevice) -> None:
         try:
             device.settle()
-        except DeviceError as error:
-            self._log(f"{device.name}: {error}")
+        except Exception as error:  # of a device, or want of memory
+            self._log(f"{device.name}: {error!r}")
 
     def resume(self, device: str) -> DeviceInfo:
         with self._controlled(device) as found:
@@ -347,9 +348,9 @@ class LocalMapper:
         new, device.inactive = device.inactive, None
         old: Table | None = None
         if new is not None:
-            if not device.suspended:
-                self._suspend(device)
             try:
+                if not device.suspended:
+                    self._suspend(device)
                 new.check_sizes()
                 if not lose:
                     write_before_swap(device, new)
@@ -451,9 +452,9 @@ class LocalMapper:
 
         Nothing is taken down as long as a request may be under way: a snapshot that is gone gets
         no copies. So first merges stop, then the gates close, users of a device before the device;
-        if requests do not end, all stays as it is, for the process to end with. That all is
-        abandoned is known before the first one feels it: a write to an origin whose copy fails
-        for that does not go on."""
+        if requests do not end, or something staged cannot be written, all stays as it is, for the
+        process to end with. That all is abandoned is known before the first one feels it: a write
+        to an origin whose copy fails for that does not go on."""
         failures = []
         devices = [device for device in users_first(self.all_mapped()) if device.abandon()]
         for device in devices:
@@ -470,7 +471,11 @@ class LocalMapper:
             except DeviceError as error:
                 failures.append(f"{device.name}: the last flush failed: {error}")
         else:
-            self._tear_down(devices)
+            waits = [d.name for d in devices if any(t.would_lose(()) for t in d.targets)]
+            if waits:  # As behind a kill, the next process finds it.
+                failures.append(f"{', '.join(waits)}: what was written waits for the devices below")
+            else:
+                self._tear_down(devices)
         for failure in failures:
             self._log(failure)
         return failures

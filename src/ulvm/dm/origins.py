@@ -216,8 +216,8 @@ class Origin:
         """The same; what cannot is said, and False."""
         try:
             self.write_staged()
-        except DeviceError as error:
-            self._log(f"written data cannot reach the origin: {error}")
+        except Exception as error:  # of a device, or want of memory
+            self._log(f"written data cannot reach the origin: {error!r}")
             return False
         return True
 

@@ -12,7 +12,9 @@ from tests.unit.dm.stage_lab import SECTORS, StageLab, killed
 from tests.waiting import until
 from ulvm.dm.commit import settle
 from ulvm.dm.cow import CowSnapshot
+from ulvm.dm.stage import Stage
 from ulvm.dm.table import parse_table
+from ulvm.dm.targets.origin import OriginTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.errors import BusyError, DeviceError, TableError
 
@@ -157,9 +159,50 @@ def test_nobody_waits_below_for_a_device_that_is_suspended(tmp_path: Path) -> No
     lab.dm.shutdown()
 
 
-def test_a_shutdown_ends_all_the_same(stuck: StageLab) -> None:
-    assert any("last flush failed" in line for line in stuck.dm.shutdown())
-    assert stuck.dm.devices() == []
+def test_a_shutdown_leaves_it_to_the_next_process(stuck: StageLab, tmp_path: Path) -> None:
+    failures = stuck.dm.shutdown()
+    assert any("last flush failed" in line for line in failures)
+    assert failures[-1] == "org: what was written waits for the devices below"
+    again = killed(stuck, tmp_path / "again")
+    assert again.read("org", 0, 8) == NEW
+    again.dm.mapped("org").flush()
+    assert again.on_disk(0, 8) == NEW
+    again.dm.shutdown()
+
+
+@pytest.mark.parametrize("step", ["presuspend", "postsuspend"])
+def test_a_suspend_that_fails_can_be_resumed(
+    stuck: StageLab, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gate is closed by then, or file systems are frozen."""
+
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    stuck.faults["origin"].clear()
+    with monkeypatch.context() as once:
+        once.setattr(OriginTarget, step, fail)
+        with pytest.raises(MemoryError):
+            stuck.dm.suspend("org")
+    assert stuck.dm.info("org").suspended
+    stuck.dm.resume("org")
+    assert stuck.read("org", 0, 8) == NEW
+
+
+def test_want_of_memory_keeps_nothing_from_being_suspended(
+    stuck: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    stuck.faults["origin"].clear()
+    with monkeypatch.context() as once:
+        once.setattr(Stage, "commit", fail)
+        stuck.dm.suspend("org")
+        stuck.dm.suspend("snap")
+    stuck.dm.resume("snap")
+    stuck.dm.resume("org")
+    assert stuck.read("org", 0, 8) == NEW
 
 
 # -- the stage of a snapshot -------------------------------------------------------------------

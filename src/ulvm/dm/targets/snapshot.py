@@ -251,8 +251,8 @@ class SnapshotTarget(Target):
         """What cannot be written stays staged, which is said."""
         try:
             self.settle()
-        except DeviceError as error:
-            self._log(f"{self._mapped.name}: written data cannot reach the COW: {error}")
+        except Exception as error:  # of a device, or want of memory
+            self._log(f"{self._mapped.name}: written data cannot reach the COW: {error!r}")
 
     def presuspend(self) -> None:
         """Most of what is staged, while requests go on, so that they need not wait for long."""
