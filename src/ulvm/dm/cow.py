@@ -73,6 +73,7 @@ class CowSnapshot:
         self._event = event
         self._log = log
         self._invalidate_lock = threading.Lock()
+        self._unmarked = False
         self.stage: SnapshotStage | None = None
         """Of its own writes; `write` is for a snapshot without one."""
         self.store = store
@@ -113,6 +114,7 @@ class CowSnapshot:
             self.map.grow((self.length + (1 << self.shift) - 1) >> self.shift)
         self.commit.owner = self
         self.valid, self.overflowed = source.valid, source.overflowed
+        self._unmarked, source._unmarked = source._unmarked, False
         self.awaits_handover = False
         own.chunk_size = 0
         source.store, source.map, source.valid = own, ExceptionMap(0), False
@@ -134,15 +136,23 @@ class CowSnapshot:
                 return
             self._log(f"Invalidating snapshot: {reason}")
             try:
-                self.store.mark_invalid()
-            except Exception as error:  # of the device, or want of memory
-                self._log(f"write header failed, the COW store still looks valid on disk: {error}")
+                self._unmarked = True
+                self.mark()
             finally:
                 self.valid = False
         try:
             self._event()  # Who brings it back after a kill knows of it before a write passes.
         finally:
             self.origin.update()
+
+    def mark(self) -> None:
+        """Say on disk that it is invalid, if an error kept it from that."""
+        if self._unmarked:
+            try:
+                self.store.mark_invalid()
+                self._unmarked = False
+            except Exception as error:  # of the device, or want of memory
+                self._log(f"write header failed, the COW store still looks valid on disk: {error}")
 
     def commit_failed(self, error: Exception) -> None:
         """Of `commit`."""

@@ -246,6 +246,22 @@ def test_writes_are_no_more_copied_to_an_invalid_snapshot_whatever_its_event_mee
     assert lab.on_disk(0, 8) == PAGE
 
 
+def test_the_mark_that_a_snapshot_is_invalid_is_written_later_if_it_could_not_be(
+    lab: StageLab,
+) -> None:
+    lab.faults["cow"].fail("write")
+    lab.put(0, 8, 0xAA)
+    lab.dm.mapped("org").flush()
+    assert lab.status("snap") == "Invalid"
+    assert header(f"{lab.folder}/cow")[1] == 1
+    lab.faults["cow"].clear()
+    table = f"0 {SECTORS} snapshot {lab.folder}/origin {lab.folder}/cow P 8"
+    lab.dm.load("snap", parse_table(table))
+    lab.dm.resume("snap")
+    lab.dm.shutdown()
+    assert header(f"{lab.folder}/cow")[1] == 0
+
+
 def test_what_is_staged_for_the_origin_has_changed(lab: StageLab) -> None:
     lab.put(8, 8, 0xAA)
     runs = lab.dm.mapped("snap").changed(0, 3 * 4096)

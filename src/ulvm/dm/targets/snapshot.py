@@ -264,6 +264,7 @@ class SnapshotTarget(Target):
 
     def destroy(self) -> None:
         self._drain()
+        self.snapshot.mark()
         self.origin.finish(self.snapshot)
         with self.origin.lock:
             source, destination, _ = self.origin.sharing_cow(self._cow)
