@@ -21,7 +21,8 @@ free after none does: between the two it is refused to others, never lost.
 
 An area that fails in 10 is left behind and told; the commit stands if one header was written.
 If all fail the change is refused and taken back; a header whose flush failed may still be on the
-disk, and the revert that follows writes over it.
+disk, and the revert that follows writes over it. Once one is written, whatever else fails is told
+and no more, and `revert` does nothing: the PVs that left are free by then.
 
 A PV that gets another UUID is not in the old text after 9 and not known under its old UUID, so the
 VG has a missing PV until 10. Slot 1 of every area holds the text that names it: `prepare` with that
@@ -110,6 +111,7 @@ class Pending:
         self.copies = 0
         self.ignore: Mapping[str, bool] = {}
         self.relabel: Sequence[tuple[PvDevice, PvDevice]] = ()
+        self._stands = False
 
     def _write_ahead(self) -> None:
         """Steps 4 to 9."""
@@ -150,24 +152,23 @@ class Pending:
     def commit(self) -> VolumeGroup:
         """Make the new metadata the ones that count. DeviceError if no area could be written:
         then the old ones still count, and the change is taken back."""
-        failures: list[UlvmError] = []
-        written = 0
+        failures: list[str] = []
         for area in self._areas:
             try:
                 _write_header(self._host, area, area.header.with_commit(area.locn))
-                written += 1
-            except UlvmError as error:
-                failures.append(error)
-        if not written:
+                self._stands = True
+            except Exception as error:
+                failures.append(_words(error))
+        if not self._stands:
             self.revert()
-            raise DeviceError(f"Failed to commit VG {self.vg.name}: {failures[0].message}")
+            raise DeviceError(f"Failed to commit VG {self.vg.name}: {failures[0]}")
         for failure in failures:
-            self._warn(f"WARNING: {failure.message}")
+            self._warn(f"WARNING: {failure}")
         for area in self._retired:
             retired = area.header.with_commit(area.locn).with_ignored(True)
             self._try(partial(_write_header, self._host, area, retired))
         if self.mend:
-            self._mend()
+            self._try(self._mend)
         self._after()
         return self.vg
 
@@ -188,9 +189,9 @@ class Pending:
                 self._warn(f"WARNING: repairing bad metadata ({mda.damage:#x}) in {which}.")
                 try:
                     self._rewrite(pv, mda, data)
-                except UlvmError as error:
+                except Exception as error:
                     self._warn(
-                        f"{error.message}\nWARNING: failed to write VG {self.vg.name} metadata "
+                        f"{_words(error)}\nWARNING: failed to write VG {self.vg.name} metadata "
                         f"to bad {which}."
                     )
 
@@ -212,18 +213,20 @@ class Pending:
                     self._try(partial(_make_orphan, self._host, pv))
             if old.name != self.vg.name:
                 self._try(partial(remove_backup, self._host, old.name))
-        try:
-            path = backup_vg(self._host, self.vg, self._command)
-            if path is None:
-                self._warn("WARNING: This metadata update is NOT backed up.")
-            else:
-                self._verbose(backup_words(self._host, path, self.vg))
-        except UlvmError as error:
-            self._warn(f"WARNING: {error.message}")
+        self._try(self._back_up)
+
+    def _back_up(self) -> None:
+        path = backup_vg(self._host, self.vg, self._command)
+        if path is None:
+            self._warn("WARNING: This metadata update is NOT backed up.")
+        else:
+            self._verbose(backup_words(self._host, path, self.vg))
 
     def revert(self) -> None:
-        """Forget the change, if that was not done yet. What cannot be taken back is told; it
-        hinders no reader."""
+        """Forget the change, if that was not done yet and it does not stand. What cannot be taken
+        back is told; it hinders no reader."""
+        if self._stands:
+            return
         for area in (*self._retired, *self._areas):
             if not area.locn.empty:
                 self._try(partial(_write_header, self._host, area, area.before.with_revert()))
@@ -236,8 +239,12 @@ class Pending:
     def _try(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except UlvmError as error:
-            self._warn(f"WARNING: {error.message}")
+        except Exception as error:
+            self._warn(f"WARNING: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    return error.message if isinstance(error, UlvmError) else str(error) or type(error).__name__
 
 
 def prepare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ulvm.errors import DeviceError
@@ -50,4 +51,5 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise DeviceError(f"Failed to write {path}: {error.strerror}", errno=error.errno) from error
     finally:
         if temporary is not None:
-            os.unlink(temporary)
+            with suppress(OSError):  # what failed before counts, in its own words
+                os.unlink(temporary)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,6 +129,41 @@ def test_one_area_that_fails_to_commit_is_left_behind_and_mended_later(lab: Lab)
     lab.change("y")
     assert lab.warnings == [f"WARNING: updating old metadata to 3 on {b} for VG vg."]
     assert lab.scan().warnings == ()
+
+
+def failing_with(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ({"fsync": OSError(errno.EIO, "bad"), "unlink": OSError(errno.EROFS, "no")}, "bad"),
+        ({"fsync": MemoryError()}, "MemoryError"),
+    ],
+    ids=["the file system turns read-only", "no memory"],
+)
+def test_a_commit_stands_whatever_becomes_of_the_backup_file(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, faults: dict[str, Exception], says: str
+) -> None:
+    """And a revert that follows all the same touches nothing."""
+    a, b = lab.pv("a"), lab.pv("b")
+    old = lab.vg(a, b)
+    pending = lab.prepare(old, edit.remove_pv(old, lab.scan().pv(b).uuid))
+    with monkeypatch.context() as failing:
+        for name, error in faults.items():
+            failing.setattr(os, name, failing_with(error))
+        pending.commit()
+    assert [says in warning for warning in lab.warnings] == [True]
+    pending.revert()
+    found = lab.scan()
+    assert found.warnings == ()
+    assert [pv.device for pv in found.vg("vg").pvs] == [a]
+    assert not found.pv(b).in_use
+    assert lab.change("x").seqno == 3
 
 
 @pytest.mark.parametrize(
