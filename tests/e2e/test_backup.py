@@ -10,13 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from tests.e2e.test_backup_interrupts import Heard
 from tests.waiting import until
+from ulvm.backup.job import BackupRequest, backup
+from ulvm.backup.pipeline import Progress
+from ulvm.errors import DaemonGoneError
+from ulvm.lvm.session import Session
+from ulvm.vgstore.host import Host
 
 MIB = 1 << 20
 
@@ -210,6 +218,23 @@ def test_a_command_on_a_snapshot_that_overflows_fails(vg: UlvmHost, tmp_path: Pa
     done = vg.run(f"backup vg/db --exec ': {{nbd}}' --resume '{dirty(vg, tmp_path, 16)}'", rc=5)
     assert "overflowed" in done.stderr
     assert sorted(lvs(vg)) == ["db", "rest"]
+
+
+def test_a_backup_whose_snapshot_cannot_be_asked_at_the_end_fails(
+    vg: UlvmHost, target: Path
+) -> None:
+    """The daemon is killed after the last byte was read, and between two looks of the watcher."""
+    pid = vg.daemon_pid()
+    session = Session(Host.from_environment(vg.env), Heard())
+
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        yield lambda done, total: None
+        os.kill(pid, signal.SIGKILL)
+
+    with closing(session), pytest.raises(DaemonGoneError):
+        backup(session, BackupRequest("vg/db", directory=target), stage=stage)
+    assert names(target) == []
 
 
 def test_the_cow_is_extended_before_it_fills(vg: UlvmHost, tmp_path: Path) -> None:

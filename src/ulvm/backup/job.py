@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -238,7 +238,8 @@ def _to_command(
 @contextmanager
 def _watched(session: Session, snapshot: BackupSnapshot) -> Iterator[CowWatcher]:
     """Watch the COW during the block. RefusedError if it overflowed, also in place of the error
-    that the block then met."""
+    that the block then met. An error of the last look is raised: who cannot be
+    asked has not said yes."""
     watcher = CowWatcher(
         snapshot.status, snapshot.extend, limit=snapshot.enough_bytes, say=session.say
     )
@@ -246,20 +247,16 @@ def _watched(session: Session, snapshot: BackupSnapshot) -> Iterator[CowWatcher]
         with watcher:
             yield watcher
     except UlvmError:
-        if _has_overflowed(watcher):
+        with suppress(UlvmError):  # the daemon is gone, say: the block's error tells
+            watcher.look()
+        if watcher.overflowed:
             raise _overflow(snapshot) from None
         raise
-    if _has_overflowed(watcher):
+    if not watcher.overflowed:
+        watcher.look()
+    if watcher.overflowed:
         raise _overflow(snapshot)
     watcher.check()
-
-
-def _has_overflowed(watcher: CowWatcher) -> bool:
-    try:
-        watcher.look()
-    except UlvmError:  # the daemon is gone, say: not for us to judge, the block's error tells
-        return watcher.overflowed
-    return watcher.overflowed
 
 
 def _overflow(snapshot: BackupSnapshot) -> RefusedError:
