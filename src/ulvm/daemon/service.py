@@ -28,7 +28,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -46,7 +45,7 @@ from ulvm.daemon.messages import info_to_json, lines_of, lines_to_json
 from ulvm.daemon.monitor import Monitor
 from ulvm.daemon.process import hold_run_dir, prepare
 from ulvm.daemon.repairs import Repairs
-from ulvm.daemon.state import drop_state, read_state, write_state
+from ulvm.daemon.state import StateKeeper, read_state
 from ulvm.daemon.syslog import log_to_syslog
 from ulvm.daemon.volumes import DEV_DIR, MapperExports, MountFreezer, export_names, name_of_path
 from ulvm.dm.device import MappedDevice
@@ -105,7 +104,7 @@ class Service:
         )
         self._links = _links_of(host)
         self._linked: set[tuple[str, str]] | None = None
-        self._state_lock = threading.Lock()
+        self._state = StateKeeper(self._run_dir, lambda: self.mapper.snapshot_state()["devices"])
         self._started = time.time()
         self._end, self._end_writer = os.pipe()
 
@@ -123,8 +122,10 @@ class Service:
                 for d in self.mapper.all_mapped()
                 if d.suspended and d.uuid.startswith(LVM_UUID_PREFIX)
             ]
-        self.mapper.forget_stages()
-        self.mapper.on_change.append(self._save)
+        for loss in self.mapper.forget_stages():
+            log.error("%s", loss)
+        self._state.start()
+        self.mapper.on_change.append(self._state.save)
         self._nbd.listen_unix(str(self._run_dir / NBD_SOCKET))
         try:
             # Not `exist_ok`: that looks at what is there, and a killed daemon's mount answers
@@ -169,9 +170,10 @@ class Service:
 
     def _take_down(self) -> None:
         self.mapper.on_change.clear()
+        self._state.stop()
         self.mapper.shutdown()
         if not self.mapper.all_mapped(leaving=True):  # else the next daemon brings back what stayed
-            self._drop_state()
+            self._state.drop()
 
     def request_stop(self) -> None:
         """End `wait_for_stop`. A write to a pipe, so that a signal handler may call it."""
@@ -188,22 +190,6 @@ class Service:
             if known != self._linked:
                 self._linked = known
                 self._links.update(name for device in devices for name in export_names(device))
-
-    def _save(self) -> None:
-        with self._state_lock:
-            try:
-                write_state(self._run_dir, self.mapper.snapshot_state()["devices"])
-            except OSError as error:
-                # An older one would bring back tables that lead to where other volumes lie by now.
-                log.error("cannot write the state file, so there is none: %s", error)
-                self._drop_state()
-
-    def _drop_state(self) -> None:
-        try:
-            drop_state(self._run_dir)
-        except OSError as error:
-            # The next daemon will bring the devices back.
-            log.error("cannot remove the state file: %s", error)
 
     # -- requests ---------------------------------------------------------------------------
 

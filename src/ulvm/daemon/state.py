@@ -5,19 +5,30 @@
 Written beside and renamed after every change, before the change is answered; it need survive
 kill -9, not a power cut, so nothing is synced: after a boot the boot_id differs and the file means
 nothing, as the kernel's devices are gone after a boot. A clean stop removes it.
+
+A write that fails leaves no file, since an older one would bring back tables that lead to where
+other volumes lie by now. Until it has been tried again with success a kill -9 costs all devices,
+and what waits in their stages (dm.stage): so it is tried again at once, and then each second.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["STATE_FILE", "drop_state", "read_state", "write_state"]
+__all__ = ["STATE_FILE", "StateKeeper", "drop_state", "read_state", "write_state"]
+
+log = logging.getLogger("ulvmd")
 
 STATE_FILE = "state.json"
+_SOON = 0.05
+_SECONDS = 1.0
 _VERSION = 1
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -52,7 +63,7 @@ def read_state(
 
 
 def write_state(run_dir: Path, devices: list[dict[str, Any]]) -> None:
-    """OSError if the run directory will not have it."""
+    """OSError if the run directory will not have it; the old one is then as it was."""
     state = {
         "version": _VERSION,
         "boot_id": _BOOT_ID.read_text().strip(),
@@ -61,10 +72,87 @@ def write_state(run_dir: Path, devices: list[dict[str, Any]]) -> None:
     path = run_dir / STATE_FILE
     beside = path.with_suffix(".new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump(state, stream, separators=(",", ":"))
-    os.replace(beside, path)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            json.dump(state, stream, separators=(",", ":"))
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):  # it takes up room where there may be none
+            beside.unlink()
+        raise
 
 
 def drop_state(run_dir: Path) -> None:
     (run_dir / STATE_FILE).unlink(missing_ok=True)
+
+
+class StateKeeper:
+    """Has the state file say what `describe` says. `save` may be called from any thread and never
+    raises; what fails is tried again by a thread of its own, from `start` to `stop`.
+
+    `_lock` is over all, `describe` included, so that what was described first is written first."""
+
+    def __init__(self, run_dir: Path, describe: Callable[[], list[dict[str, Any]]]) -> None:
+        self._run_dir = run_dir
+        self._describe = describe
+        self._lock = threading.Lock()
+        self._woken = threading.Condition(self._lock)
+        self._thread = threading.Thread(target=self._run, name="ulvm-state", daemon=True)
+        self._problem = ""
+        """Why the last save failed."""
+        self._stopped = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Nothing is written from here on."""
+        with self._lock:
+            self._stopped = True
+            self._woken.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def save(self) -> None:
+        with self._lock:
+            if not self._stopped:
+                self._save()
+
+    def drop(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _run(self) -> None:
+        pause = _SOON
+        with self._lock:
+            while not self._stopped:
+                if not self._problem:
+                    pause = _SOON
+                    self._woken.wait()
+                    continue
+                self._woken.wait(pause)
+                if self._problem and not self._stopped:
+                    self._save()
+                    pause = min(2 * pause, _SECONDS)
+
+    def _save(self) -> None:
+        try:
+            write_state(self._run_dir, self._describe())
+        except Exception as error:  # MemoryError, say: as good a reason to try again
+            problem = str(error) or type(error).__name__
+            if problem != self._problem:
+                log.error("cannot write the state file, so there is none yet: %s", problem)
+            self._problem = problem
+            self._woken.notify()
+            self._drop()
+        else:
+            if self._problem:
+                log.warning("the state file is written again")
+            self._problem = ""
+
+    def _drop(self) -> None:
+        try:
+            drop_state(self._run_dir)
+        except OSError as error:
+            # The next daemon will bring the devices back.
+            log.error("cannot remove the state file: %s", error)

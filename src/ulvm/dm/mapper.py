@@ -440,10 +440,10 @@ class LocalMapper:
         """See `dm.state.restore`."""
         return restore(self, state)
 
-    def forget_stages(self) -> None:
-        """What a killed process left that no device will take up."""
+    def forget_stages(self) -> list[str]:
+        """What a killed process left that no device will take up; a sentence for each loss."""
         devices = self.all_mapped(leaving=True)
-        self._stage.forget_all([d.minor for d in devices if d.goes_on or d.live])
+        return self._stage.forget_all([d.minor for d in devices if d.goes_on or d.live])
 
     def shutdown(self) -> list[str]:
         """Take everything down; data are flushed. Requests that come, or wait at a suspended

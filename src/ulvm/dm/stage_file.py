@@ -98,21 +98,25 @@ class StageSettings:
 
     def slots_left(self, minor: int) -> int:
         """How many the file has that a killed process left; 0 without one that means anything."""
+        return self._left(minor)[0]
+
+    def _left(self, minor: int) -> tuple[int, str]:
+        """Its slots and the UUID of its device."""
         path = self.path(minor)
         if path is None:
-            return 0
+            return 0, ""
         try:
             with path.open("rb") as stream:
                 head = stream.read(HEADER.size)
                 size = os.fstat(stream.fileno()).st_size
         except OSError:
-            return 0
+            return 0, ""
         if len(head) < HEADER.size:
-            return 0
-        magic, slots, boot, _ = HEADER.unpack(head)
+            return 0, ""
+        magic, slots, boot, whose = HEADER.unpack(head)
         if (magic, boot) != HEADER.unpack(header(0, ""))[:3:2] or size != sizes(slots)[1]:
-            return 0
-        return int(slots)
+            return 0, ""
+        return int(slots), whose.rstrip(b"\0").decode(errors="replace")
 
     def pages_left(self, minor: int) -> int:
         """How many of these hold a page."""
@@ -130,9 +134,19 @@ class StageSettings:
         if path is not None:
             path.unlink(missing_ok=True)
 
-    def forget_all(self, but: Collection[int]) -> None:
-        """What it left for all but these."""
+    def forget_all(self, but: Collection[int]) -> list[str]:
+        """What it left for all but these. A sentence for each file that held data: these are lost,
+        for the memory that they take is what the next stages need."""
+        lost = []
         if self.directory is not None and self.directory.is_dir():
-            for path in self.directory.iterdir():
-                if path.name not in map(str, but):
-                    path.unlink(missing_ok=True)
+            for path in sorted(self.directory.iterdir()):
+                if path.name in map(str, but):
+                    continue
+                if path.name.isdecimal() and (pages := self.pages_left(int(path.name))):
+                    whose = self._left(int(path.name))[1] or "no UUID"
+                    lost.append(
+                        f"up to {pages * PAGE} bytes that were written and not flushed are lost: "
+                        f"no device takes up {path} ({whose})"
+                    )
+                path.unlink(missing_ok=True)
+        return lost

@@ -1,16 +1,23 @@
-"""The stop of a daemon, in this process: its order, and that a failure does not hinder the rest."""
+"""A daemon in this process: what is kept for the next one, and the order of a stop, in which a
+failure does not hinder the rest."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.unit.dm.stage_lab import StageLab
+from tests.waiting import until
 from ulvm.daemon.client import CONTROL_SOCKET
-from ulvm.daemon.service import Service
-from ulvm.daemon.state import STATE_FILE
+from ulvm.daemon.service import STAGE_DIR, Service
+from ulvm.daemon.state import STATE_FILE, read_state
 from ulvm.dm_ioctl import TableLine
 from ulvm.vgstore.host import Host
 
@@ -58,3 +65,75 @@ def test_a_failure_does_not_hinder_the_rest_of_the_stop(
         service.stop()
     assert service.mapper.all_mapped() == []
     assert not (short_tmp / "run" / STATE_FILE).exists()
+
+
+def kept(run_dir: Path) -> list[str]:
+    state = read_state(run_dir)
+    return [] if state is None else [device["name"] for device in state["devices"]]
+
+
+def test_a_state_that_could_not_be_written_is_written_a_little_later(
+    service: Service, short_tmp: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing changes any more: it is the time alone that brings it. No older one is there
+    meanwhile."""
+    run_dir = short_tmp / "run"
+    (run_dir / "state.new").mkdir()  # a file cannot be made there
+    service.mapper.create("more")
+    assert not (run_dir / STATE_FILE).exists()
+    time.sleep(0.3)
+    (run_dir / "state.new").rmdir()
+    until(lambda: kept(run_dir) == ["zeros", "more"])
+    said = [record.message for record in caplog.records]
+    assert [line.split(",")[0] for line in said if "state file" in line] == [
+        "cannot write the state file",
+        "the state file is written again",
+    ]
+
+
+def test_no_memory_for_the_state_is_no_other_fault(
+    service: Service, short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as failing:
+        failing.setattr(json, "dump", fail)
+        service.mapper.create("more")
+    until(lambda: kept(short_tmp / "run") == ["zeros", "more"])
+
+
+def test_nothing_is_written_behind_the_stop(service: Service, short_tmp: Path) -> None:
+    run_dir = short_tmp / "run"
+    (run_dir / "state.new").mkdir()
+    service.mapper.create("more")
+    service.stop()
+    (run_dir / "state.new").rmdir()
+    assert not service._state._thread.is_alive()
+    service._state.save()
+    assert not (run_dir / STATE_FILE).exists()
+
+
+def test_what_is_lost_without_a_state_is_said(
+    short_tmp: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (short_tmp / "lab").mkdir()
+    lab = StageLab(short_tmp / "lab", kept=True)
+    lab.pair()
+    lab.still()
+    lab.put(0, 8, 0x11)
+    lab.put(16, 8, 0x11)
+    for name in ("etc", "run"):
+        (short_tmp / name).mkdir()
+    stages = short_tmp / "run" / STAGE_DIR
+    shutil.copytree(lab.stages, stages)
+    lab.dm.shutdown()
+    (held,) = stages.iterdir()
+    service = Service(Host(short_tmp / "etc", short_tmp / "run"))
+    service.start()
+    service.stop()
+    assert [record.message for record in caplog.records if "lost" in record.message] == [
+        "up to 8192 bytes that were written and not flushed are lost: "
+        f"no device takes up {held} (no UUID)"
+    ]
+    assert list(stages.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -46,3 +47,18 @@ def test_a_state_of_another_boot_or_version_is_ignored(
 def test_what_is_no_state_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / STATE_FILE).write_text(text)
     assert read_state(tmp_path) is None
+
+
+def test_what_could_not_be_written_takes_up_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(_state: Any, stream: IO[str], **_: Any) -> None:
+        stream.write("{")
+        raise MemoryError
+
+    write_state(tmp_path, DEVICES)
+    monkeypatch.setattr(json, "dump", half)
+    with pytest.raises(MemoryError):
+        write_state(tmp_path, [])
+    assert [p.name for p in tmp_path.iterdir()] == [STATE_FILE]
+    assert read_state(tmp_path) is not None
