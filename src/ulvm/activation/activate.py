@@ -31,9 +31,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from ulvm.activation.compare import changed_roots, roots, table_differs, with_numbers
+from ulvm.activation.families import families, standing
 from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name
 from ulvm.activation.order import depth, removal_order, to_suspend
 from ulvm.activation.plan import (
@@ -44,25 +44,13 @@ from ulvm.activation.plan import (
     root_of,
     tree_members,
 )
+from ulvm.activation.report import SwapReport, noted, raise_all
 from ulvm.activation.states import LvState, by_uuid, lv_states
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper
 from ulvm.errors import BusyError, NotFoundError, RefusedError, TableError, UlvmError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
 __all__ = ["Activator", "SwapReport"]
-
-
-@dataclass
-class SwapReport:
-    """`suspended_seconds`: how long writers of an origin or a volume waited at most.
-    `frozen`, `synced`: mount points of the file systems that stood still for it, and of those
-    that could not be frozen but were synced before.
-    `left`: devices that should have gone but were in use; they now have an error table."""
-
-    suspended_seconds: float = 0.0
-    frozen: list[str] = field(default_factory=list)
-    synced: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
 
 
 class Activator:
@@ -180,31 +168,42 @@ class Activator:
     def refresh(self, vg: VolumeGroup, *, start_merges: Container[str] = ()) -> SwapReport:
         """Bring all that is active to the committed metadata, and resume what is suspended:
         what is left to do when a command died in the middle of a swap. A tree with a missing PV
-        keeps its tables. `start_merges`: origins and snapshots whose merge begins if it waited for
-        them to be closed, and they are."""
+        keeps its tables. What fails in one family of trees is raised when all others are done.
+        `start_merges`: origins and snapshots whose merge begins if it waited for them to be closed,
+        and they are."""
         present = self._by_uuid()
-        wanted: list[PlannedDevice] = []
+        wanted: dict[str, PlannedDevice] = {}
         kept: set[str] = set()
+        together: list[list[str]] = []
         for root in roots(vg):
             try:
                 merge = any(lv.name in start_merges for lv in tree_members(vg, root.name))
                 merge = merge and not self._in_use(vg, root, present)
-                known = {d.uuid for d in wanted}
                 found = self._wanted(vg, [root], present, merge)
-                wanted += [d for d in found if d.uuid not in known]
             except RefusedError:
                 kept |= {dm_uuid(vg.uuid, v.uuid) for v in tree_members(vg, root.name)}
+                continue
+            for device in found:
+                wanted.setdefault(device.uuid, device)  # A move has many users.
+            together.append([d.uuid for d in found])
         prefix = dm_uuid(vg.uuid, "")
         top = len(dm_uuid(vg.uuid, vg.uuid))
-        known = {d.uuid for d in wanted}
         ours = [info for info in present.values() if info.uuid.startswith(prefix)]
+        failures: list[UlvmError] = []
         for info in ours:
             if info.uuid[:top] in kept and info.suspended:
-                self._dm.resume(info.uuid)
-        gone = [i for i in ours if i.uuid not in known and i.uuid[:top] not in kept]
+                with noted(failures):
+                    self._dm.resume(info.uuid)
+        gone = [i for i in ours if i.uuid not in wanted and i.uuid[:top] not in kept]
         # Tops before their layers, and moves after what stood on them.
         gone.sort(key=lambda info: (depth(info), len(info.uuid)))
-        return self._change(wanted, gone, present, lambda: None)
+        together += standing(self._dm, ours, top)
+        report = SwapReport()
+        for family in families(list(wanted.values()), gone, together):
+            with noted(failures):
+                report.add(self._change(family.wanted, family.gone, present, lambda: None))
+        raise_all(failures)
+        return report
 
     @staticmethod
     def _in_use(vg: VolumeGroup, root: LogicalVolume, present: dict[str, DeviceInfo]) -> bool:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ulvm.activation.names import dm_name, dm_uuid
 from ulvm.blockdev.base import BlockDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
-from ulvm.dm_ioctl import DeviceMapper
-from ulvm.errors import NotFoundError, RefusedError, UsageError
+from ulvm.dm_ioctl import DeviceInfo, DeviceMapper
+from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm.names import split_known
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
@@ -308,13 +308,24 @@ class Session:
         dm = self.dm_if_running
         if dm is None:
             return
-        prefix = dm_uuid(vg.uuid, "")
+        if self._half_way(vg, dm):
+            self.warn(f"Volumes of {vg.name} were left half-way; bringing them to the metadata.")
+            try:
+                self.activator.refresh(vg)
+            except UlvmError as error:
+                # Through one without a table nothing is written, and a change of its tree loads it,
+                # or is refused.
+                if any(info.live_table for info in self._half_way(vg, dm)):
+                    raise
+                self.warn(error.message)
+
+    @staticmethod
+    def _half_way(vg: VolumeGroup, dm: DeviceMapper) -> list[DeviceInfo]:
+        """The devices that are not as a command leaves them."""
         known = {dm_uuid(vg.uuid, lv.uuid) for lv in vg.lvs}
         top = len(dm_uuid(vg.uuid, vg.uuid))
-        ours = [info for info in dm.devices() if info.uuid.startswith(prefix)]
-        if any(i.suspended or not i.live_table or i.uuid[:top] not in known for i in ours):
-            self.warn(f"Volumes of {vg.name} were left half-way; bringing them to the metadata.")
-            self.activator.refresh(vg)
+        ours = [info for info in dm.devices() if info.uuid.startswith(dm_uuid(vg.uuid, ""))]
+        return [i for i in ours if i.suspended or not i.live_table or i.uuid[:top] not in known]
 
     def change_vg(
         self,

@@ -325,3 +325,46 @@ def test_status_lines(text: str, expected: SnapshotStatus) -> None:
 
 def test_status_of_other_targets_is_none() -> None:
     assert parse_snapshot_status(TableLine(0, 8, "linear")) is None
+
+
+def without_tables(lab: Lab, origin: str, cow: str, first_extent: int) -> None:
+    """The tree as the daemon has it when it comes back and cannot read the COW."""
+    for device in plan_lv(lab.vg, origin, lab.paths.get):
+        lab.dm.create(device.name, device.uuid)
+        if device.name in (f"vg-{origin}-real", f"vg-{cow}-cow"):
+            lab.dm.load(device.name, device.table)
+            lab.dm.resume(device.name)
+    with open(lab.paths[lab.vg.pvs[0].uuid], "r+b") as stream:
+        stream.seek((2048 + first_extent * EXTENT) * 512)
+        stream.write(b"garbage!")
+
+
+def test_a_tree_that_does_not_load_keeps_no_other_from_being_mended(lab: Lab) -> None:
+    lab.linear("idle", 1)
+    for name in ("a", "b"):
+        lab.linear(name, 1)
+        lab.snapshot(name, f"{name}s", 1)
+    lab.linear("db", 4)
+    lab.linear("base", 4)
+    lab.activator.activate(lab.vg, "db")
+    lab.activator.activate(lab.vg, "base")
+    old = lab.vg
+    lab.swap(lab.snapshot("base", "gone", 1), old)
+    lab.vg = lab.without("gone")
+    for extent, name in ((2, "a"), (4, "b")):
+        without_tables(lab, name, f"{name}s", extent)
+    lab.dm.suspend("vg-db")
+    lab.dm.suspend("vg-base")  # lvremove vg/gone died here
+    with pytest.raises(UlvmError) as caught:
+        lab.activator.refresh(lab.vg)
+    assert ["reload ioctl on vg-as" in t for t in caught.value.message.splitlines()] == [
+        True,
+        False,
+    ]
+    assert not lab.suspended()
+    tables = lab.tables()
+    assert [tables.pop(name) for name in ("vg-a", "vg-as", "vg-b", "vg-bs")] == [""] * 4
+    assert sorted(tables) == [
+        "vg-a-real", "vg-as-cow", "vg-b-real", "vg-base", "vg-bs-cow", "vg-db"
+    ]  # fmt: skip
+    assert tables["vg-base"].startswith("0 256 linear")

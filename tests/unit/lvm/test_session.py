@@ -196,3 +196,44 @@ def test_a_pv_is_not_resized_while_another_command_has_its_group(busy: Lab) -> N
         pv_change.resize(session, next(iter(busy.devices)))
     assert busy.mapper.info("vg-o").suspended
     busy.mapper.resume("vg-o")
+
+
+def without_its_cow(busy: Lab) -> None:
+    """The daemon was killed, and the header of vg/s cannot be read any more."""
+    state = busy.mapper.snapshot_state()
+    busy.mapper.shutdown()
+    cow = busy.vg.lv("s")
+    assert cow is not None
+    (area,) = cow.segments[0].areas  # type: ignore[union-attr]
+    pv = busy.vg.pv(area.pv_uuid)
+    path = busy.session.last_scan.path_of(area.pv_uuid)
+    assert pv is not None
+    assert path is not None
+    start = (pv.pe_start + area.pe * busy.vg.extent_size) * 512
+    busy.devices[path].fail_range("read", start, 4 * KIB)
+    busy.mapper = busy.session.mapper = type(busy.mapper)(open_file=busy.open)
+    assert busy.mapper.restore_state(state)
+
+
+def test_a_snapshot_that_cannot_be_read_keeps_no_other_volume_from_being_changed(busy: Lab) -> None:
+    lv.create(busy.session, "vg", "db", extents=1)
+    snap(busy)
+    without_its_cow(busy)
+    busy.mapper.suspend("vg-db")
+    lv.extend(busy.session, "vg", "db", 2)
+    assert not any(i.suspended and i.live_table for i in busy.mapper.devices())
+    assert any("reload ioctl on vg-s failed" in text for text in busy.heard.warned)
+    with pytest.raises(UlvmError, match="reload ioctl on vg-s failed"):
+        snap(busy, "t")
+    lv.remove(busy.session, "vg", "s")
+    assert busy.read("o", 0, 512) == b"\x11" * 512
+
+
+def test_what_is_left_suspended_keeps_the_group_from_being_changed(busy: Lab) -> None:
+    snap(busy)
+    without_its_cow(busy)
+    busy.mapper.suspend("vg-o-real")
+    vg = busy.vg
+    with pytest.raises(UlvmError, match="reload ioctl on vg-s failed"):
+        lv.create(busy.session, "vg", "x", extents=1)
+    assert busy.vg == vg
