@@ -181,21 +181,20 @@ def _at_event(session: Session, word: str) -> bool:
 def _activation(session: Session, name: str, asked: dict[str, Any]) -> bool:
     word = asked["activate"]
     if not wants_active(word):
-        active = vg_activation.deactivate(session, name)
-        if active is None:
+        activity = vg_activation.deactivate(session, name)
+        if activity is None:
             return False
-        session.say(f'{active} logical volume(s) in volume group "{name}" now active')
-        return True
-    activity = vg_activation.activate(
-        session,
-        name,
-        partial=asked["partial"] or asked["activationmode"] == "partial",
-        auto=word in _AUTO_WORDS,
-        ignore_skip=asked["ignoreactivationskip"],
-        polling=asked["poll"] != "n",
-    )
-    if activity is None:
-        return True
+    else:
+        activity = vg_activation.activate(
+            session,
+            name,
+            partial=asked["partial"] or asked["activationmode"] == "partial",
+            auto=word in _AUTO_WORDS,
+            ignore_skip=asked["ignoreactivationskip"],
+            polling=asked["poll"] != "n",
+        )
+        if activity is None:
+            return True
     session.say(f'{activity.active} logical volume(s) in volume group "{name}" now active')
     return not activity.failed
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ulvm.activation.compare import visible_roots
-from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
+from ulvm.errors import BusyError, DaemonGoneError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
 from ulvm.lvm import move as lvm_move
@@ -21,7 +21,7 @@ __all__ = ["Activity", "activate", "deactivate", "monitor", "poll", "refresh"]
 
 
 class Activity(NamedTuple):
-    """After activation: visible volumes that are active, and how many refused."""
+    """Visible volumes that are active now, and how many refused to become what was asked for."""
 
     active: int
     failed: int
@@ -60,19 +60,26 @@ def activate(
         return Activity(_active_count(session, vg), failed)
 
 
-def deactivate(session: Session, name: str) -> int | None:
+def deactivate(session: Session, name: str) -> Activity | None:
     """Deactivate all volumes; how many are active then, which may be those that others have
-    activated meanwhile. None, and that is said, if some are open: these stay."""
+    activated meanwhile, and how many refused. None, and that is said, if some are open: these
+    stay."""
     with session.lock(name):
         vg = session.vg_for_change(name)
         activator = session.activator_if_running
         if activator is None:
-            return 0
+            return Activity(0, 0)
+        failed = 0
         for lv in visible_roots(vg):
             try:
                 activator.deactivate(vg, lv.name)
+            except DaemonGoneError:
+                raise
             except (BusyError, NotFoundError) as error:
                 session.warn(error.message)
+            except UlvmError as error:
+                session.warn(error.message)
+                failed += 1
         states = activator.states(vg)
         opened = sum(state.open_count > 0 for state in states.values())
         if opened:
@@ -80,7 +87,7 @@ def deactivate(session: Session, name: str) -> int | None:
                 f'Can\'t deactivate volume group "{name}" with {opened} open logical volume(s)'
             )
             return None
-        return _active_count(session, vg)
+        return Activity(_active_count(session, vg), failed)
 
 
 def monitor(session: Session, name: str, wanted: bool) -> int:
