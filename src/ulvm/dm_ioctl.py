@@ -57,6 +57,9 @@ class DeviceInfo(NamedTuple):
     synced: tuple[str, ...] = ()
     """And those that could not be frozen, only synced: their writers go on until they meet the
     suspended device."""
+    unwritten: bool = False
+    """While suspended: something that was written waits in memory, since the devices below refuse
+    it, and the inactive table, if there is one, does not take it up (the kernel has no such)."""
 
 
 class DeviceMapper(Protocol):

@@ -6,10 +6,11 @@ One path serves every change of a volume that is active (`swap`):
    nobody can use them yet;
 2. all other tables are loaded into inactive slots, where a refusal harms nothing;
 3. suspend, from the top down: the origin first (its file systems frozen when a snapshot is
-   being taken), then snapshots, then lower devices;
+   being taken), then snapshots, then lower devices; what was written and what the devices below
+   refuse is known then, and nothing goes on if a table or a snapshot that comes would lack it;
 4. the metadata are committed;
 5. resume, from the bottom up, snapshots before their origin, but a snapshot that is being
-   merged after it;
+   merged after it; an origin whose snapshot refuses stays suspended;
 6. what the new metadata do not know is removed, what has another name is renamed.
 
 Crash argument. Metadata are the truth and devices follow them. Up to 4 any failure takes the
@@ -35,7 +36,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from ulvm.activation.compare import changed_roots, roots, table_differs, with_numbers
 from ulvm.activation.families import families, standing
 from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name
-from ulvm.activation.order import depth, removal_order, to_suspend
+from ulvm.activation.order import depth, origin_layer, removal_order, to_suspend
 from ulvm.activation.plan import (
     PathOf,
     PlannedDevice,
@@ -47,7 +48,14 @@ from ulvm.activation.plan import (
 from ulvm.activation.report import SwapReport, noted, raise_all
 from ulvm.activation.states import LvState, by_uuid, lv_states
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper
-from ulvm.errors import BusyError, NotFoundError, RefusedError, TableError, UlvmError
+from ulvm.errors import (
+    BusyError,
+    DeviceError,
+    NotFoundError,
+    RefusedError,
+    TableError,
+    UlvmError,
+)
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
 __all__ = ["Activator", "SwapReport"]
@@ -278,6 +286,7 @@ class Activator:
         made: list[str] = []
         loaded: list[PlannedDevice] = []
         suspended: list[PlannedDevice] = []
+        unwritten: list[PlannedDevice] = []
         by_rank = sorted(wanted, key=lambda d: d.rank)
         at_once = {Rank.IMAGE, Rank.LOWER}
         if not any(d.uuid in present for d in wanted if d.rank >= Rank.LOWER):
@@ -307,8 +316,11 @@ class Activator:
                 info = self._dm.suspend(device.uuid, lockfs=freeze)
                 report.frozen += info.frozen
                 report.synced += info.synced
+                if info.unwritten:
+                    unwritten.append(device)
             for info in stopped:
                 self._dm.suspend(info.uuid, lockfs=False)
+            self._check_written(unwritten, loaded, present)
             commit()
         except BaseException:
             for info in stopped:
@@ -323,6 +335,27 @@ class Activator:
             if device.uuid in present and present[device.uuid].name != device.name:
                 self._dm.rename(device.uuid, device.name)
         return report
+
+    @staticmethod
+    def _check_written(
+        unwritten: Sequence[PlannedDevice],
+        loaded: Sequence[PlannedDevice],
+        present: dict[str, DeviceInfo],
+    ) -> None:
+        """DeviceError if what waits in memory would be lost with a table that goes, or would be
+        missing in a snapshot that comes. Whoever only waits for others to go may keep it."""
+        changed = {d.uuid for d in loaded}
+        coming = {
+            origin_layer(d)
+            for d in loaded
+            if d.rank is Rank.SNAPSHOT and not (d.uuid in present and present[d.uuid].live_table)
+        }
+        for device in unwritten:
+            if device.uuid in changed or origin_layer(device) in coming:
+                raise DeviceError(
+                    f"Logical volume {split_dm_name(device.name)[0]}/{device.lv} stays as it is:"
+                    " what was written to it waits in memory, as the devices below refuse it."
+                )
 
     def _take_back(
         self,
@@ -346,17 +379,25 @@ class Activator:
         suspended: Sequence[PlannedDevice],
         present: dict[str, DeviceInfo],
     ) -> None:
-        """Resume all that waits. A device that refuses must not keep others from going on: the
-        first error is raised when all have been asked."""
+        """Resume all that waits. A device that refuses must not keep others from going on, but for
+        the origin of a snapshot: what is written would be missing there, and it would be taken for
+        whole. Such an origin waits for `refresh`. The first error is raised when all have been
+        asked."""
         waiting = {d.uuid for d in (*loaded, *suspended)}
         waiting |= {uuid for uuid, info in present.items() if info.suspended}
         failure: UlvmError | None = None
+        unguarded: set[str] = set()
         for device in by_rank:
-            if device.uuid in waiting:
-                try:
-                    self._dm.resume(device.uuid)
-                except UlvmError as error:
-                    failure = failure or error
+            if device.uuid not in waiting:
+                continue
+            if device.rank is Rank.ORIGIN and origin_layer(device) in unguarded:
+                continue
+            try:
+                self._dm.resume(device.uuid)
+            except UlvmError as error:
+                failure = failure or error
+                if device.rank is Rank.SNAPSHOT:
+                    unguarded.add(origin_layer(device))
         if failure is not None:
             raise failure
 

@@ -11,7 +11,7 @@ from ulvm.dm_ioctl import DeviceInfo
 from ulvm.errors import FormatError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
-__all__ = ["depth", "removal_order", "to_suspend"]
+__all__ = ["depth", "origin_layer", "removal_order", "to_suspend"]
 
 
 def removal_order(
@@ -48,6 +48,11 @@ def to_suspend(
 
 def _is_origin(device: PlannedDevice) -> bool:
     return device.table[0].target_type in ("snapshot-origin", "snapshot-merge")
+
+
+def origin_layer(device: PlannedDevice) -> str:
+    """The planned name of the -real device that an origin, or a snapshot of it, stands on."""
+    return device.table[0].params.partition(" ")[0]
 
 
 def _suspend_order(device: PlannedDevice) -> int:

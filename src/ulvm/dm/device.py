@@ -118,7 +118,7 @@ class MappedDevice(BlockDevice):
         return self._table.targets
 
     def info(self) -> DeviceInfo:
-        shown = self.live
+        shown, following = self.live, self.inactive or _NO_TABLE
         return DeviceInfo(
             name=self.name,
             uuid=self.uuid,
@@ -134,6 +134,8 @@ class MappedDevice(BlockDevice):
             size=self._table.size // SECTOR,
             frozen=self.frozen.frozen_places if self.frozen else (),
             synced=self.frozen.synced_places if self.frozen else (),
+            unwritten=self.suspended
+            and any(target.would_lose(following.targets) for target in self.targets),
         )
 
     # -- opens and events -------------------------------------------------------------------

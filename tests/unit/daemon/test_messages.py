@@ -26,6 +26,7 @@ from ulvm.errors import ProtocolError, UlvmError
 INFO = DeviceInfo(
     "vg-lv", "LVM-x", 253, 3, 1, 7, suspended=True, live_table=True, inactive_table=False,
     read_only=False, target_count=2, size=8192, frozen=("/mnt", "/srv"), synced=("/fuse",),
+    unwritten=True,
 )  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -62,6 +62,22 @@ def test_an_origin_keeps_its_table_until_all_is_written(stuck: StageLab, kind: i
     assert stuck.on_disk(0, 8) == NEW or "merge" in table
 
 
+@pytest.mark.parametrize(("table", "unwritten"), [(0, True), (1, True), (2, True), (None, False)])
+def test_a_suspend_tells_what_waits_still(
+    stuck: StageLab, table: int | None, unwritten: bool
+) -> None:
+    assert not stuck.dm.info("org").unwritten
+    assert stuck.dm.suspend("org").unwritten
+    line = f"0 {SECTORS} snapshot-origin {stuck.folder / 'origin'}"
+    line = line if table is None else others(stuck)[table]
+    assert stuck.dm.load("org", parse_table(line)).unwritten is unwritten
+    assert stuck.dm.clear("org").unwritten
+    stuck.faults["origin"].clear()
+    stuck.dm.resume("org")
+    assert not stuck.dm.suspend("org").unwritten
+    stuck.dm.resume("org")
+
+
 def test_an_origin_that_kept_its_table_goes_on(stuck: StageLab) -> None:
     with pytest.raises(TableError):
         stuck.reload("org", others(stuck)[0])
