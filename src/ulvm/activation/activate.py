@@ -33,7 +33,14 @@ import contextlib
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 
-from ulvm.activation.compare import changed_roots, roots, table_differs, with_numbers
+from ulvm.activation.compare import (
+    ABSENT,
+    changed_roots,
+    is_next,
+    roots,
+    table_differs,
+    with_numbers,
+)
 from ulvm.activation.families import families, standing
 from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name
 from ulvm.activation.order import depth, origin_layer, removal_order, to_suspend
@@ -182,6 +189,7 @@ class Activator:
         present = self._by_uuid()
         wanted: dict[str, PlannedDevice] = {}
         kept: set[str] = set()
+        partial: list[LogicalVolume] = []
         together: list[list[str]] = []
         for root in roots(vg):
             try:
@@ -190,6 +198,7 @@ class Activator:
                 found = self._wanted(vg, [root], present, merge)
             except RefusedError:
                 kept |= {dm_uuid(vg.uuid, v.uuid) for v in tree_members(vg, root.name)}
+                partial.append(root)
                 continue
             for device in found:
                 wanted.setdefault(device.uuid, device)  # A move has many users.
@@ -198,10 +207,8 @@ class Activator:
         top = len(dm_uuid(vg.uuid, vg.uuid))
         ours = [info for info in present.values() if info.uuid.startswith(prefix)]
         failures: list[UlvmError] = []
-        for info in ours:
-            if info.uuid[:top] in kept and info.suspended:
-                with noted(failures):
-                    self._dm.resume(info.uuid)
+        for root in partial:
+            self._keep(vg, root, present, failures)
         gone = [i for i in ours if i.uuid not in wanted and i.uuid[:top] not in kept]
         # Tops before their layers, and moves after what stood on them.
         gone.sort(key=lambda info: (depth(info), len(info.uuid)))
@@ -212,6 +219,39 @@ class Activator:
                 report.add(self._change(family.wanted, family.gone, present, lambda: None))
         raise_all(failures)
         return report
+
+    def _keep(
+        self,
+        vg: VolumeGroup,
+        root: LogicalVolume,
+        present: dict[str, DeviceInfo],
+        failures: list[UlvmError],
+    ) -> None:
+        """Resume what is suspended of a tree with a missing PV, with the tables that it has: those
+        that a command that died left inactive if its metadata count, the live ones if not."""
+        seen = self._view(vg)
+        planned: tuple[PlannedDevice, ...] = ()
+        with contextlib.suppress(RefusedError):  # It was another reason.
+            planned = plan_tree(
+                seen,
+                root_of(seen, root.name),
+                lambda uuid: self._path_of(uuid) or ABSENT,
+                merging=self._merges(vg, root),
+            )
+        numbers = self._numbers(planned, present)
+        devices = {d.uuid: d for d in sorted(planned, key=lambda d: d.rank)}
+        tops = tuple(dm_uuid(vg.uuid, v.uuid) for v in tree_members(vg, root.name))
+        others = [uuid for uuid in present if uuid not in devices]
+        for uuid in (*devices, *others):
+            if uuid not in present or not uuid.startswith(tops):
+                continue
+            info = present[uuid]
+            with noted(failures):
+                wanted = uuid in devices and is_next(self._dm, devices[uuid], info, numbers)
+                if info.inactive_table and not wanted:
+                    self._dm.clear(uuid)
+                if info.suspended or wanted:
+                    self._dm.resume(uuid)
 
     @staticmethod
     def _in_use(vg: VolumeGroup, root: LogicalVolume, present: dict[str, DeviceInfo]) -> bool:

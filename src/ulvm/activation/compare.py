@@ -9,7 +9,18 @@ from ulvm.dm_ioctl import DeviceInfo, DeviceMapper, TableLine
 from ulvm.errors import NotFoundError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
-__all__ = ["changed_roots", "roots", "table_differs", "visible_roots", "with_numbers"]
+__all__ = [
+    "ABSENT",
+    "changed_roots",
+    "is_next",
+    "roots",
+    "table_differs",
+    "visible_roots",
+    "with_numbers",
+]
+
+ABSENT = "/absent"
+"""Stands in a plan for the device of a missing PV, which may be anything."""
 
 
 def with_numbers(line: TableLine, numbers: dict[str, str]) -> TableLine:
@@ -19,19 +30,36 @@ def with_numbers(line: TableLine, numbers: dict[str, str]) -> TableLine:
 
 
 def table_differs(
-    dm: DeviceMapper, device: PlannedDevice, info: DeviceInfo, numbers: dict[str, str]
+    dm: DeviceMapper,
+    device: PlannedDevice,
+    info: DeviceInfo,
+    numbers: dict[str, str],
+    *,
+    inactive: bool = False,
 ) -> bool:
-    """Whether the live table, or its mode, is another than the planned one."""
-    if info.read_only != device.read_only:
+    """Whether the live table, or its mode, is another than the planned one; or the `inactive`
+    table, whose mode is not told."""
+    if not inactive and info.read_only != device.read_only:
         return True
     try:
-        live = dm.table(device.uuid)
+        live = dm.table(device.uuid, inactive=inactive)
     except NotFoundError:
         return True
     planned = [with_numbers(line, numbers) for line in device.table]
     if len(live) != len(planned):
         return True
     return any(_line_differs(dm, a, b) for a, b in zip(live, planned, strict=True))
+
+
+def is_next(
+    dm: DeviceMapper, device: PlannedDevice, info: DeviceInfo, numbers: dict[str, str]
+) -> bool:
+    """Whether the inactive table is what was planned and the live one is not."""
+    return (
+        info.inactive_table
+        and table_differs(dm, device, info, numbers)
+        and not table_differs(dm, device, info, numbers, inactive=True)
+    )
 
 
 def _line_differs(dm: DeviceMapper, live: TableLine, planned: TableLine) -> bool:
@@ -51,7 +79,7 @@ def _line_differs(dm: DeviceMapper, live: TableLine, planned: TableLine) -> bool
 
 def _same(dm: DeviceMapper, live: str, planned: str) -> bool:
     """Words of a table are equal, or a number and a path of the same device."""
-    if live == planned:
+    if planned in (live, ABSENT):
         return True
     major, _, minor = live.partition(":")
     if not planned.startswith("/") or not (major.isdecimal() and minor.isdecimal()):

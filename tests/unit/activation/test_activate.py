@@ -11,6 +11,8 @@ from ulvm.activation.plan import plan_lv
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, RefusedError, UlvmError
+from ulvm.metadata.model import Area, LogicalVolume, StripedSegment
+from ulvm.metadata.uuid import new_uuid
 
 
 def test_a_plain_volume_is_one_device(lab: Lab) -> None:
@@ -368,3 +370,61 @@ def test_a_tree_that_does_not_load_keeps_no_other_from_being_mended(lab: Lab) ->
         "vg-a-real", "vg-as-cow", "vg-b-real", "vg-base", "vg-bs-cow", "vg-db"
     ]  # fmt: skip
     assert tables["vg-base"].startswith("0 256 linear")
+
+
+def partial(lab: Lab) -> str:
+    """vg/p on two PVs, active; the second one's UUID."""
+    first, second = lab.vg.pvs[0].uuid, lab.pv()
+    segments = (
+        StripedSegment(0, 2, (Area(first, 0),)),
+        StripedSegment(2, 2, (Area(second, 0),)),
+    )
+    lab.linear("unused", 2)
+    lab.vg = lab.without("unused").with_lv(LogicalVolume("p", new_uuid(), segments))
+    lab.activator.activate(lab.vg, "p")
+    return second
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_partial_tree_is_resumed_with_the_table_of_the_metadata(
+    lab: Lab, committed: bool
+) -> None:
+    """lvextend and lvreduce died around their commit; then a PV is away."""
+    away = partial(lab)
+    before = lab.dm.table("vg-p")
+    more = TableLine(4 * EXTENT, EXTENT, "linear", f"240:0 {2048 + 2 * EXTENT}")
+    lab.dm.load("vg-p", [*before, more])
+    lab.dm.suspend("vg-p")
+    lv = lab.vg.lv("p")
+    assert lv is not None
+    if committed:
+        area = Area(lab.vg.pvs[0].uuid, 2)
+        grown = lv._replace(segments=(*lv.segments, StripedSegment(4, 1, (area,))))
+        lab.vg = lab.vg.with_lv(grown)
+    lab.paths.pop(away)
+    lab.activator.refresh(lab.vg._replace(missing_uuids=frozenset([away])))
+    assert lab.dm.table("vg-p") == ([*before, more] if committed else before)
+    assert not lab.suspended()
+    assert not lab.dm.info("vg-p").inactive_table
+
+
+def test_a_partial_origin_is_not_resumed_without_its_snapshot(lab: Lab) -> None:
+    """lvcreate -s died after its commit; then a PV is away."""
+    away = partial(lab)
+    lab.write("p", 0, 1)
+    lab.linear("unused", 2)
+    lab.snapshot("p", "s", 1)
+    lab.vg = lab.without("unused")
+    for device in plan_lv(lab.vg, "p", lab.paths.get):
+        if device.name != "vg-p":
+            lab.dm.create(device.name, device.uuid)
+        lab.dm.load(device.name, device.table)
+        if device.name in ("vg-p-real", "vg-s-cow"):
+            lab.dm.resume(device.name)
+    lab.dm.suspend("vg-p")
+    lab.paths.pop(away)
+    lab.activator.refresh(lab.vg._replace(missing_uuids=frozenset([away])))
+    assert not lab.suspended()
+    lab.write("p", 0, 2)
+    assert lab.read("s", 0) == b"\1" * 4096
+    assert lab.read("p", 0) == b"\2" * 4096
