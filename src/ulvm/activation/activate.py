@@ -36,12 +36,12 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from ulvm.activation.compare import (
     ABSENT,
     changed_roots,
-    is_next,
     roots,
     table_differs,
     with_numbers,
 )
 from ulvm.activation.families import families, standing
+from ulvm.activation.mend import rename_strays, resume_kept
 from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name
 from ulvm.activation.order import depth, origin_layer, removal_order, to_suspend
 from ulvm.activation.plan import (
@@ -176,6 +176,7 @@ class Activator:
         changed = changed_roots(old, new)
         wanted = self._wanted(new, changed, present, start_merge)
         gone = self._gone(old, new, wanted, present)
+        self._check_names(new, wanted, gone, present)
         moves = {dm_uuid(old.uuid, move.uuid) for move in old.pvmoves()}
         stopped = [info for info in gone if info.uuid in moves]
         return self._change(wanted, gone, present, commit, stopped)
@@ -186,6 +187,8 @@ class Activator:
         keeps its tables. What fails in one family of trees is raised when all others are done.
         `start_merges`: origins and snapshots whose merge begins if it waited for them to be closed,
         and they are."""
+        failures: list[UlvmError] = []
+        rename_strays(self._dm, vg, failures)
         present = self._by_uuid()
         wanted: dict[str, PlannedDevice] = {}
         kept: set[str] = set()
@@ -206,7 +209,6 @@ class Activator:
         prefix = dm_uuid(vg.uuid, "")
         top = len(dm_uuid(vg.uuid, vg.uuid))
         ours = [info for info in present.values() if info.uuid.startswith(prefix)]
-        failures: list[UlvmError] = []
         for root in partial:
             self._keep(vg, root, present, failures)
         gone = [i for i in ours if i.uuid not in wanted and i.uuid[:top] not in kept]
@@ -239,19 +241,9 @@ class Activator:
                 merging=self._merges(vg, root),
             )
         numbers = self._numbers(planned, present)
-        devices = {d.uuid: d for d in sorted(planned, key=lambda d: d.rank)}
         tops = tuple(dm_uuid(vg.uuid, v.uuid) for v in tree_members(vg, root.name))
-        others = [uuid for uuid in present if uuid not in devices]
-        for uuid in (*devices, *others):
-            if uuid not in present or not uuid.startswith(tops):
-                continue
-            info = present[uuid]
-            with noted(failures):
-                wanted = uuid in devices and is_next(self._dm, devices[uuid], info, numbers)
-                if info.inactive_table and not wanted:
-                    self._dm.clear(uuid)
-                if info.suspended or wanted:
-                    self._dm.resume(uuid)
+        ours = {uuid: info for uuid, info in present.items() if uuid.startswith(tops)}
+        resume_kept(self._dm, planned, ours, numbers, failures)
 
     @staticmethod
     def _in_use(vg: VolumeGroup, root: LogicalVolume, present: dict[str, DeviceInfo]) -> bool:
@@ -290,6 +282,27 @@ class Activator:
             planned = self._planned(vg, root, merging=merging)
             wanted += [d for d in planned if d.uuid not in known]  # A move has many users.
         return wanted
+
+    def _check_names(
+        self,
+        new: VolumeGroup,
+        wanted: Sequence[PlannedDevice],
+        gone: Sequence[DeviceInfo],
+        present: dict[str, DeviceInfo],
+    ) -> None:
+        """BusyError if a name that a device is to have is another's, and stays that. Names change
+        when all is committed."""
+        renamed = [d for d in wanted if d.uuid in present and present[d.uuid].name != d.name]
+        if not renamed:
+            return
+        leaving = {*(d.uuid for d in renamed), *(info.uuid for info in gone)}
+        taken = {info.name for info in self._dm.devices() if info.uuid not in leaving}
+        for device in renamed:
+            if device.name in taken:
+                raise BusyError(
+                    f"Logical volume {new.name}/{device.lv} cannot have this name: "
+                    f"there is another device {device.name} already."
+                )
 
     def _gone(
         self,

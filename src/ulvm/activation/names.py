@@ -9,9 +9,16 @@ The layers here are `real` (an origin's own data) and `cow` (a snapshot's except
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
 from ulvm.errors import FormatError
 
-__all__ = ["LVM_UUID_PREFIX", "dm_name", "dm_uuid", "is_top_level", "split_dm_name"]
+if TYPE_CHECKING:
+    from ulvm.dm_ioctl import DeviceInfo
+    from ulvm.metadata.model import VolumeGroup
+
+__all__ = ["LVM_UUID_PREFIX", "dm_name", "dm_uuid", "is_top_level", "split_dm_name", "strays"]
 
 LVM_UUID_PREFIX = "LVM-"
 _UUID_LENGTH = 64
@@ -54,3 +61,15 @@ def dm_uuid(vg_uuid: str, lv_uuid: str, layer: str = "") -> str:
 def is_top_level(uuid: str) -> bool:
     """Whether a dm UUID is that of a volume itself and not of one of its layers."""
     return uuid.startswith(LVM_UUID_PREFIX) and len(uuid) == len(LVM_UUID_PREFIX) + _UUID_LENGTH
+
+
+def strays(vg: VolumeGroup, devices: Collection[DeviceInfo]) -> dict[str, str]:
+    """Those of the VG's volumes whose names are not what the metadata want: that, by UUID."""
+    volumes = {dm_uuid(vg.uuid, lv.uuid): lv.name for lv in vg.lvs}
+    top = len(LVM_UUID_PREFIX) + _UUID_LENGTH
+    wanted = {
+        info.uuid: dm_name(vg.name, volumes[info.uuid[:top]], info.uuid[top + 1 :])
+        for info in devices
+        if info.uuid[:top] in volumes
+    }
+    return {i.uuid: wanted[i.uuid] for i in devices if wanted.get(i.uuid, i.name) != i.name}

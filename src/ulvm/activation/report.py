@@ -44,8 +44,8 @@ def noted(failures: list[UlvmError]) -> Iterator[None]:
 
 def raise_all(failures: Sequence[UlvmError]) -> None:
     """The one, or all in one."""
-    if len(failures) > 1:
-        text = "\n".join(error.message for error in failures)
-        raise UlvmError(text, errno=failures[0].errno) from failures[0]
+    texts = list(dict.fromkeys(error.message for error in failures))
+    if len(texts) > 1:
+        raise UlvmError("\n".join(texts), errno=failures[0].errno) from failures[0]
     for error in failures:
         raise error

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ulvm.activation.names import dm_name, dm_uuid
+from ulvm.activation.names import dm_name, dm_uuid, strays
 from ulvm.blockdev.base import BlockDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.dm_ioctl import DeviceInfo, DeviceMapper
@@ -308,7 +308,7 @@ class Session:
         dm = self.dm_if_running
         if dm is None:
             return
-        if self._half_way(vg, dm):
+        if self._half_way(vg, dm) or strays(vg, dm.devices()):
             self.warn(f"Volumes of {vg.name} were left half-way; bringing them to the metadata.")
             try:
                 self.activator.refresh(vg)

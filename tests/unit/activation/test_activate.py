@@ -11,7 +11,7 @@ from ulvm.activation.plan import plan_lv
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, RefusedError, UlvmError
-from ulvm.metadata.model import Area, LogicalVolume, StripedSegment
+from ulvm.metadata.model import Area, LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 
 
@@ -428,3 +428,40 @@ def test_a_partial_origin_is_not_resumed_without_its_snapshot(lab: Lab) -> None:
     lab.write("p", 0, 2)
     assert lab.read("s", 0) == b"\1" * 4096
     assert lab.read("p", 0) == b"\2" * 4096
+
+
+def renamed(lab: Lab, old: str, new: str) -> VolumeGroup:
+    lv = lab.vg.lv(old)
+    assert lv is not None
+    return lab.vg.with_lv(lv._replace(name=new))
+
+
+def test_a_name_that_another_device_has_is_refused_before_the_commit(lab: Lab) -> None:
+    lab.linear("a", 1)
+    lab.activator.activate(lab.vg, "a")
+    lab.dm.create("vg-b")
+    committed: list[int] = []
+    with pytest.raises(BusyError, match=r"vg/b cannot have .* device vg-b already"):
+        lab.activator.swap(lab.vg, renamed(lab, "a", "b"), lambda: committed.append(1))
+    assert not committed
+    assert sorted(lab.tables()) == ["vg-a", "vg-b"]
+
+
+def test_names_go_round_when_a_dead_command_did_not_come_to_them(lab: Lab) -> None:
+    """lvrename a c, then b a, both of which died right after their commits."""
+    lab.linear("b", 1)
+    lab.linear("a", 1)
+    lab.snapshot("a", "s", 1)
+    for name in ("a", "b"):
+        lab.activator.activate(lab.vg, name)
+        lab.write(name, 0, ord(name))
+    hidden = next(v for v in lab.vg.lvs if v.snapshot_segment)
+    lab.vg = renamed(lab, "a", "c")
+    lab.vg = lab.vg.with_lv(
+        hidden._replace(segments=(hidden.snapshot_segment._replace(origin="c"),))
+    )
+    lab.vg = renamed(lab, "b", "a")
+    lab.activator.refresh(lab.vg)
+    assert sorted(lab.tables()) == ["vg-a", "vg-c", "vg-c-real", "vg-s", "vg-s-cow"]
+    assert lab.read("a", 0) == b"b" * 4096
+    assert lab.read("c", 0) == b"a" * 4096

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 
 from tests.unit.lvm.lab import KIB, Lab
@@ -237,3 +239,24 @@ def test_what_is_left_suspended_keeps_the_group_from_being_changed(busy: Lab) ->
     with pytest.raises(UlvmError, match="reload ioctl on vg-s failed"):
         lv.create(busy.session, "vg", "x", extents=1)
     assert busy.vg == vg
+
+
+def test_a_name_that_a_dead_command_freed_is_free(
+    busy: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lvrename died between its commit and the new name of the device."""
+
+    def die(device: str, name: str) -> NoReturn:
+        raise KeyboardInterrupt
+
+    lv.create(busy.session, "vg", "b", extents=1)
+    busy.write("b", 0, b"\x22" * 512)
+    monkeypatch.setattr(busy.mapper, "rename", die)
+    with pytest.raises(KeyboardInterrupt):
+        lv.rename(busy.session, "vg", "o", "p")
+    monkeypatch.undo()
+    assert busy.vg.lv("o") is None
+    assert busy.mapper.info("vg-o")
+    lv.rename(busy.session, "vg", "b", "o")
+    assert busy.read("o", 0, 512) == b"\x22" * 512
+    assert busy.read("p", 0, 512) == b"\x11" * 512
