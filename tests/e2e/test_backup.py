@@ -22,7 +22,9 @@ from tests.e2e.test_backup_interrupts import Heard
 from tests.waiting import until
 from ulvm.backup.job import BackupRequest, backup
 from ulvm.backup.pipeline import Progress
-from ulvm.errors import DaemonGoneError
+from ulvm.backup.restoring import RESTORING_TAG, _created, restore
+from ulvm.errors import DaemonGoneError, DeviceError, UlvmError
+from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
 from ulvm.vgstore.host import Host
 
@@ -403,6 +405,58 @@ def test_restore_overwrites_with_force_alone(vg: UlvmHost, target: Path, tmp_pat
     assert content(vg, "vg/db") != raw
     vg.run(f"restore {target} vg/db --force")
     assert content(vg, "vg/db") == raw
+
+
+@pytest.mark.parametrize("volume", ["db", "new"])
+def test_one_restore_at_a_time_has_a_volume_in_hand(
+    vg: UlvmHost, target: Path, volume: str
+) -> None:
+    """The second comes when the first has no connection open, between writing and reading back."""
+    vg.run(f"backup vg/db --to {target}")
+    session = Session(Host.from_environment(vg.env), Heard())
+    second: list[str] = []
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Progress]:
+        if name == "Reading back":
+            second.append(vg.run(f"restore {target} vg/{volume} --force", rc=5).stderr)
+        yield lambda done, total: None
+
+    with closing(session):
+        restore(session, target, f"vg/{volume}", force=True, stage=stage)
+    assert second == [
+        f"  Another command is restoring to vg/{volume}: wait for its end.\n",
+    ]
+    assert vg.run(f"lvs --noheadings -o lv_tags vg/{volume}").stdout.strip() == ""
+    vg.run(f"restore {target} vg/{volume} --force")
+
+
+def test_a_restore_takes_no_volume_back_that_it_did_not_make(vg: UlvmHost) -> None:
+    """The name was free when it looked, and taken when it had the group's lock."""
+    session = Session(Host.from_environment(vg.env), Heard())
+    with closing(session):
+        before = session.find_vg("vg")
+        vg.run(f"lvcreate -n new -L 4M --addtag {RESTORING_TAG} vg")
+        with (
+            pytest.raises(UlvmError, match="already exists"),
+            _created(session, before, "new", MIB),
+        ):
+            pass
+    assert sorted(lvs(vg)) == ["db", "new"]
+
+
+def test_a_restore_takes_its_volume_back_where_that_does_not_become_active(
+    vg: UlvmHost, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DeviceError("no")
+
+    vg.run(f"backup vg/db --to {target}")
+    session = Session(Host.from_environment(vg.env), Heard())
+    monkeypatch.setattr(lvm_lv, "activate_new", fail)
+    with closing(session), pytest.raises(DeviceError, match="no"):
+        restore(session, target, "vg/new")
+    assert lvs(vg) == ["db"]
 
 
 def test_restore_refuses_a_volume_in_use(vg: UlvmHost, target: Path, tmp_path: Path) -> None:

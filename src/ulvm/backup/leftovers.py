@@ -9,6 +9,10 @@ the process dies, however it dies.
     yes   held      in use by a backup that runs
     yes   free      left behind: nobody will remove it but us
     no    -         the user's own
+
+A restore holds `R_<dm name>` in the same way as long as it has its volume in hand: two that took
+turns would end with a mixture, and with a tag that says nothing of it (backup.restoring). That file
+stays, since the volume has the same name in the next restore, which may have opened it by then.
 """
 
 from __future__ import annotations
@@ -19,12 +23,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ulvm.activation.names import dm_name
 from ulvm.errors import BusyError, DeviceError
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.files import private_dir
 from ulvm.vgstore.host import Host
 
-__all__ = ["TAG", "hold", "is_held", "left_behind", "lock_path"]
+__all__ = ["TAG", "hold", "hold_target", "is_held", "left_behind", "lock_path"]
 
 TAG = "ulvm_backup"
 
@@ -37,9 +42,26 @@ def lock_path(host: Host, vg: str, snapshot: str) -> Path:
 @contextmanager
 def hold(host: Host, vg: str, snapshot: str) -> Iterator[None]:
     """Be the living owner of a snapshot. BusyError if somebody else is."""
+    path = lock_path(host, vg, snapshot)
+    with _flock(host, path, f"{vg}/{snapshot} belongs to a backup that is running."):
+        yield
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+@contextmanager
+def hold_target(host: Host, vg: str, lv: str) -> Iterator[None]:
+    """Be the only one who restores to a volume, be it there or not. BusyError if somebody else
+    is."""
+    path = host.lock_dir / f"R_{dm_name(vg, lv)}"
+    with _flock(host, path, f"Another command is restoring to {vg}/{lv}: wait for its end."):
+        yield
+
+
+@contextmanager
+def _flock(host: Host, path: Path, refusal: str) -> Iterator[None]:
     private_dir(host.run_dir)
     private_dir(host.lock_dir)
-    path = lock_path(host, vg, snapshot)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -48,10 +70,8 @@ def hold(host: Host, vg: str, snapshot: str) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(f"{vg}/{snapshot} belongs to a backup that is running.") from None
+            raise BusyError(refusal) from None
         yield
-        with suppress(FileNotFoundError):
-            path.unlink()
     finally:
         os.close(fd)
 

@@ -24,6 +24,9 @@ the tag as long as its content is neither the old nor the new:
 A failure or a signal leaves the tag, but before the first write takes it off again: the content
 is the old one then, and the next restore needs `force` to destroy it. After a kill -9 there it
 does not, since the tag must be durable before the first byte; for this content `force` was given.
+
+From before the look at the volume to the end no other restore has it in hand (`leftovers`): the
+tag is that of one alone, and a volume is taken back by who made it.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from pathlib import Path
 
 from ulvm.backup.fileio import drop_cache
 from ulvm.backup.interrupts import deferred, interruptible
+from ulvm.backup.leftovers import hold_target
 from ulvm.backup.manifest import MANIFEST_SUFFIX
 from ulvm.backup.pipeline import Stage, no_stage
 from ulvm.backup.reader import Backup
@@ -182,42 +186,60 @@ def _target(session: Session, volume: str, size: int, force: bool) -> Iterator[_
     vg_name, lv_name = split_volume(volume, session.host.run_dir)
     if lv_name is None:
         raise UsageError(f'"{volume}" names no logical volume: use VG/LV.')
-    vg = session.scan().vg(vg_name)
-    if vg.lv(lv_name) is None:
-        with _created(session, vg, lv_name, size) as target:
-            yield target
-    else:
-        with _overwritten(session, vg, lv_name, size, force=force) as target:
-            yield target
+    session.scan().vg(vg_name)  # no lock of what is not there
+    with hold_target(session.host, vg_name, lv_name):
+        vg = session.scan().vg(vg_name)
+        if vg.lv(lv_name) is None:
+            with _created(session, vg, lv_name, size) as target:
+                yield target
+        else:
+            with _overwritten(session, vg, lv_name, size, force=force) as target:
+                yield target
 
 
 @contextmanager
 def _created(session: Session, vg: VolumeGroup, lv_name: str, size: int) -> Iterator[_Target]:
     extents = -(-size // (vg.extent_size * SECTOR))
+    made: list[str] = []
     try:
         with deferred():
-            lvm_lv.create(
-                session,
-                vg.name,
-                lv_name,
-                extents=extents,
-                properties=Properties(tags=(RESTORING_TAG,)),
-                wipe_signatures=False,
-            )
+            made.append(_create(session, vg.name, lv_name, extents))
         yield _Target(vg.name, lv_name, extents * vg.extent_size * SECTOR)
     except BaseException:
         with deferred():
-            _remove(session, vg.name, lv_name)
+            for uuid in made:
+                _remove(session, vg.name, lv_name, uuid)
         raise
     with deferred():
         lvm_lv.change_tags(session, vg.name, lv_name, remove=(RESTORING_TAG,))
 
 
-def _remove(session: Session, vg_name: str, lv_name: str) -> None:
-    """Take a volume back that was made for a restore that failed; that failure is what counts."""
+def _create(session: Session, vg_name: str, lv_name: str, extents: int) -> str:
+    """A new volume with the tag; its UUID. None is left by a failure."""
+    with session.lock(vg_name):
+        free = session.vg_for_change(vg_name).lv(lv_name) is None
+        try:
+            lvm_lv.create(
+                session,
+                vg_name,
+                lv_name,
+                extents=extents,
+                properties=Properties(tags=(RESTORING_TAG,)),
+                wipe_signatures=False,
+            )
+            return lvm_lv.get(session.scan().vg(vg_name), lv_name).uuid
+        except BaseException:
+            if free:  # what there is of this name is made by us: the lock is held
+                _remove(session, vg_name, lv_name)
+            raise
+
+
+def _remove(session: Session, vg_name: str, lv_name: str, uuid: str | None = None) -> None:
+    """Take a volume back that was made for a restore that failed; that failure is what counts.
+    None but the one of this UUID, if it is known."""
     try:
         lv = session.scan().vg(vg_name).lv(lv_name)
-        if lv is not None and RESTORING_TAG in lv.tags:
+        if lv is not None and uuid in (None, lv.uuid) and RESTORING_TAG in lv.tags:
             lvm_lv.remove(session, vg_name, lv_name)
     except UlvmError as error:
         session.warn(f"{vg_name}/{lv_name} is left behind, incomplete: {error.message}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ulvm.backup.leftovers import TAG, hold, is_held, left_behind, lock_path
+from ulvm.backup.leftovers import TAG, hold, hold_target, is_held, left_behind, lock_path
 from ulvm.errors import BusyError
 from ulvm.metadata.model import (
     Area,
@@ -94,3 +94,15 @@ def test_the_lock_dies_with_its_process(host: Host, vg: VolumeGroup) -> None:
     process.wait()
     process.stdout.close()
     assert left_behind(host, vg) == ["db_backup"]
+
+
+def test_one_restore_to_a_volume_at_a_time(host: Host) -> None:
+    """Names that differ in a dash alone are of two volumes."""
+    for _ in range(2):  # what the first leaves is free
+        with (
+            hold_target(host, "a-b", "c"),
+            hold_target(host, "a", "b-c"),
+            pytest.raises(BusyError, match="restoring to a-b/c"),
+            hold_target(host, "a-b", "c"),
+        ):
+            pass
