@@ -304,9 +304,9 @@ class Session:
     def repair(self, vg: VolumeGroup) -> None:
         """Finish what a command that died began. The VG's lock is held, so none is at work. A
         snapshot that the metadata do not know any more still writes to its extents, which are
-        free."""
+        free. On trial the devices are not those of the metadata."""
         dm = self.dm_if_running
-        if dm is None:
+        if dm is None or self.host.trial:
             return
         if self._half_way(vg, dm) or strays(vg, dm.devices()):
             self.warn(f"Volumes of {vg.name} were left half-way; bringing them to the metadata.")
