@@ -42,7 +42,7 @@ from ulvm.activation.compare import (
 )
 from ulvm.activation.families import families, standing
 from ulvm.activation.mend import rename_strays, resume_kept
-from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name
+from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name, volume_of
 from ulvm.activation.order import depth, origin_layer, removal_order, to_suspend
 from ulvm.activation.plan import (
     PathOf,
@@ -207,14 +207,13 @@ class Activator:
                 wanted.setdefault(device.uuid, device)  # A move has many users.
             together.append([d.uuid for d in found])
         prefix = dm_uuid(vg.uuid, "")
-        top = len(dm_uuid(vg.uuid, vg.uuid))
         ours = [info for info in present.values() if info.uuid.startswith(prefix)]
         for root in partial:
             self._keep(vg, root, present, failures)
-        gone = [i for i in ours if i.uuid not in wanted and i.uuid[:top] not in kept]
+        gone = [i for i in ours if i.uuid not in wanted and volume_of(i.uuid) not in kept]
         # Tops before their layers, and moves after what stood on them.
         gone.sort(key=lambda info: (depth(info), len(info.uuid)))
-        together += standing(self._dm, ours, top)
+        together += standing(self._dm, ours)
         report = SwapReport()
         for family in families(list(wanted.values()), gone, together):
             with noted(failures):

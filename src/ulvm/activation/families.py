@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from ulvm.activation.names import volume_of
 from ulvm.activation.plan import PlannedDevice
 from ulvm.dm_ioctl import DeviceInfo, DeviceMapper
 from ulvm.errors import NotFoundError
@@ -50,9 +51,9 @@ def families(
     return list(found.values())
 
 
-def standing(dm: DeviceMapper, devices: Sequence[DeviceInfo], top: int) -> list[list[str]]:
-    """The UUIDs of each of these devices, of its volume, which are its first `top` characters, and
-    of those that its live table stands on."""
+def standing(dm: DeviceMapper, devices: Sequence[DeviceInfo]) -> list[list[str]]:
+    """The UUIDs of each of these devices, of its volume, and of those that its live table stands
+    on."""
     by_number = {(info.major, info.minor): info.uuid for info in devices}
     found = []
     for info in devices:
@@ -61,5 +62,5 @@ def standing(dm: DeviceMapper, devices: Sequence[DeviceInfo], top: int) -> list[
         except NotFoundError:
             below = []
         uuids = [by_number[number] for number in below if number in by_number]
-        found.append([info.uuid, info.uuid[:top], *uuids])
+        found.append([info.uuid, volume_of(info.uuid), *uuids])
     return found

@@ -9,7 +9,7 @@ The layers here are `real` (an origin's own data) and `cow` (a snapshot's except
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ulvm.errors import FormatError
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from ulvm.dm_ioctl import DeviceInfo
     from ulvm.metadata.model import VolumeGroup
 
-__all__ = ["LVM_UUID_PREFIX", "dm_name", "dm_uuid", "is_top_level", "split_dm_name", "strays"]
+__all__ = [
+    "LVM_UUID_PREFIX",
+    "dm_name",
+    "dm_uuid",
+    "is_top_level",
+    "split_dm_name",
+    "strays",
+    "volume_of",
+]
 
 LVM_UUID_PREFIX = "LVM-"
 _UUID_LENGTH = 64
@@ -63,13 +71,19 @@ def is_top_level(uuid: str) -> bool:
     return uuid.startswith(LVM_UUID_PREFIX) and len(uuid) == len(LVM_UUID_PREFIX) + _UUID_LENGTH
 
 
-def strays(vg: VolumeGroup, devices: Collection[DeviceInfo]) -> dict[str, str]:
+def volume_of(uuid: str) -> str:
+    """The dm UUID of the volume that a device of LVM's is, or is a layer of."""
+    return uuid[: len(LVM_UUID_PREFIX) + _UUID_LENGTH]
+
+
+def strays(vg: VolumeGroup, devices: Iterable[DeviceInfo]) -> dict[str, str]:
     """Those of the VG's volumes whose names are not what the metadata want: that, by UUID."""
     volumes = {dm_uuid(vg.uuid, lv.uuid): lv.name for lv in vg.lvs}
-    top = len(LVM_UUID_PREFIX) + _UUID_LENGTH
-    wanted = {
-        info.uuid: dm_name(vg.name, volumes[info.uuid[:top]], info.uuid[top + 1 :])
-        for info in devices
-        if info.uuid[:top] in volumes
-    }
-    return {i.uuid: wanted[i.uuid] for i in devices if wanted.get(i.uuid, i.name) != i.name}
+    found: dict[str, str] = {}
+    for info in devices:
+        volume = volume_of(info.uuid)
+        if volume in volumes:
+            name = dm_name(vg.name, volumes[volume], info.uuid[len(volume) + 1 :])
+            if name != info.name:
+                found[info.uuid] = name
+    return found

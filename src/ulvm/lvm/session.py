@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ulvm.activation.names import dm_name, dm_uuid, strays
+from ulvm.activation.names import dm_name, dm_uuid, strays, volume_of
 from ulvm.blockdev.base import BlockDevice
 from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.dm_ioctl import DeviceInfo, DeviceMapper
@@ -308,24 +308,28 @@ class Session:
         dm = self.dm_if_running
         if dm is None or self.host.trial:
             return
-        if self._half_way(vg, dm) or strays(vg, dm.devices()):
+        devices = dm.devices()
+        if self._half_way(vg, devices) or strays(vg, devices):
             self.warn(f"Volumes of {vg.name} were left half-way; bringing them to the metadata.")
             try:
                 self.activator.refresh(vg)
             except UlvmError as error:
                 # Through one without a table nothing is written, and a change of its tree loads it,
                 # or is refused.
-                if any(info.live_table for info in self._half_way(vg, dm)):
+                if any(info.live_table for info in self._half_way(vg, dm.devices())):
                     raise
                 self.warn(error.message)
 
     @staticmethod
-    def _half_way(vg: VolumeGroup, dm: DeviceMapper) -> list[DeviceInfo]:
-        """The devices that are not as a command leaves them."""
-        known = {dm_uuid(vg.uuid, lv.uuid) for lv in vg.lvs}
-        top = len(dm_uuid(vg.uuid, vg.uuid))
-        ours = [info for info in dm.devices() if info.uuid.startswith(dm_uuid(vg.uuid, ""))]
-        return [i for i in ours if i.suspended or not i.live_table or i.uuid[:top] not in known]
+    def _half_way(vg: VolumeGroup, devices: Iterable[DeviceInfo]) -> list[DeviceInfo]:
+        """Those of the VG that are not as a command leaves them."""
+        prefix, known = dm_uuid(vg.uuid, ""), {dm_uuid(vg.uuid, lv.uuid) for lv in vg.lvs}
+        return [
+            info
+            for info in devices
+            if info.uuid.startswith(prefix)
+            and (info.suspended or not info.live_table or volume_of(info.uuid) not in known)
+        ]
 
     def change_vg(
         self,

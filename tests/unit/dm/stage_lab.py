@@ -66,6 +66,16 @@ class StageLab(Lab):
         self.file("cow", cow_sectors)
         self.tables(chunk)
 
+    @classmethod
+    def staged(cls, folder: Path) -> StageLab:
+        """A lab in a new folder below, with a page of 0x11 that waits in the stage of `org`."""
+        (folder / "first").mkdir()
+        lab = cls(folder / "first", kept=True)
+        lab.pair()
+        lab.still()
+        lab.put(0, 8, 0x11)
+        return lab
+
     def tables(self, chunk: int = 8) -> None:
         self.snapshot(chunk)
         self.device("org", f"0 {SECTORS} snapshot-origin {self.folder}/origin")

@@ -17,11 +17,7 @@ NEW = b"\x11" * 4096
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[StageLab]:
     """Something is staged for `org`, whose number is 1."""
-    (tmp_path / "first").mkdir()
-    lab = StageLab(tmp_path / "first", kept=True)
-    lab.pair()
-    lab.still()
-    lab.put(0, 8, 0x11)
+    lab = StageLab.staged(tmp_path)
     yield lab
     lab.dm.shutdown()
 

@@ -24,11 +24,7 @@ NEW = b"\x11" * 4096
 @pytest.fixture
 def stuck(tmp_path: Path) -> Iterator[StageLab]:
     """A write to the origin was answered, and the file below has no room for it."""
-    (tmp_path / "first").mkdir()
-    lab = StageLab(tmp_path / "first", kept=True)
-    lab.pair()
-    lab.still()
-    lab.put(0, 8, 0x11)
+    lab = StageLab.staged(tmp_path)
     lab.faults["origin"].fail("write", error=errno.ENOSPC)
     yield lab
     lab.faults["origin"].clear()

@@ -15,7 +15,8 @@ was written ahead as well: the flush of its own batch is the one that counts. Af
 data are durable in the origin. Once a batch has begun, the store is no snapshot any more.
 
 Writers and batches exclude each other by one lock, so a write to a chunk that is being merged
-waits for its batch (at most `_BATCH_BYTES`). A lock is not fair: between two batches the worker
+waits for its batch (at most `_BATCH_BYTES`); so does a snapshot that comes, which the batch under
+way does not know of. A lock is not fair: between two batches the worker
 waits until as many writes went through as had come, or it would take the lock again at once and
 writers would wait for the whole merge. What was copied ahead does not count any more once something
 was written, which may have been to the COW, nor behind a suspend. Reads take no lock: COW data stay
