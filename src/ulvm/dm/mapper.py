@@ -37,7 +37,7 @@ from ulvm.dm.table import Table, check_table
 from ulvm.dm.takeup import check_merges, take_up
 from ulvm.dm.targets import TARGETS
 from ulvm.dm.targets.base import Target
-from ulvm.dm.unwritten import write_before_removal, write_before_swap
+from ulvm.dm.unwritten import holds_unwritten, write_before_removal, write_before_swap
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
 from ulvm.errors import BusyError, DeviceError, NotFoundError, TableError
 from ulvm.units import SECTOR
@@ -344,7 +344,7 @@ class LocalMapper:
         return found.info()
 
     def _resume(self, device: MappedDevice, *, lose: bool = False) -> None:
-        """`lose`: whatever the old table holds that cannot be written."""
+        """`lose`: whatever waits for the device and cannot be written."""
         new, device.inactive = device.inactive, None
         old: Table | None = None
         if new is not None:
@@ -363,18 +363,18 @@ class LocalMapper:
             raise TableError(f"device {device.name} has no table to resume")
         try:
             if device.suspended:
-                self._start(device)
+                self._start(device, lose=lose)
         finally:
             if old is not None:
                 self._tables.destroy(device, old)
 
-    def _start(self, device: MappedDevice) -> None:
+    def _start(self, device: MappedDevice, *, lose: bool) -> None:
         targets = device.targets
         for target in targets:
             target.preresume()
         for target in targets:
             target.resume()
-        if device.goes_on:
+        if device.goes_on and not lose:
             take_up(device, self._stage, self._log)
         device.suspended = False
         if device.live is not None and device.live.settling:
@@ -471,7 +471,7 @@ class LocalMapper:
             except DeviceError as error:
                 failures.append(f"{device.name}: the last flush failed: {error}")
         else:
-            waits = [d.name for d in devices if any(t.would_lose(()) for t in d.targets)]
+            waits = [d.name for d in devices if holds_unwritten(d, self._stage)]
             if waits:  # As behind a kill, the next process finds it.
                 failures.append(f"{', '.join(waits)}: what was written waits for the devices below")
             else:

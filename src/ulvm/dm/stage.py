@@ -65,6 +65,7 @@ from ulvm.dm.stage_file import (
     header,
     open_file,
     sizes,
+    unlink_own,
 )
 from ulvm.errors import DeviceError
 
@@ -179,8 +180,8 @@ class Stage:
         self._active = dict(pages)
         self._start()
 
-    def close(self) -> None:
-        """For good; what could not be written is lost, and said so."""
+    def close(self, *, keep: bool = False) -> None:
+        """For good; what could not be written is lost, and said so, or `keep`: is in the file."""
         self._closed = True
         self.slots = 0  # who waits for room is not to wait for ever
         self._wake.set()
@@ -188,12 +189,11 @@ class Stage:
         if thread is not None and thread is not threading.current_thread():
             thread.join(2 * _REST)
         left = len(self._active) + len(self._sealed)
-        if left:
+        if left and not keep:
             self._log(f"{left * PAGE} bytes that were written and not flushed are lost")
         if self._path is not None:
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(self._path), os.fstat(self._fd)):
-                    self._path.unlink()
+            if not keep:
+                unlink_own(self._path, self._fd)
             os.close(self._fd)
             self._fd = -1
 

@@ -11,6 +11,7 @@ import errno
 import os
 import struct
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "header",
     "open_file",
     "sizes",
+    "unlink_own",
 ]
 
 PAGE = 4096
@@ -82,6 +84,13 @@ def allocate(fd: int, start: int, length: int, least_free: int) -> None:
     if found.f_bavail * found.f_frsize < least_free + length:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.posix_fallocate(fd, start, length)
+
+
+def unlink_own(path: Path, fd: int) -> None:
+    """Remove the file that is open, not one that another stage has made in its place."""
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(path), os.fstat(fd)):
+            path.unlink()
 
 
 class StageSettings:

@@ -11,8 +11,10 @@ back: either way it is older than what the merge gives, and the copies may be be
 What was written to the snapshot itself is part of what a merge gives back, and waits for the device
 of the snapshot. So no merge is loaded as long as that has not come back.
 
-A kill in the midst of it does no harm: all of it is written again. What the table does not take is
-lost, which is said; a table for reading only leaves it for the next one.
+A kill in the midst of it does no harm: all of it is written again. What the table does not take at
+that moment stays in the file, and the device suspended, until a resume finds that it does; a table
+for reading only leaves it for the next one. What was written to a snapshot that is invalid by now
+is lost with it, which is said.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from ulvm.dm.stage import Stage
 from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import Table
 from ulvm.dm.targets.merge import MergeTarget
+from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.errors import DeviceError, TableError
 
 __all__ = ["check_merges", "take_up"]
@@ -37,6 +40,8 @@ class _PastTheGate(BlockDevice):
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        self.lost = 0
+        """Bytes for snapshots that have turned invalid."""
 
     @property
     def size(self) -> int:
@@ -52,7 +57,9 @@ class _PastTheGate(BlockDevice):
         while position < end:
             target = self._table.find(position)
             upto = min(end, target.begin + target.length)
-            if not target.supersedes:
+            if type(target) is SnapshotTarget and not target.snapshot.valid:
+                self.lost += upto - position
+            elif not target.supersedes:
                 target.write(position, view[position - offset : upto - offset], fua=fua)
             position = upto
 
@@ -80,15 +87,16 @@ def check_merges(
 
 def take_up(device: MappedDevice, settings: StageSettings, log: Callable[[str], None]) -> None:
     """The gate of `device` is closed and its targets are resumed. TableError when the file cannot
-    be read; it is still there then."""
+    be read or the table does not take what is in it; the rest is still there then."""
     table = device.live
     if table is None or table.read_only:
         return
     slots = settings.slots_left(device.minor)
     if slots:
+        below = _PastTheGate(table)
         try:
             stage = Stage(
-                _PastTheGate(table),
+                below,
                 threading.RLock(),
                 settle=lambda: None,
                 log=log,
@@ -100,10 +108,19 @@ def take_up(device: MappedDevice, settings: StageSettings, log: Callable[[str], 
         except OSError as error:
             raise TableError(f"{device.name}: what was written to it: {error}") from error
         stage.adopt(stage.left())
+        written = False
         try:
             stage.commit()
+            written = True
         except DeviceError as error:
-            log(f"{device.name}: what was written to it before: {error}")
-        stage.close()
+            raise TableError(
+                f"device {device.name} stays suspended: what was written to it before a kill "
+                f"cannot reach the devices below: {error}; when they take it, resume it",
+                errno=error.errno,
+            ) from error
+        finally:
+            stage.close(keep=not written)
+        if below.lost:
+            log(f"{device.name}: {below.lost} bytes that were written to it before are lost")
     settings.forget(device.minor)
     device.goes_on = False

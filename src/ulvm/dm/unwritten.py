@@ -13,11 +13,19 @@ from collections.abc import Sequence
 
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.order import rests_on_suspended
+from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import Table
 from ulvm.dm.targets.base import Target
 from ulvm.errors import DeviceError, TableError
 
-__all__ = ["write_before_removal", "write_before_swap"]
+__all__ = ["holds_unwritten", "write_before_removal", "write_before_swap"]
+
+
+def holds_unwritten(device: MappedDevice, settings: StageSettings) -> bool:
+    """Whether what was written to it waits in memory, or in the file of a killed process."""
+    if device.goes_on and settings.pages_left(device.minor):
+        return True
+    return any(target.would_lose(()) for target in device.targets)
 
 
 def write_before_swap(device: MappedDevice, new: Table) -> None:

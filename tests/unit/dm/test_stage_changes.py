@@ -15,6 +15,7 @@ from tests.waiting import until
 from ulvm.dm.stage import Stage
 from ulvm.dm.stage_file import PAGE, StageSettings
 from ulvm.dm.table import parse_table
+from ulvm.errors import TableError
 
 ODD = SECTORS - 5
 """An origin whose last page is not whole."""
@@ -280,13 +281,16 @@ def test_what_no_merge_gives_back_is_written(kept: StageLab, tmp_path: Path, val
     again.dm.shutdown()
 
 
-def test_what_no_table_takes_is_said(kept: StageLab, tmp_path: Path) -> None:
+def test_what_no_table_takes_stays_until_removal_is_forced(kept: StageLab, tmp_path: Path) -> None:
     kept.pair()
     kept.still()
     kept.put(0, 8, 0x11)
     again = back_without(kept, tmp_path / "second")
-    again.reload("org", f"0 {SECTORS} error")
-    assert any("are lost" in line for line in again.messages)
+    with pytest.raises(TableError, match="stays suspended"):
+        again.reload("org", f"0 {SECTORS} error")
+    assert not any("are lost" in line for line in again.messages)
+    again.dm.remove("org", force=True)
+    assert "org: 4096 bytes that were written to it are lost" in again.messages
     assert list(again.stages.iterdir()) == []
     again.dm.shutdown()
 

@@ -70,6 +70,30 @@ def test_no_merge_comes_before_it(away: StageLab) -> None:
     until(lambda: away.on_disk(8, 8) == NEW)
 
 
+def test_a_disk_that_refuses_it_has_the_device_wait(away: StageLab) -> None:
+    plain = f"0 {SECTORS} linear {away.file('plain', SECTORS)} 0"
+    away.dm.load("snap", parse_table(plain))
+    away.faults["plain"].fail("write", error=errno.ENOSPC)
+    with pytest.raises(TableError, match="stays suspended") as refused:
+        away.dm.resume("snap")
+    assert refused.value.errno == errno.ENOSPC
+    assert away.dm.info("snap").suspended
+    assert not any("lost" in line for line in away.messages)
+    away.faults["plain"].clear()
+    away.dm.resume("snap")
+    assert away.read("snap", 8, 8) == NEW
+    assert not (away.stages / "0").exists()
+
+
+def test_a_clean_stop_leaves_it_to_the_next_daemon(away: StageLab, tmp_path: Path) -> None:
+    (problem,) = away.dm.shutdown()
+    assert "waits for the devices below" in problem
+    fourth = back(away.dm.snapshot_state(), away.folder, tmp_path / "fourth", 0)
+    fourth.reload("snap", over(fourth, "snapshot"))
+    assert fourth.read("snap", 8, 8) == NEW
+    fourth.dm.shutdown()
+
+
 def test_another_merge_is_let_in(away: StageLab) -> None:
     other, cow = away.file("other", SECTORS), away.file("cow2", 20_000)
     away.device("merge", f"0 {SECTORS} snapshot-merge {other} {cow} P 8")
