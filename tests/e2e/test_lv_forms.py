@@ -159,3 +159,19 @@ def test_a_store_is_taken_off_and_put_back_with_what_it_holds(host: UlvmHost) ->
         "Logical volume vg/s in use." in host.run("lvconvert -y --splitsnapshot vg/s", rc=5).stderr
     )
     held.close()
+
+
+def test_a_minor_number_that_another_device_has_is_not_given(host: UlvmHost) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
+    for name in ("one", "two"):
+        host.run(f"lvcreate -L 4M -n {name} vg")
+    numbers = dict(
+        line.split()
+        for line in host.run("lvs --noheadings -o lv_name,lv_kernel_minor").stdout.splitlines()
+    )
+    refused = host.run(f"lvchange -y -My --minor {numbers['one']} vg/two", rc=5)
+    assert f"Minor number {numbers['one']} is that of vg-one" in refused.stderr
+    for wanted in (numbers["two"], "77"):
+        host.run(f"lvchange -y -My --minor {wanted} vg/two")
+        shown = host.run("lvs --noheadings -o lv_active,lv_minor,lv_kernel_minor vg/two").stdout
+        assert shown.split() == ["active", wanted, wanted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ulvm.activation.names import dm_uuid, volume_of
 from ulvm.activation.plan import root_of
 from ulvm.errors import RefusedError
 from ulvm.lvm import lv as lvm_lv
@@ -163,13 +164,19 @@ def set_minor(
     force: int = 0,
 ) -> None:
     """The volume has this minor number from now on. One that is active is taken down for it, which
-    is asked about unless by `force`, and comes back with the new number."""
+    is asked about unless by `force`, and comes back with the new number: refused if another device
+    has that."""
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
-        lvm_lv.get(vg, name)
+        lv = lvm_lv.get(vg, name)
         volume = f"{vg_name}/{name}"
         active = name in lvm_lv.states(session, vg)
         if active:
+            for info in session.dm.devices():
+                if info.minor == minor and volume_of(info.uuid) != dm_uuid(vg.uuid, lv.uuid):
+                    raise RefusedError(
+                        f"Minor number {minor} is that of {info.name}: take another for {volume}."
+                    )
             if not force and not session.ask(
                 f"Logical volume {volume} will be deactivated temporarily. Continue?"
             ):
