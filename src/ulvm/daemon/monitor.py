@@ -139,9 +139,14 @@ class Monitor:
         end_commands([c.process for w in self._watched.values() for c in w.commands()])
 
     def _run(self) -> None:
-        pause = _SECONDS
+        pause, failed = _SECONDS, ""
         while not self._stop.wait(pause):
-            pause = self._look()
+            try:
+                pause, failed = self._look(), ""
+            except Exception as error:  # as in `_look`, for what is not about one snapshot
+                if failed != repr(error):
+                    failed = repr(error)
+                    log.exception("cannot watch the snapshots")
 
     # -- asked by others --------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import pytest
 from tests.waiting import until
 from ulvm.daemon import monitor
 from ulvm.daemon.monitor import Monitor
+from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm_ioctl import TableLine
 from ulvm.vgstore.policy import SnapshotPolicy
@@ -70,3 +71,20 @@ def test_a_process_that_cannot_be_started_is_tried_again(
 
     watch(mapper, command, tmp_path / "grown")
     assert caplog.text.count("cannot watch vg-snap") == 1
+
+
+def test_want_of_memory_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mapper = LocalMapper()
+    full_snapshot(mapper, tmp_path, "vg-snap", "a")
+    look, left = mapper.all_mapped, [MemoryError(), MemoryError()]
+
+    def all_mapped(*, leaving: bool = False) -> list[MappedDevice]:
+        if left:
+            raise left.pop()
+        return look(leaving=leaving)
+
+    monkeypatch.setattr(mapper, "all_mapped", all_mapped)
+    watch(mapper, lambda *words: ["touch", str(tmp_path / "grown")], tmp_path / "grown")
+    assert caplog.text.count("cannot watch the snapshots") == 1
