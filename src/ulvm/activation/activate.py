@@ -123,7 +123,8 @@ class Activator:
         RefusedError for a missing PV unless `partial`; on failure nothing new is left."""
         root = root_of(vg, lv_name)
         present = self._by_uuid()
-        merging = dm_uuid(vg.uuid, root.uuid) not in present or self._merges(vg, root)
+        begins = dm_uuid(vg.uuid, root.uuid) not in present and not self._in_use(vg, root, present)
+        merging = begins or self._merges(vg, root)
         planned = self._planned(vg, root, merging=merging, partial=partial)
         try:
             self._change(planned, [], present, lambda: None)

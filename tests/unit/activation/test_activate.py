@@ -172,6 +172,22 @@ def test_a_merge_that_must_wait_starts_with_a_refresh_when_both_are_closed(lab: 
     assert lab.read("base", 0) == bytes(4096)
 
 
+def test_an_activation_begins_no_merge_under_an_open_snapshot(lab: Lab) -> None:
+    """A deactivation was killed behind its first step, the origin's, with the snapshot open."""
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 2)
+    lab.activator.activate(lab.vg, "base")
+    lab.write("base", 0, 7)
+    lab.swap(lab.merging("s1"), lab.vg)
+    with closing(lab.dm.mapped("vg-s1").open(write=False)) as handle:
+        lab.dm.remove("vg-base")
+        lab.activator.activate(lab.vg, "base")
+        assert "snapshot-origin" in lab.tables()["vg-base"]
+        assert handle.read(0, 4096) == bytes(4096)
+    lab.activator.refresh(lab.vg, start_merges=["base"])
+    assert "snapshot-merge" in lab.tables()["vg-base"]
+
+
 def test_what_fails_before_the_commit_is_taken_back(lab: Lab) -> None:
     lab.linear("base", 4)
     lab.activator.activate(lab.vg, "base")
