@@ -7,7 +7,7 @@ unmount  umount2(2) or fusermount3                     unmount
 volume   a volume on a directory                       mount_volume, unmount_volume
 """
 
-from ulvm.mounts.freeze import FrozenMounts, freeze, sync, thaw
+from ulvm.mounts.freeze import FrozenMounts
 from ulvm.mounts.loop import AttachedLoop, Loop, attach, detach, loop_named, loops_on
 from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
 from ulvm.mounts.unmount import unmount
@@ -22,7 +22,6 @@ __all__ = [
     "MountedVolume",
     "attach",
     "detach",
-    "freeze",
     "loop_named",
     "loops_on",
     "mount_at",
@@ -30,8 +29,6 @@ __all__ = [
     "mount_volume",
     "mounts_of",
     "probe",
-    "sync",
-    "thaw",
     "unmount",
     "unmount_volume",
 ]

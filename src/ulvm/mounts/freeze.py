@@ -7,12 +7,12 @@ now is clean: its journal is empty. States of one mount in `FrozenMounts`:
                         -> cannot freeze: stays synced (fuse2fs; not root), and is reported so
 
 * Everything is synced before the first freeze, so that little is left to write while writers wait.
-* A mount is put on the list of what must be thawed *before* the ioctl that freezes it. Whatever
-  interrupts us then, it is thawed on the way out; FITHAW on what is not frozen says EINVAL, which
-  is ignored.
+* A mount is put on the list of what must be thawed *before* the ioctl that freezes it, with the
+  descriptor for both: none has to be had for the way out. Whatever interrupts us then, it is thawed
+  there; FITHAW on what is not frozen says EINVAL, which is ignored.
 * A file system that somebody else has frozen (EBUSY) is left frozen: it is theirs to thaw.
-* FIFREEZE outlives its process. A guard process thaws if ours dies (kill -9) in between: it waits
-  for the end of a pipe that we hold.
+* FIFREEZE outlives its process. A guard process thaws if ours dies (kill -9) in between, or cannot:
+  it waits for the end of a pipe that we hold.
 * Freezing writes to the volume, so a volume must not be suspended yet, and in the process that
   serves the volumes another thread must be free to serve them meanwhile.
 """
@@ -33,7 +33,7 @@ from types import TracebackType
 from ulvm.errors import DeviceError
 from ulvm.mounts.table import Mount
 
-__all__ = ["FrozenMounts", "freeze", "sync", "thaw"]
+__all__ = ["FrozenMounts"]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _open(mount: Mount) -> int:
         ) from error
 
 
-def sync(mount: Mount) -> None:
+def _sync(mount: Mount) -> None:
     """Write out what the file system holds in memory (syncfs(2), and fsync(2) for FUSE, where
     the kernel does not pass syncfs on). DeviceError."""
     descriptor = _open(mount)
@@ -70,10 +70,9 @@ def sync(mount: Mount) -> None:
         os.close(descriptor)
 
 
-def freeze(mount: Mount) -> bool:
+def _freeze(mount: Mount, descriptor: int) -> bool:
     """Freeze the file system. False if it cannot be frozen: its kind cannot, or we may not, or
     somebody else has frozen it already. DeviceError."""
-    descriptor = _open(mount)
     try:
         fcntl.ioctl(descriptor, FIFREEZE, 0)
     except OSError as error:
@@ -82,14 +81,11 @@ def freeze(mount: Mount) -> bool:
         raise DeviceError(
             f"Cannot freeze {mount.mount_point}: {error.strerror}.", errno=error.errno
         ) from error
-    finally:
-        os.close(descriptor)
     return True
 
 
-def thaw(mount: Mount) -> None:
+def _thaw(mount: Mount, descriptor: int) -> None:
     """Thaw the file system; nothing happens if it is not frozen. DeviceError."""
-    descriptor = _open(mount)
     try:
         fcntl.ioctl(descriptor, FITHAW, 0)
     except OSError as error:
@@ -97,8 +93,6 @@ def thaw(mount: Mount) -> None:
             raise DeviceError(
                 f"Cannot thaw {mount.mount_point}: {error.strerror}.", errno=error.errno
             ) from error
-    finally:
-        os.close(descriptor)
 
 
 class FrozenMounts:
@@ -112,7 +106,7 @@ class FrozenMounts:
         self._mounts = list({mount.device: mount for mount in mounts}.values())
         self._use_guard = guard
         self._guard: subprocess.Popen[bytes] | None = None
-        self._to_thaw: list[Mount] = []
+        self._to_thaw: list[tuple[Mount, int]] = []
         self._since = 0.0
         self.frozen: tuple[Mount, ...] = ()
         self.synced: tuple[Mount, ...] = ()
@@ -131,7 +125,7 @@ class FrozenMounts:
     def __enter__(self) -> FrozenMounts:
         writable = [mount for mount in self._mounts if not mount.read_only]
         for mount in writable:
-            sync(mount)
+            _sync(mount)
         if writable and self._use_guard:
             self._guard = _start_guard(writable)
         try:
@@ -145,30 +139,31 @@ class FrozenMounts:
         synced = []
         self._since = time.monotonic()
         for mount in mounts:
-            self._to_thaw.append(mount)
-            if not freeze(mount):
+            descriptor = _open(mount)
+            self._to_thaw.append((mount, descriptor))
+            if not _freeze(mount, descriptor):
                 self._to_thaw.pop()
+                os.close(descriptor)
                 synced.append(mount)
-        self.frozen = tuple(self._to_thaw)
+        self.frozen = tuple(mount for mount, _ in self._to_thaw)
         self.synced = tuple(synced)
 
     def _thaw_all(self) -> list[DeviceError]:
         failures = []
-        for mount in reversed(self._to_thaw):
+        for mount, descriptor in reversed(self._to_thaw):
             try:
-                thaw(mount)
+                _thaw(mount, descriptor)
             except DeviceError as error:
                 failures.append(error)
+            finally:
+                os.close(descriptor)
         if self._to_thaw:
             self.milliseconds = (time.monotonic() - self._since) * 1000
         self._to_thaw = []
-        self._dismiss_guard()
-        return failures
-
-    def _dismiss_guard(self) -> None:
         if self._guard is not None:
-            self._guard.communicate(b"thawed\n")
+            self._guard.communicate(b"" if failures else b"thawed\n")
             self._guard = None
+        return failures
 
     def __exit__(
         self,
