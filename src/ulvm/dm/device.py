@@ -77,8 +77,9 @@ class MappedDevice(BlockDevice):
         """Devices, with modes, that tables of this one lead to, and how many of the tables do."""
         self.goes_on = False
         """It was brought back after a kill, and its origin has not begun to write yet."""
-        self.left_cows: tuple[str, ...] = ()
-        """Of the snapshots that it is to be again then, by their stable names."""
+        self.left_cows: dict[str, int] = {}
+        """Of the snapshots that it is to be again then, by their stable names: how many bytes these
+        have."""
         self._honour_flush = honour_flush
         self._notify = notify
         self._events = threading.Condition()

@@ -375,7 +375,7 @@ class LocalMapper:
         for target in targets:
             target.resume()
         if device.goes_on and not lose:
-            take_up(device, self._stage, self._log)
+            take_up(device, self.all_mapped(), self._stage, self.stable_name, self._log)
         device.suspended = False
         if device.live is not None and device.live.settling:
             # What is staged is only found again by a process that knows of the device.

@@ -60,7 +60,7 @@ def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
         "read_only": device.forced_read_only,
         "suspended": device.suspended,
         "goes_on": device.goes_on,
-        "left_cows": list(device.left_cows),
+        "left_cows": dict(device.left_cows),
     }
     table = device.live
     if table is not None:
@@ -112,8 +112,8 @@ def _checked(entry: object) -> dict[str, Any]:
     for key, kind in wanted.items():
         if type(entry.get(key)) is not kind:
             raise FormatError(f"{key} is {str(entry.get(key))[:40]!r}")
-    cows = entry.get("left_cows", [])
-    if not isinstance(cows, list) or not all(isinstance(cow, str) for cow in cows):
+    cows = entry.get("left_cows", {})
+    if not isinstance(cows, dict) or not all(type(size) is int for size in cows.values()):
         raise FormatError(f"left_cows is {str(cows)[:80]!r}")
     for line in entry.get("table", ()):
         if not isinstance(line, list) or [type(word) for word in line] != _LINE:
@@ -140,11 +140,15 @@ def _read_by(entry: dict[str, Any]) -> set[str]:
     }
 
 
-def _cows_of(entry: dict[str, Any]) -> tuple[str, ...]:
-    """Of the snapshots that it is, or was when it had a table."""
-    lines = [(kind, words.split()) for _, _, kind, words in entry.get("table", ())]
-    own = [words[1] for kind, words in lines if kind == SnapshotTarget.type_name and words[1:]]
-    return tuple(own or entry.get("left_cows", []))
+def _cows_of(entry: dict[str, Any]) -> dict[str, int]:
+    """Of the snapshots that it is, or was when it had a table, and the sizes of these in bytes."""
+    lines = [(kind, words.split(), size) for _, size, kind, words in entry.get("table", ())]
+    own = {
+        words[1]: size * SECTOR
+        for kind, words, size in lines
+        if kind == SnapshotTarget.type_name and words[1:]
+    }
+    return own or dict(entry.get("left_cows", {}))
 
 
 def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:

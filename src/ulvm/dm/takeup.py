@@ -7,6 +7,8 @@ opens, and the file is forgotten. Kept longer, it would be written over what is 
 A merge takes none of it. A page that was staged had not reached the origin, so there the origin is
 still what the snapshot is, or it had, behind its exceptions, and the merge brings the old data
 back: either way it is older than what the merge gives, and the copies may be behind us already.
+Behind the end of a snapshot that is shorter than its origin the merge gives nothing back, and what
+was staged there is written.
 
 What was written to the snapshot itself is part of what a merge gives back, and waits for the device
 of the snapshot. So no merge is loaded as long as that has not come back.
@@ -21,13 +23,14 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.stage import Stage
 from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import Table
+from ulvm.dm.targets.base import Target
 from ulvm.dm.targets.merge import MergeTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.errors import DeviceError, TableError
@@ -38,8 +41,10 @@ __all__ = ["check_merges", "take_up"]
 class _PastTheGate(BlockDevice):
     """A table without its device."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, superseded: Mapping[Target, int]) -> None:
+        """`superseded`: where that ends on the device of which a merge gives what is newer."""
         self._table = table
+        self._superseded = superseded
         self.lost = 0
         """Bytes for snapshots that have turned invalid."""
 
@@ -59,7 +64,9 @@ class _PastTheGate(BlockDevice):
             upto = min(end, target.begin + target.length)
             if type(target) is SnapshotTarget and not target.snapshot.valid:
                 self.lost += upto - position
-            elif not target.supersedes:
+            elif position < (end_of_old := self._superseded.get(target, 0)):
+                upto = min(upto, end_of_old)
+            else:
                 target.write(position, view[position - offset : upto - offset], fua=fua)
             position = upto
 
@@ -85,15 +92,34 @@ def check_merges(
             )
 
 
-def take_up(device: MappedDevice, settings: StageSettings, log: Callable[[str], None]) -> None:
-    """The gate of `device` is closed and its targets are resumed. TableError when the file cannot
-    be read or the table does not take what is in it; the rest is still there then."""
+def _superseded(
+    table: Table, devices: Iterable[MappedDevice], stable_name: Callable[[BlockDevice], str]
+) -> dict[Target, int]:
+    """All that a merge covers, if nobody knows any more how long the snapshot was."""
+    sizes = {cow: size for device in devices for cow, size in device.left_cows.items()}
+    return {
+        target: target.begin + sizes.get(stable_name(target.snapshot.cow), target.length)
+        for target in table.targets
+        if isinstance(target, MergeTarget) and target.snapshot.valid
+    }
+
+
+def take_up(
+    device: MappedDevice,
+    devices: Iterable[MappedDevice],
+    settings: StageSettings,
+    stable_name: Callable[[BlockDevice], str],
+    log: Callable[[str], None],
+) -> None:
+    """The gate of `device` is closed and its targets are resumed. `devices`: all that there are.
+    TableError when the file cannot be read or the table does not take what is in it; the rest is
+    still there then."""
     table = device.live
     if table is None or table.read_only:
         return
     slots = settings.slots_left(device.minor)
     if slots:
-        below = _PastTheGate(table)
+        below = _PastTheGate(table, _superseded(table, devices, stable_name))
         try:
             stage = Stage(
                 below,

@@ -26,9 +26,9 @@ def back(state: dict[str, Any], old: Path, folder: Path, problems: int) -> Stage
     for device in state["devices"]:
         for line in device.get("table", ()):
             line[3] = line[3].replace(str(old), str(folder))
-        device["left_cows"] = [
-            cow.replace(str(old), str(folder)) for cow in device.get("left_cows", ())
-        ]
+        device["left_cows"] = {
+            cow.replace(str(old), str(folder)): size for cow, size in device["left_cows"].items()
+        }
     again = StageLab(folder, kept=True)
     assert len(again.dm.restore_state(state)) == problems
     again.dm.forget_stages()
@@ -115,7 +115,35 @@ def test_by_force_it_is_and_says_what_is_lost(away: StageLab) -> None:
     away.reload("org", over(away, "snapshot-merge"))
 
 
-@pytest.mark.parametrize("spoilt", [None, "cow", [1]])
+def test_a_merge_leaves_what_is_behind_the_end_of_its_snapshot(tmp_path: Path) -> None:
+    """The origin was extended, and got another snapshot; the daemon was killed twice before the
+    COW of the short one was there again."""
+    half = SECTORS // 2
+    (tmp_path / "first").mkdir()
+    first = StageLab(tmp_path / "first", kept=True)
+    origin = first.file("origin", SECTORS)
+    first.fill_pattern(origin, SECTORS)
+    first.device("snap", f"0 {half} snapshot {origin} {first.file('cow', 20_000)} P 8")
+    first.device("long", f"0 {SECTORS} snapshot {origin} {first.file('cow2', 20_000)} P 8")
+    first.device("org", f"0 {SECTORS} snapshot-origin {origin}")
+    before = first.read("org", 0, SECTORS)
+    first.still()
+    for sector in (0, half, SECTORS - 8):
+        first.dm.mapped("org").write(sector * 512, NEW)
+    cow = (first.folder / "cow").read_bytes()
+    (first.folder / "cow").unlink()
+    second = back(first.dm.snapshot_state(), first.folder, tmp_path / "second", 2)
+    third = back(second.dm.snapshot_state(), second.folder, tmp_path / "third", 0)
+    (third.folder / "cow").write_bytes(cow)
+    third.reload("org", over(third, "snapshot-merge"))
+    assert third.read("org", 0, half) == before[: half * 512]
+    assert third.read("org", half, 8) == third.read("org", SECTORS - 8, 8) == NEW
+    assert third.read("long", 0, SECTORS) == before
+    for lab in (third, second, first):
+        lab.dm.shutdown()
+
+
+@pytest.mark.parametrize("spoilt", [None, "cow", [1], {"cow": "8"}])
 def test_a_state_that_no_daemon_wrote(tmp_path: Path, spoilt: object) -> None:
     lab = StageLab(tmp_path)
     entry = {"name": "x", "uuid": "", "minor": 0, "read_only": False, "suspended": False}

@@ -101,11 +101,6 @@ class Target(ABC):
         device. They are built, and not resumed."""
         return False
 
-    @property
-    def supersedes(self) -> bool:
-        """Whether what was written to the device before it had this table counts no more."""
-        return False
-
     def discard(self, offset: int, length: int) -> None:
         raise NotSupportedError(f"{self.type_name} does not support discard")
 

@@ -294,11 +294,6 @@ class MergeTarget(SnapshotTarget):
                 device.write(target, view[position - offset : upto - offset], fua=fua)
                 position = upto
 
-    @property
-    def supersedes(self) -> bool:
-        """The origin is to be what the snapshot is. One that is invalid gives nothing back."""
-        return self.snapshot.valid
-
     def discard(self, offset: int, length: int) -> None:
         """Accepted and without effect, as the kernel does with discard_zeroes_cow."""
         if not self.can_discard:
