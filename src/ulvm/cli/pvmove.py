@@ -107,6 +107,7 @@ def _go_on_with_all(session: Session, interval: int, *, abort: bool, background:
         if abort:
             lvm_move.abort(session, move)
         elif lvm_move.is_active(session, move):
+            lvm_move.resume(session, move)
             going.append(move)
         else:
             session.say(f"{move.label}: Skipping inactive LV. Try lvchange or vgchange.")

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ulvm.activation.move_status import MoveStatus
+from ulvm.activation.names import dm_uuid
 from ulvm.errors import DeviceError, NotFoundError
 from ulvm.faultpoints import reach
 from ulvm.lvm.background import outlive_daemons, start_background
@@ -143,11 +144,20 @@ def start(
 
 
 def resume(session: Session, move: Move) -> None:
-    """Activate a move that is there; RefusedError if its PVs are not."""
+    """Activate a move that is there, and have a mirror that gave up try once more; RefusedError if
+    its PVs are not there."""
     with session.lock(move.vg):
         vg = session.vg_for_change(move.vg)
-        if vg.lv_by_uuid(move.uuid) is not None:
-            session.activator.activate(vg, move.name)
+        lv = vg.lv_by_uuid(move.uuid)
+        if lv is None:
+            return
+        session.activator.activate(vg, lv.name)
+        status = _status(session, vg, lv)
+        if status is not None and status.failed and not session.host.trial:
+            # What is not in sync is copied from each resume on.
+            device = dm_uuid(vg.uuid, lv.uuid)
+            session.dm.suspend(device, lockfs=False)
+            session.dm.resume(device)
 
 
 def is_active(session: Session, move: Move) -> bool:

@@ -45,6 +45,23 @@ def test_a_destination_that_fails_is_told_and_no_writer_sees_it(
     lab.mapper.shutdown()
 
 
+def test_a_destination_that_is_well_again_is_tried_once_more(
+    begun: tuple[Lab, str, move.Move],
+) -> None:
+    lab, target, found = begun
+    lab.devices[target].fail_range("write", lab.vg.pvs[1].pe_start * 512, 1 << 20)
+    changed = CONTENT[:-1] + b"!"
+    lab.write("o", len(CONTENT) - 512, changed[-512:])
+    with pytest.raises(DeviceError, match="Run pvmove again to try once more"):
+        move.poll(lab.session, [found], interval=0)
+    lab.devices[target].clear()
+    move.resume(lab.session, found)
+    assert move.poll(lab.session, [found], interval=0)
+    assert [lab.vg.allocated(pv.uuid) for pv in lab.vg.pvs] == [0, 4]
+    assert lab.read("o", 0, len(CONTENT)) == changed
+    lab.mapper.shutdown()
+
+
 def test_a_move_that_ended_is_nobody_s_any_more(begun: tuple[Lab, str, move.Move]) -> None:
     lab, _, found = begun
     assert move.poll(lab.session, [found], interval=0)
