@@ -57,14 +57,17 @@ def check_change(
 
 def check_members(scan: Scan, vg: VolumeGroup) -> None:
     """A PV of the VG that holds another VG's text: what a vgsplit or vgmerge that was interrupted
-    leaves. To write there would destroy the only text of the other VG."""
+    leaves. To write there would destroy the only text of the other VG; not if that has a newer one,
+    in which it has gone on without the PV."""
+    newest = {other.uuid: other for other in (*scan.vgs, *scan.foreign)}
     for pv in scan.pvs_of(vg):
         for mda in pv.mdas:
             if mda.vg is None or same_group(mda.vg, vg):
                 continue
-            if mda.vg.pv(pv.uuid) is not None:
+            other = newest.get(mda.vg.uuid, mda.vg)
+            if other.pv(pv.uuid) is not None:
                 raise RefusedError(
-                    f"PV {pv.path} of VG {vg.name} also belongs to VG {mda.vg.name}: "
+                    f"PV {pv.path} of VG {vg.name} also belongs to VG {other.name}: "
                     "run the vgsplit or vgmerge again that was interrupted."
                 )
 
