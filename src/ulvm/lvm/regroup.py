@@ -98,7 +98,7 @@ def split(
     first, second = sorted((source, target))
     with session.lock_global(), session.lock(first), session.lock(second):
         vg = _to_split(session, source, target)
-        there = next((v for v in session.last_scan.vgs if v.name == target), None)
+        there = _to_join(session, target)
         if there is not None and attributes and "EXPORTED" not in there.status:
             raise RefusedError(f'Volume group "{target}" exists, but new VG option specified')
         moving = _moving(session, vg, paths, lv_name)
@@ -109,6 +109,10 @@ def split(
             rest = split_vg(vg, edit.new_vg(target, uuid=new_uuid(), extent_size=vg.extent_size),
                             moving, lambda _: False).rest  # fmt: skip
         else:
+            if there is not None and "EXPORTED" in there.status:
+                raise RefusedError(
+                    f"Volume group {target} is exported\nFailed to read VG {target}."
+                )
             if there is not None and there.extent_size != vg.extent_size:
                 raise RefusedError(
                     f"Extent sizes differ: {there.extent_size} ({target}) and "
@@ -152,6 +156,17 @@ def _to_split(session: Session, source: str, target: str) -> VolumeGroup:
     except UlvmError as error:
         raise RefusedError(f"{error.message}\nFailed to read VG {target}.") from error
     return session.vg_for_change(source)
+
+
+def _to_join(session: Session, target: str) -> VolumeGroup | None:
+    """The VG that PVs are split off to; None for one that is to be new. RefusedError for another
+    host's, FormatError for one that cannot be read."""
+    try:
+        return session.last_scan.vg(target)
+    except NotFoundError:
+        return None
+    except UlvmError as error:
+        raise type(error)(f"{error.message}\nFailed to read VG {target}.") from error
 
 
 def _holds(vg: VolumeGroup, pv_uuids: set[str]) -> bool:

@@ -10,10 +10,13 @@ from tests.unit.lvm.lab import Lab
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import DeviceError, UlvmError
 from ulvm.lvm import regroup
+from ulvm.metadata.mda import MdaHeader, RawLocn
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.scan import scan
 
 NAMES = ("a", "b", "c", "d")
+AREA = 4096
+"""Where the metadata area of a PV begins."""
 
 
 class Dies(Lab):
@@ -90,6 +93,50 @@ def test_all_of_a_group_that_was_cut_off_on_its_way(tmp_path: Path) -> None:
         finish(lab, command, "new")
         assert {name: len(vg.pvs) for name, vg in groups(lab).items()} == {"new": 4}
     assert number > 10
+
+
+def test_a_split_that_one_disk_refused_for_a_moment_comes_to_its_end(tmp_path: Path) -> None:
+    """Its header is the third thing that the first commit writes there."""
+    lab = Lab(tmp_path, names=NAMES)
+    (path,) = paths(lab, "d")
+    lab.devices[path].fail_nth("write", 3)
+    regroup.split(lab.session, "vg", "new", paths=paths(lab, "c", "d"))
+    assert lab.heard.warned[0].startswith("WARNING: injected write fault")
+    assert {name: len(vg.pvs) for name, vg in groups(lab).items()} == {"vg": 2, "new": 2}
+    assert "EXPORTED" not in groups(lab)["new"].status
+    assert scan(lab.host).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("gone", "why"),
+    [
+        ("exported", "Volume group new is exported\n"),
+        ("another host's", "Cannot access VG new with system ID another "),
+        ("not understood", "This is not a volume group: "),
+    ],
+)
+def test_nothing_is_split_off_to_a_group_that_is_not_here(
+    tmp_path: Path, gone: str, why: str
+) -> None:
+    lab = Lab(tmp_path, names=NAMES)
+    regroup.split(lab.session, "vg", "new", paths=paths(lab, "d"))
+    if gone == "exported":
+        regroup.exported(lab.session, "new")
+    elif gone == "another host's":
+        lab.session.change_vg("new", lambda vg: vg._replace(system_id="another"))
+    else:
+        (path,) = paths(lab, "d")
+        text = b"new {\nseqno = none\n}\n\0"
+        header = MdaHeader.unpack(lab.devices[path].read(AREA, 512), start=AREA)
+        lab.devices[path].write(AREA + 512, text)
+        header = header.with_commit(RawLocn.of_text(512, text))
+        lab.devices[path].write(AREA, header.pack())
+    before = lab.contents()
+    with pytest.raises(UlvmError) as refused:
+        regroup.split(lab.session, "vg", "new", paths=paths(lab, "c"))
+    assert refused.value.message.startswith(why)
+    assert refused.value.message.endswith("Failed to read VG new.")
+    assert lab.contents() == before
 
 
 @pytest.fixture
