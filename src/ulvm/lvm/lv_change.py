@@ -15,6 +15,7 @@ from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import may_activate, unlisted_words
 from ulvm.metadata import lv_edit
 from ulvm.metadata.model import VolumeGroup
+from ulvm.vgstore.checks import check_settled
 
 __all__ = ["Changes", "change", "monitor", "poll", "refresh", "set_minor", "switch"]
 
@@ -192,6 +193,7 @@ def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bo
     these volumes that waited for them to be closed."""
     with session.lock(vg_name):
         vg = session.find_vg(vg_name)
+        check_settled(session.last_scan, vg)
         activator = session.activator_if_running
         if activator is None:
             return

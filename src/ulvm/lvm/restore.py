@@ -70,6 +70,7 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
             lambda _: wanted._replace(seqno=seqno),
             allow_missing=True,
             exported=True,
+            settle=True,
             frees=False,  # Another state of the VG may yet be wanted, with its data.
         )
 
@@ -192,7 +193,7 @@ def rewrite(session: Session, vg_name: str) -> None:
     """Write the newest metadata to all areas, damaged ones too, and free the PVs that the VG
     has gone on without (vgck --updatemetadata)."""
     with session.lock_global():
-        session.change_vg(vg_name, lambda vg: vg, allow_missing=True, mend=True)
+        session.change_vg(vg_name, lambda vg: vg, allow_missing=True, mend=True, settle=True)
         for pv in session.last_scan.outdated:
             if pv.vg_name == vg_name:
                 session.warn(f"WARNING: wiping mda on outdated PV {pv.path}")

@@ -291,10 +291,17 @@ class Session:
             finally:
                 del self._held[""]
 
-    def vg_for_change(self, vg_name: str, *, exported: bool = False) -> VolumeGroup:
+    def vg_for_change(
+        self, vg_name: str, *, exported: bool = False, settle: bool = False
+    ) -> VolumeGroup:
         """The VG as it is now; its lock is held. What a command that died left suspended is
-        brought to the metadata first. RefusedError for an exported VG unless that is wanted."""
+        brought to the metadata first. RefusedError for an exported VG unless that is wanted, and
+        for one of which PVs have different metadata unless `settle`."""
+        from ulvm.vgstore.checks import check_settled
+
         vg = self.find_vg(vg_name)
+        if not settle:
+            check_settled(self.last_scan, vg)
         if "EXPORTED" in vg.status and not exported:
             raise RefusedError(f"Volume group {vg_name} is exported")
         self.group = self.group or vg
@@ -304,9 +311,10 @@ class Session:
     def repair(self, vg: VolumeGroup) -> None:
         """Finish what a command that died began. The VG's lock is held, so none is at work. A
         snapshot that the metadata do not know any more still writes to its extents, which are
-        free. On trial the devices are not those of the metadata."""
+        free. On trial the devices are not those of the metadata; and where PVs have different
+        metadata they may be those of the other."""
         dm = self.dm_if_running
-        if dm is None or self.host.trial:
+        if dm is None or self.host.trial or vg.uuid in self.last_scan.differing:
             return
         devices = dm.devices()
         if self._half_way(vg, devices) or strays(vg, devices):
@@ -340,6 +348,7 @@ class Session:
         allow_missing: bool = False,
         exported: bool = False,
         mend: bool = False,
+        settle: bool = False,
         ignore: Mapping[str, bool] | None = None,
         relabel: Mapping[str, str] | None = None,
         frees: bool = True,
@@ -351,7 +360,7 @@ class Session:
         `before_commit` gets the new VG when nothing counts yet (to wipe extents, say). Whatever
         is raised up to the commit has changed nothing. `when_suspended` is called right before it,
         when what changes rests, and may refuse. `exported`: the VG may be exported.
-        `mend`: damaged metadata areas are written anew.
+        `mend`: damaged metadata areas are written anew. `settle`: PVs may have different metadata.
         `ignore`: by PV, whether its metadata areas are out of use from now on; `relabel`: new UUIDs
         of PVs by the old ones, which `edit` has put in the VG. `frees` False: extents that the new
         VG does not use keep what is in them, whatever the settings say.
@@ -362,7 +371,7 @@ class Session:
         from ulvm.vgstore.commit import prepare
 
         with self.lock(vg_name):
-            old = self.vg_for_change(vg_name, exported=exported)
+            old = self.vg_for_change(vg_name, exported=exported, settle=settle)
             if not allow_missing:
                 check_complete(old)
             new = edit(old)
@@ -387,6 +396,7 @@ class Session:
                 exported=exported,
                 exclusive=self.dm_if_running is None,
                 mend=mend,
+                settle=settle,
                 ignore=ignore,
                 relabel=renamed,
                 warn=self.warn,

@@ -65,7 +65,7 @@ def deactivate(session: Session, name: str) -> Activity | None:
     activated meanwhile, and how many refused. None, and that is said, if some are open: these
     stay."""
     with session.lock(name):
-        vg = session.vg_for_change(name)
+        vg = session.vg_for_change(name, settle=True)
         activator = session.activator_if_running
         if activator is None:
             return Activity(0, 0)

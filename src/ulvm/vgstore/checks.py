@@ -16,6 +16,7 @@ __all__ = [
     "check_change",
     "check_complete",
     "check_members",
+    "check_settled",
     "claim",
     "incomplete_words",
 ]
@@ -25,6 +26,18 @@ def check_complete(vg: VolumeGroup) -> None:
     """RefusedError, with LVM's words, if PVs are missing."""
     if vg.partial:
         raise RefusedError(incomplete_words(vg))
+
+
+def check_settled(scan: Scan, vg: VolumeGroup) -> None:
+    """RefusedError if PVs have other metadata of the VG than those that count, and no older ones:
+    extents that are free by the one text may be used by the other."""
+    why = scan.differing.get(vg.uuid)
+    if why is not None:
+        raise RefusedError(
+            f"Cannot use VG {vg.name} while {why}: vgck --updatemetadata writes those that are "
+            "shown to all PVs, vgcfgrestore those of a file.\n"
+            f"Cannot process volume group {vg.name}"
+        )
 
 
 def incomplete_words(vg: VolumeGroup) -> str:
@@ -37,10 +50,19 @@ def incomplete_words(vg: VolumeGroup) -> str:
 
 
 def check_change(
-    scan: Scan, old: VolumeGroup, vg: VolumeGroup, *, allow_missing: bool, exported: bool
+    scan: Scan,
+    old: VolumeGroup,
+    vg: VolumeGroup,
+    *,
+    allow_missing: bool,
+    exported: bool,
+    settle: bool = False,
 ) -> None:
     """RefusedError if `old` may not become `vg`. `allow_missing`: for what LVM allows while PVs are
-    missing, `exported` with an exported VG."""
+    missing, `exported` with an exported VG, `settle` for what ends that PVs differ."""
+    if not settle:
+        check_settled(scan, old)
+        check_settled(scan, vg)
     if vg.has_unknown_segments:
         raise RefusedError(
             f"Cannot change VG {vg.name} with unknown segments in it!\n"

@@ -259,6 +259,7 @@ def prepare(
     regroup: bool = False,
     exported: bool = False,
     mend: bool = False,
+    settle: bool = False,
     ignore: Mapping[str, bool] | None = None,
     relabel: Sequence[tuple[PvDevice, PvDevice]] = (),
     warn: Callable[[str], None] = lambda text: None,
@@ -271,11 +272,14 @@ def prepare(
     never those that join.
     `regroup`: PVs come from another VG or have gone to one, whose text they hold.
     `exported`: for what LVM allows with an exported VG. `mend`: damaged areas are written anew.
+    `settle`: what is written counts from now on where PVs have different metadata.
     `ignore`: by PV, whether its areas are to be out of use from now on. `relabel`: PVs as they are
     and as they will be; `scan` and `new` have them as they will be.
     RefusedError, BusyError, DeviceError: nothing has changed then.
     """
-    check_change(scan, old or new, new, allow_missing=allow_missing, exported=exported)
+    check_change(
+        scan, old or new, new, allow_missing=allow_missing, exported=exported, settle=settle
+    )
     if not regroup and old is not None:
         check_members(scan, old)
     claim(pv for pv in scan.pvs_of(new) if exclusive or not pv.in_use)

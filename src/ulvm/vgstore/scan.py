@@ -6,6 +6,12 @@ nothing; what is odd is told in `Scan.warnings`, in LVM2's words.
 
 Which text counts (spec/lvm2-format.md sec. 4): the highest seqno of a VG. Slot 1 (precommitted)
 is never read. An area whose text or header is damaged is passed over while another one is good.
+
+Two texts of one VG may differ and have the same seqno: one was committed on a PV that was away when
+the other was made. Then the one counts that was made without the PV of the other, else the first;
+but nobody knows which volumes were used since, so the VG is not changed nor activated before that
+is settled (`Scan.differing`). The same holds while a PV of the VG has a text that nobody
+understands, which may be the newest.
 """
 
 from __future__ import annotations
@@ -66,6 +72,8 @@ class Scan(NamedTuple):
     """This host's."""
     duplicates_allowed: bool = False
     """Groups may be changed all the same (devices/allow_changes_with_duplicate_pvs)."""
+    differing: Mapping[str, str] = _NONE
+    """VGs, by UUID, of which a PV has another text than the one that counts, not older; and why."""
     reappeared: frozenset[str] = frozenset()
     """UUIDs of PVs that are marked as missing, are there again, and hold nothing: the mark does not
     count, and goes with the next change."""
@@ -189,8 +197,11 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     unused.update({pv.path for pv in found} - chosen)
     label_warnings = len(warnings)
     reappeared: set[str] = set()
+    newest = _newest(pvs)
+    differing = _differing(pvs, newest, warnings)
     vgs, broken, outdated = _assemble(
         pvs,
+        newest,
         warnings,
         reappeared,
         check_sizes=host.config.get_bool("metadata/check_pv_device_sizes", True),
@@ -220,6 +231,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         tuple(foreign),
         local_system_id(host.config),
         host.config.get_bool("devices/allow_changes_with_duplicate_pvs", False),
+        differing,
         frozenset(reappeared),
     )
 
@@ -275,11 +287,15 @@ def _copies(pvs: Iterable[PvDevice]) -> Iterator[tuple[PvDevice, MdaCopy, Volume
 
 
 def _assemble(
-    pvs: Sequence[PvDevice], warnings: list[str], reappeared: set[str], *, check_sizes: bool
+    pvs: Sequence[PvDevice],
+    newest: dict[str, tuple[VolumeGroup, PvDevice]],
+    warnings: list[str],
+    reappeared: set[str],
+    *,
+    check_sizes: bool,
 ) -> tuple[list[VolumeGroup], dict[str, str], dict[str, str]]:
     """VGs, names of those that cannot be understood with the reason, UUIDs of outdated PVs with
     their VG's name."""
-    newest = _newest(pvs)
     outdated_warnings: list[str] = []
     outdated = _outdated(pvs, newest, outdated_warnings)
     _warn_about_old_copies(pvs, newest, outdated, warnings)
@@ -313,13 +329,54 @@ def _newest(pvs: Sequence[PvDevice]) -> dict[str, tuple[VolumeGroup, PvDevice]]:
     newest: dict[str, tuple[VolumeGroup, PvDevice]] = {}
     for pv, _, vg in _copies(pvs):
         known = newest.get(vg.uuid)
-        if known is None or vg.seqno > known[0].seqno:
+        if known is None or vg.seqno > known[0].seqno or _is_later((vg, pv), known):
             newest[vg.uuid] = (vg, pv)
     for uuid, (vg, _) in list(newest.items()):
         for other in list(newest.values()):
             if other[0].seqno > vg.seqno and same_group(vg, other[0]):
                 newest[uuid] = other
     return newest
+
+
+def _is_later(one: tuple[VolumeGroup, PvDevice], other: tuple[VolumeGroup, PvDevice]) -> bool:
+    """Of two texts of one seqno: whether only this one was made without the PV of the other."""
+
+    def lacks(vg: VolumeGroup, device: PvDevice) -> bool:
+        pv = vg.pv(device.uuid)
+        return pv is None or pv.missing
+
+    same = one[0].seqno == other[0].seqno
+    return same and lacks(one[0], other[1]) and not lacks(other[0], one[1])
+
+
+def _differing(
+    pvs: Sequence[PvDevice],
+    newest: dict[str, tuple[VolumeGroup, PvDevice]],
+    warnings: list[str],
+) -> dict[str, str]:
+    """`Scan.differing`."""
+    found = {}
+    for pv, mda, vg in _copies(pvs):
+        best, where = newest[vg.uuid]
+        if vg.seqno == best.seqno and vg != best:
+            warnings.append(
+                f"WARNING: Scanning {pv.path} mda{mda.number} found mismatch with other metadata."
+            )
+            warnings.append(
+                f"WARNING: VG {best.name} has two different metadata of seqno {best.seqno}: "
+                f"those on {where.path} are used, those on {pv.path} are not."
+            )
+            found[best.uuid] = f"its metadata on {where.path} and on {pv.path} differ"
+    for best, _ in newest.values():
+        for pv in pvs:
+            for mda in pv.mdas:
+                if mda.problem and mda.vg_name == best.name and best.pv(pv.uuid) is not None:
+                    warnings.append(
+                        f"WARNING: ignoring metadata of VG {best.name} on {pv.path} "
+                        f"mda{mda.number}: {mda.problem}"
+                    )
+                    found[best.uuid] = f"its metadata on {pv.path} are not understood"
+    return found
 
 
 def same_group(one: VolumeGroup, other: VolumeGroup) -> bool:
