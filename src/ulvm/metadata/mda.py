@@ -14,7 +14,8 @@ list. Bit 0 of slot 0's flags says that the area is not in use (metadata copies 
 
 The ring is bytes 512..size-1. A text includes the NUL that ends it, begins on a sector, and may
 wrap from the end of the area to byte 512. The committed text is never overwritten: the largest
-text allowed leaves room for both (`max_text`), and `next_offset` starts behind the old one.
+text allowed leaves room for both (`max_text`), and `next_offset` starts behind the old one. A text
+of an older LVM2 may be larger than that: beside it `room_beside` counts.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ __all__ = [
     "next_offset",
     "ring_parts",
     "ring_write",
+    "room_beside",
 ]
 
 MDA_HEADER_SIZE = SECTOR
@@ -207,6 +209,20 @@ def _fits(area_size: int, locn: RawLocn) -> bool:
 def max_text(area_size: int) -> int:
     """The most bytes, NUL included, that one text may have in an area of this size."""
     return (area_size - MDA_HEADER_SIZE) // 2 - SECTOR
+
+
+def room_beside(area_size: int, old: RawLocn | None) -> int:
+    """The most bytes that a text at `next_offset` may have, and the padding behind it, without
+    touching the one that must survive."""
+    ring = area_size - MDA_HEADER_SIZE
+    if old is None:
+        return ring
+    start = next_offset(area_size, old)
+    free = max(0, ring - old.size - (start - old.offset - old.size) % ring)
+    first = min(free, area_size - start)
+    if first == free:
+        return free // SECTOR * SECTOR
+    return first + (free - first) // SECTOR * SECTOR
 
 
 def next_offset(area_size: int, old: RawLocn | None) -> int:

@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ulvm.errors import RefusedError
-from ulvm.metadata.mda import RawLocn, max_text, next_offset, ring_write
+from ulvm.metadata.mda import RawLocn, next_offset, ring_write
 from ulvm.metadata.model import VolumeGroup
-from ulvm.metadata.text import TextHeader, vg_to_text
-from ulvm.vgstore.commit import write_label, write_to
+from ulvm.vgstore.commit import check_size, text_of, write_label, write_to
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.precommit import precommitted
 from ulvm.vgstore.scan import MdaCopy, PvDevice
@@ -47,16 +46,12 @@ def interrupted(host: Host, devices: Sequence[PvDevice]) -> VolumeGroup | None:
 def write_clone(host: Host, devices: Sequence[PvDevice], vg: VolumeGroup, command: str) -> None:
     """Make the devices the PVs of `vg`, in which each stands under its path. RefusedError if the
     text does not fit, before anything is written."""
-    text = vg_to_text(vg, TextHeader.now(f"Write from {command}.", host.system_id))
-    data = text.encode("utf-8", errors="surrogateescape") + b"\0"
+    data = text_of(host, vg, command)
     by_path = {pv.device: pv for pv in vg.pvs}
     areas = [(pv, mda) for pv in devices for mda in _in_use(pv)]
     for pv, mda in areas:
-        if len(data) > max_text(mda.size):
-            raise RefusedError(
-                f"VG {vg.name} {vg.seqno} metadata on {pv.path} ({len(data)} bytes) exceeds "
-                f"maximum metadata size ({max_text(mda.size)} bytes)"
-            )
+        assert mda.header is not None
+        check_size(vg, pv.path, mda.header, data)
     if not areas:
         raise RefusedError(f"Volume group {vg.name} has no metadata area to write to.")
     written = []

@@ -48,7 +48,16 @@ from ulvm.errors import DeviceError, RefusedError, UlvmError
 from ulvm.faultpoints import reach
 from ulvm.metadata.check import check_vg
 from ulvm.metadata.label import DiskLocn
-from ulvm.metadata.mda import Damage, MdaHeader, RawLocn, max_text, next_offset, ring_write
+from ulvm.metadata.mda import (
+    MDA_HEADER_SIZE,
+    Damage,
+    MdaHeader,
+    RawLocn,
+    max_text,
+    next_offset,
+    ring_write,
+    room_beside,
+)
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader, vg_to_text
 from ulvm.units import SECTOR
@@ -62,10 +71,12 @@ _NOT_MENDED = Damage.READ | Damage.MAGIC | Damage.START
 
 __all__ = [
     "Pending",
+    "check_size",
     "free_outdated",
     "ignore_areas",
     "prepare",
     "remove_vg",
+    "text_of",
     "write_label",
     "write_to",
 ]
@@ -104,6 +115,7 @@ class Pending:
         self._verbose = verbose
         self._areas: list[_Area] = []
         self._retired: list[_Area] = []
+        self._data = b""
         self._joined: list[PvDevice] = []
         self._relabelled: list[PvDevice] = []
         self.regroup = False
@@ -124,13 +136,13 @@ class Pending:
                             f"WARNING: updating old metadata to {vg.seqno} on {pv.path} "
                             f"for VG {vg.name}."
                         )
-        data = _text_of(self._host, vg, self._command)
+        data = self._data = text_of(self._host, vg, self._command)
         used, unused = areas_in_use(self._scan.pvs_of(vg), self.copies, self.ignore)
         retired = [(pv, mda) for pv, mda in unused if not mda.ignored]
         for pv, mda in (*used, *retired):
             assert mda.header is not None
-            _check_size(vg, pv, mda.header, data)
             header = mda.header.with_ignored(False) if mda.ignored else mda.header
+            check_size(vg, pv.path, header, data)
             areas = self._retired if (pv, mda) in retired else self._areas
             areas.append(_Area(pv, header, mda.header))
         if not self._areas:
@@ -174,7 +186,6 @@ class Pending:
 
     def _mend(self) -> None:
         """Metadata into the damaged areas of the VG's PVs, so far as these are what they should."""
-        data = _text_of(self._host, self.vg, self._command)
         for pv in self._scan.pvs_of(self.vg):
             for mda in pv.mdas:
                 if not mda.damage:
@@ -188,19 +199,19 @@ class Pending:
                     continue
                 self._warn(f"WARNING: repairing bad metadata ({mda.damage:#x}) in {which}.")
                 try:
-                    self._rewrite(pv, mda, data)
+                    self._rewrite(pv, mda)
                 except Exception as error:
                     self._warn(
                         f"{_words(error)}\nWARNING: failed to write VG {self.vg.name} metadata "
                         f"to bad {which}."
                     )
 
-    def _rewrite(self, pv: PvDevice, mda: MdaCopy, data: bytes) -> None:
-        header = mda.header or MdaHeader(mda.offset, mda.size)
-        _check_size(self.vg, pv, header, data)
+    def _rewrite(self, pv: PvDevice, mda: MdaCopy) -> None:
+        header = (mda.header or MdaHeader(mda.offset, mda.size)).cleared()
+        check_size(self.vg, pv.path, header, self._data)
         offset = next_offset(header.size, header.current)
-        _write_text(self._host, pv.path, header, offset, data)
-        header = header.with_commit(RawLocn.of_text(offset, data))
+        _write_text(self._host, pv.path, header, offset, self._data)
+        header = header.with_commit(RawLocn.of_text(offset, self._data))
         _write(self._host, pv.path, [(header.start, header.pack())])
 
     def _after(self) -> None:
@@ -364,17 +375,23 @@ def _stamped(scan: Scan, vg: VolumeGroup) -> VolumeGroup:
     return scan.as_found(vg)._replace(seqno=vg.seqno + 1)
 
 
-def _text_of(host: Host, vg: VolumeGroup, command: str) -> bytes:
+def text_of(host: Host, vg: VolumeGroup, command: str) -> bytes:
+    """What is written to the areas, with the NUL at its end."""
     text = vg_to_text(vg, TextHeader.now(f"Write from {command}.", host.system_id))
     return text.encode("utf-8", errors="surrogateescape") + b"\0"
 
 
-def _check_size(vg: VolumeGroup, pv: PvDevice, header: MdaHeader, data: bytes) -> None:
+def check_size(vg: VolumeGroup, path: str, header: MdaHeader, data: bytes) -> None:
+    """RefusedError if a text does not fit in an area on the device, beside the one that counts."""
+    what = f"VG {vg.name} {vg.seqno} metadata on {path} ({len(data)} bytes)"
     limit = max_text(header.size)
     if len(data) > limit:
+        raise RefusedError(f"{what} exceeds maximum metadata size ({limit} bytes)")
+    old = header.current
+    if old is not None and len(data) > room_beside(header.size, old):
+        ring = header.size - MDA_HEADER_SIZE
         raise RefusedError(
-            f"VG {vg.name} {vg.seqno} metadata on {pv.path} ({len(data)} bytes) "
-            f"exceeds maximum metadata size ({limit} bytes)"
+            f"{what} too large for circular buffer ({ring} bytes with {old.size} used)"
         )
 
 

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from ulvm.errors import FormatError
 from ulvm.metadata.crc import lvm_crc
-from ulvm.metadata.mda import MdaHeader, RawLocn, max_text, next_offset, ring_parts, ring_write
+from ulvm.metadata.mda import (
+    MdaHeader,
+    RawLocn,
+    max_text,
+    next_offset,
+    ring_parts,
+    ring_write,
+    room_beside,
+)
 
 SIZE = 1044480
 
@@ -114,6 +122,7 @@ def test_no_text_ever_touches_the_one_before(sectors: int, tail: int, sizes: lis
         size = min(wish, max_text(area))
         if size <= 0:
             continue
+        assert size <= room_beside(area, old)
         offset = next_offset(area, old)
         text = bytes(size)
         touched: set[int] = set()
@@ -125,3 +134,23 @@ def test_no_text_ever_touches_the_one_before(sectors: int, tail: int, sizes: lis
         assert not touched & old_bytes
         old = RawLocn(offset, size)
         old_bytes = {b for s, n in ring_parts(area, offset, size) for b in range(s, s + n)}
+
+
+@given(
+    sectors=st.integers(3, 100),
+    tail=st.sampled_from([0, 1, 511]),
+    place=st.floats(0, 1, exclude_max=True),
+    part=st.floats(0, 1),
+)
+def test_a_text_beside_one_of_any_size_does_not_touch_it(
+    sectors: int, tail: int, place: float, part: float
+) -> None:
+    """Other programs write larger ones than we do, and begin anywhere."""
+    area = sectors * 512 + tail
+    ring = area - 512
+    old = RawLocn(512 + int(place * ring), max(1, int(part * ring)))
+    used = {b for s, n in ring_parts(area, old.offset, old.size) for b in range(s, s + n)}
+    room = room_beside(area, old)
+    for start, data in ring_write(area, next_offset(area, old), bytes(room)) if room else ():
+        assert start + len(data) <= area
+        assert used.isdisjoint(range(start, start + len(data)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ from tests.unit.vgstore.lab import EXTENT, MIB, Lab
 from ulvm.errors import DeviceError, RefusedError
 from ulvm.metadata import edit
 from ulvm.metadata.layout import PvOptions
-from ulvm.metadata.mda import MdaHeader
-from ulvm.metadata.text import vg_from_text
+from ulvm.metadata.mda import MdaHeader, RawLocn
+from ulvm.metadata.text import TextHeader, vg_from_text, vg_to_text
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.commit import prepare, remove_vg
 from ulvm.vgstore.pv import as_member
@@ -189,6 +191,18 @@ def test_what_is_damaged_is_mended_where_that_is_asked_for(lab: Lab, at: int, me
     )
 
 
+def test_what_is_mended_gets_the_bytes_of_the_others(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LVM2 holds checksums against each other, and the time is in the text."""
+    a, b = lab.pv("a"), lab.pv("b")
+    old = lab.vg(a, b)
+    lab.patch(a, MDA + 512 + 60, b"\xff")
+    monkeypatch.setattr(time, "time", map(float, itertools.count(1)).__next__)
+    prepare(lab.host, lab.scan(), old, old, command="vgck", mend=True).commit()
+    assert header(a).committed.checksum == header(b).committed.checksum
+
+
 def test_a_pv_that_leaves_has_its_good_areas_alone(lab: Lab) -> None:
     a, b = lab.pv("a", copies=2), lab.pv("b")
     vg = lab.vg(a, b)
@@ -229,6 +243,24 @@ def test_metadata_larger_than_the_area_are_refused(lab: Lab) -> None:
     with pytest.raises(RefusedError, match=r"metadata on .* exceeds maximum metadata size"):
         lab.prepare(old, old._replace(tags=tags))
     assert lab.scan().vg("vg") == old
+
+
+def test_a_text_that_would_touch_the_one_before_is_refused(lab: Lab) -> None:
+    """One that is larger than any of ours, as older versions of LVM2 wrote them."""
+    a = lab.pv("a", options=PvOptions(metadata_size=64, data_alignment=64))
+    old = lab.vg(a)
+    (mda,) = lab.scan().pv(a).mdas
+    assert mda.header is not None
+    text = vg_to_text(old, TextHeader.now("", "")).encode()
+    text += b"#" * (mda.size - 4096 - len(text)) + b"\n\0"
+    lab.patch(a, MDA + 512, text)
+    lab.patch(a, MDA, mda.header.with_commit(RawLocn.of_text(512, text)).pack())
+    before = lab.bytes_of(a)
+    tags = tuple(f"tag{number}" for number in range(500))
+    with pytest.raises(RefusedError, match=r"too large for circular buffer \(\d+ bytes with"):
+        lab.prepare(old, old._replace(tags=tags))
+    assert lab.bytes_of(a) == before
+    assert lab.change("x").seqno == 2
 
 
 def test_a_vg_with_a_missing_pv_is_not_changed(lab: Lab) -> None:
