@@ -7,6 +7,9 @@ counts, and in two only while one of them is exported, so that nobody can activa
             3. the new one, imported
     merge   1. the source, exported   2. the target with all of the source
 
+All of a split's 2 but its last step comes before 1: what a disk that stays refuses is known when
+nothing has changed.
+
 A cut in the midst of a split's 1 or 2, or a merge's 2, leaves PVs that two VGs name. Every other
 change of these is refused (`vgstore.commit`), and the same command, given again, goes on from
 there: it writes the text that is ahead to all of its PVs first. A cut behind a split's 2, or a
@@ -28,7 +31,7 @@ from ulvm.metadata.regroup import export_vg, import_vg, merge_vgs, pvs_of_lv, sp
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.archive import remove_backup
 from ulvm.vgstore.checks import check_complete
-from ulvm.vgstore.commit import prepare
+from ulvm.vgstore.commit import Pending, prepare
 from ulvm.vgstore.pv import device_path
 
 __all__ = ["exported", "imported", "merge", "split"]
@@ -67,8 +70,8 @@ def _import_as(session: Session, name: str, owner: str | None, *, incomplete: bo
     )
 
 
-def _commit(session: Session, old: VolumeGroup | None, new: VolumeGroup) -> None:
-    prepare(
+def _prepared(session: Session, old: VolumeGroup | None, new: VolumeGroup) -> Pending:
+    return prepare(
         session.host,
         session.scan(),
         old,
@@ -79,7 +82,7 @@ def _commit(session: Session, old: VolumeGroup | None, new: VolumeGroup) -> None
         exported=True,
         warn=session.warn,
         verbose=session.verbose,
-    ).commit()
+    )
 
 
 def split(
@@ -137,9 +140,15 @@ def split(
             rest, new = split_vg(vg, base, moving, active.__contains__)
             owner = base.system_id
             session.verbose("Writing out updated volume groups")
-        _commit(session, there, export_vg(new))
-        if rest is not None:
-            _commit(session, vg, rest)
+        left = None if rest is None else _prepared(session, vg, rest)
+        try:
+            _prepared(session, there, export_vg(new)).commit()
+        except BaseException:
+            if left is not None:
+                left.revert()
+            raise
+        if left is not None:
+            left.commit()
         else:
             remove_backup(session.host, source)
         _import_as(session, target, owner)
@@ -220,7 +229,7 @@ def merge(session: Session, target: str, source: str) -> None:
             session.change_vg(source, export_vg)
         session.verbose("Writing out updated volume group")
         try:
-            _commit(session, into, both)
+            _prepared(session, into, both).commit()
         except UlvmError:
             if both is not into:
                 _import_as(session, source, vg.system_id)

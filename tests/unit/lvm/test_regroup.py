@@ -107,6 +107,19 @@ def test_a_split_that_one_disk_refused_for_a_moment_comes_to_its_end(tmp_path: P
     assert scan(lab.host).warnings == ()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_split_that_a_disk_refuses_leaves_all_as_it_was(tmp_path: Path, name: str) -> None:
+    """A disk that stays as well as one that goes: what they refuse may never be had."""
+    lab = Lab(tmp_path, names=NAMES)
+    (path,) = paths(lab, name)
+    lab.devices[path].fail("write")
+    with pytest.raises(DeviceError):
+        regroup.split(lab.session, "vg", "new", paths=paths(lab, "c", "d"))
+    lab.devices[path].clear()
+    assert {name: (len(vg.pvs), vg.seqno) for name, vg in groups(lab).items()} == {"vg": (4, 1)}
+    lab.session.change_vg("vg", lambda vg: vg)
+
+
 @pytest.mark.parametrize(
     ("gone", "why"),
     [
