@@ -30,7 +30,7 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.regroup import export_vg, import_vg, merge_vgs, pvs_of_lv, split_vg
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.archive import remove_backup
-from ulvm.vgstore.checks import check_complete
+from ulvm.vgstore.checks import check_complete, check_members
 from ulvm.vgstore.commit import Pending, prepare
 from ulvm.vgstore.pv import device_path
 
@@ -234,3 +234,4 @@ def merge(session: Session, target: str, source: str) -> None:
             if both is not into:
                 _import_as(session, source, vg.system_id)
             raise
+        check_members(session.scan(), both)  # What a disk refused of a commit that stands.

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.lvm.lab import Lab
 from ulvm.blockdev.base import BlockDevice
-from ulvm.errors import DeviceError, UlvmError
+from ulvm.errors import DeviceError, RefusedError, UlvmError
 from ulvm.lvm import regroup
 from ulvm.metadata.mda import MdaHeader, RawLocn
 from ulvm.metadata.model import VolumeGroup
@@ -174,3 +174,13 @@ def test_a_merge_that_fails_leaves_the_source_as_it_was(two: Lab) -> None:
     source = scan(two.session.host).vg("other")
     assert "EXPORTED" not in source.status
     assert source.system_id == "here"
+
+
+def test_a_merge_that_one_disk_has_only_in_part_is_no_success(two: Lab) -> None:
+    """The header of the last commit is the sixth thing that is written to the source."""
+    (path,) = paths(two, "b")
+    two.devices[path].fail_nth("write", 6)
+    with pytest.raises(RefusedError, match=r"also belongs to VG other: run the .* again"):
+        regroup.merge(two.session, "vg", "other")
+    regroup.merge(two.session, "vg", "other")
+    assert [vg.name for vg in scan(two.session.host).vgs] == ["vg"]
