@@ -34,8 +34,8 @@ def check_settled(scan: Scan, vg: VolumeGroup) -> None:
     why = scan.differing.get(vg.uuid)
     if why is not None:
         raise RefusedError(
-            f"Cannot use VG {vg.name} while {why}: vgck --updatemetadata writes those that are "
-            "shown to all PVs, vgcfgrestore those of a file.\n"
+            f"Cannot use VG {vg.name} while {why}: run vgck --updatemetadata to go on with those "
+            "that lvs shows, or vgcfgrestore with those of a file.\n"
             f"Cannot process volume group {vg.name}"
         )
 

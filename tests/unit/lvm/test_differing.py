@@ -69,8 +69,9 @@ def test_nothing_is_changed_nor_activated(apart: Lab, use: Callable[[Lab], objec
     with pytest.raises(RefusedError) as refused:
         use(apart)
     assert refused.value.message == (
-        f"Cannot use VG vg while its metadata on {b} and on {a} differ: vgck --updatemetadata "
-        "writes those that are shown to all PVs, vgcfgrestore those of a file.\n"
+        f"Cannot use VG vg while its metadata on {b} and on {a} differ: run "
+        "vgck --updatemetadata to go on with those that lvs shows, or vgcfgrestore with those of "
+        "a file.\n"
         "Cannot process volume group vg"
     )
     assert apart.contents() == before
