@@ -24,6 +24,7 @@ from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import display_size
+from ulvm.vgstore.checks import check_single
 
 __all__ = [
     "activate",
@@ -196,10 +197,7 @@ def activate_locked(
 ) -> None:
     """As `activate`, of a VG that was read under its lock, which is held."""
     get(vg, lv_name)
-    if session.last_scan.in_doubt(vg):
-        raise RefusedError(
-            f"Cannot activate LVs in VG {vg.name} while PVs appear on duplicate devices."
-        )
+    check_single(session.last_scan, vg)
     if not partial:
         check_whole(vg, root_of(vg, lv_name), "activation")
     _tell_activation(session, vg, lv_name)

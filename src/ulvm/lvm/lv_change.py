@@ -15,7 +15,7 @@ from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import may_activate, unlisted_words
 from ulvm.metadata import lv_edit
 from ulvm.metadata.model import VolumeGroup
-from ulvm.vgstore.checks import check_settled
+from ulvm.vgstore.checks import check_settled, check_single
 
 __all__ = ["Changes", "change", "monitor", "poll", "refresh", "set_minor", "switch"]
 
@@ -194,6 +194,7 @@ def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bo
     with session.lock(vg_name):
         vg = session.find_vg(vg_name)
         check_settled(session.last_scan, vg)
+        check_single(session.last_scan, vg)
         activator = session.activator_if_running
         if activator is None:
             return

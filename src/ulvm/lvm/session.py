@@ -248,8 +248,12 @@ class Session:
     def _path_of(self, pv_uuid: str) -> str | None:
         """How a table names the PV. A PV that is a volume of ours is named as a dm device: the
         daemon must not come back to itself through its own file system, which is not yet there
-        when it brings devices back."""
-        path = self.last_scan.path_of(pv_uuid)
+        when it brings devices back. None for one that is on two devices, as for a missing one: what
+        is active keeps to the device that it has."""
+        found = self.last_scan
+        if pv_uuid in found.duplicates and not found.duplicates_allowed:
+            return None
+        path = found.path_of(pv_uuid)
         if path is None or not is_volume(self.host, path):
             return path
         folder, name = os.path.split(path)
@@ -367,7 +371,7 @@ class Session:
         """
         # Not for those who only look.
         from ulvm.activation.activate import SwapReport
-        from ulvm.vgstore.checks import check_complete
+        from ulvm.vgstore.checks import check_change, check_complete
         from ulvm.vgstore.commit import prepare
 
         with self.lock(vg_name):
@@ -375,8 +379,11 @@ class Session:
             if not allow_missing:
                 check_complete(old)
             new = edit(old)
-            before_commit(new)
             found = self.last_scan
+            check_change(
+                found, old, new, allow_missing=allow_missing, exported=exported, settle=settle
+            )
+            before_commit(new)
             renamed: list[tuple[PvDevice, PvDevice]] = []
             if relabel:
                 before, found = found, found.relabelled(relabel)

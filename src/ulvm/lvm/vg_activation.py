@@ -16,6 +16,7 @@ from ulvm.lvm import move as lvm_move
 from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import may_activate, unlisted_words
 from ulvm.metadata.model import VolumeGroup
+from ulvm.vgstore.checks import check_single
 
 __all__ = ["Activity", "activate", "deactivate", "monitor", "poll", "refresh"]
 
@@ -112,12 +113,13 @@ def _active_count(session: Session, vg: VolumeGroup) -> int:
 def refresh(session: Session, name: str, *, polling: bool = True) -> int:
     """Bring the devices of active volumes to the metadata, resume what is suspended, and begin
     merges that waited for their volumes to be closed. How many volumes refused, having lost a
-    PV: they keep their tables."""
+    PV, or one being there twice: they keep their tables."""
     with session.lock(name):
         vg = session.vg_for_change(name)
         failed = 0
         for lv in vg.visible_lvs():
             try:
+                check_single(session.last_scan, vg)
                 lvm_lv.check_whole(vg, lv, "refresh")
             except RefusedError as error:
                 session.warn(error.message)

@@ -17,6 +17,7 @@ __all__ = [
     "check_complete",
     "check_members",
     "check_settled",
+    "check_single",
     "claim",
     "incomplete_words",
 ]
@@ -37,6 +38,14 @@ def check_settled(scan: Scan, vg: VolumeGroup) -> None:
             f"Cannot use VG {vg.name} while {why}: run vgck --updatemetadata to go on with those "
             "that lvs shows, or vgcfgrestore with those of a file.\n"
             f"Cannot process volume group {vg.name}"
+        )
+
+
+def check_single(scan: Scan, vg: VolumeGroup) -> None:
+    """RefusedError while two devices claim to be one PV: a table may lead to the wrong one."""
+    if scan.in_doubt(vg):
+        raise RefusedError(
+            f"Cannot activate LVs in VG {vg.name} while PVs appear on duplicate devices."
         )
 
 

@@ -1,5 +1,5 @@
 """A group of which two PVs have different metadata and none that are older, or some that nobody
-understands: it is shown, and not used before that is settled."""
+understands, or of which a PV is there twice: it is shown, and not used before that is settled."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.lvm.lab import Lab
+from tests.unit.lvm.lab import Kept, Lab
+from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import RefusedError
 from ulvm.lvm import lv, lv_change, regroup, restore, vg, vg_activation
 from ulvm.metadata.mda import MdaHeader, RawLocn, ring_parts
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader, vg_to_text
+from ulvm.vgstore.devices import DeviceEntry, add_devices, remove_devices
 from ulvm.vgstore.scan import scan
 
 AREA = 4096
@@ -124,3 +126,35 @@ def test_a_text_that_is_not_understood_is_not_written_over(lab: Lab) -> None:
     restore.rewrite(lab.session, "vg")
     assert scan(lab.host).warnings == ()
     lv.create(lab.session, "vg", "new", extents=1)
+
+
+@pytest.fixture
+def twice(lab: Lab) -> Lab:
+    """Disk a has another name, a copy of it stands before it, and a volume on it has changed."""
+    lv.create(lab.session, "vg", "o", extents=4)
+    lab.write("o", 0, b"before")
+    a = next(iter(lab.devices))
+    copy, moved = f"{a}1", f"{a}2"
+    Path(a).rename(moved)
+    Path(copy).touch()
+    lab.devices[moved] = lab.devices.pop(a)
+    lab.devices[copy] = Kept(MemoryDevice(lab.devices[moved].size))
+    lab.devices[copy].write(0, lab.contents()[moved])
+    remove_devices(lab.host, [a])
+    add_devices(lab.host, [DeviceEntry(copy, None), DeviceEntry(moved, None)])
+    lab.write("o", 0, b"behind")
+    return lab
+
+
+def test_what_is_active_keeps_to_its_device(twice: Lab) -> None:
+    tables = twice.tables()
+    with pytest.raises(RefusedError, match="Cannot activate LVs in VG vg while PVs appear on dup"):
+        lv_change.refresh(twice.session, "vg", ["o"])
+    assert vg_activation.refresh(twice.session, "vg") == 1
+    twice.mapper.suspend("vg-o")
+    before = twice.contents()
+    with pytest.raises(RefusedError, match="Cannot update volume group vg with duplicate PV dev"):
+        lv.create(twice.session, "vg", "new", extents=1)
+    assert twice.contents() == before
+    assert twice.tables() == tables
+    assert twice.read("o", 0, 6) == b"behind"
