@@ -36,7 +36,7 @@ def import_clone(
         if len({pv.path for pv in devices}) < len(devices):
             raise RefusedError("A device is named twice.")
         scan = look(session.host)
-        names = {vg.name for vg in scan.vgs} | set(scan.broken)
+        names = {vg.name for vg in (*scan.vgs, *scan.foreign)} | set(scan.broken)
         wanted = interrupted(session.host, devices)
         if wanted is None:
             old = _group(devices)
@@ -96,6 +96,11 @@ def _group(devices: Sequence[PvDevice]) -> VolumeGroup:
     newest = max(found, key=lambda vg: vg.seqno)
     if any(vg.uuid != newest.uuid for vg in found):
         raise RefusedError("Devices must be from the same VG.")
+    if any(vg.seqno == newest.seqno and vg != newest for vg in found):
+        raise RefusedError(
+            f"The devices have different metadata of VG {newest.name} and none that are older: "
+            "settle that where they were copied from."
+        )
     here = {pv.uuid for pv in devices}
     if any(newest.pv(uuid) is None for uuid in here):
         raise RefusedError("Devices must be from the same VG.")
@@ -112,7 +117,8 @@ def _group(devices: Sequence[PvDevice]) -> VolumeGroup:
 
 def _is_elsewhere(scan: Scan, vg: VolumeGroup, devices: Sequence[PvDevice]) -> bool:
     """Other devices than these hold the VG, or another of its name."""
-    if any(other.name == vg.name and other.uuid != vg.uuid for other in scan.vgs):
+    groups = (*scan.vgs, *scan.foreign)
+    if any(other.name == vg.name and other.uuid != vg.uuid for other in groups):
         return True
     ours = {pv.path for pv in devices}
     return any(

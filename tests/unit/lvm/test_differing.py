@@ -12,6 +12,7 @@ from tests.unit.lvm.lab import Kept, Lab
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import RefusedError
 from ulvm.lvm import lv, lv_change, regroup, restore, vg, vg_activation
+from ulvm.lvm.clone import import_clone
 from ulvm.metadata.mda import MdaHeader, RawLocn, ring_parts
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader, vg_to_text
@@ -102,6 +103,19 @@ def test_that_of_a_file_is_taken(apart: Lab, tmp_path: Path) -> None:
     (tmp_path / "text").write_text(vg_to_text(text, TextHeader.now("", ""), file_form=True))
     restore.restore(apart.session, "vg", tmp_path / "text")
     agreed(apart, "first")
+
+
+def test_copies_of_it_are_no_group_of_their_own(apart: Lab) -> None:
+    copies = []
+    for path, content in apart.contents().items():
+        copies.append(f"{path}.copy")
+        Path(copies[-1]).touch()
+        apart.devices[copies[-1]] = Kept(MemoryDevice(len(content)))
+        apart.devices[copies[-1]].write(0, content)
+    before = apart.contents()
+    with pytest.raises(RefusedError, match="The devices have different metadata of VG vg"):
+        import_clone(apart.session, copies)
+    assert apart.contents() == before
 
 
 def test_a_text_that_is_not_understood_is_not_written_over(lab: Lab) -> None:

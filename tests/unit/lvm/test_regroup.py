@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.lvm.lab import Lab
+from tests.unit.lvm.lab import Kept, Lab
 from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import DeviceError, RefusedError, UlvmError
 from ulvm.lvm import regroup
+from ulvm.lvm.clone import import_clone
 from ulvm.metadata.mda import MdaHeader, RawLocn
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.scan import scan
@@ -184,3 +186,16 @@ def test_a_merge_that_one_disk_has_only_in_part_is_no_success(two: Lab) -> None:
         regroup.merge(two.session, "vg", "other")
     regroup.merge(two.session, "vg", "other")
     assert [vg.name for vg in scan(two.session.host).vgs] == ["vg"]
+
+
+def test_a_copy_does_not_get_the_name_of_another_host_s_group(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, names=NAMES)
+    regroup.split(lab.session, "vg", "g", paths=paths(lab, "c"))
+    regroup.split(lab.session, "vg", "g1", paths=paths(lab, "d"))
+    lab.session.change_vg("g1", lambda vg: vg._replace(system_id="another"))
+    (path,) = paths(lab, "c")
+    copy = tmp_path / "copy"
+    copy.touch()
+    lab.devices[str(copy)] = Kept(MemoryDevice(lab.devices[path].size))
+    lab.devices[str(copy)].write(0, lab.contents()[path])
+    assert import_clone(lab.session, [str(copy)]).name == "g2"
