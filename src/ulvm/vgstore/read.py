@@ -147,6 +147,8 @@ def _read_mda(
     data = device.read(offset, MDA_HEADER_SIZE)
     try:
         header = MdaHeader.unpack(data, start=offset, device=path)
+        if header.size > copy.size:  # What it calls its own may be the first extents.
+            raise FormatError(f"wrong size {header.size} in mda header on {path} at {offset}")
     except FormatError as error:
         lines = [f"WARNING: {line}" for line in error.message.splitlines()]
         lines.append(f"WARNING: bad metadata header on {path} at {offset}.")

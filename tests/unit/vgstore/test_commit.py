@@ -191,6 +191,23 @@ def test_what_is_damaged_is_mended_where_that_is_asked_for(lab: Lab, at: int, me
     )
 
 
+def test_an_area_is_no_larger_than_its_label_says(lab: Lab) -> None:
+    """What its header counts as its own beyond that are the first extents."""
+    a, b = lab.pv("a"), lab.pv("b")
+    lab.vg(a, b)
+    good = header(a)
+    lab.patch(a, MDA, good._replace(size=2 * good.size).pack())
+    before = lab.bytes_of(a)
+    assert lab.scan().warnings[0] == (
+        f"WARNING: wrong size {2 * good.size} in mda header on {a} at {MDA}"
+    )
+    old = lab.change("x")
+    assert lab.bytes_of(a) == before
+    prepare(lab.host, lab.scan(), old, old, command="vgck", mend=True).commit()
+    assert header(a).size == good.size
+    assert lab.scan().warnings == ()
+
+
 def test_what_is_mended_gets_the_bytes_of_the_others(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
