@@ -381,15 +381,17 @@ def _differing(
 
 def same_group(one: VolumeGroup, other: VolumeGroup) -> bool:
     """Whether two texts are of one VG: by the UUID, or as the states before and after a change of
-    it (vgchange --uuid), which leaves the name and all PVs and volumes."""
+    it (vgchange --uuid). That leaves the name and all PVs and volumes; a disk that missed further
+    changes has some in common. A VG made anew of the same PVs has no volume in common."""
     if one.uuid == other.uuid:
         return True
-    return (
-        one.name == other.name
-        and abs(one.seqno - other.seqno) == 1
-        and {pv.uuid for pv in one.pvs} == {pv.uuid for pv in other.pvs}
-        and {lv.uuid for lv in one.lvs} == {lv.uuid for lv in other.lvs}
-    )
+    if one.name != other.name:
+        return False
+    pvs = [{pv.uuid for pv in vg.pvs} for vg in (one, other)]
+    lvs = [{lv.uuid for lv in vg.lvs} for vg in (one, other)]
+    if pvs[0] & pvs[1] and lvs[0] & lvs[1]:
+        return True
+    return pvs[0] == pvs[1] and lvs[0] == lvs[1] and abs(one.seqno - other.seqno) == 1
 
 
 def _outdated(

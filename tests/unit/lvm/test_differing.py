@@ -16,6 +16,7 @@ from ulvm.lvm.clone import import_clone
 from ulvm.metadata.mda import MdaHeader, RawLocn, ring_parts
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader, vg_to_text
+from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.devices import DeviceEntry, add_devices, remove_devices
 from ulvm.vgstore.scan import scan
 
@@ -172,3 +173,20 @@ def test_what_is_active_keeps_to_its_device(twice: Lab) -> None:
     assert twice.contents() == before
     assert twice.tables() == tables
     assert twice.read("o", 0, 6) == b"behind"
+
+
+def test_a_disk_that_missed_the_new_uuid_and_more_is_brought_up_to_date(lab: Lab) -> None:
+    a, b = lab.devices
+    lv.create(lab.session, "vg", "o", extents=4)
+    lv.deactivate(lab.session, "vg", "o")
+    old = lab.contents()[b]
+    lab.session.change_vg("vg", lambda vg: vg._replace(uuid=new_uuid()))
+    lv.create(lab.session, "vg", "p", extents=4)
+    lab.devices[b].write(0, old)
+    found = scan(lab.host)
+    assert found.vg("vg").seqno == 4
+    assert found.warnings[0] == (
+        f"WARNING: ignoring metadata seqno 2 on {b} for seqno 4 on {a} for VG vg."
+    )
+    lab.session.change_vg("vg", tagged("new"))
+    assert scan(lab.host).warnings == ()
