@@ -10,9 +10,13 @@ the process dies, however it dies.
     yes   free      left behind: nobody will remove it but us
     no    -         the user's own
 
-A restore holds `R_<dm name>` in the same way as long as it has its volume in hand: two that took
-turns would end with a mixture, and with a tag that says nothing of it (backup.restoring). That file
-stays, since the volume has the same name in the next restore, which may have opened it by then.
+A restore holds two locks in the same way as long as it has its volume in hand: `R_<dm name>`, be
+there a volume of that name or not yet, and `U_<dm UUID>`, since a volume may be renamed meanwhile.
+Two that took turns would end with a mixture, and with a tag that says nothing of it
+(backup.restoring).
+
+A lock's file goes with its holder. So who has the lock of a file looks whether the name is still
+that file's; if not, it takes the lock of the one that is.
 """
 
 from __future__ import annotations
@@ -23,13 +27,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ulvm.activation.names import dm_name
+from ulvm.activation.names import dm_name, dm_uuid
 from ulvm.errors import BusyError, DeviceError
-from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.vgstore.files import private_dir
 from ulvm.vgstore.host import Host
 
-__all__ = ["TAG", "hold", "hold_target", "is_held", "left_behind", "lock_path"]
+__all__ = [
+    "TAG",
+    "hold",
+    "hold_target",
+    "hold_volume",
+    "is_held",
+    "left_behind",
+    "lock_path",
+]
 
 TAG = "ulvm_backup"
 
@@ -45,34 +57,61 @@ def hold(host: Host, vg: str, snapshot: str) -> Iterator[None]:
     path = lock_path(host, vg, snapshot)
     with _flock(host, path, f"{vg}/{snapshot} belongs to a backup that is running."):
         yield
-        with suppress(FileNotFoundError):
-            path.unlink()
 
 
 @contextmanager
 def hold_target(host: Host, vg: str, lv: str) -> Iterator[None]:
-    """Be the only one who restores to a volume, be it there or not. BusyError if somebody else
-    is."""
-    path = host.lock_dir / f"R_{dm_name(vg, lv)}"
-    with _flock(host, path, f"Another command is restoring to {vg}/{lv}: wait for its end."):
+    """Be the only one who restores to this name, be there a volume or not. BusyError if somebody
+    else is."""
+    with _flock(host, host.lock_dir / f"R_{dm_name(vg, lv)}", _restoring(vg, lv)):
         yield
+
+
+@contextmanager
+def hold_volume(host: Host, vg: VolumeGroup, lv: LogicalVolume) -> Iterator[None]:
+    """Be the only one who restores to this volume, whatever its name becomes. BusyError if somebody
+    else is."""
+    path = host.lock_dir / f"U_{dm_uuid(vg.uuid, lv.uuid)}"
+    with _flock(host, path, _restoring(vg.name, lv.name)):
+        yield
+
+
+def _restoring(vg: str, lv: str) -> str:
+    return f"Another command is restoring to {vg}/{lv}: wait for its end."
 
 
 @contextmanager
 def _flock(host: Host, path: Path, refusal: str) -> Iterator[None]:
     private_dir(host.run_dir)
     private_dir(host.lock_dir)
+    fd = _locked(path, refusal)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise DeviceError(f"{path}: open failed: {error.strerror}", errno=error.errno) from error
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(refusal) from None
         yield
     finally:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        os.close(fd)
+
+
+def _locked(path: Path, refusal: str) -> int:
+    """A descriptor with the lock of the file that has the name."""
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DeviceError(
+                f"{path}: open failed: {error.strerror}", errno=error.errno
+            ) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), path.stat()):
+                    return fd
+        except BaseException as error:
+            os.close(fd)
+            if isinstance(error, BlockingIOError):
+                raise BusyError(refusal) from None
+            raise
         os.close(fd)
 
 

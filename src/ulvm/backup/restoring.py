@@ -26,7 +26,9 @@ is the old one then, and the next restore needs `force` to destroy it. After a k
 does not, since the tag must be durable before the first byte; for this content `force` was given.
 
 From before the look at the volume to the end no other restore has it in hand (`leftovers`): the
-tag is that of one alone, and a volume is taken back by who made it.
+tag is that of one alone, and a volume is taken back by who made it. It may be renamed meanwhile,
+and another get its name: so it is known by its UUID, and what asks for a name, to open it say, does
+so under the lock of the volume group.
 """
 
 from __future__ import annotations
@@ -34,13 +36,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ulvm.backup.fileio import drop_cache
 from ulvm.backup.interrupts import deferred, interruptible
-from ulvm.backup.leftovers import hold_target
+from ulvm.backup.leftovers import hold_target, hold_volume
 from ulvm.backup.manifest import MANIFEST_SUFFIX
 from ulvm.backup.pipeline import Stage, no_stage
 from ulvm.backup.reader import Backup
@@ -60,7 +63,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 from ulvm.metadata.lv_edit import Properties
-from ulvm.metadata.model import StripedSegment, VolumeGroup
+from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.units import SECTOR
 
 __all__ = ["RESTORING_TAG", "restore", "verify_backup"]
@@ -116,11 +119,16 @@ def restore(
     ExistsError for an existing volume without `force`, BusyError for one in use, RefusedError
     for one that is too small or merging, FormatError for a damaged backup.
     """
-    with interruptible(), Backup(find_backup(path)) as backup:
-        with _target(session, volume, backup.manifest.image.size, force) as target:
+    with (
+        interruptible(),
+        _in_hand(session, volume) as hand,
+        Backup(find_backup(path)) as backup,
+    ):
+        with _target(session, hand, backup.manifest.image.size, force) as target:
 
             def open_device() -> BlockDevice:
-                return session.device_for(target.vg, target.lv, write=True)
+                with _named(session, target.vg, target.uuid) as name:
+                    return session.device_for(target.vg, name, write=True)
 
             count = _threads(threads)
             with stage("Restoring") as progress:
@@ -150,7 +158,7 @@ def _drop_cache(session: Session, target: _Target) -> None:
     """Have what was written and flushed read from the disks: the daemon reads its PVs' files and
     disks through the same page cache, so it need not be asked."""
     vg = session.scan().vg(target.vg)
-    segments = lvm_lv.get(vg, target.lv).segments
+    segments = _volume(vg, target.uuid).segments
     for segment in (s for s in segments if isinstance(s, StripedSegment)):
         for area in segment.areas:
             pv, path = vg.pv(area.pv_uuid), session.last_scan.path_of(area.pv_uuid)
@@ -168,10 +176,12 @@ def _drop_cache(session: Session, target: _Target) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The volume that is written; `size` in bytes. `touched` is set before the first write."""
+    """The volume that is written: as it was called, and its UUID; `size` in bytes. `touched` is set
+    before the first write."""
 
     vg: str
     lv: str
+    uuid: str
     size: int
     touched: threading.Event = field(default_factory=threading.Event)
 
@@ -180,42 +190,76 @@ def _threads(wanted: int) -> int:
     return wanted or os.cpu_count() or 1
 
 
+class _Hand(NamedTuple):
+    """What a restore has in hand; `uuid` is None if there is no volume yet."""
+
+    vg: str
+    lv: str
+    uuid: str | None
+
+
 @contextmanager
-def _target(session: Session, volume: str, size: int, force: bool) -> Iterator[_Target]:
-    """The volume to restore to, active, with the tag while its content is neither old nor new."""
+def _in_hand(session: Session, volume: str) -> Iterator[_Hand]:
+    """The volume to restore to, kept from other restores. BusyError if one has it."""
     vg_name, lv_name = split_volume(volume, session.host.run_dir)
     if lv_name is None:
         raise UsageError(f'"{volume}" names no logical volume: use VG/LV.')
     session.scan().vg(vg_name)  # no lock of what is not there
-    with hold_target(session.host, vg_name, lv_name):
+    with ExitStack() as stack:
+        stack.enter_context(hold_target(session.host, vg_name, lv_name))
         vg = session.scan().vg(vg_name)
-        if vg.lv(lv_name) is None:
-            with _created(session, vg, lv_name, size) as target:
-                yield target
-        else:
-            with _overwritten(session, vg, lv_name, size, force=force) as target:
-                yield target
+        lv = vg.lv(lv_name)
+        if lv is not None:
+            stack.enter_context(hold_volume(session.host, vg, lv))
+        yield _Hand(vg_name, lv_name, None if lv is None else lv.uuid)
+
+
+@contextmanager
+def _target(session: Session, hand: _Hand, size: int, force: bool) -> Iterator[_Target]:
+    """The volume to restore to, active, with the tag while its content is neither old nor new."""
+    vg = session.scan().vg(hand.vg)
+    if hand.uuid is None:
+        with _created(session, vg, hand.lv, size) as target:
+            yield target
+    else:
+        with _overwritten(session, vg, hand.uuid, size, force=force) as target:
+            yield target
+
+
+def _volume(vg: VolumeGroup, uuid: str) -> LogicalVolume:
+    lv = vg.lv_by_uuid(uuid)
+    if lv is None:
+        raise NotFoundError(f"The volume that is restored is not in {vg.name} any more.")
+    return lv
+
+
+@contextmanager
+def _named(session: Session, vg_name: str, uuid: str) -> Iterator[str]:
+    """The name of a volume now, which it keeps for the block."""
+    with session.lock(vg_name):
+        yield _volume(session.scan().vg(vg_name), uuid).name
 
 
 @contextmanager
 def _created(session: Session, vg: VolumeGroup, lv_name: str, size: int) -> Iterator[_Target]:
     extents = -(-size // (vg.extent_size * SECTOR))
-    made: list[str] = []
-    try:
-        with deferred():
-            made.append(_create(session, vg.name, lv_name, extents))
-        yield _Target(vg.name, lv_name, extents * vg.extent_size * SECTOR)
-    except BaseException:
-        with deferred():
-            for uuid in made:
-                _remove(session, vg.name, lv_name, uuid)
-        raise
-    with deferred():
-        lvm_lv.change_tags(session, vg.name, lv_name, remove=(RESTORING_TAG,))
+    made: list[LogicalVolume] = []
+    with ExitStack() as stack:
+        try:
+            with deferred(), session.lock(vg.name):
+                made.append(_create(session, vg.name, lv_name, extents))
+                stack.enter_context(hold_volume(session.host, vg, made[0]))
+            yield _Target(vg.name, lv_name, made[0].uuid, extents * vg.extent_size * SECTOR)
+        except BaseException:
+            with deferred():
+                for lv in made:
+                    _remove(session, vg.name, lv_name, lv.uuid)
+            raise
+        _take_tag_off(session, vg.name, made[0].uuid)
 
 
-def _create(session: Session, vg_name: str, lv_name: str, extents: int) -> str:
-    """A new volume with the tag; its UUID. None is left by a failure."""
+def _create(session: Session, vg_name: str, lv_name: str, extents: int) -> LogicalVolume:
+    """A new volume with the tag. None is left by a failure."""
     with session.lock(vg_name):
         free = session.vg_for_change(vg_name).lv(lv_name) is None
         try:
@@ -227,7 +271,7 @@ def _create(session: Session, vg_name: str, lv_name: str, extents: int) -> str:
                 properties=Properties(tags=(RESTORING_TAG,)),
                 wipe_signatures=False,
             )
-            return lvm_lv.get(session.scan().vg(vg_name), lv_name).uuid
+            return lvm_lv.get(session.scan().vg(vg_name), lv_name)
         except BaseException:
             if free:  # what there is of this name is made by us: the lock is held
                 _remove(session, vg_name, lv_name)
@@ -236,35 +280,66 @@ def _create(session: Session, vg_name: str, lv_name: str, extents: int) -> str:
 
 def _remove(session: Session, vg_name: str, lv_name: str, uuid: str | None = None) -> None:
     """Take a volume back that was made for a restore that failed; that failure is what counts.
-    None but the one of this UUID, if it is known."""
+    The one of this UUID, if it is known, whatever its name is now."""
     try:
-        lv = session.scan().vg(vg_name).lv(lv_name)
-        if lv is not None and uuid in (None, lv.uuid) and RESTORING_TAG in lv.tags:
-            lvm_lv.remove(session, vg_name, lv_name)
+        with session.lock(vg_name):
+            vg = session.scan().vg(vg_name)
+            lv = vg.lv(lv_name) if uuid is None else vg.lv_by_uuid(uuid)
+            if lv is not None and RESTORING_TAG in lv.tags:
+                lvm_lv.remove(session, vg_name, lv.name)
     except UlvmError as error:
         session.warn(f"{vg_name}/{lv_name} is left behind, incomplete: {error.message}")
 
 
-def _take_tag_off(session: Session, vg_name: str, lv_name: str) -> None:
+def _put_tag_on(session: Session, vg_name: str, uuid: str) -> None:
+    with deferred(), _named(session, vg_name, uuid) as name:
+        lvm_lv.change_tags(session, vg_name, name, add=(RESTORING_TAG,))
+
+
+def _take_tag_off(session: Session, vg_name: str, uuid: str) -> None:
+    with deferred(), _named(session, vg_name, uuid) as name:
+        lvm_lv.change_tags(session, vg_name, name, remove=(RESTORING_TAG,))
+
+
+def _take_tag_back(session: Session, target: _Target) -> None:
     """The content is as it was before a restore that failed; that failure is what counts."""
     try:
-        lv = session.scan().vg(vg_name).lv(lv_name)
+        lv = session.scan().vg(target.vg).lv_by_uuid(target.uuid)
         if lv is not None and RESTORING_TAG in lv.tags:
-            lvm_lv.change_tags(session, vg_name, lv_name, remove=(RESTORING_TAG,))
+            _take_tag_off(session, target.vg, target.uuid)
     except UlvmError as error:
-        session.warn(f"{vg_name}/{lv_name} keeps the tag {RESTORING_TAG}: {error.message}")
+        session.warn(f"{target.vg}/{target.lv} keeps the tag {RESTORING_TAG}: {error.message}")
 
 
 @contextmanager
 def _overwritten(
-    session: Session, vg: VolumeGroup, lv_name: str, size: int, *, force: bool
+    session: Session, vg: VolumeGroup, uuid: str, size: int, *, force: bool
 ) -> Iterator[_Target]:
-    lv = lvm_lv.get(vg, lv_name)
-    name = f"{vg.name}/{lv_name}"
+    lv = _volume(vg, uuid)
+    room = _check_target(session, vg, lv, size, force)
+    target = _Target(vg.name, lv.name, uuid, room)
+    try:
+        with deferred(), _named(session, vg.name, uuid) as name:
+            lvm_lv.activate(session, vg.name, name)  # also one that is active, but half-way
+        _put_tag_on(session, vg.name, uuid)
+        yield target
+    except BaseException:
+        if RESTORING_TAG not in lv.tags and not target.touched.is_set():
+            with deferred():
+                _take_tag_back(session, target)
+        raise
+    _take_tag_off(session, vg.name, uuid)
+
+
+def _check_target(
+    session: Session, vg: VolumeGroup, lv: LogicalVolume, size: int, force: bool
+) -> int:
+    """How many bytes the volume has; an error if it is not to be overwritten by `size` bytes."""
+    name = f"{vg.name}/{lv.name}"
     if not force and RESTORING_TAG not in lv.tags:
         raise ExistsError(f"{name} exists already: overwrite what it holds with --force.")
-    snap = vg.snapshot_of(lv_name)
-    if vg.merging_snapshot_of(lv_name) is not None or (snap is not None and snap.merging):
+    snap = vg.snapshot_of(lv.name)
+    if vg.merging_snapshot_of(lv.name) is not None or (snap is not None and snap.merging):
         raise RefusedError(f"A snapshot is being merged into {name}.")
     if not lv.writable:
         raise RefusedError(f"{name} is read-only.")
@@ -274,19 +349,7 @@ def _overwritten(
         raise RefusedError(
             f"{name} is too small: it has {room / _MIB:.2f} MiB, the backup {size / _MIB:.2f} MiB."
         )
-    state = lvm_lv.states(session, vg).get(lv_name)
+    state = lvm_lv.states(session, vg).get(lv.name)
     if state is not None and state.open_count:
         raise BusyError(f"{name} is in use: unmount or close it first.")
-    target = _Target(vg.name, lv_name, room)
-    try:
-        with deferred():
-            lvm_lv.activate(session, vg.name, lv_name)  # also one that is active, but half-way
-            lvm_lv.change_tags(session, vg.name, lv_name, add=(RESTORING_TAG,))
-        yield target
-    except BaseException:
-        if RESTORING_TAG not in lv.tags and not target.touched.is_set():
-            with deferred():
-                _take_tag_off(session, vg.name, lv_name)
-        raise
-    with deferred():
-        lvm_lv.change_tags(session, vg.name, lv_name, remove=(RESTORING_TAG,))
+    return room

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from ulvm.backup.leftovers import TAG, hold, hold_target, is_held, left_behind, lock_path
+from ulvm.backup.leftovers import (
+    TAG,
+    hold,
+    hold_target,
+    hold_volume,
+    is_held,
+    left_behind,
+    lock_path,
+)
 from ulvm.errors import BusyError
 from ulvm.metadata.model import (
     Area,
@@ -106,3 +116,38 @@ def test_one_restore_to_a_volume_at_a_time(host: Host) -> None:
             hold_target(host, "a-b", "c"),
         ):
             pass
+    assert list(host.lock_dir.iterdir()) == []
+
+
+def test_one_restore_to_a_volume_whatever_its_name(host: Host, vg: VolumeGroup) -> None:
+    """A copy of the group has volumes of its own, of the same UUIDs."""
+    db = vg.volume("db")
+    with (
+        hold_volume(host, vg, db),
+        hold_volume(host, vg._replace(uuid="other"), db),
+        pytest.raises(BusyError, match="restoring to vg/renamed"),
+        hold_volume(host, vg, db._replace(name="renamed")),
+    ):
+        pass
+    assert list(host.lock_dir.iterdir()) == []
+
+
+def test_the_lock_of_a_file_that_is_gone_is_nobodys(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder takes its file away between another's opening and locking of it."""
+    holder = ExitStack()
+    holder.enter_context(hold_target(host, "vg", "db"))
+    flock = fcntl.flock
+
+    def late(fd: int, operation: int) -> None:
+        holder.close()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with (
+        hold_target(host, "vg", "db"),
+        pytest.raises(BusyError),
+        hold_target(host, "vg", "db"),
+    ):
+        pass

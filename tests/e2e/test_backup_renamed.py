@@ -1,0 +1,132 @@
+"""Volumes that are renamed while a backup or a restore has them in hand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.e2e.host import UlvmHost
+from tests.e2e.test_backup_interrupts import Heard
+from ulvm.backup.pipeline import Progress, Stage
+from ulvm.backup.restoring import restore
+from ulvm.errors import DeviceError
+from ulvm.lvm.session import Session
+from ulvm.vgstore.host import Host
+
+pytestmark = needs.fuse
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def vg(host: UlvmHost) -> UlvmHost:
+    """A host with vg/db and vg/two of 8 MiB, both with data, and a backup of the first in b."""
+    host.run(f"pvcreate {host.image('pv', '64M')}")
+    host.run("vgcreate vg pv")
+    for name in ("db", "two"):
+        host.run(f"lvcreate -n {name} -L 8M vg")
+        with host.path(f"vg/{name}").open("r+b", buffering=0) as file:
+            file.write(random.Random(name).randbytes(8 * MIB))
+    (host.base / "b").mkdir()
+    host.run("backup vg/db --to b")
+    return host
+
+
+def session(host: UlvmHost) -> Session:
+    return Session(Host.from_environment(host.env), Heard())
+
+
+def volumes(host: UlvmHost) -> dict[str, str]:
+    """Tags by name."""
+    lines = host.run("lvs --noheadings --separator : -o lv_name,lv_tags vg").stdout.split()
+    return dict(line.split(":") for line in lines)
+
+
+def at(name: str, host: UlvmHost, *commands: str) -> Stage:
+    """A stage at whose beginning commands are run."""
+
+    @contextmanager
+    def stage(begun: str) -> Iterator[Progress]:
+        if begun == name:
+            for command in commands:
+                host.run(command)
+        yield lambda done, total: None
+
+    return stage
+
+
+def test_a_restore_writes_to_no_other_volume_that_got_the_name(vg: UlvmHost) -> None:
+    two = vg.path("vg/two").read_bytes()
+    raw = vg.path("vg/db").read_bytes()
+    with vg.path("vg/db").open("r+b", buffering=0) as file:
+        file.write(bytes(8 * MIB))
+    stage = at("Restoring", vg, "lvrename vg db old", "lvrename vg two db")
+    with closing(session(vg)) as found:
+        restore(found, vg.base / "b", "vg/db", force=True, stage=stage)
+    assert vg.path("vg/db").read_bytes() == two
+    assert vg.path("vg/old").read_bytes() == raw
+    assert volumes(vg) == {"old": "", "db": ""}
+
+
+def test_a_restore_reads_back_what_it_wrote_whatever_its_name(vg: UlvmHost) -> None:
+    stage = at("Reading back", vg, "lvrename vg new old", "lvrename vg two new")
+    with closing(session(vg)) as found:
+        restore(found, vg.base / "b", "vg/new", stage=stage)
+    assert vg.path("vg/old").read_bytes() == vg.path("vg/db").read_bytes()
+    assert volumes(vg) == {"db": "", "old": "", "new": ""}
+
+
+def test_a_restore_that_fails_takes_its_volume_back_whatever_its_name(vg: UlvmHost) -> None:
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        vg.run("lvrename vg new other")
+        raise DeviceError("no")
+        yield
+
+    with closing(session(vg)) as found, pytest.raises(DeviceError, match="no"):
+        restore(found, vg.base / "b", "vg/new", stage=stage)
+    assert volumes(vg) == {"db": "", "two": ""}
+
+
+@pytest.mark.parametrize("volume", ["db", "new"])
+def test_a_renamed_volume_is_in_hand_of_one_restore(vg: UlvmHost, volume: str) -> None:
+    """The second comes when the first has no connection open, between writing and reading back."""
+    refused: list[str] = []
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Progress]:
+        if name == "Reading back":
+            vg.run(f"lvrename vg {volume} other")
+            refused.append(vg.run("restore b vg/other --force", rc=5).stderr)
+            refused.append(vg.run(f"restore b vg/{volume} --force", rc=5).stderr)
+        yield lambda done, total: None
+
+    with closing(session(vg)) as found:
+        restore(found, vg.base / "b", f"vg/{volume}", force=True, stage=stage)
+    assert refused == [
+        "  Another command is restoring to vg/other: wait for its end.\n",
+        f"  Another command is restoring to vg/{volume}: wait for its end.\n",
+    ]
+    assert volumes(vg)["other"] == ""
+    locks = {path.name[:2] for path in (vg.run_dir / "lock").iterdir()}
+    assert locks == {"P_", "V_"}
+
+
+def test_a_volume_in_hand_is_refused_before_the_backup_is_looked_for(
+    vg: UlvmHost, tmp_path: Path
+) -> None:
+    refused: list[str] = []
+
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        refused.append(vg.run(f"restore {tmp_path}/nothing vg/db --force", rc=5).stderr)
+        yield lambda done, total: None
+
+    with closing(session(vg)) as found:
+        restore(found, vg.base / "b", "vg/db", force=True, stage=stage)
+    assert refused == ["  Another command is restoring to vg/db: wait for its end.\n"] * 2
