@@ -16,8 +16,9 @@ A failure or a signal on the way removes the volume again. A kill -9 leaves it w
 that it is not taken for whole: the next restore onto it needs no `force`.
 
 An existing volume is overwritten with `force` alone, and never while somebody has it open (a
-mounted file system does), while a snapshot is merged into it, or if it is too small. It carries
-the tag as long as its content is neither the old nor the new:
+mounted file system does), while a snapshot is merged into it, or if it is too small. Whether a
+snapshot may be lost for want of room is asked before. The volume carries the tag as long as its
+content is neither the old nor the new:
 
     tagged -> first write -> ... -> written, durable -> read back, SHA-256 -> tag removed
 
@@ -41,6 +42,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ulvm.backup.cow_room import short_of_room
 from ulvm.backup.fileio import drop_cache
 from ulvm.backup.interrupts import deferred, interruptible
 from ulvm.backup.leftovers import hold_target, hold_volume
@@ -321,6 +323,7 @@ def _overwritten(
     try:
         with deferred(), _named(session, vg.name, uuid) as name:
             lvm_lv.activate(session, vg.name, name)  # also one that is active, but half-way
+        _ask_about_snapshots(session, vg, lv, size)
         _put_tag_on(session, vg.name, uuid)
         yield target
     except BaseException:
@@ -329,6 +332,28 @@ def _overwritten(
                 _take_tag_back(session, target)
         raise
     _take_tag_off(session, vg.name, uuid)
+
+
+def _ask_about_snapshots(session: Session, vg: VolumeGroup, lv: LogicalVolume, size: int) -> None:
+    """RefusedError unless all COWs have room for the restore, or the user wants to go on."""
+    states = lvm_lv.states(session, vg)
+    status = states[lv.name].status if lv.name in states else None
+    if status is not None and (status.invalid or status.overflow):
+        raise RefusedError(
+            f"Snapshot {vg.name}/{lv.name} is invalid: nothing can be written to it."
+        )
+    short = short_of_room(vg, lv.name, states, size)
+    for snapshot in short:
+        name = f"{vg.name}/{snapshot.name}"
+        session.warn(
+            f"WARNING: Snapshot {name} has {snapshot.extents} extents of room, and this restore "
+            f"may fill {snapshot.enough}: it would overflow, and what it holds be lost.\n"
+            f'"lvextend -l {snapshot.enough} {name}" gives it room.'
+        )
+    if short and not session.ask(
+        f"Restore to {vg.name}/{lv.name}, though {len(short)} snapshot(s) may overflow?"
+    ):
+        raise RefusedError(f"{vg.name}/{lv.name} is not restored.")
 
 
 def _check_target(

@@ -143,7 +143,9 @@ def backup(
 def restore(context: Context, path: Path, volume: str, force: bool, threads: int) -> None:
     """Restore BACKUP to VG/LV, which is created, and read it back.
 
-    BACKUP is the manifest, the image, or a directory with one backup in it.
+    BACKUP is the manifest, the image, or a directory with one backup in it. A volume that is
+    overwritten may have snapshots, or be one: if one of them has no room for what changes, you are
+    asked, since it would be lost.
     """
     from ulvm.backup.restoring import restore as run_restore  # Not for a backup.
 
