@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
+import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,9 +15,10 @@ import pytest
 from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.e2e.test_backup_interrupts import Heard
+from ulvm.backup.job import BackupRequest, backup
 from ulvm.backup.pipeline import Progress, Stage
 from ulvm.backup.restoring import restore
-from ulvm.errors import DeviceError
+from ulvm.errors import DeviceError, UlvmError
 from ulvm.lvm.session import Session
 from ulvm.vgstore.host import Host
 
@@ -130,3 +134,45 @@ def test_a_volume_in_hand_is_refused_before_the_backup_is_looked_for(
     with closing(session(vg)) as found:
         restore(found, vg.base / "b", "vg/db", force=True, stage=stage)
     assert refused == ["  Another command is restoring to vg/db: wait for its end.\n"] * 2
+
+
+# -- backups ------------------------------------------------------------------------------------
+
+
+def words(host: UlvmHost, *commands: str) -> str:
+    """The commands for a shell."""
+    return " && ".join(shlex.join(host.argv(command)) for command in commands)
+
+
+def test_a_backup_is_of_the_volume_that_had_the_name(vg: UlvmHost, tmp_path: Path) -> None:
+    """A quiesce command may take minutes."""
+    uuid = vg.run("lvs --noheadings -o lv_uuid vg/db").stdout.strip()
+    raw = vg.path("vg/db").read_bytes()
+    renamed = words(vg, "lvrename vg db old", "lvrename vg two db")
+    vg.run(f"backup vg/db --to {tmp_path} --quiesce {shlex.quote(renamed)}")
+    (manifest,) = tmp_path.glob("*.json")
+    found = json.loads(manifest.read_bytes())
+    assert found["volume"]["lv"] == "old"
+    assert found["volume"]["lv_uuid"] == uuid
+    assert found["image"]["sha256"] == hashlib.sha256(raw).hexdigest()
+
+
+@pytest.mark.parametrize("group", ["vg", "other"])
+def test_a_snapshot_is_removed_whatever_its_name(vg: UlvmHost, tmp_path: Path, group: str) -> None:
+    """Nobody says that it is left, nor that nothing is."""
+
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        (name,) = volumes(vg).keys() - {"db", "two"}
+        vg.run(f"lvrename vg {name} mine")
+        if group != "vg":
+            vg.run(f"vgrename vg {group}")
+        yield lambda done, total: None
+
+    request = BackupRequest("vg/db", directory=tmp_path)
+    with closing(session(vg)) as found:
+        with pytest.raises(UlvmError, match="no export"):
+            backup(found, request, stage=stage)
+        assert isinstance(found.messages, Heard)
+        assert found.messages.warned == []
+    assert vg.run(f"lvs --noheadings -o lv_name {group}").stdout.split() == ["db", "two"]

@@ -8,6 +8,9 @@ what is on it. The removal looks for the snapshot in the metadata first, so a cr
 half-way is taken back as well. A kill -9 leaves a tagged snapshot whose lock is free: see
 `leftovers`.
 
+Quiescing may take minutes, copying hours, and volumes may be renamed meanwhile: both are known by
+their UUIDs.
+
 A volume that is not active is activated for the time of the backup.
 """
 
@@ -21,17 +24,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from ulvm.activation.names import dm_name
+from ulvm.activation.names import dm_name, dm_uuid
 from ulvm.backup.interrupts import deferred
 from ulvm.backup.leftovers import TAG, hold
 from ulvm.backup.quiesce.commands import quiesced
 from ulvm.backup.size import choose_cow_extents
 from ulvm.backup.watch import CowStatus, parse_cow_status
 from ulvm.blockdev.base import BlockDevice
-from ulvm.errors import BusyError, NotSupportedError, RefusedError, UlvmError
+from ulvm.errors import (
+    BusyError,
+    NotFoundError,
+    NotSupportedError,
+    RefusedError,
+    UlvmError,
+)
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import snapshot as lvm_snapshot
 from ulvm.lvm.session import Session
+from ulvm.metadata.allocate import allocatable_extents
 from ulvm.metadata.cow import cow_max_extents
 from ulvm.metadata.lv_edit import Properties
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
@@ -81,6 +91,8 @@ class BackupSnapshot:
         self.vg_uuid = self.origin_uuid = ""
         self.enough_bytes = 0
         """Size of the COW at which it cannot overflow."""
+        self._uuid = ""
+        """The snapshot's, once it is made."""
         self._extent_size = 0
         self._devices: list[BlockDevice] = []
         self.left = False
@@ -114,7 +126,7 @@ class BackupSnapshot:
                 self._stack.enter_context(hold(session.host, self.vg_name, self.name))
             vg, origin = self._check()
             self._activate(vg)
-            extents, words = self._cow_extents(vg, origin)
+            extents, how = self._cow_extents(vg, origin)
             with quiesced(
                 request.quiesce,
                 request.resume,
@@ -122,9 +134,9 @@ class BackupSnapshot:
                 warn=session.warn,
             ):
                 self._stack.callback(self._remove)
-                with deferred():
-                    self._create(extents)
-            session.say(words)
+                with deferred(), session.lock(self.vg_name):
+                    made = self._create(extents)
+            session.say(self._words(made, how))
             self._say_waited()
         except BaseException:
             self.close()
@@ -148,10 +160,12 @@ class BackupSnapshot:
             self._stack.close()
 
     def _check(self) -> tuple[VolumeGroup, LogicalVolume]:
-        """The origin; RefusedError if it cannot have a snapshot."""
+        """The origin; RefusedError if it cannot have a snapshot, or none that is worth it."""
         vg = self._session.scan().vg(self.vg_name)
-        origin = vg.lv(self.origin_name)
-        assert origin is not None, "resolve_lv found it"
+        origin = vg.lv_by_uuid(self.origin_uuid) if self.origin_uuid else vg.lv(self.origin_name)
+        if origin is None:
+            raise NotFoundError(f"{self.name_of_origin} is not there any more.")
+        self.origin_name = origin.name
         if vg.is_cow(origin.name):
             raise RefusedError(
                 f"{self.name_of_origin} is a snapshot, which cannot have snapshots: "
@@ -175,25 +189,19 @@ class BackupSnapshot:
 
     def _deactivate(self) -> None:
         try:
-            lvm_lv.deactivate(self._session, self.vg_name, self.origin_name)
+            vg = self._session.scan().vg(self.vg_name)
+            origin = vg.lv_by_uuid(self.origin_uuid)
+            if origin is not None:
+                lvm_lv.deactivate(self._session, self.vg_name, origin.name)
         except UlvmError as error:
             self._session.warn(f"{self.name_of_origin} stays active: {error.message}")
 
     def _cow_extents(self, vg: VolumeGroup, origin: LogicalVolume) -> tuple[int, str]:
-        """How large the COW is to be, and the sentence about it."""
+        """How large the COW is to be, and how that came."""
         most = cow_max_extents(vg, origin.name, self._request.chunk_sectors)
         extent_bytes = vg.extent_size * SECTOR
-        self.enough_bytes = most * extent_bytes
-        free = vg.free_count
-        if self._request.cow_bytes is not None:
-            wanted = -(-self._request.cow_bytes // extent_bytes)
-            if wanted > free:
-                raise RefusedError(
-                    f'Volume group "{vg.name}" has insufficient free space ({free} extents): '
-                    f"{wanted} required."
-                )
-            extents, how = min(wanted, most), "as given"
-        else:
+        free = allocatable_extents(vg)
+        if self._request.cow_bytes is None:
             extents = choose_cow_extents(
                 origin_extents=origin.extent_count,
                 most_extents=most,
@@ -201,30 +209,48 @@ class BackupSnapshot:
                 extent_size=vg.extent_size,
                 vg=vg.name,
             )
-            how = f"chosen from {free * extent_bytes / _MIB:.2f} MiB free in {vg.name}"
-        grows = (
-            "cannot overflow"
-            if extents == most
-            else "extended before it fills"
-            if free > extents
-            else "cannot be extended"
-        )
-        size = extents * extent_bytes / _MIB
-        return extents, f"Snapshot {vg.name}/{self.name} of {size:.2f} MiB ({how}; {grows})."
+            return extents, f"chosen from {free * extent_bytes / _MIB:.2f} MiB free in {vg.name}"
+        extents = min(-(-self._request.cow_bytes // extent_bytes), most)
+        if extents > free:
+            raise RefusedError(
+                f'Volume group "{vg.name}" has insufficient free space ({free} extents): '
+                f"{extents} required."
+            )
+        return extents, "as given"
 
-    def _create(self, extents: int) -> None:
-        made = lvm_snapshot.create(
+    def _create(self, extents: int) -> VolumeGroup:
+        """The VG with the snapshot. Its lock is held."""
+        _, origin = self._check()
+        report = lvm_snapshot.create(
             self._session,
             self.vg_name,
-            self.origin_name,
+            origin.name,
             self.name,
             extents=extents,
             chunk_size=self._request.chunk_sectors,
             properties=Properties(read_only=self._request.read_only, tags=(TAG,)),
-        )
+            approximate=self._request.cow_bytes is None,
+        ).report
         self.time = datetime.now(UTC)
-        self.waited_seconds = made.report.suspended_seconds
-        self.frozen, self.synced = tuple(made.report.frozen), tuple(made.report.synced)
+        self.waited_seconds = report.suspended_seconds
+        self.frozen, self.synced = tuple(report.frozen), tuple(report.synced)
+        vg = self._session.scan().vg(self.vg_name)
+        self._uuid = vg.volume(self.name).uuid
+        most = cow_max_extents(vg, origin.name, self._request.chunk_sectors)
+        self.enough_bytes = most * vg.extent_size * SECTOR
+        return vg
+
+    def _words(self, vg: VolumeGroup, how: str) -> str:
+        """The sentence about the snapshot's size."""
+        size = vg.volume(self.name).extent_count * vg.extent_size * SECTOR
+        grows = (
+            "cannot overflow"
+            if size >= self.enough_bytes
+            else "extended before it fills"
+            if allocatable_extents(vg)
+            else "cannot be extended"
+        )
+        return f"Snapshot {vg.name}/{self.name} of {size / _MIB:.2f} MiB ({how}; {grows})."
 
     def _say_waited(self) -> None:
         """How long writers waited, and how clean the snapshot is."""
@@ -242,8 +268,7 @@ class BackupSnapshot:
         what is left behind is found by the next command."""
         session = self._session
         try:
-            if session.scan().vg(self.vg_name).lv(self.name) is not None:
-                self._remove_when_free()
+            self._remove_when_free()
         except UlvmError as error:
             self.left = True
             session.warn(
@@ -254,14 +279,23 @@ class BackupSnapshot:
     def _remove_when_free(self) -> None:
         """The daemon notices a little later that our connections to the snapshot are closed."""
         deadline = time.monotonic() + _RELEASE_SECONDS
-        while True:
+        while found := self._found():
             try:
-                lvm_lv.remove(self._session, self.vg_name, self.name)
+                lvm_lv.remove(self._session, *found)
                 return
             except BusyError:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.05)
+
+    def _found(self) -> tuple[str, str] | None:
+        """The names that the VG and the snapshot have now; None if there is no snapshot."""
+        vg = next((vg for vg in self._session.scan().vgs if vg.uuid == self.vg_uuid), None)
+        if vg is None:
+            raise NotFoundError(f'Volume group "{self.vg_name}" not found')
+        # Without a UUID its creation failed, half-way perhaps.
+        lv = vg.lv_by_uuid(self._uuid) if self._uuid else vg.lv(self.name)
+        return None if lv is None else (vg.name, lv.name)
 
     # -- while it is there --------------------------------------------------------------------
 
@@ -284,19 +318,25 @@ class BackupSnapshot:
 
     def status(self) -> CowStatus:
         """How full the COW is."""
-        lines = self._watching.dm.status(dm_name(self.vg_name, self.name))
+        lines = self._watching.dm.status(dm_uuid(self.vg_uuid, self._uuid))
         return parse_cow_status(lines[0].params)
 
     def extend(self, total: int) -> int:
-        """Double a COW of `total` bytes, or add what there is; its new size in bytes."""
-        extent_bytes = self._extent_size * SECTOR
-        free = self._watching.scan().vg(self.vg_name).free_count
-        have = total // extent_bytes
-        most = self.enough_bytes // extent_bytes
-        extents = min(have * 2, have + free, most)
-        if extents <= have:
-            return total
-        lvm_lv.extend(self._watching, self.vg_name, self.name, extents)
+        """Double a COW of `total` bytes, or add what there is; its new size in bytes. Somebody else
+        may have extended it since it was looked at, and taken the room too."""
+        session, extent_bytes = self._watching, self._extent_size * SECTOR
+        with session.lock(self.vg_name):
+            lv = session.scan().vg(self.vg_name).lv_by_uuid(self._uuid)
+            if lv is None:
+                raise NotFoundError(f"Snapshot {self.vg_name}/{self.name} is not there any more.")
+            extents = lv.extent_count
+            wanted = min(total * 2, self.enough_bytes) // extent_bytes
+            if wanted > extents:
+                try:
+                    vg = lvm_lv.extend(session, self.vg_name, lv.name, wanted, approximate=True).vg
+                    extents = vg.volume(lv.name).extent_count
+                except RefusedError as error:  # a PV is missing, say: the snapshot is as it was
+                    session.warn(error.message)
         return extents * extent_bytes
 
 
