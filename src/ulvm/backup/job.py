@@ -125,11 +125,21 @@ def _outcome(snapshot: BackupSnapshot, files: list[BackupFiles]) -> str:
 
 def _warn_of_leftovers(session: Session, vg_name: str) -> None:
     """Say what killed backups left in the VG, and offer to remove it."""
-    for name in left_behind(session.host, session.last_scan.vg(vg_name)):
+    found = left_behind(session.host, session.last_scan.vg(vg_name))
+    if not found:
+        return
+    # One that ended well since the scan has let go of its lock, but its snapshot is gone too.
+    again = session.scan().vg(vg_name)
+    for name in (name for name in found if again.lv(name) is not None):
         session.warn(
             f"WARNING: Snapshot {vg_name}/{name} was left behind by a backup that was killed."
         )
-        if not _clean_one(session, vg_name, name):
+        try:
+            removed = _clean_one(session, vg_name, name)
+        except UlvmError as error:  # in use, say: no reason not to make today's backup
+            session.warn(error.message)
+            continue
+        if not removed:
             session.warn(f'"ulvm backup --clean {vg_name}" removes it.')
 
 
@@ -148,12 +158,21 @@ def _clean_one(session: Session, vg_name: str, name: str) -> bool:
 
 
 def clean(session: Session, vg_name: str | None) -> None:
-    """Remove what killed backups left in a VG, or in all, after asking for each."""
+    """Remove what killed backups left in a VG, or in all, after asking for each. What cannot be
+    removed is passed over, and its error raised at the end."""
     scan = session.scan()
     groups = scan.vgs if vg_name is None else (scan.vg(vg_name),)
     found = [(vg.name, name) for vg in groups for name in left_behind(session.host, vg)]
+    failed: UlvmError | None = None
     for group, name in found:
-        _clean_one(session, group, name)
+        try:
+            _clean_one(session, group, name)
+        except UlvmError as error:
+            if failed is not None:
+                session.warn(failed.message)
+            failed = error
+    if failed is not None:
+        raise failed
     if not found:
         session.say("Nothing was left behind.")
 
