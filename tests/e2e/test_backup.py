@@ -21,8 +21,9 @@ from tests.e2e.host import UlvmHost
 from tests.e2e.test_backup_interrupts import Heard
 from tests.waiting import until
 from ulvm.backup.job import BackupRequest, backup
+from ulvm.backup.leftovers import RESTORING_TAG
 from ulvm.backup.pipeline import Progress
-from ulvm.backup.restoring import RESTORING_TAG, _created, restore
+from ulvm.backup.restoring import _created, restore
 from ulvm.errors import DaemonGoneError, DeviceError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
@@ -513,6 +514,14 @@ def test_a_restore_that_was_killed_is_not_taken_for_whole(
     vg.run(f"restore {target} vg/again")  # needs no --force
     assert content(vg, "vg/again") == raw
     assert vg.run("lvs --noheadings -o lv_tags vg/again").stdout.strip() == ""
+
+
+def test_what_a_restore_left_half_written_is_not_backed_up(vg: UlvmHost, target: Path) -> None:
+    vg.run(f"lvchange --addtag {RESTORING_TAG} vg/db")
+    assert "holds part of a restore" in vg.run(f"backup vg/db --to {target}", rc=5).stderr
+    assert lvs(vg) == ["db"]
+    vg.run(f"lvchange --deltag {RESTORING_TAG} vg/db")
+    vg.run(f"backup vg/db --to {target}")
 
 
 @needs.root

@@ -21,8 +21,9 @@ from tests.e2e.host import UlvmHost
 from tests.effort import amount, rng, tally
 from ulvm.backup.interrupts import Interrupted
 from ulvm.backup.job import BackupRequest, backup
+from ulvm.backup.leftovers import RESTORING_TAG
 from ulvm.backup.pipeline import Progress
-from ulvm.backup.restoring import RESTORING_TAG, restore, verify_backup
+from ulvm.backup.restoring import restore, verify_backup
 from ulvm.errors import RefusedError
 from ulvm.lvm.session import Session
 from ulvm.vgstore.host import Host

@@ -34,6 +34,7 @@ from ulvm.vgstore.files import private_dir
 from ulvm.vgstore.host import Host
 
 __all__ = [
+    "RESTORING_TAG",
     "TAG",
     "hold",
     "hold_target",
@@ -44,6 +45,8 @@ __all__ = [
 ]
 
 TAG = "ulvm_backup"
+RESTORING_TAG = "ulvm_restoring"
+"""Of a volume whose content is neither the old nor the new (backup.restoring)."""
 
 
 def lock_path(host: Host, vg: str, snapshot: str) -> Path:

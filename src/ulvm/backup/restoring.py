@@ -45,7 +45,7 @@ from typing import NamedTuple
 from ulvm.backup.cow_room import short_of_room
 from ulvm.backup.fileio import drop_cache
 from ulvm.backup.interrupts import deferred, interruptible
-from ulvm.backup.leftovers import hold_target, hold_volume
+from ulvm.backup.leftovers import RESTORING_TAG, hold_target, hold_volume
 from ulvm.backup.manifest import MANIFEST_SUFFIX
 from ulvm.backup.pipeline import Stage, no_stage
 from ulvm.backup.reader import Backup
@@ -68,9 +68,8 @@ from ulvm.metadata.lv_edit import Properties
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.units import SECTOR
 
-__all__ = ["RESTORING_TAG", "restore", "verify_backup"]
+__all__ = ["restore", "verify_backup"]
 
-RESTORING_TAG = "ulvm_restoring"
 _MIB = 1 << 20
 
 
