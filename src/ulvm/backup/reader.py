@@ -25,13 +25,16 @@ class Backup:
 
     `path` is the manifest or the image beside it. With `from_medium` both are read from the disk
     and not from the page cache (see `fileio`). NotFoundError if one of the two is missing,
-    FormatError if the manifest is wrong or the image has another length than it says.
+    FormatError if the manifest is wrong, of another image than the one that is named, or the image
+    has another length than it says.
     """
 
     def __init__(self, path: Path, *, from_medium: bool = False) -> None:
         manifest_path = _manifest_path(path)
         self.manifest = _read_manifest(manifest_path, from_medium=from_medium)
         self.path = manifest_path.with_name(self.manifest.image.file)
+        if path.name.endswith(IMAGE_SUFFIX) and path.name != self.path.name:
+            raise FormatError(f"{manifest_path} is the manifest of {self.path}, not of {path}.")
         self._fd = _open(self.path, from_medium=from_medium)
         size = os.fstat(self._fd).st_size
         expected = self.manifest.image.compressed_size

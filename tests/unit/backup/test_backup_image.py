@@ -97,6 +97,15 @@ def test_verify_by_either_name(backup: tuple[Path, bytes], name: str) -> None:
     assert seen[-1] == (SIZE, SIZE)
 
 
+def test_the_manifest_of_another_image_is_none_of_this(backup: tuple[Path, bytes]) -> None:
+    """The other is whole, so nothing else would tell."""
+    backup[0].with_name("a.json").write_bytes(backup[0].read_bytes())
+    named = backup[0].with_name("a.raw.zst")
+    named.write_bytes(b"garbage")
+    with pytest.raises(FormatError, match=r"b\.raw\.zst, not of .*/a\.raw\.zst"):
+        Backup(named)
+
+
 @pytest.mark.parametrize("bit", range(8))
 @pytest.mark.parametrize("place", ["first", "middle", "zero", "last"])
 def test_any_flipped_bit_is_found(backup: tuple[Path, bytes], place: str, bit: int) -> None:
