@@ -55,6 +55,27 @@ def test_nothing_is_left_without_commit(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_a_backup_of_the_same_name_that_is_just_complete_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of vg/a-b and vg-a/b, in one second: it ends when the other has begun to make its file."""
+    first = BackupFiles(tmp_path, NAME)
+    os.write(first.fd, b"first")
+    make = os.open
+
+    def late(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        monkeypatch.setattr(os, "open", make)
+        with first:
+            first.commit(manifest())
+        return make(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", late)
+    with pytest.raises(ExistsError):
+        BackupFiles(tmp_path, NAME)
+    assert names(tmp_path) == [f"{NAME}.json", f"{NAME}.raw.zst"]
+    assert (tmp_path / f"{NAME}.raw.zst").read_bytes() == b"first"
+
+
 def test_a_commit_that_fails_takes_all_back(tmp_path: Path) -> None:
     """A directory in the manifest's place: the last rename fails, the image is gone again."""
     files = BackupFiles(tmp_path, NAME)

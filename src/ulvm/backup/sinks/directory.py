@@ -81,10 +81,19 @@ class BackupFiles:
         """The manifest's file, once there is one: what else has its name is not ours to remove."""
         if not directory.is_dir():
             raise NotFoundError(f"{directory} is not a directory.")
-        for path in (self.image_path, self.manifest_path):
-            if path.exists():
-                raise ExistsError(f"{path} exists already.")
         self.fd = _create(self._partial_image)
+        try:
+            self._check_free()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _check_free(self) -> None:
+        """ExistsError for a backup of this name. Behind the making of the partial image, which
+        another backup of the name would have to make before it could be complete."""
+        for path in (self.image_path, self.manifest_path):
+            if os.path.lexists(path):
+                raise ExistsError(f"{path} exists already.")
 
     def __enter__(self) -> BackupFiles:
         return self
