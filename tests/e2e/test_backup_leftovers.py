@@ -1,8 +1,11 @@
-"""What killed backups left, and cannot be removed or is gone already."""
+"""What killed backups left, or backups whose daemon was killed."""
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,12 @@ import pytest
 from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.e2e.test_backup_interrupts import Heard
+from tests.waiting import until
 from ulvm.backup.job import BackupRequest, backup
 from ulvm.backup.leftovers import TAG
+from ulvm.backup.pipeline import Progress, Stage
+from ulvm.backup.restoring import restore
+from ulvm.errors import UlvmError
 from ulvm.lvm.session import Session
 from ulvm.vgstore.host import Host
 
@@ -66,3 +73,43 @@ def test_one_that_is_gone_since_the_look_is_not_left(
     with closing(Session(Host.from_environment(vg.env), heard)) as session:
         backup(session, BackupRequest("vg/db", directory=tmp_path))
     assert heard.warned == []
+
+
+# -- the daemon is killed -------------------------------------------------------------------------
+
+
+def killing(host: UlvmHost) -> Stage:
+    """A stage in which the daemon is killed."""
+
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        pid = host.daemon_pid()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{pid}").exists())
+        yield lambda done, total: None
+
+    return stage
+
+
+def test_a_backup_whose_daemon_was_killed_leaves_no_snapshot(vg: UlvmHost, tmp_path: Path) -> None:
+    vg.run("lvremove -f vg/l1 vg/l2 vg/l3")
+    heard = Heard()
+    session = Session(Host.from_environment(vg.env), heard)
+    with closing(session), pytest.raises(UlvmError):
+        backup(session, BackupRequest("vg/db", directory=tmp_path), stage=killing(vg))
+    assert heard.warned == []
+    assert lvs(vg) == ["db"]
+
+
+@pytest.mark.parametrize("volume", ["db", "new"])
+def test_a_restore_whose_daemon_was_killed_takes_all_back(
+    vg: UlvmHost, tmp_path: Path, volume: str
+) -> None:
+    vg.run("lvremove -f vg/l1 vg/l2 vg/l3")
+    vg.run(f"backup vg/db --to {tmp_path}")
+    heard = Heard()
+    session = Session(Host.from_environment(vg.env), heard)
+    with closing(session), pytest.raises(UlvmError):
+        restore(session, tmp_path, f"vg/{volume}", force=True, stage=killing(vg))
+    assert heard.warned == []
+    assert vg.run("lvs --noheadings -o lv_name,lv_tags vg").stdout.split() == ["db"]

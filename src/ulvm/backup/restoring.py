@@ -282,6 +282,7 @@ def _create(session: Session, vg_name: str, lv_name: str, extents: int) -> Logic
 def _remove(session: Session, vg_name: str, lv_name: str, uuid: str | None = None) -> None:
     """Take a volume back that was made for a restore that failed; that failure is what counts.
     The one of this UUID, if it is known, whatever its name is now."""
+    session.close()  # the daemon may be another by now, with the same devices
     try:
         with session.lock(vg_name):
             vg = session.scan().vg(vg_name)
@@ -304,6 +305,7 @@ def _take_tag_off(session: Session, vg_name: str, uuid: str) -> None:
 
 def _take_tag_back(session: Session, target: _Target) -> None:
     """The content is as it was before a restore that failed; that failure is what counts."""
+    session.close()  # as above
     try:
         lv = session.scan().vg(target.vg).lv_by_uuid(target.uuid)
         if lv is not None and RESTORING_TAG in lv.tags:

@@ -157,6 +157,7 @@ class BackupSnapshot:
             for device in self._devices:
                 device.close()
             self._watching.close()
+            self._session.close()  # the daemon may be another by now, with the same devices
             self._stack.close()
 
     def _check(self) -> tuple[VolumeGroup, LogicalVolume]:
