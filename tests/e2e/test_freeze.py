@@ -1,4 +1,4 @@
-"""A file system that was frozen for a snapshot is thawed, whatever is short by then."""
+"""What is frozen for a snapshot is the volume's file system, and it is thawed whatever comes."""
 
 from __future__ import annotations
 
@@ -6,26 +6,65 @@ import os
 import resource
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests import needs
+from tests.e2e.host import UlvmHost
 from tests.waiting import until
-from ulvm.mounts import FrozenMounts, Mount, mount_table
+from ulvm.mounts import FrozenMounts, Mount, mount_at
 
-pytestmark = [needs.root, needs.loop, needs.program("mkfs.ext4")]
+pytestmark = [
+    needs.root,
+    needs.fuse,
+    needs.loop,
+    needs.program("mkfs.ext4"),
+    needs.program("fsfreeze"),
+]
 
 
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Mount]:
-    image, where = tmp_path / "image", tmp_path / "mnt"
-    image.write_bytes(bytes(16 << 20))
-    where.mkdir()
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, where], check=True)
-    yield next(mount for mount in mount_table() if mount.mount_point == str(where))
-    subprocess.run(["umount", where], check=True)
+def ext4(path: Path, size: int = 16 << 20) -> Path:
+    with path.open("xb") as file:
+        file.truncate(size)
+    subprocess.run(["mkfs.ext4", "-q", path], check=True)
+    return path
+
+
+@contextmanager
+def mounted(image: Path, directory: Path) -> Iterator[None]:
+    directory.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-o", "loop", image, directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+def test_what_lies_over_a_volume_is_not_frozen_in_its_place(host: UlvmHost, tmp_path: Path) -> None:
+    host.run(f"pvcreate {host.image('pv', '128M')}")
+    host.run("vgcreate vg pv")
+    host.run("lvcreate -n db -L 32M vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/db")], check=True)
+    directory, target = tmp_path / "mnt", tmp_path / "backups"
+    target.mkdir()
+    with mounted(host.path("vg/db"), directory), mounted(ext4(tmp_path / "over"), directory):
+        said = host.run(f"backup vg/db --to {target}").stdout
+    assert f"ms; synced, but could not be frozen: {directory}." in said
+
+
+def test_what_was_frozen_is_thawed_though_something_lies_over_it(tmp_path: Path) -> None:
+    directory = tmp_path / "mnt"
+    with mounted(ext4(tmp_path / "image"), directory):
+        mount = mount_at(directory)
+        assert mount is not None
+        with FrozenMounts([mount]) as frozen, mounted(ext4(tmp_path / "over"), directory):
+            assert frozen.frozen == (mount,)
+            frozen.__exit__(None, None, None)
+        again = subprocess.run(["fsfreeze", "--freeze", directory], check=False)
+        subprocess.run(["fsfreeze", "--unfreeze", directory], check=True)
+        assert again.returncode == 0  # EBUSY if it is frozen
 
 
 def writes(mount: Mount) -> bool:
@@ -39,25 +78,30 @@ def writes(mount: Mount) -> bool:
         touch.terminate()
 
 
-def test_with_no_descriptor_left(mounted: Mount) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    frozen = FrozenMounts([mounted]).__enter__()
-    try:
-        assert frozen.frozen == (mounted,)
-        assert not writes(mounted)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-        with pytest.raises(OSError, match="Too many open files"):
-            os.open("/", os.O_RDONLY)
-    finally:
-        frozen.__exit__(None, None, None)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert writes(mounted)
+def test_what_was_frozen_is_thawed_with_no_descriptor_left(tmp_path: Path) -> None:
+    with mounted(ext4(tmp_path / "image"), tmp_path / "mnt"):
+        mount = mount_at(tmp_path / "mnt")
+        assert mount is not None
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        frozen = FrozenMounts([mount]).__enter__()
+        try:
+            assert not writes(mount)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+            with pytest.raises(OSError, match="Too many open files"):
+                os.open("/", os.O_RDONLY)
+        finally:
+            frozen.__exit__(None, None, None)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert writes(mount)
 
 
-def test_who_goes_without_thawing_has_it_done(mounted: Mount) -> None:
-    child = os.fork()
-    if not child:
-        FrozenMounts([mounted]).__enter__()
-        os.kill(os.getpid(), 9)
-    os.waitpid(child, 0)
-    until(lambda: writes(mounted))
+def test_who_is_killed_without_thawing_has_it_done(tmp_path: Path) -> None:
+    with mounted(ext4(tmp_path / "image"), tmp_path / "mnt"):
+        mount = mount_at(tmp_path / "mnt")
+        assert mount is not None
+        child = os.fork()
+        if not child:
+            FrozenMounts([mount]).__enter__()
+            os.kill(os.getpid(), 9)
+        os.waitpid(child, 0)
+        until(lambda: writes(mount))

@@ -7,9 +7,11 @@ now is clean: its journal is empty. States of one mount in `FrozenMounts`:
                         -> cannot freeze: stays synced (fuse2fs; not root), and is reported so
 
 * Everything is synced before the first freeze, so that little is left to write while writers wait.
-* A mount is put on the list of what must be thawed *before* the ioctl that freezes it, with the
-  descriptor for both: none has to be had for the way out. Whatever interrupts us then, it is thawed
-  there; FITHAW on what is not frozen says EINVAL, which is ignored.
+* A mount is put on the list of what must be thawed *before* the ioctl that freezes it. Whatever
+  interrupts us then, it is thawed on the way out; FITHAW on what is not frozen says EINVAL, which
+  is ignored.
+* What is frozen is held open until it is thawed: with no descriptor left, with another mount over
+  it, or lazily unmounted. One that another mount lies over already cannot be frozen.
 * A file system that somebody else has frozen (EBUSY) is left frozen: it is theirs to thaw.
 * FIFREEZE outlives its process. A guard process thaws if ours dies (kill -9) in between, or cannot:
   it waits for the end of a pipe that we hold.
@@ -24,6 +26,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -40,22 +43,34 @@ log = logging.getLogger(__name__)
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878
 
+_MOUNT_ID = re.compile(rb"^mnt_id:\s+(\d+)$", re.MULTILINE)
+
 _GUARD = 'read -r word || for m in "$@"; do fsfreeze --unfreeze "$m"; done'
 
 
-def _open(mount: Mount) -> int:
+def _open(mount: Mount) -> int | None:
+    """The mount's own directory; None if another mount lies over it: no path leads there then."""
     try:
-        return os.open(mount.mount_point, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(mount.mount_point, os.O_RDONLY | os.O_CLOEXEC)
+        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
+            found = _MOUNT_ID.search(file.read())
     except OSError as error:
         raise DeviceError(
             f"Cannot open {mount.mount_point}: {error.strerror}.", errno=error.errno
         ) from error
+    if found is not None and int(found[1]) != mount.mount_id:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _sync(mount: Mount) -> None:
     """Write out what the file system holds in memory (syncfs(2), and fsync(2) for FUSE, where
-    the kernel does not pass syncfs on). DeviceError."""
+    the kernel does not pass syncfs on; sync(2) if another mount lies over it). DeviceError."""
     descriptor = _open(mount)
+    if descriptor is None:
+        os.sync()
+        return
     try:
         library = ctypes.CDLL(None, use_errno=True)
         if library.syncfs(descriptor) != 0:
@@ -70,7 +85,7 @@ def _sync(mount: Mount) -> None:
         os.close(descriptor)
 
 
-def _freeze(mount: Mount, descriptor: int) -> bool:
+def _freeze(descriptor: int, mount: Mount) -> bool:
     """Freeze the file system. False if it cannot be frozen: its kind cannot, or we may not, or
     somebody else has frozen it already. DeviceError."""
     try:
@@ -84,7 +99,7 @@ def _freeze(mount: Mount, descriptor: int) -> bool:
     return True
 
 
-def _thaw(mount: Mount, descriptor: int) -> None:
+def _thaw(descriptor: int, mount: Mount) -> None:
     """Thaw the file system; nothing happens if it is not frozen. DeviceError."""
     try:
         fcntl.ioctl(descriptor, FITHAW, 0)
@@ -107,6 +122,7 @@ class FrozenMounts:
         self._use_guard = guard
         self._guard: subprocess.Popen[bytes] | None = None
         self._to_thaw: list[tuple[Mount, int]] = []
+        """With the descriptors that they are held by."""
         self._since = 0.0
         self.frozen: tuple[Mount, ...] = ()
         self.synced: tuple[Mount, ...] = ()
@@ -140,8 +156,11 @@ class FrozenMounts:
         self._since = time.monotonic()
         for mount in mounts:
             descriptor = _open(mount)
+            if descriptor is None:
+                synced.append(mount)
+                continue
             self._to_thaw.append((mount, descriptor))
-            if not _freeze(mount, descriptor):
+            if not _freeze(descriptor, mount):
                 self._to_thaw.pop()
                 os.close(descriptor)
                 synced.append(mount)
@@ -152,7 +171,7 @@ class FrozenMounts:
         failures = []
         for mount, descriptor in reversed(self._to_thaw):
             try:
-                _thaw(mount, descriptor)
+                _thaw(descriptor, mount)
             except DeviceError as error:
                 failures.append(error)
             finally:
