@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -276,6 +277,24 @@ def test_a_failing_quiesce_takes_no_snapshot_but_resumes(
     assert log.read_text() == "r\n"
     assert lvs(vg) == ["db"]
     assert names(target) == []
+
+
+def test_a_signal_while_the_group_is_locked_ends_the_rest_of_the_application(
+    vg: UlvmHost, target: Path
+) -> None:
+    """Another command holds the lock, waiting for an answer perhaps."""
+    with (vg.run_dir / "lock" / "V_vg").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = vg.start(
+            f"backup vg/db --to {target} --quiesce 'touch quiet' --resume 'rm quiet'"
+        )
+        until((vg.base / "quiet").exists)
+        waiting.send_signal(signal.SIGTERM)
+        _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 128 + signal.SIGTERM
+    assert said == "  Interrupted (SIGTERM): no backup was made, and nothing is left of it.\n"
+    assert not (vg.base / "quiet").exists()
+    assert lvs(vg) == ["db"]
 
 
 # -- programs on the snapshot -------------------------------------------------------------------

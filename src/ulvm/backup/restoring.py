@@ -247,7 +247,7 @@ def _created(session: Session, vg: VolumeGroup, lv_name: str, size: int) -> Iter
     made: list[LogicalVolume] = []
     with ExitStack() as stack:
         try:
-            with deferred(), session.lock(vg.name):
+            with session.lock(vg.name), deferred():
                 made.append(_create(session, vg.name, lv_name, extents))
                 stack.enter_context(hold_volume(session.host, vg, made[0]))
             yield _Target(vg.name, lv_name, made[0].uuid, extents * vg.extent_size * SECTOR)
@@ -294,7 +294,7 @@ def _remove(session: Session, vg_name: str, lv_name: str, uuid: str | None = Non
 
 
 def _put_tag_on(session: Session, vg_name: str, uuid: str) -> None:
-    with deferred(), _named(session, vg_name, uuid) as name:
+    with _named(session, vg_name, uuid) as name, deferred():
         lvm_lv.change_tags(session, vg_name, name, add=(RESTORING_TAG,))
 
 
@@ -322,7 +322,7 @@ def _overwritten(
     room = _check_target(session, vg, lv, size, force)
     target = _Target(vg.name, lv.name, uuid, room)
     try:
-        with deferred(), _named(session, vg.name, uuid) as name:
+        with _named(session, vg.name, uuid) as name, deferred():
             lvm_lv.activate(session, vg.name, name)  # also one that is active, but half-way
         _ask_about_snapshots(session, vg, lv, size)
         _put_tag_on(session, vg.name, uuid)

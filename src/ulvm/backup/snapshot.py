@@ -134,7 +134,7 @@ class BackupSnapshot:
                 warn=session.warn,
             ):
                 self._stack.callback(self._remove)
-                with deferred(), session.lock(self.vg_name):
+                with session.lock(self.vg_name), deferred():
                     made = self._create(extents)
             session.say(self._words(made, how))
             self._say_waited()
