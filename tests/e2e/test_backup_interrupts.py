@@ -10,7 +10,7 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import NamedTuple
 
@@ -236,3 +236,63 @@ def test_a_signal_at_any_call(vg: UlvmHost, failing: bool) -> None:
             ended = run(vg, progress)
         check(vg, ended)
     tally("signals at a call of a backup", images)
+
+
+def test_a_signal_at_any_call_of_a_restore(vg: UlvmHost) -> None:
+    """There is no volume, or a whole one; the interrupt says which. No lock is left."""
+    vg.run("backup vg/a --to out")
+
+    def attempt(due: Callable[[], bool]) -> str | None:
+        heard = Heard()
+        session = Session(Host.from_environment(vg.env), heard)
+        outcome: str | None = "none came"
+        try:
+            with at_calls(due):
+                restore(session, vg.base / "out", "vg/b")
+        except Interrupted as error:
+            outcome = error.outcome
+        session.close()
+        gc.collect()
+        assert heard.warned == []
+        assert [path for path in (vg.run_dir / "lock").iterdir() if path.name[0] in "RU"] == []
+        whole = ["a"] if outcome is None else ["a", "b"]
+        assert vg.run("lvs --noheadings -o lv_name,lv_tags vg").stdout.split() == whole
+        if outcome is not None:
+            assert outcome in ("none came", "vg/b is restored, read back and verified.")
+            assert vg.path("vg/b").read_bytes() == vg.path("vg/a").read_bytes()
+            vg.run("lvremove -f vg/b")
+        return outcome
+
+    total = 0
+
+    def count() -> bool:
+        nonlocal total
+        total += 1
+        return False
+
+    attempt(count)
+    choose = rng("a signal at any call of a restore")
+    images = amount(8, 150)
+    for _ in range(images):
+        left = choose.randrange(total)
+
+        def due() -> bool:
+            nonlocal left
+            left -= 1
+            return left == -1
+
+        attempt(due)
+    tally("signals at a call of a restore", images)
+
+
+def test_a_restore_that_is_interrupted_at_its_end_says_that_it_is_whole(vg: UlvmHost) -> None:
+    class Interrupting(Heard):
+        def say(self, text: str) -> None:
+            if text.startswith("Restored "):
+                signal.raise_signal(signal.SIGINT)
+
+    vg.run("backup vg/a --to out")
+    session = Session(Host.from_environment(vg.env), Interrupting())
+    with closing(session), pytest.raises(Interrupted) as caught:
+        restore(session, vg.base / "out", "vg/b")
+    assert caught.value.outcome == "vg/b is restored, read back and verified."

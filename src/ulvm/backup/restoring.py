@@ -44,7 +44,7 @@ from typing import NamedTuple
 
 from ulvm.backup.cow_room import short_of_room
 from ulvm.backup.fileio import drop_cache
-from ulvm.backup.interrupts import deferred, interruptible
+from ulvm.backup.interrupts import Interrupted, deferred, interruptible
 from ulvm.backup.leftovers import RESTORING_TAG, hold_target, hold_volume
 from ulvm.backup.manifest import MANIFEST_SUFFIX
 from ulvm.backup.pipeline import Stage, no_stage
@@ -118,41 +118,55 @@ def restore(
     """Make the volume hold what the backup holds, and read it back.
 
     ExistsError for an existing volume without `force`, BusyError for one in use, RefusedError
-    for one that is too small or merging, FormatError for a damaged backup.
+    for one that is too small or merging, FormatError for a damaged backup. Raises Interrupted when
+    a signal came; its `outcome` says so if the volume was restored by then.
     """
-    with (
-        interruptible(),
-        _in_hand(session, volume) as hand,
-        Backup(find_backup(path)) as backup,
-    ):
-        with _target(session, hand, backup.manifest.image.size, force) as target:
+    targets: list[_Target] = []
+    try:
+        with (
+            interruptible(),
+            _in_hand(session, volume) as hand,
+            Backup(find_backup(path)) as backup,
+        ):
+            with _target(session, hand, backup.manifest.image.size, force) as target:
+                targets.append(target)
+                _write(session, backup, target, stage, _threads(threads))
+            _say_restored(session, backup, target)
+    except Interrupted as stop:
+        if targets and targets[0].whole.is_set():
+            stop.outcome = f"{volume} is restored, read back and verified."
+        raise
 
-            def open_device() -> BlockDevice:
-                with _named(session, target.vg, target.uuid) as name:
-                    return session.device_for(target.vg, name, write=True)
 
-            count = _threads(threads)
-            with stage("Restoring") as progress:
-                write_device(
-                    backup,
-                    open_device,
-                    threads=count,
-                    before_write=target.touched.set,
-                    progress=progress,
-                )
-            _drop_cache(session, target)
-            with stage("Reading back") as progress:
-                check_device(backup, open_device, threads=count, progress=progress)
-        size = backup.manifest.image.size
-        session.say(
-            f"Restored {size / _MIB:.2f} MiB as of {backup.manifest.time:%Y-%m-%d %H:%M:%S} UTC "
-            f"to {target.vg}/{target.lv}; read back and verified."
+def _write(session: Session, backup: Backup, target: _Target, stage: Stage, threads: int) -> None:
+    def open_device() -> BlockDevice:
+        with _named(session, target.vg, target.uuid) as name:
+            return session.device_for(target.vg, name, write=True)
+
+    with stage("Restoring") as progress:
+        write_device(
+            backup,
+            open_device,
+            threads=threads,
+            before_write=target.touched.set,
+            progress=progress,
         )
-        if target.size > size:
-            session.say(
-                f"The volume is larger than the backup: its last "
-                f"{(target.size - size) / _MIB:.2f} MiB are as they were."
-            )
+    _drop_cache(session, target)
+    with stage("Reading back") as progress:
+        check_device(backup, open_device, threads=threads, progress=progress)
+
+
+def _say_restored(session: Session, backup: Backup, target: _Target) -> None:
+    size = backup.manifest.image.size
+    session.say(
+        f"Restored {size / _MIB:.2f} MiB as of {backup.manifest.time:%Y-%m-%d %H:%M:%S} UTC "
+        f"to {target.vg}/{target.lv}; read back and verified."
+    )
+    if target.size > size:
+        session.say(
+            f"The volume is larger than the backup: its last "
+            f"{(target.size - size) / _MIB:.2f} MiB are as they were."
+        )
 
 
 def _drop_cache(session: Session, target: _Target) -> None:
@@ -178,13 +192,14 @@ def _drop_cache(session: Session, target: _Target) -> None:
 @dataclass(frozen=True, slots=True)
 class _Target:
     """The volume that is written: as it was called, and its UUID; `size` in bytes. `touched` is set
-    before the first write."""
+    before the first write, `whole` when all was read back and the tag is off."""
 
     vg: str
     lv: str
     uuid: str
     size: int
     touched: threading.Event = field(default_factory=threading.Event)
+    whole: threading.Event = field(default_factory=threading.Event)
 
 
 def _threads(wanted: int) -> int:
@@ -250,13 +265,14 @@ def _created(session: Session, vg: VolumeGroup, lv_name: str, size: int) -> Iter
             with session.lock(vg.name), deferred():
                 made.append(_create(session, vg.name, lv_name, extents))
                 stack.enter_context(hold_volume(session.host, vg, made[0]))
-            yield _Target(vg.name, lv_name, made[0].uuid, extents * vg.extent_size * SECTOR)
+            target = _Target(vg.name, lv_name, made[0].uuid, extents * vg.extent_size * SECTOR)
+            yield target
         except BaseException:
             with deferred():
                 for lv in made:
                     _remove(session, vg.name, lv_name, lv.uuid)
             raise
-        _take_tag_off(session, vg.name, made[0].uuid)
+        _finish(session, target)
 
 
 def _create(session: Session, vg_name: str, lv_name: str, extents: int) -> LogicalVolume:
@@ -303,6 +319,12 @@ def _take_tag_off(session: Session, vg_name: str, uuid: str) -> None:
         lvm_lv.change_tags(session, vg_name, name, remove=(RESTORING_TAG,))
 
 
+def _finish(session: Session, target: _Target) -> None:
+    with deferred():
+        _take_tag_off(session, target.vg, target.uuid)
+        target.whole.set()
+
+
 def _take_tag_back(session: Session, target: _Target) -> None:
     """The content is as it was before a restore that failed; that failure is what counts."""
     session.close()  # as above
@@ -332,7 +354,7 @@ def _overwritten(
             with deferred():
                 _take_tag_back(session, target)
         raise
-    _take_tag_off(session, vg.name, uuid)
+    _finish(session, target)
 
 
 def _ask_about_snapshots(session: Session, vg: VolumeGroup, lv: LogicalVolume, size: int) -> None:
