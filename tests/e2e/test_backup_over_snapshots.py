@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
+from typing import BinaryIO
 
 import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from tests.e2e.test_backup_interrupts import Heard
+from ulvm.backup.restoring import restore
+from ulvm.errors import BusyError
+from ulvm.lvm.session import Session
+from ulvm.vgstore.host import Host
 
 pytestmark = needs.fuse
 
@@ -58,3 +65,18 @@ def test_with_the_room_that_was_named_nothing_is_lost(vg: UlvmHost, volume: str)
     other = "s" if volume == "db" else "db"
     assert vg.path(f"vg/{volume}").read_bytes() == data(1)
     assert vg.path(f"vg/{other}").read_bytes() == data(2)
+
+
+def test_a_volume_that_is_opened_while_the_user_is_asked_is_in_use(vg: UlvmHost) -> None:
+    class Opening(Heard):
+        def ask(self, question: str) -> bool:
+            opened.append(vg.path("vg/db").open("rb"))
+            return True
+
+    opened: list[BinaryIO] = []
+    session = Session(Host.from_environment(vg.env), Opening())
+    with closing(session), pytest.raises(BusyError, match="vg/db is in use"):
+        restore(session, vg.base / "b", "vg/db", force=True)
+    with opened[0] as file:
+        assert file.read() == data(2)
+    assert vg.run("lvs --noheadings -o lv_tags vg/db").stdout.strip() == ""

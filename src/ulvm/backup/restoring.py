@@ -341,13 +341,15 @@ def _overwritten(
     session: Session, vg: VolumeGroup, uuid: str, size: int, *, force: bool
 ) -> Iterator[_Target]:
     lv = _volume(vg, uuid)
-    room = _check_target(session, vg, lv, size, force)
+    room = _check_target(session, vg, lv, size, force=force)
     target = _Target(vg.name, lv.name, uuid, room)
     try:
         with _named(session, vg.name, uuid) as name, deferred():
             lvm_lv.activate(session, vg.name, name)  # also one that is active, but half-way
         _ask_about_snapshots(session, vg, lv, size)
         _put_tag_on(session, vg.name, uuid)
+        now = session.scan().vg(vg.name)  # the question may have waited for its answer
+        _check_target(session, now, _volume(now, uuid), size, force=True)
         yield target
     except BaseException:
         if RESTORING_TAG not in lv.tags and not target.touched.is_set():
@@ -380,7 +382,7 @@ def _ask_about_snapshots(session: Session, vg: VolumeGroup, lv: LogicalVolume, s
 
 
 def _check_target(
-    session: Session, vg: VolumeGroup, lv: LogicalVolume, size: int, force: bool
+    session: Session, vg: VolumeGroup, lv: LogicalVolume, size: int, *, force: bool
 ) -> int:
     """How many bytes the volume has; an error if it is not to be overwritten by `size` bytes."""
     name = f"{vg.name}/{lv.name}"
