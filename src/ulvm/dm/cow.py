@@ -145,6 +145,11 @@ class CowSnapshot:
         finally:
             self.origin.update()
 
+    def stay_invalid(self) -> None:
+        """As it was in a process before this one, which its disk may not say."""
+        self._unmarked = self.valid and not self.awaits_handover
+        self.valid = False
+
     def mark(self) -> None:
         """Say on disk that it is invalid, if an error kept it from that."""
         if self._unmarked:

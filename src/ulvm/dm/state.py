@@ -227,6 +227,6 @@ def _mark_lost(table: Table | None, lost: list[str]) -> None:
     snapshots = [t.snapshot for t in targets if isinstance(t, SnapshotTarget)]
     for snapshot, state in zip(snapshots, lost, strict=False):
         if state == "invalid":
-            snapshot.valid = False
+            snapshot.stay_invalid()
         elif state == "overflow":
             snapshot.overflowed = True

@@ -225,3 +225,4 @@ def test_a_header_that_cannot_be_written_is_said_and_kept_in_the_state(faulty: F
     assert again.restore_state(state) == []
     assert again.status("snap")[0].params == "Invalid"
     again.shutdown()
+    assert header(cow)[1] == 0
