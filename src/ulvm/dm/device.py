@@ -217,7 +217,7 @@ class MappedDevice(BlockDevice):
 
     def pause(self, timeout: float | None = None) -> bool:
         """Close the gate and wait until no request is under way. False after so many seconds
-        without that; the gate then stays closed."""
+        without that; the gate then stays closed, and whatever is raised."""
         with self._gate:
             self._closed += 1
             return self._gate.wait_for(lambda: not self._in_flight, timeout)

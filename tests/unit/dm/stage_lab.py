@@ -109,9 +109,12 @@ class StageLab(Lab):
             self.stage(name)._thread = threading.current_thread()
 
 
-def killed(lab: StageLab, folder: Path, size: int = BIG) -> StageLab:
-    """Another process on what the files held, the stage's among them, and its mapper."""
+def killed(lab: StageLab, folder: Path, size: int = BIG, *, stopped: bool = False) -> StageLab:
+    """Another process on what the files held, the stage's among them, and its mapper; `stopped`:
+    the one before was not killed."""
     state = lab.dm.snapshot_state()
+    if stopped:
+        lab.dm.shutdown()
     folder.mkdir()
     (folder / "stage").mkdir()
     for file in [*lab.folder.iterdir(), *lab.stages.iterdir()]:
@@ -121,7 +124,7 @@ def killed(lab: StageLab, folder: Path, size: int = BIG) -> StageLab:
     for device in state["devices"]:
         for line in device.get("table", ()):
             line[3] = line[3].replace(str(lab.folder), str(folder))
-    again = StageLab(folder, size, kept=True)
+    again = type(lab)(folder, size, kept=True)
     assert again.dm.restore_state(state) == []
     return again
 

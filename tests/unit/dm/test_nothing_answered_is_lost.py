@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.dm.lab import header
+from tests.unit.dm.lab import header, store_records
 from tests.unit.dm.stage_lab import SECTORS, StageLab
 from tests.waiting import until
 from ulvm.blockdev.base import Changed
@@ -15,6 +15,7 @@ from ulvm.dm import commit
 from ulvm.dm.cow import CowSnapshot
 from ulvm.dm.stage import Stage
 from ulvm.dm.table import parse_table
+from ulvm.dm.targets.merge import MergeTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.errors import DeviceError
 
@@ -114,6 +115,51 @@ def start_merge(lab: StageLab) -> None:
     lab.dm.suspend("snap")
     lab.dm.resume("org")
     lab.dm.remove("snap")
+
+
+@pytest.mark.parametrize("where", ["_copy_back", "_read"])
+def test_a_merge_that_fails_for_want_of_memory_says_so_and_goes_on(
+    lab: StageLab, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    before = lab.read("snap", 0, SECTORS)
+    lab.put(0, 8, 0xAA)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as once:
+        once.setattr(MergeTarget, where, fail)
+        start_merge(lab)
+        until(lambda: lab.status("org") == "Merge failed")
+    assert lab.read("org", 0, SECTORS) == before
+    lab.dm.suspend("org")
+    lab.dm.resume("org")
+    until(lambda: not store_records(f"{lab.folder}/cow", 8))
+    assert lab.read("org", 0, SECTORS) == before
+    lab.dm.shutdown()
+
+
+def test_an_origin_goes_on_when_a_snapshot_cannot_join_for_want_of_memory(
+    lab: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = lab.dm.mapped("org")
+    pause = org.pause
+
+    def fail(*_: object) -> bool:
+        pause()
+        raise MemoryError
+
+    lab.dm.suspend("snap")
+    with monkeypatch.context() as once:
+        once.setattr(org, "pause", fail)
+        with pytest.raises(MemoryError):
+            lab.dm.resume("snap")
+    assert not org._closed
+    lab.dm.resume("snap")
+    lab.put(0, 8, 0xAA)
+    org.flush()
+    assert lab.on_disk(0, 8) == PAGE
+    lab.dm.shutdown()
 
 
 def test_who_takes_over_a_snapshot_that_is_turning_invalid_knows_of_it(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ writers would wait for the whole merge. What was copied ahead does not count any
 was written, which may have been to the COW, nor behind a suspend. Reads take no lock: COW data stay
 where they are, since chunks are never used again.
 
-Any error ends the merge with the status `Merge failed`; other I/O goes on with the remaining
-exceptions honoured, and suspend and resume try again.
+Any error, want of memory too, ends the merge with the status `Merge failed`; other I/O goes on with
+the remaining exceptions honoured, and suspend and resume try again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.exceptions.store import Run
 from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.dm.targets.snapshot import SnapshotTarget
-from ulvm.errors import DeviceError, TableError
 from ulvm.faultpoints import reach
 
 __all__ = ["MergeTarget"]
@@ -114,9 +113,9 @@ class MergeTarget(SnapshotTarget):
                         return
                 reach("after a batch was merged")
                 self._let_writers_through()
-        except (DeviceError, TableError) as error:
+        except Exception as error:  # of a device, or want of memory
             self.snapshot.merge_failed = True
-            self._log(f"Merge failed: {error}")
+            self._log(f"Merge failed: {error!r}")
 
     @contextmanager
     def _between_batches(self) -> Iterator[None]:
@@ -182,7 +181,7 @@ class MergeTarget(SnapshotTarget):
         before: then it is read alone."""
 
         def copy() -> None:
-            with suppress(DeviceError, TableError):
+            with suppress(Exception):
                 runs = self.snapshot.store.next_merge(count, limit)
                 pieces = self._pieces(runs)
                 if 0 < sum(length for _, _, length in pieces) <= _BATCH_BYTES:

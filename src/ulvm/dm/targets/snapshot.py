@@ -167,9 +167,9 @@ class SnapshotTarget(Target):
         if writer is self._mapped:
             writer = None
         self.origin.drain()
-        if writer is not None:
-            writer.pause()
         try:
+            if writer is not None:
+                writer.pause()
             with self.origin.between_batches():
                 self._join()
         finally:
