@@ -16,6 +16,7 @@ import errno
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
@@ -224,8 +225,20 @@ class MappedDevice(BlockDevice):
 
     def unpause(self) -> None:
         with self._gate:
-            self._closed -= 1
+            if self._closed:  # else memory was wanting to close it
+                self._closed -= 1
             self._gate.notify_all()
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """The last of a resume. Whatever fails, it is suspended still, and may be resumed again."""
+        self.suspended = False
+        try:
+            yield
+            self.unpause()
+        except BaseException:
+            self.suspended = True
+            raise
 
     def set_live(self, table: Table | None) -> None:
         """Swap the live table; only while the gate is closed."""

@@ -376,11 +376,10 @@ class LocalMapper:
             target.resume()
         if device.goes_on and not lose:
             take_up(device, self.all_mapped(), self._stage, self.stable_name, self._log)
-        device.suspended = False
-        if device.live is not None and device.live.settling:
-            # What is staged is only found again by a process that knows of the device.
-            self._changed()
-        device.unpause()
+        with device.opening():
+            if device.live is not None and device.live.settling:
+                # What is staged is only found again by a process that knows of the device.
+                self._changed()
         self._thaw(device)
 
     def _thaw(self, device: MappedDevice) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.unit.dm.lab import header, store_records
-from tests.unit.dm.stage_lab import SECTORS, StageLab
+from tests.unit.dm.stage_lab import SECTORS, StageLab, killed
 from tests.waiting import until
 from ulvm.blockdev.base import Changed
 from ulvm.dm import commit
 from ulvm.dm.cow import CowSnapshot
+from ulvm.dm.exceptions.map import ExceptionMap
 from ulvm.dm.stage import Stage
 from ulvm.dm.table import parse_table
 from ulvm.dm.targets.merge import MergeTarget
@@ -137,6 +138,69 @@ def test_a_merge_that_fails_for_want_of_memory_says_so_and_goes_on(
     until(lambda: not store_records(f"{lab.folder}/cow", 8))
     assert lab.read("org", 0, SECTORS) == before
     lab.dm.shutdown()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["killed", "goes on"])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_what_is_written_to_a_merge_that_failed_outlasts_it(
+    tmp_path: Path, nth: int, again: bool
+) -> None:
+    """The flush around cleared records fails: they may be cleared, or not."""
+    lab = StageLab.staged(tmp_path)
+    lab.dm.mapped("org").flush()
+    lab.faults["cow"].fail_nth("flush", nth)
+    start_merge(lab)
+    until(lambda: lab.status("org") == "Merge failed")
+    lab.put(0, 8, 0xAA)
+    if again:
+        lab.dm.suspend("org")
+        lab.dm.resume("org")
+        until(lambda: not store_records(f"{lab.folder}/cow", 8))
+        assert lab.read("org", 0, 8) == PAGE
+    after = killed(lab, tmp_path / "after")
+    assert after.read("org", 0, 8) == PAGE
+    until(lambda: not store_records(f"{after.folder}/cow", 8))
+    assert after.read("org", 0, 8) == after.on_disk(0, 8) == PAGE
+    for each in (after, lab):
+        each.dm.shutdown()
+
+
+def test_what_is_written_to_a_merged_chunk_that_stays_in_the_map_gets_to_the_origin(
+    lab: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.put(0, 8, 0x11)
+    lab.put(64, 8, 0x11)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as once:
+        once.setattr(ExceptionMap, "remove", fail)
+        start_merge(lab)
+        until(lambda: lab.status("org") == "Merge failed")
+    lab.put(0, 8, 0xAA)
+    assert lab.read("org", 0, 8) == lab.on_disk(0, 8) == PAGE
+    lab.dm.suspend("org")
+    lab.dm.resume("org")
+    lab.dm.shutdown()
+
+
+def test_a_resume_that_fails_at_its_end_can_be_made_again(
+    lab: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = lab.dm.mapped("org")
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    lab.dm.suspend("org")
+    with monkeypatch.context() as once:
+        once.setattr(org, "unpause", fail)
+        with pytest.raises(MemoryError):
+            lab.dm.resume("org")
+    lab.dm.resume("org")
+    lab.put(0, 8, 0xAA)
+    assert lab.read("org", 0, 8) == PAGE
 
 
 def test_an_origin_goes_on_when_a_snapshot_cannot_join_for_want_of_memory(

@@ -23,7 +23,8 @@ was written, which may have been to the COW, nor behind a suspend. Reads take no
 where they are, since chunks are never used again.
 
 Any error, want of memory too, ends the merge with the status `Merge failed`; other I/O goes on with
-the remaining exceptions honoured, and suspend and resume try again.
+the remaining exceptions honoured, and suspend and resume try again. If it came when records were to
+be cleared, they may be or not; so what is written to their chunks goes to the origin as well.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class MergeTarget(SnapshotTarget):
         self._worker: threading.Thread | None = None
         self._buffer = memoryview(anonymous(_BATCH_BYTES))
         """The worker's, for a batch; of the next one when this one is in the origin."""
+        self._unsure: list[Run] = []
+        """Under the step lock: what was merged when an error came, so that nobody knows whether its
+        records are cleared on the disk. What is written there goes to both places."""
         self._ahead: _Batch | None = None
         """Under the step lock, or of the thread that copies within a step."""
         self.flush_devices = (self._origin_device, self._cow)
@@ -144,9 +148,12 @@ class MergeTarget(SnapshotTarget):
         if self._barriers:
             with self._copying_ahead(count, limit):
                 self._origin_device.flush()
+        known = len(self._unsure)
+        self._unsure += runs
         snapshot.store.commit_merge(count)
         for run in runs:
             snapshot.map.remove(run.old, run.chunks)
+        del self._unsure[known:]
         return True
 
     def _copy_back(self, runs: list[Run]) -> None:
@@ -290,8 +297,17 @@ class MergeTarget(SnapshotTarget):
                 self.origin.protect(start, length)
             while position < end:
                 target, device, upto = self._place(position, end, done)
-                device.write(target, view[position - offset : upto - offset], fua=fua)
+                piece = view[position - offset : upto - offset]
+                device.write(target, piece, fua=fua)
+                if done and self._is_unsure(position, upto):
+                    self.origin.protect(position, len(piece))
+                    self._origin_device.write(position, piece, fua=fua)
                 position = upto
+
+    def _is_unsure(self, offset: int, end: int) -> bool:
+        shift = self.snapshot.shift
+        first, last = offset >> shift, (end - 1) >> shift
+        return any(run.old <= last and first < run.old + run.chunks for run in self._unsure)
 
     def discard(self, offset: int, length: int) -> None:
         """Accepted and without effect, as the kernel does with discard_zeroes_cow."""
