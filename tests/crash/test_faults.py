@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import errno
 import random
-import threading
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -25,21 +23,15 @@ import pytest
 
 from tests import effort
 from tests.crash.engine import SECTOR, SECTORS, Machine, Snap, Tokens, tokens_of
+from tests.waiting import ended
 from ulvm.blockdev.faults import Kind
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, UlvmError
 
-pytestmark = pytest.mark.timeout(effort.amount(300, 0))
-
-
-@pytest.fixture(autouse=True)
-def threads_that_died() -> Iterator[list[str]]:
-    died: list[str] = []
-    before = threading.excepthook
-    threading.excepthook = lambda args: died.append(f"{args.thread}: {args.exc_value!r}")
-    yield died
-    threading.excepthook = before
-    assert not died
+pytestmark = [
+    pytest.mark.timeout(effort.amount(300, 0)),
+    pytest.mark.usefixtures("threads_that_died"),
+]
 
 
 class Played:
@@ -146,24 +138,6 @@ def cases(folder: Path, seed: int) -> list[tuple[str, Kind, int]]:
     ]
 
 
-def bounded(work: Callable[[], None]) -> None:
-    """In a thread of its own, which must come to its end."""
-    problems: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            problems.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(60)
-    assert not thread.is_alive(), "it hangs"
-    if problems:
-        raise problems[0]
-
-
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 @pytest.mark.parametrize("times", [1, 1000], ids=["once", "from then on"])
 def test_every_request_fails_once(tmp_path: Path, error: int, times: int) -> None:
@@ -173,7 +147,7 @@ def test_every_request_fails_once(tmp_path: Path, error: int, times: int) -> Non
         for disk, kind, n in effort.rng("faults", seed, error, times).sample(everything, count):
             what = f"seed {seed}, {kind} {n} of {disk}"
             fault = Fault(disk, kind, n, error, times, what)
-            bounded(partial(one, tmp_path / "again", seed, fault))
+            ended(partial(one, tmp_path / "again", seed, fault))
             effort.tally("faults of disks under load")
 
 
@@ -248,7 +222,7 @@ def after_restart(played: Played, invalid: set[str], marked: bool, what: str) ->
 def test_a_merge_whose_disk_fails_ends_and_goes_on(tmp_path: Path, disk: str, kind: Kind) -> None:
     """`Merge failed`, or the end; what is read is right meanwhile; with a good disk it goes on."""
     for n in range(1, effort.amount(8, 60)):
-        bounded(partial(merging, tmp_path / str(n), disk, kind, n))
+        ended(partial(merging, tmp_path / str(n), disk, kind, n))
         effort.tally("faults of disks under a merge")
 
 
@@ -267,12 +241,12 @@ def merging(folder: Path, disk: str, kind: Kind, n: int) -> None:
     except UlvmError:
         machine.disks[disk].clear()
         machine.mapper.resume("org")
-    ended(machine)
+    merge_ended(machine)
     machine.disks[disk].clear()
     assert np.array_equal(tokens_of(mapper.mapped("org").read(0, SECTORS * SECTOR), "o"), wanted)
     mapper.suspend("org")
     mapper.resume("org")
-    ended(machine)
+    merge_ended(machine)
     assert np.array_equal(tokens_of(mapper.mapped("org").read(0, SECTORS * SECTOR), "o"), wanted)
     if played.valid(other.name):
         found = tokens_of(mapper.mapped(other.name).read(0, SECTORS * SECTOR), other.name)
@@ -280,7 +254,7 @@ def merging(folder: Path, disk: str, kind: Kind, n: int) -> None:
     machine.mapper.shutdown()
 
 
-def ended(machine: Machine) -> None:
+def merge_ended(machine: Machine) -> None:
     """The worker has ended, with or without an error."""
     worker = getattr(machine.mapper.mapped("org").live.targets[0], "_worker", None)  # type: ignore[union-attr]
     if worker is not None:
