@@ -169,9 +169,8 @@ class Service:
             self._links.clear()
 
     def _take_down(self) -> None:
-        self.mapper.on_change.clear()
+        self.mapper.shutdown()  # A snapshot that turns invalid by it is invalid if all stays.
         self._state.stop()
-        self.mapper.shutdown()
         if not self.mapper.all_mapped(leaving=True):  # else the next daemon brings back what stayed
             self._state.drop()
 

@@ -480,6 +480,7 @@ class LocalMapper:
         return failures
 
     def _tear_down(self, devices: list[MappedDevice]) -> None:
+        self.on_change.clear()  # What is half gone is no state to come back to.
         for device in devices:
             if not device.suspended:
                 for target in device.targets:

@@ -103,6 +103,21 @@ def test_no_memory_for_the_state_is_no_other_fault(
     until(lambda: kept(short_tmp / "run") == ["zeros", "more"])
 
 
+def test_what_changes_in_a_stop_is_there_for_the_next_one(
+    service: Service, short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a snapshot does that turns invalid, where the rest cannot be taken down."""
+
+    def shutdown() -> list[str]:
+        service.mapper.rename("zeros", "other")
+        return ["it stays"]
+
+    with monkeypatch.context() as once:
+        once.setattr(service.mapper, "shutdown", shutdown)
+        service.stop()
+    assert kept(short_tmp / "run") == ["other"]
+
+
 def test_nothing_is_written_behind_the_stop(service: Service, short_tmp: Path) -> None:
     run_dir = short_tmp / "run"
     (run_dir / "state.new").mkdir()

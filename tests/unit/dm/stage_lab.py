@@ -111,9 +111,17 @@ class StageLab(Lab):
 
 def killed(lab: StageLab, folder: Path, size: int = BIG, *, stopped: bool = False) -> StageLab:
     """Another process on what the files held, the stage's among them, and its mapper; `stopped`:
-    the one before was not killed."""
+    the one before was not killed, and saved its state as a daemon does."""
     state = lab.dm.snapshot_state()
+
+    def save() -> None:
+        nonlocal state
+        now = lab.dm.snapshot_state()
+        if len(now["devices"]) == len(state["devices"]):
+            state = now
+
     if stopped:
+        lab.dm.on_change.append(save)
         lab.dm.shutdown()
     folder.mkdir()
     (folder / "stage").mkdir()
