@@ -102,7 +102,7 @@ def live(folder: Path, name: str, how: Callable[[Life], None]) -> None:
 
 @pytest.mark.parametrize("how", [refused, merging, wanting])
 def test_lives(tmp_path: Path, how: Callable[[Life], None]) -> None:
-    for number in range(effort.amount(25, 4000)):
+    for number in range(effort.amount(20, 4000)):
         live(tmp_path / "life", f"{how.__name__} {number}", how)
         effort.tally(f"lives of what is staged, {how.__name__}")
 
