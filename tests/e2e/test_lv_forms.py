@@ -61,6 +61,33 @@ def test_an_ext_file_system_has_the_size_of_its_volume(host: UlvmHost, tmp_path:
 @needs.root
 @needs.fuse
 @needs.loop
+@needs.program("mkfs.ext4")
+@needs.program("resize2fs")
+def test_a_file_system_in_the_hands_of_a_client_is_not_resized(
+    host: UlvmHost, tmp_path: Path
+) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
+    host.run("lvcreate -L 16M -n fs vg")
+    volume = host.path("vg/fs")
+    subprocess.run(["mkfs.ext4", "-q", volume], check=True)
+    where = tmp_path / "mnt"
+    where.mkdir()
+    client = NbdDevice(str(host.run_dir / "nbd.sock"), "vg/fs")
+    for command in ("lvextend -r -L 32M", "lvreduce -r -y -L 8M", "lvreduce -r -y -n -L 8M"):
+        assert "vg/fs in use" in host.run(f"{command} vg/fs", rc=5).stderr
+    host.run(f"mount vg/fs {where}")
+    assert "vg/fs in use" in host.run("lvreduce -r -y -L 8M vg/fs", rc=5).stderr
+    assert where.is_mount()
+    host.run(f"umount {where}")
+    client.close()
+    assert ext_blocks(volume) == 16 * MIB == volume.stat().st_size
+    host.run("lvreduce -r -L 8M vg/fs")
+    assert ext_blocks(volume) == 8 * MIB == volume.stat().st_size
+
+
+@needs.root
+@needs.fuse
+@needs.loop
 @needs.program("mkfs.xfs")
 @needs.program("xfs_growfs")
 def test_an_xfs_grows_mounted_or_not(host: UlvmHost, tmp_path: Path) -> None:

@@ -6,13 +6,17 @@ Crash argument. The volume is at every moment at least as long as the file syste
 short between two steps, it is longer: `lvextend -r` to the same size, or `lvreduce -r`, is refused
 or done as if the first had not been, and nothing of the file system is lost. Each file system's own
 program sees to what happens when it is cut short itself.
+
+A file system that is not mounted where this command sees it is resized only while nobody has the
+volume open: programs for block devices learn of a mount from the kernel, which knows none of a
+client of NBD.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ulvm.errors import NotSupportedError, RefusedError
+from ulvm.errors import BusyError, NotSupportedError, RefusedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import resize
 from ulvm.lvm.resize import Resize, Target
@@ -57,12 +61,26 @@ def resize_with(
     if not path.exists():
         raise NotSupportedError(f"There is no {path}: the daemon runs without FUSE.")
     found = SizedFileSystem(path, session.say)
+    if not found.mounts:
+        _check_unused(job)
     if session.host.trial:
         job.resize()
     elif wanted.wanted > wanted.have:
         _grow(job, found, check=check)
     else:
         _cut(job, found, check=check)
+
+
+def _check_unused(job: _Job) -> None:
+    """BusyError while somebody has the volume open. Whoever mounted it out of sight, by NBD or in
+    another mount namespace, must not have his file system changed under him."""
+    name = job.lv.name
+    state = lvm_lv.states_at_rest(job.session, job.vg, [name]).get(name)
+    if state is not None and state.open_count:
+        raise BusyError(
+            f"Logical volume {job.vg.name}/{name} in use.\n"
+            "Its filesystem is not mounted here, and cannot be resized while others have it open."
+        )
 
 
 def _grow(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
@@ -85,6 +103,7 @@ def _cut(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
             raise RefusedError(f"Logical volume {vg.name}/{lv.name} NOT reduced.")
         found.unmount()
     try:
+        _check_unused(job)
         if check:
             found.check()
         found.shrink(job.wanted.wanted * vg.extent_size * SECTOR, force=not check)
