@@ -88,6 +88,32 @@ def test_a_file_system_in_the_hands_of_a_client_is_not_resized(
 @needs.root
 @needs.fuse
 @needs.loop
+@needs.program("mkfs.ext4")
+@needs.program("resize2fs")
+@needs.program("fuse2fs")
+def test_a_volume_does_not_grow_before_a_file_system_that_cannot(
+    host: UlvmHost, tmp_path: Path
+) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
+    host.run("lvcreate -L 16M -n fs vg")
+    volume = host.path("vg/fs")
+    subprocess.run(["mkfs.ext4", "-q", volume], check=True)
+    where = tmp_path / "mnt"
+    where.mkdir()
+    subprocess.run(["fuse2fs", volume, where, "-o", "fakeroot"], check=True)
+    assert "cannot grow" in host.run("lvextend -r -L 32M vg/fs", rc=5).stderr
+    host.run(f"umount {where}")
+    host.run(f"mount -r vg/fs {where}")
+    assert "read-only" in host.run("lvextend -r -L 32M vg/fs", rc=5).stderr
+    host.run(f"umount {where}")
+    host.run("lvchange -pr vg/fs")
+    assert "read-only" in host.run("lvextend -r -n -L 32M vg/fs", rc=5).stderr
+    assert volume.stat().st_size == 16 * MIB
+
+
+@needs.root
+@needs.fuse
+@needs.loop
 @needs.program("mkfs.xfs")
 @needs.program("xfs_growfs")
 def test_an_xfs_grows_mounted_or_not(host: UlvmHost, tmp_path: Path) -> None:

@@ -55,14 +55,19 @@ def resize_with(
         session.say(f"Ignoring --resizefs as volume {name} does not have a filesystem.")
         job.resize()
         return
-    if lv.name not in lvm_lv.states(session, vg):
+    state = lvm_lv.states(session, vg).get(lv.name)
+    if state is None:
         raise RefusedError(f"Logical volume {name} must be activated before resizing filesystem.")
+    if state.info.read_only:
+        raise RefusedError(f"Logical volume {name} is read-only: so is its filesystem.")
     path = session.host.run_dir / "dev" / vg.name / lv.name
     if not path.exists():
         raise NotSupportedError(f"There is no {path}: the daemon runs without FUSE.")
     found = SizedFileSystem(path, session.say)
     if not found.mounts:
         _check_unused(job)
+    if wanted.wanted > wanted.have:
+        found.may_grow()
     if session.host.trial:
         job.resize()
     elif wanted.wanted > wanted.have:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ulvm.errors import BusyError, DeviceError, NotSupportedError, RefusedError
-from ulvm.mounts.loop import attach, loop_named
+from ulvm.mounts.loop import Loop, attach, loop_named
 from ulvm.mounts.table import Mount, mounts_of
 from ulvm.mounts.volume import mount_volume, probe, unmount_volume
 
@@ -55,6 +55,19 @@ class SizedFileSystem:
         with self._as_device() as device:
             if self._run(["e2fsck", "-f", "-p", device]) > _CORRECTED:
                 raise RefusedError("Filesystem check failed.")
+
+    def may_grow(self) -> None:
+        """Whatever can be known beforehand to keep `grow` from its work: NotSupportedError,
+        RefusedError."""
+        self._program("xfs_growfs" if self.fs_type == "xfs" else "resize2fs")
+        for mount in self.mounts:
+            _loop_of(mount)
+            if mount.read_only:
+                raise RefusedError(
+                    f"{mount.mount_point} is mounted read-only, and cannot grow so: unmount it."
+                )
+        if self.fs_type == "xfs" and not self.mounts and os.geteuid():
+            raise NotSupportedError("XFS grows only while it is mounted, which takes root.")
 
     def grow(self, size: int, *, force: bool = False) -> None:
         """To `size` bytes, which the file has already."""
@@ -120,12 +133,15 @@ class SizedFileSystem:
 
     # -- programs ---------------------------------------------------------------------------
 
-    def _run(self, argv: Sequence[str]) -> int:
-        program = shutil.which(argv[0]) or shutil.which(argv[0], path="/usr/sbin:/sbin")
+    def _program(self, name: str) -> str:
+        program = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
         if program is None:
-            raise NotSupportedError(f"Resizing {self.fs_type} needs the program {argv[0]}.")
+            raise NotSupportedError(f"Resizing {self.fs_type} needs the program {name}.")
+        return program
+
+    def _run(self, argv: Sequence[str]) -> int:
         done = subprocess.run(
-            [program, *argv[1:]],
+            [self._program(argv[0]), *argv[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -142,13 +158,19 @@ class SizedFileSystem:
             raise RefusedError("Filesystem resize failed.")
 
 
-def _enlarged(mount: Mount, path: Path) -> str:
-    """The device that the mount stands on, when it knows of the file's new size."""
+def _loop_of(mount: Mount) -> Loop:
+    """The loop device that the mount stands on; NotSupportedError if it is another thing."""
     loop = loop_named(Path(mount.source).name)
     if mount.is_fuse or loop is None:
         raise NotSupportedError(
             f"{mount.mount_point} is mounted by {mount.fs_type}, which cannot grow: unmount it."
         )
+    return loop
+
+
+def _enlarged(mount: Mount, path: Path) -> str:
+    """The device that the mount stands on, when it knows of the file's new size."""
+    loop = _loop_of(mount)
     os.stat(path)  # The kernel looks at what it remembers of the file.
     descriptor = os.open(loop.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
