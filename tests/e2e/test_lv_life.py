@@ -253,6 +253,18 @@ def test_policy_extends_a_snapshot_that_is_fuller_than_the_threshold(tree: Machi
     assert cow_size(tree) == "8.00m"
 
 
+def test_policy_extends_a_striped_snapshot_by_whole_stripes(machine: Machine) -> None:
+    machine.ok("lvcreate -L 24M -n o vg")
+    machine.ok("lvcreate -s -i 2 -l 4 -n s vg/o")
+    machine.write("vg/o", 0, bytes(9 * MIB))  # 57 %: 5 extents would do
+    machine.ok(f"lvextend --use-policies vg/s {policy(50, 20)}")
+    assert cow_size(machine) == "24.00m"
+    # No more than 7 extents can be of use, and whole stripes are 8.
+    text = machine.ok("lvextend -l +10 vg/s")
+    assert "Reached maximum COW size 28.00 MiB (7 extents)." in text
+    assert cow_size(machine) == "32.00m"
+
+
 def test_policy_leaves_alone_what_has_room(tree: Machine) -> None:
     before = tree.disk()
     assert tree.ok(f"lvextend --use-policies vg/s {policy(70, 50)}") == ""

@@ -275,8 +275,10 @@ def _by_policy(session: Session, vg_name: str, lv_name: str) -> None:
                 f"Can't extend {vg_name}/{lv_name} with snapshot autoextend percent set to 0%."
             )
         have = lv.extent_count
+        stripes = resize.last_stripes(lv)
         wanted = policy.wanted(have, float(full))
+        wanted = resize.whole_stripes(session, lv, wanted, stripes, room=None)
         # What room there is, rather than nothing; without any the refusal names the full wish.
-        room = vg.free_count and have + vg.free_count
-        goal = Target(have, min(wanted, room or wanted), None, None, approximate=False)
+        room = vg.free_count // stripes * stripes
+        goal = Target(have, min(wanted, have + room) if room else wanted, None, None, False)
         resize.grow_to(session, vg, lv, Resize(None, True), goal)

@@ -24,7 +24,16 @@ from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.metadata.segments import PvExtents
 from ulvm.units import display_size
 
-__all__ = ["Resize", "Target", "apply", "default_stripe", "grow_to", "target"]
+__all__ = [
+    "Resize",
+    "Target",
+    "apply",
+    "default_stripe",
+    "grow_to",
+    "last_stripes",
+    "target",
+    "whole_stripes",
+]
 
 _MIN_STRIPE = 8
 """Sectors: a page."""
@@ -77,7 +86,7 @@ def target(session: Session, vg: VolumeGroup, lv: LogicalVolume, asked: Resize) 
     stripes, stripe_size = asked.stripes, asked.stripe_size
     if wanted > have:
         stripes, stripe_size = _shape(session, lv, asked)
-    wanted = _whole_stripes(
+    wanted = whole_stripes(
         session, lv, wanted, stripes or 1, room=vg.free_count if approximate else None
     )
     if wanted == have:
@@ -142,7 +151,13 @@ def _shape(session: Session, lv: LogicalVolume, asked: Resize) -> tuple[int | No
     return stripes, default_stripe(session)
 
 
-def _whole_stripes(
+def last_stripes(lv: LogicalVolume) -> int:
+    """Of the volume's last segment, which new extents follow unless something else was said."""
+    last = lv.segments[-1]
+    return len(last.areas) if isinstance(last, StripedSegment) else 1
+
+
+def whole_stripes(
     session: Session, lv: LogicalVolume, wanted: int, stripes: int, *, room: int | None
 ) -> int:
     """So many extents that the last segment's stripes are of one length: more, unless there is not
@@ -194,6 +209,9 @@ def grow_to(
             size = display_size(usable * vg.extent_size)
             session.say(f"Reached maximum COW size {size} ({usable} extents).")
             most = usable
+            if most > wanted.have:
+                stripes = wanted.stripes or last_stripes(lv)
+                most = whole_stripes(session, lv, most, stripes, room=None)
     size = display_size(most * vg.extent_size)
     session.verbose(f"Extending logical volume {vg.name}/{lv.name} to {size}")
     if snap is not None and most <= wanted.have:
