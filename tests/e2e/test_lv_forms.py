@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,36 @@ def test_a_volume_does_not_grow_before_a_file_system_that_cannot(
     host.run("lvchange -pr vg/fs")
     assert "read-only" in host.run("lvextend -r -n -L 32M vg/fs", rc=5).stderr
     assert volume.stat().st_size == 16 * MIB
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.ext4")
+def test_a_mount_activates_as_lvchange_does(host: UlvmHost, tmp_path: Path) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
+    host.run("lvcreate -L 16M -n fs vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/fs")], check=True)
+    where = tmp_path / "mnt"
+    where.mkdir()
+    host.run("lvchange -an vg/fs")
+    unlisted = "--config 'activation { volume_list = [ \"other\" ] }'"
+    assert "not active locally" in host.run(f"mount {unlisted} vg/fs {where}", rc=5).stderr
+    assert host.run("lvs --noheadings -o lv_active vg/fs").stdout.strip() == ""
+    # A merge that waited for this is seen to its end.
+    host.run("lvcreate -s -L 8M -n s vg/fs")
+    host.run("lvconvert --merge vg/s")
+    host.run(f"mount vg/fs {where}")
+    deadline = time.monotonic() + 60
+    while host.run("lvs --noheadings -a -o lv_name vg").stdout.split() != ["fs"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    host.run(f"umount {where}")
+    # By its metadata it can be written, by the list it was activated with not.
+    host.run("lvchange -an vg/fs")
+    host.run("lvchange -ay vg/fs --config 'activation { read_only_volume_list = [ \"vg\" ] }'")
+    host.run(f"mount vg/fs {where}")
+    host.run(f"umount {where}")
 
 
 @needs.root

@@ -10,7 +10,7 @@ import click
 from ulvm.cli.common_options import own_options
 from ulvm.cli.context import Context
 from ulvm.errors import NotFoundError, NotSupportedError
-from ulvm.lvm import lv as lvm_lv
+from ulvm.lvm import lv_change
 from ulvm.mounts import mount_volume, unmount, unmount_volume
 
 __all__ = ["mount", "umount"]
@@ -38,21 +38,18 @@ def mount(
     vg_name, lv_name = session.resolve_lv(volume)
     if not directory.is_dir():
         raise NotFoundError(f"Mount point {directory} is not a directory.")
-    vg = session.scan().vg(vg_name)
-    if lv_name not in lvm_lv.states(session, vg):
-        lvm_lv.activate(session, vg_name, lv_name)
+    state = lv_change.use(session, vg_name, lv_name)
     path = session.host.run_dir / "dev" / vg_name / lv_name
     if not path.exists():
         raise NotSupportedError(
             f"There is no {path}, since this daemon runs without FUSE; "
             "`ulvm daemon status' says why."
         )
-    lv = vg.lv(lv_name)
     mounted = mount_volume(
         path,
         directory,
         read_only=read_only,
-        device_read_only=lv is not None and not lv.writable,
+        device_read_only=state is not None and state.info.read_only,
         options=words,
     )
     for note in mounted.notes:

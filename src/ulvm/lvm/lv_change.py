@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ulvm.activation.names import dm_uuid, volume_of
 from ulvm.activation.plan import root_of
+from ulvm.activation.states import LvState
 from ulvm.errors import RefusedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
@@ -17,7 +18,7 @@ from ulvm.metadata import lv_edit
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.checks import check_settled, check_single
 
-__all__ = ["Changes", "change", "monitor", "poll", "refresh", "set_minor", "switch"]
+__all__ = ["Changes", "change", "monitor", "poll", "refresh", "set_minor", "switch", "use"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,24 @@ def switch(
         lvm_merge.resume_polling(session, now)
         if vg.lower_lvs(lv):
             lvm_move.resume_polling(session, now)
+
+
+def use(session: Session, vg_name: str, name: str) -> LvState | None:
+    """The volume's device, for who is about to mount it: an inactive one is activated as by
+    `switch`. None on trial; RefusedError if the lists do not have it."""
+    vg = session.find_vg(vg_name)
+    active = lvm_lv.states(session, vg)
+    if name not in active:
+        if not may_activate(session.host.config, vg, name):
+            raise RefusedError(
+                f"Volume {vg_name}/{name} is not active locally (volume_list activation filter?)."
+            )
+        lvm_lv.activate(session, vg_name, name)
+        vg = session.find_vg(vg_name)
+        lvm_merge.resume_polling(session, vg)
+        lvm_move.resume_polling(session, vg)
+        active = lvm_lv.states(session, vg)
+    return active.get(name)
 
 
 def set_minor(
