@@ -3,14 +3,14 @@
 Locks. A change holds the volume group's lock from its scan to the last resume (`change_vg`), so
 what it read cannot change under it. `lock` may be taken again by the same session.
 
-Signals. Between the first suspend and the last resume SIGINT, SIGTERM and SIGHUP are held back;
-a kill -9 there is repaired by the daemon (daemon.service) from the committed metadata.
+Signals. Between the first suspend and the last resume SIGINT, SIGTERM and SIGHUP are held back
+(lvm.undisturbed); a kill -9 there is repaired by the daemon (daemon.service) from the committed
+metadata.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,8 +38,6 @@ _PATIENCE = 10.0
 """Seconds for which what is odd is put down to a command at work. One that holds its locks for
 longer may wait for this one itself: a freeze hook that lists volumes."""
 _PAUSE = 0.005
-
-_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Messages(Protocol):
@@ -223,14 +221,14 @@ class Session:
 
     def _activator(self, dm: DaemonClient | None) -> Activator:
         # Not for those who only look.
-        from ulvm.activation.activate import Activator
         from ulvm.lvm.still import StillActivator
+        from ulvm.lvm.undisturbed import UndisturbedActivator
         from ulvm.lvm.volume_lists import as_activated
 
         if dm is None or self.host.trial:
             return StillActivator(dm, self._path_of)
         filler = self.host.config.get_str("activation/missing_stripe_filler", "error")
-        return Activator(
+        return UndisturbedActivator(
             self._told(dm),
             self._path_of,
             view=lambda vg: as_activated(self.host.config, vg),
@@ -371,6 +369,7 @@ class Session:
         """
         # Not for those who only look.
         from ulvm.activation.activate import SwapReport
+        from ulvm.lvm.undisturbed import undisturbed
         from ulvm.vgstore.checks import check_change, check_complete
         from ulvm.vgstore.commit import prepare
 
@@ -420,7 +419,7 @@ class Session:
             report = SwapReport()
             try:
                 activator = self.activator_if_running
-                with _uninterrupted():
+                with undisturbed():
                     if activator is None:
                         commit()
                     else:
@@ -437,12 +436,3 @@ class Session:
 
                 discard_freed(old, pending.vg, found.path_of, self.host.opener, self.warn)
             return Change(pending.vg, report)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from typing import NoReturn
 
 import pytest
 
-from tests.unit.lvm.lab import KIB, Lab
+from tests.unit.lvm.lab import EXTENT, KIB, Lab
+from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv, lv_change, merge, pv_change, snapshot
 from ulvm.lvm.lv_change import Changes
@@ -260,3 +262,28 @@ def test_a_name_that_a_dead_command_freed_is_free(
     lv.rename(busy.session, "vg", "b", "o")
     assert busy.read("o", 0, 512) == b"\x22" * 512
     assert busy.read("p", 0, 512) == b"\x11" * 512
+
+
+@pytest.mark.parametrize("call", ["suspend", "resume"])
+def test_an_interrupt_leaves_nothing_suspended_behind_a_refresh(
+    busy: Lab, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    snap(busy)
+    for device in ("vg-o", "vg-s"):
+        busy.mapper.suspend(device)  # As a command that died would have left them.
+    origin = busy.mapper.info("vg-o").uuid
+    busy.mapper.load(origin, [TableLine(0, 4 * EXTENT, "zero")])
+    busy.mapper.resume(origin)
+    real = getattr(busy.mapper, call)
+
+    def interrupted(*args: object, **options: object) -> object:
+        monkeypatch.setattr(busy.mapper, call, real)
+        done = real(*args, **options)
+        signal.raise_signal(signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(busy.mapper, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lv_change.refresh(busy.session, "vg", ["o"])
+    assert not any(info.suspended for info in busy.mapper.devices())
+    assert busy.read("o", 0, 512) == b"\x11" * 512
