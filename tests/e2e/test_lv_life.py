@@ -382,6 +382,34 @@ def test_a_merge_that_waits_goes_with_its_origin(tree: Machine) -> None:
     assert only_origin(tree) == ["plain", "-wi-a-----"]
 
 
+def test_a_merge_of_which_nothing_can_come_is_given_up(tree: Machine) -> None:
+    device = tree.device("vg/o")
+    assert "origin is open" in tree.ok("lvconvert --merge vg/s")
+    refused = "  Can't remove merging snapshot logical volume vg/s.\n"
+    assert tree.typed("lvremove -f vg/s") == (refused, 5)
+    device.write(0, b"last".ljust(6 * MIB, b"."))  # more than the store has room for
+    device.flush()
+    assert "successfully removed" in tree.ok("lvremove -f vg/s")
+    assert tree.read("vg/o", 0, 4) == b"last"
+    device.close()
+
+
+def test_the_snapshot_of_a_merge_that_failed_goes_if_that_is_wanted(tree: Machine) -> None:
+    tree.ok("lvchange -an vg/o")
+    tree.ok("lvconvert --merge vg/s")
+    tree.ok("lvchange -pr vg/o")
+    tree.ok("lvchange -ay vg/o")
+    deadline = time.monotonic() + 60
+    while "Merge failed" not in tree.ok("dmsetup status vg-o"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    text, status = tree.typed("lvremove vg/s", answer="n\n")
+    assert "that failed to merge may leave origin vg/o inconsistent. Proceed? [y/n]: " in text
+    assert status == 5
+    assert "successfully removed" in tree.ok("lvremove -y vg/s")
+    assert only_origin(tree) == ["o", "-ri-a-----", "plain", "-wi-a-----"]
+
+
 def test_the_other_snapshot_keeps_its_past_through_a_merge(tree: Machine) -> None:
     tree.ok("lvcreate -s -L 4M -n later vg/o")
     tree.ok("lvconvert --merge vg/s")

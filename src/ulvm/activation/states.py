@@ -29,6 +29,11 @@ class LvState(NamedTuple):
     def open_count(self) -> int:
         return self.info.open_count
 
+    @property
+    def merge_is_hopeless(self) -> bool:
+        """Of a snapshot that is to be merged: it is invalid, or the merge has failed."""
+        return self.status is not None and (self.status.invalid or self.status.merge_failed)
+
 
 def by_uuid(dm: DeviceMapper) -> dict[str, DeviceInfo]:
     """The devices that are there."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ulvm.activation.states import LvState
 from ulvm.cli.arguments import (
     each,
     no_such_syntax,
@@ -20,6 +21,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.names import vg_name as vg_name_of
 from ulvm.lvm.session import Session
+from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_new_lv_name, name_problem
 from ulvm.units import display_size
 
@@ -61,6 +63,8 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
         in_use = [n for n in (lv_name, *snapshots) if n in active and active[n].open_count]
         if in_use:
             raise RefusedError(f"Logical volume {vg_name}/{in_use[0]} in use.")
+        if not force:
+            _ask_of_failed_merge(session, vg, lv_name, active.get(lv_name))
         if lv_name in active and not force:
             what = f"active logical volume {name}"
             if segments:
@@ -77,6 +81,20 @@ def remove_one(session: Session, name: str, *, force: bool) -> None:
         merging = [s.cow for s in segments if s.merging]
         for gone in (*merging, lv_name):
             session.say(f'Logical volume "{gone}" successfully removed.')
+
+
+def _ask_of_failed_merge(
+    session: Session, vg: VolumeGroup, lv_name: str, state: LvState | None
+) -> None:
+    """RefusedError unless a snapshot of which a part may be in its origin is to go even so."""
+    own = vg.snapshot_of(lv_name)
+    if own is None or state is None or state.status is None or not state.status.merge_failed:
+        return
+    if not session.ask(
+        f"Removing snapshot {vg.name}/{lv_name} that failed to merge may leave origin "
+        f"{vg.name}/{own.origin} inconsistent. Proceed?"
+    ):
+        raise RefusedError(f"Logical volume {vg.name}/{lv_name} not removed.")
 
 
 # -- lvrename -------------------------------------------------------------------------------------

@@ -293,7 +293,8 @@ def rename(session: Session, vg_name: str, old: str, new: str) -> Change:
 
 def remove(session: Session, vg_name: str, lv_name: str) -> Change:
     """Remove a volume that nobody has open: a plain one, a snapshot, or an origin without
-    snapshots. BusyError, RefusedError."""
+    snapshots. One that is being merged, or waits for it, goes only if nothing can come of that.
+    BusyError, RefusedError."""
 
     def drop(vg: VolumeGroup) -> VolumeGroup:
         get(vg, lv_name)
@@ -301,7 +302,8 @@ def remove(session: Session, vg_name: str, lv_name: str) -> Change:
         if state is not None and state.open_count:
             raise BusyError(f"Logical volume {vg_name}/{lv_name} in use.")
         own = vg.snapshot_of(lv_name)
-        if own is not None and own.merging and own.origin in states(session, vg):
+        hopeless = state is not None and state.merge_is_hopeless
+        if own is not None and own.merging and own.origin in states(session, vg) and not hopeless:
             raise RefusedError(f"Can't remove merging snapshot logical volume {vg_name}/{lv_name}.")
         if own is not None:
             session.verbose(f"Removing snapshot volume {vg_name}/{lv_name}.")
