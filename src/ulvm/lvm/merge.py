@@ -113,7 +113,7 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
         if status.merge_done:
             if not quiet:
                 session.say(f"{vg_name}/{origin}: Merged: 100.00%")
-            return _finish(session, vg_name, origin, segment.cow, quiet)
+            return _finish(session, vg_name, uuid, segment.cow, quiet)
         cow = f"{vg_name}/{segment.cow}"
         if status.merge_failed:
             raise DeviceError(
@@ -140,9 +140,11 @@ def _percent(status: SnapshotStatus) -> float:
     return 100.0 if fraction is None else min(100 * (1 - fraction), 99.99)
 
 
-def _finish(session: Session, vg_name: str, origin: str, cow: str, quiet: bool) -> bool:
+def _finish(session: Session, vg_name: str, origin_uuid: str, cow: str, quiet: bool) -> bool:
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
+        base = vg.lv_by_uuid(origin_uuid)  # It may have been renamed a moment ago.
+        origin = base.name if base is not None else ""
         segment = _merging(vg, origin)
         status = _status(session, vg, origin)
         if segment is None or segment.cow != cow or status is None or not status.merge_done:

@@ -174,6 +174,22 @@ def test_a_merge_whose_origin_is_renamed_is_finished(busy: Lab) -> None:
     assert [v.name for v in busy.vg.lvs] == ["p"]
 
 
+def test_a_merge_whose_origin_is_renamed_at_its_end_is_finished(
+    busy: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snap(busy)
+    busy.write("o", 0, b"\x22" * (32 * KIB))
+    merge.start(busy.session, "vg", "s")
+
+    def say(text: str) -> None:
+        if text == "vg/o: Merged: 100.00%":
+            lv.rename(busy.session, "vg", "o", "renamed")
+
+    monkeypatch.setattr(busy.session, "say", say)
+    assert merge.poll(busy.session, "vg", "o")
+    assert [v.name for v in busy.vg.lvs] == ["renamed"]
+
+
 def test_how_long_writers_waited_is_told(busy: Lab) -> None:
     made = snapshot.create(busy.session, "vg", "o", "s", extents=2)
     assert made.report.suspended_seconds > 0
