@@ -123,9 +123,10 @@ def wait_closed(machine: Machine, volume: str) -> None:
 
 
 def wait_merged(machine: Machine, origin: str) -> None:
-    """Until nothing is merged into the origin."""
+    """Until nothing is merged into the origin, and it goes on: that comes after the commit."""
     for _ in range(200):
-        if not machine.ok(f"lvs --noheadings -o lv_attr vg/{origin}").strip().startswith("O"):
+        attributes = machine.ok(f"lvs --noheadings -o lv_attr vg/{origin}").strip()
+        if attributes[0] != "O" and attributes[4] != "s":
             return
         time.sleep(0.1)
     pytest.fail(f"the merge into {origin} does not end")

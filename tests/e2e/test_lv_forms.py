@@ -259,3 +259,20 @@ def test_a_minor_number_that_another_device_has_is_not_given(host: UlvmHost) -> 
         host.run(f"lvchange -y -My --minor {wanted} vg/two")
         shown = host.run("lvs --noheadings -o lv_active,lv_minor,lv_kernel_minor vg/two").stdout
         assert shown.split() == ["active", wanted, wanted]
+
+
+def test_a_volume_comes_back_from_a_change_of_its_minor_number(host: UlvmHost) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '64M')}")
+    host.run("lvcreate -L 4M -n o vg")
+    host.run("lvcreate -s -L 4M -n s vg/o")
+    refused = "--config 'backup { archive_dir = \"/proc/none\" }'"
+    host.run(f"lvchange {refused} -y -My --minor 9 vg/o", rc=5)
+    assert host.run("lvs --noheadings -o lv_active vg/o").stdout.strip() == "active"
+    # It begins the merge that waited, and sees to its end.
+    with host.path("vg/o").open("rb"):
+        host.run("lvconvert --merge vg/s")
+    host.run("lvchange -y -My --minor 9 vg/o")
+    deadline = time.monotonic() + 60
+    while host.run("lvs --noheadings -a -o lv_name vg").stdout.split() != ["o"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -410,6 +410,19 @@ def test_the_snapshot_of_a_merge_that_failed_goes_if_that_is_wanted(tree: Machin
     assert only_origin(tree) == ["o", "-ri-a-----", "plain", "-wi-a-----"]
 
 
+def test_a_merge_that_fails_keeps_no_other_from_its_end(machine: Machine) -> None:
+    for name, disk in (("a", "/dev/vdb"), ("b", "/dev/vda")):
+        machine.ok(f"lvcreate -L 8M -n {name} vg /dev/vda")
+        machine.ok(f"lvcreate -s -L 8M -n s{name} vg/{name} {disk}")
+        machine.write(f"vg/{name}", 0, b"after".ljust(4 * MIB, b"."))
+    os.truncate(machine.disks["/dev/vdb"], 3 * MIB)  # in the midst of the first one's store
+    text, status = machine.typed("lvconvert --merge vg/sa vg/sb")
+    assert "Merge of snapshot vg/sa into vg/a failed" in text
+    assert "Merge of snapshot into logical volume vg/b has finished." in text
+    assert status == 5
+    os.truncate(machine.disks["/dev/vdb"], 128 * MIB)
+
+
 def test_the_other_snapshot_keeps_its_past_through_a_merge(tree: Machine) -> None:
     tree.ok("lvcreate -s -L 4M -n later vg/o")
     tree.ok("lvconvert --merge vg/s")

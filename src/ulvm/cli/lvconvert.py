@@ -10,7 +10,7 @@ from ulvm.cli.arguments import ALLOC, YES_NO, Number, SegmentType, each, no_such
 from ulvm.cli.choose import choose_lvs
 from ulvm.cli.common_options import common_options, udev_option
 from ulvm.cli.context import Context
-from ulvm.errors import NotFoundError, RefusedError, UsageError
+from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import convert
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import merge as lvm_merge
@@ -182,8 +182,12 @@ def _merge(
     for vg_name, origin in running:
         if background:
             lvm_merge.poll_in_background(session, vg_name, origin)
-        else:
+            continue
+        try:
             lvm_merge.poll(session, vg_name, origin)
+        except UlvmError as error:  # The others are under way, too.
+            session.warn(error.message)
+            status = error.exit_code
     return status
 
 

@@ -166,12 +166,17 @@ def use(session: Session, vg_name: str, name: str) -> LvState | None:
             raise RefusedError(
                 f"Volume {vg_name}/{name} is not active locally (volume_list activation filter?)."
             )
-        lvm_lv.activate(session, vg_name, name)
-        vg = session.find_vg(vg_name)
-        lvm_merge.resume_polling(session, vg)
-        lvm_move.resume_polling(session, vg)
-        active = lvm_lv.states(session, vg)
+        _activate(session, vg_name, name)
+        active = lvm_lv.states(session, session.last_scan.vg(vg_name))
     return active.get(name)
+
+
+def _activate(session: Session, vg_name: str, name: str) -> None:
+    """The volume, with whoever sees to the end of the merges and moves that this sets going."""
+    lvm_lv.activate(session, vg_name, name)
+    vg = session.find_vg(vg_name)
+    lvm_merge.resume_polling(session, vg)
+    lvm_move.resume_polling(session, vg)
 
 
 def set_minor(
@@ -202,9 +207,11 @@ def set_minor(
             ):
                 raise RefusedError(f"{volume} device number not changed.")
             lvm_lv.deactivate(session, vg_name, name)
-        session.change_vg(vg_name, lambda vg: lv_edit.set_minor(vg, name, minor, major=major))
-        if active:
-            lvm_lv.activate(session, vg_name, name)
+        try:
+            session.change_vg(vg_name, lambda vg: lv_edit.set_minor(vg, name, minor, major=major))
+        finally:
+            if active:
+                _activate(session, vg_name, name)
 
 
 def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bool = False) -> None:

@@ -99,12 +99,15 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
     session.verbose(f"Checking progress before waiting every {interval} seconds.")
     began = time.monotonic()
     due = began + min(_SAY_SECONDS, interval)
-    uuid = get(session.scan().vg(vg_name), origin).uuid
+    group = session.scan().vg(vg_name)
+    uuid = get(group, origin).uuid
 
     def look() -> SnapshotStatus | bool:
         """How far it is, or what `poll` returns."""
-        nonlocal origin
-        vg = session.scan().vg(vg_name)
+        nonlocal origin, vg_name
+        found = session.scan()
+        vg_name = next((vg.name for vg in found.vgs if vg.uuid == group.uuid), vg_name)
+        vg = found.vg(vg_name)
         origin = next((lv.name for lv in vg.lvs if lv.uuid == uuid), origin)  # If renamed.
         segment = _merging(vg, origin)
         status = None if segment is None else _status(session, vg, origin)

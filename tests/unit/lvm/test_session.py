@@ -11,10 +11,12 @@ from tests.unit.lvm.lab import EXTENT, KIB, Lab
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv, lv_change, merge, pv_change, snapshot
+from ulvm.lvm import vg as lvm_vg
 from ulvm.lvm.lv_change import Changes
 from ulvm.metadata.cow import cow_max_extents
 from ulvm.vgstore.config import Config
 from ulvm.vgstore.locks import vg_lock
+from ulvm.vgstore.scan import Scan
 
 
 @pytest.fixture
@@ -172,6 +174,24 @@ def test_a_merge_whose_origin_is_renamed_is_finished(busy: Lab) -> None:
     lv.rename(busy.session, "vg", "o", "p")
     assert merge.poll(busy.session, "vg", "p")
     assert [v.name for v in busy.vg.lvs] == ["p"]
+
+
+def test_a_merge_whose_group_is_renamed_is_finished(
+    busy: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snap(busy)
+    merge.start(busy.session, "vg", "s")
+    scan, looks = busy.session.scan, []
+
+    def scanned() -> Scan:
+        looks.append("")
+        if len(looks) == 2:  # It is being polled.
+            lvm_vg.rename(busy.session, "vg", "renamed")
+        return scan()
+
+    monkeypatch.setattr(busy.session, "scan", scanned)
+    assert merge.poll(busy.session, "vg", "o")
+    assert [v.name for v in scan().vg("renamed").lvs] == ["o"]
 
 
 def test_a_merge_whose_origin_is_renamed_at_its_end_is_finished(
