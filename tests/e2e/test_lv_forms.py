@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import subprocess
 import time
@@ -84,6 +86,35 @@ def test_a_file_system_in_the_hands_of_a_client_is_not_resized(
     assert ext_blocks(volume) == 16 * MIB == volume.stat().st_size
     host.run("lvreduce -r -L 8M vg/fs")
     assert ext_blocks(volume) == 8 * MIB == volume.stat().st_size
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.ext4")
+@needs.program("resize2fs")
+def test_ctrl_c_does_not_come_between_a_file_system_and_its_volume(
+    host: UlvmHost, tmp_path: Path
+) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
+    host.run("lvcreate -L 32M -n fs vg")
+    volume = host.path("vg/fs")
+    subprocess.run(["mkfs.ext4", "-q", volume], check=True)
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    real = shutil.which("resize2fs", path=path)
+    program = tmp_path / "resize2fs"
+    program.write_text(f'#!/bin/sh\nkill -INT 0\nexec {real} "$@"\n')  # To all in its group.
+    program.chmod(0o755)
+    done = subprocess.run(
+        host.argv("lvreduce -r -L 16M vg/fs"),
+        env={**host.env, "PATH": f"{tmp_path}:{path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    assert (done.returncode, "Interrupted" in done.stderr) == (130, True), done
+    assert ext_blocks(volume) == 16 * MIB == volume.stat().st_size
 
 
 @needs.root

@@ -4,8 +4,9 @@
 
 Crash argument. The volume is at every moment at least as long as the file system says it is. Cut
 short between two steps, it is longer: `lvextend -r` to the same size, or `lvreduce -r`, is refused
-or done as if the first had not been, and nothing of the file system is lost. Each file system's own
-program sees to what happens when it is cut short itself.
+or done as if the first had not been, and nothing of the file system is lost. A program of a file
+system that is killed leaves what it leaves, and resize2fs has no way back; so Ctrl-C waits for it
+and for the step behind it.
 
 A file system that is not mounted where this command sees it is resized only while nobody has the
 volume open: programs for block devices learn of a mount from the kernel, which knows none of a
@@ -21,6 +22,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import resize
 from ulvm.lvm.resize import Resize, Target
 from ulvm.lvm.session import Session
+from ulvm.lvm.undisturbed import undisturbed
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.mounts.filesystem_size import SizedFileSystem
 from ulvm.units import SECTOR
@@ -91,10 +93,11 @@ def _check_unused(job: _Job) -> None:
 def _grow(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
     if check:
         found.check()
-    job.resize()
-    vg = job.session.scan().vg(job.vg.name)
-    grown = lvm_lv.get(vg, job.lv.name)
-    found.grow(vg.lv_sectors(grown) * SECTOR, force=not check)
+    with undisturbed():
+        job.resize()
+        vg = job.session.scan().vg(job.vg.name)
+        grown = lvm_lv.get(vg, job.lv.name)
+        found.grow(vg.lv_sectors(grown) * SECTOR, force=not check)
 
 
 def _cut(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
@@ -111,7 +114,8 @@ def _cut(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
         _check_unused(job)
         if check:
             found.check()
-        found.shrink(job.wanted.wanted * vg.extent_size * SECTOR, force=not check)
-        job.resize()
+        with undisturbed():
+            found.shrink(job.wanted.wanted * vg.extent_size * SECTOR, force=not check)
+            job.resize()
     finally:
         found.mount_again()
