@@ -307,3 +307,27 @@ def test_a_volume_comes_back_from_a_change_of_its_minor_number(host: UlvmHost) -
     while host.run("lvs --noheadings -a -o lv_name vg").stdout.split() != ["o"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.ext4")
+@needs.program("resize2fs")
+def test_mounts_are_seen_by_way_of_a_link_to_the_run_directory(
+    host: UlvmHost, tmp_path: Path
+) -> None:
+    """As /var/run is one."""
+    host.run(f"vgcreate vg {host.image('a.img', '64M')}")
+    host.run("lvcreate -L 16M -n fs vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/fs")], check=True)
+    where, link = tmp_path / "mnt", tmp_path / "link"
+    where.mkdir()
+    link.symlink_to(host.run_dir)
+    host.env["ULVM_RUN_DIR"] = str(link)
+    host.run("daemon stop --force")
+    host.run("lvchange -ay vg/fs")
+    host.run(f"mount vg/fs {where}")
+    assert "want to unmount" in host.run("lvreduce -r -L 8M vg/fs", rc=5).stderr
+    assert "unmounting" in host.run("blkdeactivate -u").stdout
+    assert not where.is_mount()

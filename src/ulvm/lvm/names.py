@@ -8,6 +8,7 @@ A device has the name of its file or disk, or that of a link to it (/dev/disk/by
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -118,12 +119,19 @@ def given_device(text: str, run_dir: Path) -> str:
 
 
 def _strip(text: str, run_dir: Path) -> str:
-    if text.startswith("/"):
-        with suppress(OSError, ValueError):  # no link, or no path at all
-            target = os.readlink(text)
-            if target.startswith(f"{run_dir / 'dev'}/"):
-                text = target
-    for root in (f"{run_dir / 'dev'}/", "/dev/"):
+    tree = f"{run_dir / 'dev'}/"
+    if text.startswith("/") and not text.startswith(tree):
+        with suppress(OSError, ValueError):  # no path at all
+            text = next((path for path in _targets(text) if path.startswith(tree)), text)
+    for root in (tree, "/dev/"):
         if text.startswith(root):
             return text.removeprefix(root)
     return text
+
+
+def _targets(path: str) -> Iterator[str]:
+    """What a path leads to: by itself a link, or by way of one, as /var/run is."""
+    with suppress(OSError):
+        yield os.readlink(path)
+    folder, name = os.path.split(path)
+    yield os.path.join(os.path.realpath(folder), name)

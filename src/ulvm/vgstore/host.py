@@ -110,8 +110,9 @@ class Host(NamedTuple):
             run_dir = Path(environ["XDG_RUNTIME_DIR"]) / "ulvm"
         else:
             run_dir = system_dir / "run"
-        # Absolute, since the daemon works from another directory.
-        system_dir, run_dir = system_dir.absolute(), run_dir.absolute()
+        # Absolute, since the daemon works from another directory. The kernel names what volumes are
+        # mounted and looped by paths without links, and they are compared as text.
+        system_dir, run_dir = system_dir.absolute(), Path(os.path.realpath(run_dir))
         config = Config.load_directory(system_dir)
         profile = profile or environ.get("ULVM_COMMAND_PROFILE", "")
         if profile:

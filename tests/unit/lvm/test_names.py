@@ -8,6 +8,7 @@ import pytest
 
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm.names import split_volume, vg_name
+from ulvm.vgstore.host import Host
 
 RUN = Path("/run/ulvm")
 
@@ -30,6 +31,17 @@ def test_a_volume(text: str) -> None:
 def test_a_group(text: str) -> None:
     assert split_volume(text, RUN) == ("vg", None)
     assert vg_name(text, RUN) == "vg"
+
+
+def test_a_run_directory_by_way_of_a_link(tmp_path: Path) -> None:
+    tmp_path = tmp_path.resolve()
+    (tmp_path / "var").symlink_to(tmp_path)
+    run = tmp_path / "run"
+    assert split_volume(f"{tmp_path}/var/run/dev/vg/my-lv", run) == ("vg", "my-lv")
+    host = Host.from_environment(
+        {"ULVM_RUN_DIR": f"{tmp_path}/var/run", "ULVM_SYSTEM_DIR": str(tmp_path)}
+    )
+    assert host.run_dir == run
 
 
 def test_dashes_in_a_group() -> None:
