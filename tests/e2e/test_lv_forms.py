@@ -331,3 +331,34 @@ def test_mounts_are_seen_by_way_of_a_link_to_the_run_directory(
     assert "want to unmount" in host.run("lvreduce -r -L 8M vg/fs", rc=5).stderr
     assert "unmounting" in host.run("blkdeactivate -u").stdout
     assert not where.is_mount()
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.ext4")
+@needs.program("fuse2fs")
+def test_a_second_mount_is_of_the_same_file_system(host: UlvmHost, tmp_path: Path) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '64M')}")
+    host.run("lvcreate -L 16M -n fs vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/fs")], check=True)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for where in (one, two):
+        where.mkdir()
+        host.run(f"mount vg/fs {where}")
+    (one / "by one").write_text("kept")
+    (two / "by two").write_text("kept")
+    assert {path.name for path in one.iterdir()} >= {"by one", "by two"}
+    assert "unmount it" in host.run("lvreduce -r -y -L 8M vg/fs", rc=5).stderr
+    assert (one.is_mount(), two.is_mount()) == (True, True)
+    host.run("umount vg/fs")
+    assert (one.is_mount(), two.is_mount()) == (False, False)
+    for where in (one, two):
+        host.run(f"mount vg/fs {where}")
+    assert host.run("blkdeactivate -u").stdout.count("unmounting") == 2
+    host.run("lvchange -ay vg/fs")
+    # Who mounts a file system by a process of his own has it for himself.
+    subprocess.run(["fuse2fs", host.path("vg/fs"), one, "-o", "fakeroot"], check=True)
+    assert (one / "by two").read_text() == "kept"
+    assert "is mounted on" in host.run(f"mount vg/fs {two}", rc=5).stderr
+    host.run(f"umount {one}")

@@ -115,7 +115,8 @@ def _mounts(session: Session, name: str) -> list[str]:
         files.append(Path(tree, vg_name, lv_name or ""))
     except UsageError:
         pass  # not a volume's name
-    found = {mount.mount_point: mount.mount_id for file in files for mount in mounts_of(file)}
+    mounts = [mount for file in files for mount in mounts_of(file, every=True)]
+    found = {mount.mount_point: mount.mount_id for mount in mounts}
     return sorted(found, key=lambda place: -found[place])
 
 

@@ -122,8 +122,13 @@ class SizedFileSystem:
             raise RefusedError("Xfs filesystem shrinking is unsupported.")
 
     def unmount(self) -> None:
-        """Unmount it; `mount_again` brings it back. BusyError while somebody uses it."""
-        self._unmounted = self.mounts
+        """Unmount it; `mount_again` brings it back. BusyError while somebody uses it, or where it
+        is mounted in several places, of which some may be parts of it."""
+        mounts = mounts_of(self._path, every=True)
+        if len(mounts) > 1:
+            places = ", ".join(mount.mount_point for mount in mounts)
+            raise BusyError(f"{self._path} is mounted on {places}: unmount it.")
+        self._unmounted = mounts
         unmount_volume(self._path)
 
     def mount_again(self) -> None:

@@ -111,8 +111,11 @@ def _stacked_on(directory: Path) -> Iterable[tuple[str, tuple[int, int]]]:
         yield from _stacked_on(holder.resolve())
 
 
-def mounts_of(path: str | os.PathLike[str], *, sys_block: Path = _SYS_BLOCK) -> list[Mount]:
-    """The mounts whose data lie in the file `path`, one for each file system, in order.
+def mounts_of(
+    path: str | os.PathLike[str], *, every: bool = False, sys_block: Path = _SYS_BLOCK
+) -> list[Mount]:
+    """The mounts whose data lie in the file `path`, one for each file system, in order; `every`:
+    each place where these are mounted.
 
     A file system stands on the file if its source is the file itself (fuse2fs), or a loop device
     over it, a partition of that, or a device-mapper device on top of these (LUKS).
@@ -127,7 +130,8 @@ def mounts_of(path: str | os.PathLike[str], *, sys_block: Path = _SYS_BLOCK) -> 
             names.add(f"/dev/{name}")
             numbers.add(number)
     found: dict[tuple[int, int], Mount] = {}
-    for mount in mount_table():
+    table = mount_table()
+    for mount in table:
         if mount.device in numbers or mount.source in names:
             found.setdefault(mount.device, mount)
-    return list(found.values())
+    return [mount for mount in table if mount.device in found] if every else list(found.values())

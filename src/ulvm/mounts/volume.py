@@ -2,7 +2,8 @@
 
 As root: a loop device over the file and mount(8) on that; the loop device is let go at once, so
 the mount alone holds it, and the kernel detaches it when the mount goes: nothing is left behind
-whatever happens in between. Not as root: fuse2fs, for ext2, ext3 and ext4.
+whatever happens in between. A volume has one that can be written at most: its second mount is one
+of the same file system, as with a disk. Not as root: fuse2fs, for ext2, ext3 and ext4, once.
 
 A read-only volume whose journal is not empty cannot be recovered; it is mounted as it stands
 (`noload`, `norecovery`) and that is said. On a writable volume, the journal is recovered as usual,
@@ -16,6 +17,8 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from ulvm.errors import (
     NotSupportedError,
     RefusedError,
 )
-from ulvm.mounts.loop import attach, loop_named
+from ulvm.mounts.loop import attach, grow, loop_named, loops_on
 from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
 from ulvm.mounts.unmount import unmount
 
@@ -88,9 +91,11 @@ def mount_volume(
     `device_read_only` says that the volume cannot be written at all. `options` as for mount -o.
     NotFoundError, RefusedError with mount's own reason, NotSupportedError.
     """
-    where = os.path.realpath(directory)
+    path, where = os.path.realpath(path), os.path.realpath(directory)
     if not os.path.isdir(where):
         raise NotFoundError(f"Mount point {directory} is not a directory.")
+    if not device_read_only:
+        _check_not_by_fuse(path)
     words = [word for word in options.split(",") if word]
     if read_only or device_read_only:
         words.insert(0, "ro")
@@ -104,12 +109,12 @@ def mount_volume(
     return MountedVolume(mount, notes)
 
 
-def _not_replayed(path: str | os.PathLike[str]) -> str:
+def _not_replayed(path: str) -> str:
     return f"{path} is read-only, its journal is not replayed."
 
 
 def _mount_by_loop(
-    path: str | os.PathLike[str], where: str, words: list[str], device_read_only: bool
+    path: str, where: str, words: list[str], device_read_only: bool
 ) -> tuple[str, ...]:
     found = probe(path)
     attempts: list[tuple[list[str], tuple[str, ...]]] = [(words, ())]
@@ -120,13 +125,38 @@ def _mount_by_loop(
             attempts.append(([*words, "norecovery"], (_not_replayed(path),)))
     elif found is not None and found.needs_recovery and device_read_only:
         attempts = [([*words, "noload"], (_not_replayed(path),))]
-    with attach(path, read_only=device_read_only) as loop:
+    with _loop_over(path, read_only=device_read_only) as device:
         reason = ""
         for attempt, notes in attempts:
-            reason = _run_mount(loop.path, where, attempt)
+            reason = _run_mount(device, where, attempt)
             if not reason:
                 return notes
     raise RefusedError(f"Cannot mount {path} on {where}: {reason}.")
+
+
+def _check_not_by_fuse(path: str) -> None:
+    """BusyError if a process of its own has the file system mounted."""
+    for mount in mounts_of(path):
+        if mount.is_fuse:
+            raise BusyError(f"{path} is mounted on {mount.mount_point} by {mount.fs_type}.")
+
+
+@contextmanager
+def _loop_over(path: str, *, read_only: bool) -> Iterator[str]:
+    """A loop device over the file, held. One that is there and can be written is taken: to the
+    kernel a second one is another disk, and the file system on it another one, which overwrites
+    what the first one writes."""
+    there = [] if read_only else [loop for loop in loops_on(path) if not loop.read_only]
+    if not there:
+        with attach(path, read_only=read_only) as made:
+            yield made.path
+        return
+    grow(there[0].path)
+    descriptor = os.open(there[0].path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield there[0].path
+    finally:
+        os.close(descriptor)
 
 
 def _run_mount(device: str, where: str, words: list[str]) -> str:
@@ -148,11 +178,14 @@ def _reason(stderr: str, otherwise: str) -> str:
 
 
 def _mount_by_fuse2fs(
-    path: str | os.PathLike[str], where: str, words: list[str], device_read_only: bool
+    path: str, where: str, words: list[str], device_read_only: bool
 ) -> tuple[str, ...]:
     found = probe(path)
     if found is None or found.fs_type != "ext4":
         raise NotSupportedError(f"Only root can mount {path}: fuse2fs is for ext2, ext3 and ext4.")
+    mounts = [] if device_read_only else mounts_of(path)
+    if mounts:
+        raise BusyError(f"{path} is mounted on {mounts[0].mount_point} already.")
     if shutil.which("fuse2fs") is None:
         raise NotSupportedError("Mounting needs the program fuse2fs when not root.")
     notes: tuple[str, ...] = ()
@@ -178,7 +211,7 @@ def unmount_volume(target: str | os.PathLike[str]) -> tuple[Mount, ...]:
     """
     target = os.path.realpath(target)
     at_target = mount_at(target)
-    mounts = [at_target] if at_target is not None else mounts_of(target)
+    mounts = [at_target] if at_target is not None else mounts_of(target, every=True)
     if not mounts:
         raise NotFoundError(f"{target} is not mounted.")
     for mount in reversed(mounts):
