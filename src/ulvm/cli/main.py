@@ -252,8 +252,8 @@ def _run(
 
 def _attempt(context: Context, name: str, arguments: list[str]) -> int:
     """Run a command, and say what went wrong; exit code."""
-    command = load(COMMANDS[name], name)
     try:
+        command = load(COMMANDS[name], name)
         arguments = expanded(arguments, command, once=name.startswith(("pv", "vg", "lv")))
         status = command.main(
             args=list(arguments),

@@ -18,9 +18,13 @@ _OBJECTS = 50_000
 def main() -> int:
     """The entry point; its words are the process's."""
     gc.set_threshold(_OBJECTS)
-    from ulvm.cli.main import main as program  # Imported after that.
+    try:
+        from ulvm.cli.main import main as program  # Imported after that.
 
-    status = program()
+        status = program()
+    except KeyboardInterrupt:  # While it was imported, or had ended.
+        print("  Interrupted...", file=sys.stderr)
+        return 130
     gc.freeze()
     return status
 

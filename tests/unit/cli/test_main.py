@@ -125,6 +125,28 @@ def test_reports_start_without_heavy_imports(tmp_path: Path) -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize("module", ["ulvm.cli.main", "ulvm.cli.lvchange"])
+def test_ctrl_c_is_answered_while_a_command_is_loaded(tmp_path: Path, module: str) -> None:
+    program = f"""
+import signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from ulvm.cli.start import main
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "lvchange", "-ay", "vg"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ULVM_SYSTEM_DIR": str(tmp_path), "ULVM_RUN_DIR": str(tmp_path)},
+    )
+    assert (done.returncode, done.stderr) == (130, "  Interrupted...\n")
+
+
 def test_a_reader_that_goes_away_is_no_failure_of_ours(tmp_path: Path) -> None:
     program = tmp_path / "ulvm"
     program.write_text(f"#!{sys.executable}\n{MAIN}\n")
