@@ -265,6 +265,21 @@ def test_policy_extends_a_striped_snapshot_by_whole_stripes(machine: Machine) ->
     assert cow_size(machine) == "32.00m"
 
 
+def test_policy_extends_a_snapshot_whose_merge_waits(tree: Machine) -> None:
+    device = tree.device("vg/o")
+    assert "origin is open" in tree.ok("lvconvert --merge vg/s")
+    device.write(0, bytes(3 * MIB + MIB // 2))
+    device.flush()
+    tree.ok(f"lvextend --use-policies vg/s {policy(70, 50)}")
+    assert cow_size(tree) == "8.00m"
+    device.write(0, bytes(6 * MIB))  # more than it had room for
+    device.close()
+    wait_closed(tree, "vg/o")
+    tree.ok("lvchange --refresh vg/o")
+    wait_merged(tree, "o")
+    assert tree.read("vg/o", 0, 6) == b"before"
+
+
 def test_policy_leaves_alone_what_has_room(tree: Machine) -> None:
     before = tree.disk()
     assert tree.ok(f"lvextend --use-policies vg/s {policy(70, 50)}") == ""

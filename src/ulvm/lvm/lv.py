@@ -271,7 +271,10 @@ def _check_resizable(session: Session, vg: VolumeGroup, lv_name: str) -> None:
     get(vg, lv_name)
     snap = vg.snapshot_of(lv_name)
     if snap is not None and snap.merging:
-        raise RefusedError(f"Cannot resize merging snapshot {vg.name}/{lv_name}.")
+        # One that waits still fills, and would be lost, and the merge with it.
+        origin = states(session, vg).get(snap.origin)
+        if origin is None or (origin.status is not None and origin.status.merging):
+            raise RefusedError(f"Cannot resize merging snapshot {vg.name}/{lv_name}.")
     if vg.is_origin(lv_name) and lv_name in states(session, vg):
         raise RefusedError(
             "Snapshot origin volumes can be resized only while inactive: try lvchange -an."
