@@ -15,6 +15,7 @@ from tests import needs
 from tests.e2e.host import UlvmHost
 from ulvm.blockdev.nbd import NbdDevice
 from ulvm.errors import DeviceError
+from ulvm.mounts.volume import probe
 
 MIB = 1 << 20
 
@@ -361,4 +362,35 @@ def test_a_second_mount_is_of_the_same_file_system(host: UlvmHost, tmp_path: Pat
     subprocess.run(["fuse2fs", host.path("vg/fs"), one, "-o", "fakeroot"], check=True)
     assert (one / "by two").read_text() == "kept"
     assert "is mounted on" in host.run(f"mount vg/fs {two}", rc=5).stderr
+    host.run(f"umount {one}")
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.ext4")
+def test_a_mounted_volume_is_known_after_it_was_renamed(host: UlvmHost, tmp_path: Path) -> None:
+    host.run(f"vgcreate vg {host.image('a.img', '96M')}")
+    host.run("lvcreate -L 16M -n fs vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/fs")], check=True)
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    host.run(f"mount vg/fs {one}")
+    host.run("lvrename vg/fs old")
+    (one / "file").write_text("kept")
+    # It is frozen for a snapshot: nothing is left to be replayed from the journal.
+    host.run("lvcreate -s -L 8M -n s vg/old")
+    found = probe(host.path("vg/s"))
+    assert found is not None
+    assert not found.needs_recovery
+    assert "may be mounted" in host.run(f"mount vg/old {two}", rc=5).stderr
+    # And another volume of the name that it had is not taken for it.
+    host.run("lvcreate -L 16M -n fs vg")
+    assert "is not mounted" in host.run("umount vg/fs", rc=5).stderr
+    subprocess.run(["mkfs.ext4", "-q", "-FF", host.path("vg/fs")], check=True)
+    host.run(f"mount vg/fs {two}")
+    assert not (two / "file").exists()
+    host.run("umount vg/fs")
+    assert one.is_mount()
     host.run(f"umount {one}")

@@ -9,9 +9,9 @@ import click
 
 from ulvm.cli.common_options import own_options
 from ulvm.cli.context import Context
-from ulvm.errors import NotFoundError, NotSupportedError
+from ulvm.errors import BusyError, NotFoundError, NotSupportedError
 from ulvm.lvm import lv_change
-from ulvm.mounts import mount_volume, unmount, unmount_volume
+from ulvm.mounts import loops_on, lost_loops, mount_volume, unmount, unmount_volume
 
 __all__ = ["mount", "umount"]
 
@@ -45,6 +45,8 @@ def mount(
             f"There is no {path}, since this daemon runs without FUSE; "
             "`ulvm daemon status' says why."
         )
+    if state is not None and not state.info.read_only and state.open_count:
+        _check_in_sight(path, session.host.run_dir / "dev")
     mounted = mount_volume(
         path,
         directory,
@@ -55,6 +57,17 @@ def mount(
     for note in mounted.notes:
         session.warn(note)
     session.say(f"{vg_name}/{lv_name} is mounted on {mounted.mount.mount_point}.")
+
+
+def _check_in_sight(path: Path, tree: Path) -> None:
+    """BusyError if a volume that is open may be mounted under a name that it had before: a second
+    loop device would be a second file system on it."""
+    lost = lost_loops(tree)
+    if lost and not loops_on(path):
+        raise BusyError(
+            f"{path} is open, and may be mounted under the name that it had: "
+            f"{lost[0].path} stands on {lost[0].backing_file}."
+        )
 
 
 @click.command()

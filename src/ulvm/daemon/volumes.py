@@ -27,10 +27,14 @@ _RESERVED = re.compile(r"pvmove\d+(_mimage_\d+)?$")
 
 def export_names(device: MappedDevice) -> list[str]:
     """All names of one device; the first is the one to show."""
-    names = [f"{_MAPPER}/{device.name}"]
-    if is_top_level(device.uuid):
+    return _names(device.name, device.uuid)
+
+
+def _names(name: str, uuid: str) -> list[str]:
+    names = [f"{_MAPPER}/{name}"]
+    if is_top_level(uuid):
         try:
-            vg, lv, layer = split_dm_name(device.name)
+            vg, lv, layer = split_dm_name(name)
         except FormatError:
             return names
         if not layer and vg != _MAPPER and not _RESERVED.match(lv):
@@ -112,6 +116,11 @@ class MountFreezer:
         for export in export_names(device):
             for mount in mounts_of(self._root / export):
                 found.setdefault(mount.device, mount)
+        # What is mounted stays so through a rename, by a loop device that has the name of before.
+        for former in device.former_names:
+            for export in _names(former, device.uuid):
+                for mount in mounts_of(self._root / export, former=True):
+                    found.setdefault(mount.device, mount)
         if every:
             return [mount for mount in reversed(mount_table()) if mount.device in found]
         return list(found.values())

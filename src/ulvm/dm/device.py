@@ -58,6 +58,8 @@ class MappedDevice(BlockDevice):
         notify: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
+        self.former_names: frozenset[str] = frozenset()
+        """By which somebody may have opened it who has it open still."""
         self.uuid = uuid
         self.minor = minor
         self.forced_read_only = read_only
@@ -189,6 +191,11 @@ class MappedDevice(BlockDevice):
             self.event_nr += 1
             self._events.notify_all()
         self._notify()
+
+    def take_name(self, name: str) -> None:
+        """The mapper's lock is held."""
+        self.former_names = self.former_names | {self.name} if self.open_count else frozenset()
+        self.name = name
 
     def renamed(self) -> None:
         """Who waits for events sees a new name or UUID too (dm-ioctl.c, dm_hash_rename)."""

@@ -201,7 +201,7 @@ class LocalMapper:
                 raise BusyError(f"device {new_name} exists already")
             found = self.mapped(device)
             del self._devices[found.name]
-            found.name = new_name
+            found.take_name(new_name)
             self._devices[new_name] = found
         found.renamed()
         self._changed()

@@ -16,7 +16,16 @@ from types import TracebackType
 
 from ulvm.errors import BusyError, DeviceError, NotFoundError, NotSupportedError, RefusedError
 
-__all__ = ["AttachedLoop", "Loop", "attach", "detach", "grow", "loop_named", "loops_on"]
+__all__ = [
+    "AttachedLoop",
+    "Loop",
+    "attach",
+    "detach",
+    "grow",
+    "loop_named",
+    "loops_on",
+    "lost_loops",
+]
 
 LOOP_CLR_FD = 0x4C01
 LOOP_SET_CAPACITY = 0x4C07
@@ -77,15 +86,28 @@ def loop_named(name: str, *, sys_block: Path = _SYS_BLOCK) -> Loop | None:
     return _read_loop(sys_block / name) if name.startswith("loop") else None
 
 
-def loops_on(path: str | os.PathLike[str], *, sys_block: Path = _SYS_BLOCK) -> list[Loop]:
-    """The loop devices over a file (compared by name), also if it has been unlinked since."""
-    wanted = os.path.abspath(path)
-    found = []
-    for directory in sorted(sys_block.glob("loop*")):
-        loop = _read_loop(directory)
-        if loop is not None and loop.backing_file in (wanted, wanted + _DELETED):
-            found.append(loop)
-    return found
+def loops_on(
+    path: str | os.PathLike[str], *, former: bool = False, sys_block: Path = _SYS_BLOCK
+) -> list[Loop]:
+    """The loop devices over a file (compared by name); `former`: over one that had the name, and
+    has another or none now."""
+    wanted = os.path.abspath(path) + (_DELETED if former else "")
+    return [loop for loop in _loops(sys_block) if loop.backing_file == wanted]
+
+
+def lost_loops(tree: Path, *, sys_block: Path = _SYS_BLOCK) -> list[Loop]:
+    """Those over files below a directory that have another name now, or none: nobody can tell by
+    the loop device which file it is."""
+    return [
+        loop
+        for loop in _loops(sys_block)
+        if loop.backing_file.startswith(f"{tree}/") and loop.backing_file.endswith(_DELETED)
+    ]
+
+
+def _loops(sys_block: Path) -> list[Loop]:
+    found = map(_read_loop, sorted(sys_block.glob("loop*")))
+    return [loop for loop in found if loop is not None]
 
 
 class AttachedLoop:

@@ -112,10 +112,14 @@ def _stacked_on(directory: Path) -> Iterable[tuple[str, tuple[int, int]]]:
 
 
 def mounts_of(
-    path: str | os.PathLike[str], *, every: bool = False, sys_block: Path = _SYS_BLOCK
+    path: str | os.PathLike[str],
+    *,
+    every: bool = False,
+    former: bool = False,
+    sys_block: Path = _SYS_BLOCK,
 ) -> list[Mount]:
     """The mounts whose data lie in the file `path`, one for each file system, in order; `every`:
-    each place where these are mounted.
+    each place where these are mounted; `former`: by loop devices over the file that had the name.
 
     A file system stands on the file if its source is the file itself (fuse2fs), or a loop device
     over it, a partition of that, or a device-mapper device on top of these (LUKS).
@@ -123,9 +127,9 @@ def mounts_of(
     from ulvm.mounts.loop import loops_on
 
     wanted = os.path.abspath(path)
-    names: set[str] = {wanted}
+    names: set[str] = set() if former else {wanted}
     numbers: set[tuple[int, int]] = set()
-    for loop in loops_on(wanted, sys_block=sys_block):
+    for loop in loops_on(wanted, former=former, sys_block=sys_block):
         for name, number in _stacked_on(sys_block / loop.name):
             names.add(f"/dev/{name}")
             numbers.add(number)
