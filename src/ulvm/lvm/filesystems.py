@@ -82,7 +82,7 @@ def _check_unused(job: _Job) -> None:
     """BusyError while somebody has the volume open. Whoever mounted it out of sight, by NBD or in
     another mount namespace, must not have his file system changed under him."""
     name = job.lv.name
-    state = lvm_lv.states_at_rest(job.session, job.vg, [name]).get(name)
+    state = lvm_lv.states_at_rest(job.session, job.vg, [name], always=True).get(name)
     if state is not None and state.open_count:
         raise BusyError(
             f"Logical volume {job.vg.name}/{name} in use.\n"

@@ -36,10 +36,13 @@ def monitored(session: Session) -> dict[tuple[str, str], bool]:
     return {(s["vg"], s["lv"]): s["monitored"] for s in dm.monitor_report()}
 
 
-def states_at_rest(session: Session, vg: VolumeGroup, names: Collection[str]) -> dict[str, LvState]:
+def states_at_rest(
+    session: Session, vg: VolumeGroup, names: Collection[str], *, always: bool = False
+) -> dict[str, LvState]:
     """As `states`, after a moment for those who have just closed one of these volumes: close(2) of
-    a file returns before the daemon has been told."""
-    retries = session.host.config.get_bool("activation/retry_deactivation", True)
+    a file returns before the daemon has been told. `always`: whatever the settings say, since it
+    was we who closed it."""
+    retries = always or session.host.config.get_bool("activation/retry_deactivation", True)
     deadline = time.monotonic() + (_CLOSING_SECONDS if retries else 0)
     while True:
         found = states(session, vg)
