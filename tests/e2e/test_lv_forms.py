@@ -15,6 +15,7 @@ from tests import needs
 from tests.e2e.host import UlvmHost
 from ulvm.blockdev.nbd import NbdDevice
 from ulvm.errors import DeviceError
+from ulvm.mounts import loops_on
 from ulvm.mounts.volume import probe
 
 MIB = 1 << 20
@@ -378,6 +379,7 @@ def test_a_mounted_volume_is_known_after_it_was_renamed(host: UlvmHost, tmp_path
     two.mkdir()
     host.run(f"mount vg/fs {one}")
     host.run("lvrename vg/fs old")
+    assert not loops_on(host.path("vg/fs"))
     (one / "file").write_text("kept")
     # It is frozen for a snapshot: nothing is left to be replayed from the journal.
     host.run("lvcreate -s -L 8M -n s vg/old")

@@ -15,6 +15,7 @@ from ulvm.activation.activate import SwapReport
 from ulvm.activation.plan import root_of, tree_members
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.extents import ZEROED, wipe_new
+from ulvm.lvm.names import look_for
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
 from ulvm.lvm.states import get, monitored, states, states_at_rest
@@ -291,7 +292,9 @@ def rename(session: Session, vg_name: str, old: str, new: str) -> Change:
             )
         return edit.rename_lv(vg, old, new)
 
-    return session.change_vg(vg_name, change)
+    changed = session.change_vg(vg_name, change)
+    look_for(session.host.run_dir, vg_name, [old])
+    return changed
 
 
 def remove(session: Session, vg_name: str, lv_name: str) -> Change:

@@ -8,17 +8,18 @@ A device has the name of its file or disk, or that of a link to it (/dev/disk/by
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ulvm.activation.names import split_dm_name
+from ulvm.activation.names import dm_name, split_dm_name
 from ulvm.errors import FormatError, NotFoundError, RefusedError, UsageError
 from ulvm.metadata.names import check_new_vg_name, name_problem
 
 __all__ = [
     "given_device",
     "given_vg",
+    "look_for",
     "new_vg_name",
     "plain_name",
     "split_known",
@@ -116,6 +117,16 @@ def given_device(text: str, run_dir: Path) -> str:
     if text.startswith("/dev/") and not os.path.exists(text) and volume.exists():
         return os.path.realpath(volume)
     return os.path.realpath(text)
+
+
+def look_for(run_dir: Path, vg: str, lvs: Iterable[str]) -> None:
+    """Look volumes up by names that they have no more. Only so the kernel learns that these are
+    gone: a loop device over one that is open has its name till then, and whoever gets that name
+    next would be taken for what it stands on."""
+    tree = run_dir / "dev"
+    for lv in lvs:
+        for path in (tree / vg / lv, tree / _MAPPER / dm_name(vg, lv)):
+            os.path.lexists(path)
 
 
 def _strip(text: str, run_dir: Path) -> str:

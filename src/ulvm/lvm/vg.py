@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ulvm.errors import ExistsError, NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import pv as lvm_pv
-from ulvm.lvm.names import given_vg
+from ulvm.lvm.names import given_vg, look_for
 from ulvm.lvm.session import Change, Session
 from ulvm.metadata import edit, vg_edit
 from ulvm.metadata.layout import PvOptions
@@ -324,4 +324,5 @@ def rename(session: Session, old: str, new: str) -> None:
             session.verbose("Writing out updated volume group")
             if _is_taken(session, new):
                 raise RefusedError(f'New VG name "{new}" already exists')
-            session.change_vg(name, lambda vg: edit.rename_vg(vg, new), exported=True)
+            changed = session.change_vg(name, lambda vg: edit.rename_vg(vg, new), exported=True)
+            look_for(session.host.run_dir, name, [lv.name for lv in changed.vg.visible_lvs()])
