@@ -46,16 +46,26 @@ def lvremove(context: Context, names: tuple[str, ...], force: int, select: str |
         raise no_such_syntax("lvremove")
     session = context.session()
     volumes, failures = choose_lvs(session, names, select)
-    return each(session, volumes, lambda name: remove_one(session, name, force=force > 0), failures)
+    scan = session.last_scan
+    uuids = {f"{vg.name}/{lv.name}": lv.uuid for vg in scan.vgs for lv in vg.lvs}
+
+    def remove(name: str) -> None:
+        remove_one(session, name, force=force > 0, uuid=uuids[name])
+
+    return each(session, volumes, remove, failures)
 
 
-def remove_one(session: Session, name: str, *, force: bool) -> None:
-    """Remove one volume and say so; an origin with its snapshots."""
+def remove_one(session: Session, name: str, *, force: bool, uuid: str) -> None:
+    """Remove one volume and say so; an origin with its snapshots. RefusedError if its name is not
+    that of the `uuid` any more, by which it was chosen before its group was locked."""
     vg_name, lv_name = name.split("/")
     with session.lock(vg_name):
         vg = session.vg_for_change(vg_name)
-        if vg.lv(lv_name) is None:
+        now = vg.lv_by_uuid(uuid)
+        if now is None:
             return  # it went with its origin
+        if now.name != lv_name:
+            raise RefusedError(f"Logical volume {name} was renamed to {now.name} meanwhile.")
         lvm_lv.get(vg, lv_name)
         segments = vg.snapshots_of_origin(lv_name)
         snapshots = [s.cow for s in segments if not s.merging]  # A merging one goes with it.

@@ -225,7 +225,8 @@ def _remove_volumes(session: Session, vg: VolumeGroup, force: bool) -> None:
         # Snapshots of an origin go before it: each in its turn is asked about if it is active.
         snapshots = [s.cow for s in vg.snapshots_of_origin(lv.name) if not s.merging]
         for name in (*snapshots, lv.name):
-            remove_one(session, f"{vg.name}/{name}", force=force)
+            uuid = vg.volume(name).uuid
+            remove_one(session, f"{vg.name}/{name}", force=force, uuid=uuid)
 
 
 @click.command()

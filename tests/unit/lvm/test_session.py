@@ -8,6 +8,7 @@ from typing import NoReturn
 import pytest
 
 from tests.unit.lvm.lab import EXTENT, KIB, Lab
+from ulvm.cli.lv import remove_one
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv, lv_change, merge, pv_change, snapshot
@@ -140,6 +141,18 @@ def test_devices_of_a_commit_whose_swap_died_are_brought_to_the_metadata(busy: L
         busy.session.vg_for_change("vg")
     busy.write("o", 0, b"\x22" * 512)
     assert busy.read("s", 0, 512) == b"\x11" * 512
+
+
+def test_what_was_chosen_before_the_lock_is_no_other_volume_of_that_name(busy: Lab) -> None:
+    chosen = busy.vg.volume("o").uuid
+    lv.rename(busy.session, "vg", "o", "p")
+    lv.create(busy.session, "vg", "o", extents=1)
+    with pytest.raises(RefusedError, match="vg/o was renamed to p meanwhile"):
+        remove_one(busy.session, "vg/o", force=True, uuid=chosen)
+    assert [v.name for v in busy.vg.lvs] == ["p", "o"]
+    remove_one(busy.session, "vg/p", force=True, uuid=chosen)
+    remove_one(busy.session, "vg/p", force=True, uuid=chosen)  # Another was faster.
+    assert [v.name for v in busy.vg.lvs] == ["o"]
 
 
 def test_a_merge_from_begin_to_end(busy: Lab) -> None:
