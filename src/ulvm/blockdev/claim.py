@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import struct
 import time
 from pathlib import Path
@@ -94,6 +95,9 @@ def check_users(path: str, *, writable: bool) -> None:
 
 def _open_for_writing(fd: int) -> bool:
     try:
+        # Who opens it for writing just now has us told, by SIGIO unless we choose: that would end
+        # the process. SIGURG is passed over by those who do not ask for it.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return error.errno == errno.EAGAIN

@@ -35,6 +35,31 @@ def path(tmp_path: Path) -> str:
 # -- claims ------------------------------------------------------------------------------------
 
 
+def test_who_opens_a_file_while_it_is_looked_at_ends_nobody(path: str) -> None:
+    """A program opens it for writing in the moment of the lease, which tells the holder."""
+    script = """
+import fcntl, os, sys
+from ulvm.blockdev.claim import check_users
+
+real = fcntl.fcntl
+broken = []
+
+def crowded(fd, command, argument=0):
+    answer = real(fd, command, argument)
+    if command == fcntl.F_SETLEASE and argument == fcntl.F_RDLCK:
+        try:
+            os.open(sys.argv[1], os.O_RDWR | os.O_NONBLOCK)
+        except BlockingIOError:
+            broken.append(fd)
+    return answer
+
+fcntl.fcntl = crowded
+check_users(sys.argv[1], writable=True)
+assert broken
+"""
+    subprocess.run([sys.executable, "-c", script, path], check=True)
+
+
 def test_one_owner_at_a_time(path: str) -> None:
     owner = FileDevice(path)
     with pytest.raises(BusyError, match="in use by another program"):
