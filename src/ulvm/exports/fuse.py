@@ -49,7 +49,7 @@ from typing import Any
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import NotFoundError, UlvmError
 from ulvm.exports.fuse_session import FuseSession, load_mfusepy
-from ulvm.exports.source import ExportInfo, ExportSource
+from ulvm.exports.source import ExportInfo, ExportSource, windows
 
 __all__ = ["FuseServer"]
 
@@ -310,9 +310,10 @@ class FuseServer:
             return -errno.EINVAL
         if not 0 <= offset < end:
             return -errno.ENXIO
-        for extent in device.extents(offset, end - offset):
-            if extent.zero == (whence == _SEEK_HOLE):
-                return max(offset, extent.offset)
+        for start, length in windows(offset, end - offset, _MOST):
+            for extent in device.extents(start, length):
+                if extent.zero == (whence == _SEEK_HOLE):
+                    return max(offset, extent.offset)
         return -errno.ENXIO if whence == _SEEK_DATA else end
 
 

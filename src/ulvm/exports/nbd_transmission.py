@@ -51,6 +51,7 @@ from ulvm.errors import DeviceError, NotSupportedError, UlvmError
 from ulvm.exports.nbd_handshake import Agreed
 from ulvm.exports.patience import patient
 from ulvm.exports.second_hand import SecondHand
+from ulvm.exports.source import windows
 
 __all__ = ["serve"]
 
@@ -72,7 +73,7 @@ _KIND = 7
 _ERROR_CHUNK = struct.Struct(">IHHQIIH")
 _ESHUTDOWN = 108
 _WINDOW = 256 << 20
-"""Bytes of a device whose extents are asked for at a time."""
+"""Bytes of a device whose extents are asked for at a time, at most."""
 _MAX_EXTENTS = 1 << 16
 """In one block status reply; the client asks again for the rest."""
 
@@ -440,22 +441,14 @@ def _descriptors(runs: Iterator[tuple[int, int]], most: int) -> bytes:
     return b"".join(struct.pack(">II", *descriptor) for descriptor in found)
 
 
-def _windows(offset: int, length: int) -> Iterator[tuple[int, int]]:
-    end = offset + length
-    while offset < end:
-        n = min(_WINDOW, end - offset)
-        yield offset, n
-        offset += n
-
-
 def _allocation(device: BlockDevice, offset: int, length: int) -> Iterator[tuple[int, int]]:
-    for start, n in _windows(offset, length):
+    for start, n in windows(offset, length, _WINDOW):
         for extent in device.extents(start, n):
             yield extent.length, extent.hole | extent.zero << 1
 
 
 def _changed(device: BlockDevice, offset: int, length: int) -> Iterator[tuple[int, int]]:
-    for start, n in _windows(offset, length):
+    for start, n in windows(offset, length, _WINDOW):
         runs = device.changed(start, n)
         if runs is None:
             raise DeviceError("the export is no snapshot any more", errno=errno.EINVAL)

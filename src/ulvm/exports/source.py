@@ -7,14 +7,16 @@ The daemon implements `ExportSource` over its mapped devices; tests may use
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
 from ulvm.errors import DeviceError, NotFoundError
 
-__all__ = ["ExportInfo", "ExportSource", "StaticSource"]
+__all__ = ["ExportInfo", "ExportSource", "StaticSource", "windows"]
+
+_FIRST_WINDOW = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +106,16 @@ class _Handle(BlockDevice):
         self, offset: int, length: int, *, no_hole: bool = False, fua: bool = False
     ) -> None:
         raise DeviceError("opened for reading only", errno=errno.EBADF)
+
+
+def windows(offset: int, length: int, most: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of the pieces in which to ask for the extents of a range. Small at first and
+    then longer and longer: who wants the first ones alone, and goes on where they end, must not
+    have all others looked up each time."""
+    end = offset + length
+    step = min(_FIRST_WINDOW, most)
+    while offset < end:
+        n = min(step, end - offset)
+        yield offset, n
+        offset += n
+        step = min(2 * step, most)

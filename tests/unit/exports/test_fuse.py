@@ -6,12 +6,13 @@ import mmap
 import os
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import needs
-from ulvm.blockdev.base import WritableBuffer
+from ulvm.blockdev.base import Extent, WritableBuffer
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.memory import MemoryDevice
@@ -69,6 +70,34 @@ def test_a_disk_on_any_fuse_server_is_written_through(
     finally:
         server.stop()
     assert "durable" in events
+
+
+def test_a_hole_is_found_without_a_look_at_all_others(tmp_path: Path) -> None:
+    """Else a copy of a file of many holes takes the square of their number."""
+    asked = []
+
+    class Asked(MemoryDevice):
+        def extents(self, offset: int, length: int) -> Iterator[Extent]:
+            asked.append(length)
+            return super().extents(offset, length)
+
+    device = Asked(32 << 20)
+    for offset in (0, 1 << 16, 31 << 20):
+        device.write(offset, b"x" * 4096)
+    server = FuseServer(StaticSource({"vg/lv": device}), tmp_path)
+    server.start()
+    try:
+        fd = os.open(tmp_path / "vg/lv", os.O_RDONLY)
+        assert os.lseek(fd, 0, os.SEEK_HOLE) == 4096
+        assert os.lseek(fd, 4096, os.SEEK_DATA) == 1 << 16
+        assert asked == [1 << 20] * 2
+        assert os.lseek(fd, 1 << 17, os.SEEK_DATA) == 31 << 20
+        assert os.lseek(fd, 31 << 20, os.SEEK_HOLE) == (31 << 20) + 4096
+        with pytest.raises(OSError, match="No such device or address"):
+            os.lseek(fd, (31 << 20) + 4096, os.SEEK_DATA)
+        os.close(fd)
+    finally:
+        server.stop()
 
 
 class Slow(MemoryDevice):

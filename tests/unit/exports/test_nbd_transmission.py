@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ulvm.blockdev.base import BlockDevice, Buffer, Changed, WritableBuffer
+from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.blockdev.nbd_protocol import (
@@ -653,6 +653,25 @@ def test_block_status_of_a_finely_cut_device_is_bounded() -> None:
         _, found = descriptors(client.chunk()[3])
         assert len(found) == 65536
         assert found[:3] == [(1, 0), (1, 1), (1, 0)]
+
+
+def test_one_extent_does_not_cost_those_behind_it() -> None:
+    """QEMU asks so, again and again, for each extent of a device that may have many."""
+    asked = []
+
+    class Asked(MemoryDevice):
+        def extents(self, offset: int, length: int) -> Iterator[Extent]:
+            asked.append((offset, length))
+            return super().extents(offset, length)
+
+    device = Asked(16 * SIZE)
+    device.write(SIZE // 2, b"x" * 4096)
+    with connected(device, structured=True, contexts=ALL[:1]) as client:
+        client.send(CommandType.BLOCK_STATUS, 0, 16 * SIZE, CommandFlag.REQ_ONE)
+        assert descriptors(client.chunk()[3]) == (1, [(SIZE // 2, 3)])
+        assert asked == [(0, SIZE)]
+        client.send(CommandType.BLOCK_STATUS, SIZE, 15 * SIZE, CommandFlag.REQ_ONE)
+        assert descriptors(client.chunk()[3]) == (1, [(15 * SIZE, 3)])
 
 
 # -- clients that misbehave ---------------------------------------------------------------------
