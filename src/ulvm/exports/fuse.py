@@ -32,6 +32,7 @@ atomic.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -135,7 +136,7 @@ class FuseServer:
             *("chmod", "chown"),
         ):
             operations[name] = _refuse
-        self._session = FuseSession(mountpoint, operations, self._devices, options)
+        self._session = FuseSession(mountpoint, operations, self._devices, options, self._close_all)
 
     @property
     def mountpoint(self) -> Path:
@@ -153,10 +154,15 @@ class FuseServer:
     def stop(self) -> None:
         """Unmount, forcibly if files are open, and close what was left open. Idempotent."""
         self._session.stop()
-        while self._handles:
-            number, handle = self._handles.popitem()
-            self._devices.pop(number, None)
-            handle.device.close()
+        self._close_all()
+
+    def _close_all(self) -> None:
+        """What nobody can release any more."""
+        with contextlib.suppress(KeyError):  # empty, or another thread took the last one
+            while True:
+                number, handle = self._handles.popitem()
+                self._devices.pop(number, None)
+                handle.device.close()
 
     # ---- names and attributes ----
 

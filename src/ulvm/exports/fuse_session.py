@@ -153,7 +153,9 @@ class FuseSession:
     `operations` maps names of struct fuse_operations (fuse.h) to functions that take its
     arguments, pointers as addresses (None for NULL), and return its result (-errno for a failure).
     They must not raise. `devices` are the open files by the numbers that the operation `open` gives
-    to their handles; they are read and written without an operation.
+    to their handles; they are read and written without an operation. `ended` is called, by any
+    thread and perhaps more than once, when the file system is unmounted or its connection aborted,
+    also by somebody else: no release of what is still open will come.
     """
 
     def __init__(
@@ -162,9 +164,11 @@ class FuseSession:
         operations: Mapping[str, Callable[..., int]],
         devices: Mapping[int, BlockDevice],
         options: list[str],
+        ended: Callable[[], None],
     ) -> None:
         self.mountpoint = Path(os.path.abspath(mountpoint))
         self._options = options
+        self._ended = ended
         self._devices = devices
         self._fuse = load_mfusepy()
         self._library: Any = self._fuse._libfuse
@@ -305,8 +309,11 @@ class FuseSession:
             if not buffer.size:
                 self._library.fuse_session_exit(session)
                 with self._turn:
-                    self._over = self._over or self._session == session
+                    ours = self._session == session
+                    self._over = self._over or ours
                     self._turn.notify_all()
+                if ours:
+                    self._ended()
                 break
             begun[me] = now = time.monotonic()
             if not self._watching:  # it says that it rests before it looks at `begun` again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import subprocess
@@ -12,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from ulvm.blockdev.base import Extent, WritableBuffer
+from ulvm.blockdev.base import BlockDevice, Extent, WritableBuffer
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import RefusedError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.source import StaticSource
+from ulvm.mounts.unmount import unmount
 
 pytestmark = needs.fuse
 
@@ -96,6 +98,30 @@ def test_a_hole_is_found_without_a_look_at_all_others(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No such device or address"):
             os.lseek(fd, (31 << 20) + 4096, os.SEEK_DATA)
         os.close(fd)
+    finally:
+        server.stop()
+
+
+def test_what_is_open_when_the_tree_is_torn_away_is_closed(tmp_path: Path) -> None:
+    """By umount -f, say: the kernel sends no release, and the volume would be in use for ever."""
+    closed = threading.Event()
+
+    class Watched(StaticSource):
+        def open(self, name: str, *, write: bool) -> BlockDevice:
+            device = super().open(name, write=write)
+            device.close = closed.set  # type: ignore[method-assign]
+            return device
+
+    server = FuseServer(Watched({"vg/lv": MemoryDevice(1 << 20)}), tmp_path)
+    server.start()
+    try:
+        fd = os.open(tmp_path / "vg/lv", os.O_RDONLY)
+        assert not closed.is_set()
+        unmount(tmp_path, force=True)
+        assert closed.wait(30)
+        with contextlib.suppress(OSError):  # nobody is connected
+            os.close(fd)
+        assert not server.mounted
     finally:
         server.stop()
 
