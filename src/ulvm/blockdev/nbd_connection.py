@@ -2,7 +2,7 @@
 
 Everything the server says is checked before it is used: magic numbers, cookie, lengths and
 offsets. A server that breaks the protocol cannot be followed any further, so the connection is
-closed then. Not thread safe.
+closed then. Not thread safe, but for `close`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ class Connection:
     def __init__(self, address: Address, export: str) -> None:
         self._cookie = 0
         self._structured = False
+        self._under_way = False
+        """A request has not been answered to its end. What is sent now is part of it to the server,
+        so nothing must be."""
         where = address if isinstance(address, str) else f"{address[0]} port {address[1]}"
         try:
             self._sock = _dial(address)
@@ -182,6 +185,10 @@ class Connection:
         """Block status chunks, for other requests nothing."""
         if self.closed:
             raise DeviceError("the NBD connection is closed", errno=errno.EIO)
+        if self._under_way:
+            self.close()
+            raise DeviceError("the NBD connection was interrupted", errno=errno.EIO)
+        self._under_way = True
         self._cookie += 1
         header = REQUEST.pack(REQUEST_MAGIC, flags, kind, self._cookie, offset, length)
         try:
@@ -195,6 +202,7 @@ class Connection:
         except ProtocolError as failure:
             self.close()
             raise DeviceError(failure.message, errno=errno.EIO) from failure
+        self._under_way = False
         if error:
             code = errno_of(error)
             raise DeviceError(
@@ -276,11 +284,15 @@ class Connection:
         return self._sock.fileno() < 0
 
     def close(self) -> None:
-        """Say goodbye, if the server still listens. Idempotent."""
+        """Say goodbye, if the server listens for it. Another thread's request fails. Idempotent."""
         if self.closed:
             return
         try:
-            self._sock.sendall(REQUEST.pack(REQUEST_MAGIC, 0, CommandType.DISC, 0, 0, 0))
+            if self._under_way:
+                self._sock.shutdown(socket.SHUT_RDWR)  # wakes who waits there
+            else:
+                goodbye = REQUEST.pack(REQUEST_MAGIC, 0, CommandType.DISC, 0, 0, 0)
+                self._sock.sendall(goodbye)
         except OSError:  # it is gone already
             pass
         finally:

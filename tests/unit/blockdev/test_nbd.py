@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 import struct
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -256,3 +258,70 @@ def test_a_server_that_dies_under_a_request() -> None:
         with pytest.raises(DeviceError, match="is closed"):
             device.flush()
         device.close()
+
+
+def all_of(sock: socket.socket) -> bytes:
+    """What comes until the end of the connection."""
+    return b"".join(iter(lambda: sock.recv(1 << 16), b""))
+
+
+def test_nothing_is_sent_into_a_write_that_was_interrupted() -> None:
+    """The server would take it for data."""
+    main = threading.main_thread().ident
+    assert main is not None
+    came: list[bytes] = []
+
+    def script(sock: socket.socket) -> None:
+        handshake(sock)
+        sock.recv(1, socket.MSG_PEEK)
+        signal.pthread_kill(main, signal.SIGUSR2)
+        interrupted.wait()
+        came.append(all_of(sock))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    interrupted = threading.Event()
+    before = signal.signal(signal.SIGUSR2, interrupt)
+    try:
+        with scripted(script) as path:
+            device = NbdDevice(path, "vg/lv")
+            with pytest.raises(KeyboardInterrupt):
+                device.write(0, bytes(SIZE))
+            interrupted.set()
+            with pytest.raises(DeviceError, match="was interrupted"):
+                device.write(0, b"x" * 512)
+            device.close()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert len(came[0]) < SIZE
+    assert came[0][REQUEST.size :].strip(b"\0") == b""
+
+
+def test_a_close_ends_the_write_of_another_thread() -> None:
+    """All connections of a device are closed when one breaks, whatever the others are at."""
+    came: list[bytes] = []
+    asked, closed = threading.Event(), threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        handshake(sock)
+        sock.recv(1, socket.MSG_PEEK)
+        asked.set()
+        closed.wait(30)
+        came.append(all_of(sock))
+
+    def write() -> None:
+        with pytest.raises(DeviceError):
+            device.write(0, bytes(SIZE))
+
+    with scripted(script) as path:
+        device = NbdDevice(path, "vg/lv")
+        with ThreadPoolExecutor(2) as threads:
+            writing = threads.submit(write)
+            asked.wait()
+            try:
+                threads.submit(device.close).result(20)
+                writing.result(20)
+            finally:
+                closed.set()
+    assert came[0][REQUEST.size :].strip(b"\0") == b""
