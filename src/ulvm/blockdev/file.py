@@ -249,6 +249,8 @@ class FileDevice(BlockDevice):
             try:
                 n = os.pwritev(self._fd, (view[done:],), offset + done, flags)
             except OSError as error:
+                if flags and self._tells_of_loss(error, offset + done, view[done:]):
+                    self._failed_flush = error.errno
                 raise self._write_error(error) from error
             self._unsynced = True
             if n == 0:
@@ -269,12 +271,19 @@ class FileDevice(BlockDevice):
             self.flush()
             return
         with self._sync():
-            try:
-                self._write_rest(offset, view, 0, os.RWF_DSYNC)
-            except DeviceError as error:
-                if error.errno == errno.EIO:  # the write, or what fdatasync would have said
-                    self._failed_flush = errno.EIO
-                raise
+            self._write_rest(offset, view, 0, os.RWF_DSYNC)
+
+    def _tells_of_loss(self, error: OSError, offset: int, view: memoryview) -> bool:
+        """Whether a write with RWF_DSYNC failed with what fdatasync would have said, which may be
+        ENOSPC as well (a thin disk that is full, below the file system): the write itself goes."""
+        if error.errno == errno.EIO:
+            return True
+        try:
+            return os.pwritev(self._fd, (view,), offset) > 0
+        except OSError:
+            return False
+        finally:
+            self._unsynced = True
 
     def flush(self) -> None:
         with self._synced:

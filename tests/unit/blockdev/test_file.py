@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -482,6 +483,71 @@ def test_after_a_failed_flush_every_flush_fails(small_file_system: Path) -> None
         with pytest.raises(DeviceError, match="an earlier flush failed"):
             device.write(0, b"x", fua=True)
         device.close()
+
+
+@pytest.fixture
+def full_below(tmp_path: Path) -> Iterator[Path]:
+    """A file of 8 MiB, all of it allocated, in a file system on a thin disk: that finds no room for
+    it any more when the data are written back."""
+    with ExitStack() as stack:
+
+        def mounted(disk: Path, name: str, *, direct_io: bool) -> Path:
+            loop = stack.enter_context(attach(disk, direct_io=direct_io))
+            make = ["mkfs.ext4", "-q", "-O", "^has_journal", "-E", "nodiscard", loop.path]
+            subprocess.run(make, check=True)
+            folder = tmp_path / name
+            folder.mkdir()
+            subprocess.run(["mount", "-o", "errors=continue", loop.path, folder], check=True)
+            stack.callback(subprocess.run, ["umount", str(folder)], check=True)
+            return folder
+
+        disk = tmp_path / "disk"
+        with disk.open("wb") as stream:
+            stream.truncate(48 * MIB)
+        lower = mounted(disk, "lower", direct_io=False)
+        thin = lower / "thin"
+        with thin.open("wb") as stream:
+            stream.truncate(64 * MIB)
+        image = mounted(thin, "upper", direct_io=True) / "image"
+        image.write_bytes(bytes(8 * MIB))
+        subprocess.run(["sync", "-f", image], check=True)
+        subprocess.run(["fallocate", "--dig-holes", thin], check=True)
+        with suppress(OSError), (lower / "rest").open("wb", buffering=0) as stream:
+            while True:
+                stream.write(b"x" * 4096)
+        subprocess.run(["sync", "-f", lower], check=True)
+        yield image
+
+
+@needs.root
+@needs.loop
+@needs.program("mkfs.ext4")
+def test_a_loss_that_a_durable_write_is_told_of_fails_every_flush(full_below: Path) -> None:
+    """Whatever the error's number: the kernel says ENOSPC as well, and it is not of this write."""
+    with closing(FileDevice(str(full_below))) as device:
+        device.write(0, b"x" * (4 * MIB))
+        fd = os.open(full_below, os.O_RDONLY)
+        with pytest.raises(OSError, match="No space left"):
+            os.fdatasync(fd)
+        os.close(fd)
+        with pytest.raises(DeviceError) as caught:
+            device.write(6 * MIB, b"y" * 4096, fua=True)
+        assert caught.value.errno == errno.ENOSPC
+        with pytest.raises(DeviceError, match="an earlier flush failed"):
+            device.flush()
+
+
+@needs.root
+def test_a_durable_write_without_room_costs_no_flush(small_file_system: Path) -> None:
+    path = small_file_system / "image"
+    with path.open("wb") as stream:
+        stream.truncate(8 * MIB)
+    device = FileDevice(str(path))
+    with pytest.raises(DeviceError) as caught:
+        device.write(0, b"x" * (2 * MIB), fua=True)
+    assert caught.value.errno == errno.ENOSPC
+    device.flush()
+    device.close()
 
 
 @needs.root
