@@ -9,8 +9,9 @@ Who may connect: a Unix socket is mode 0600 from the moment it exists. TCP has n
 TLS who has a certificate of the right authority (`nbd_tls`); without, only loopback addresses are
 listened on unless that is forced, and any user of the machine can then connect.
 
-An open connection counts as an open of its device. When a device is taken away all the same, its
-requests fail with ENXIO and end the connection; `disconnect` ends the idle ones.
+An open connection counts as an open of its device; so over TCP it is asked now and then whether the
+client's machine is still there. When a device is taken away all the same, its requests fail with
+ENXIO and end the connection; `disconnect` ends the idle ones.
 
 Locking: `_lock` guards the sets of listeners and connections and is held for moments.
 """
@@ -43,6 +44,8 @@ _BACKLOG = 64
 _JOIN_SECONDS = 2.0
 _SEND_BUFFER = 4 << 20
 """As much of it as the system allows (net.core.wmem_max)."""
+_KEEP_ALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}
+"""A machine that went without a goodbye is given up after two minutes (tcp(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,9 @@ class NbdServer:
             client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         else:
             client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEP_ALIVE.items():
+                client.sock.setsockopt(socket.IPPROTO_TCP, option, value)
         handshake = Handshake(self._source, tls=client.tls is not None)
         try:
             _negotiate(client, handshake)

@@ -110,6 +110,24 @@ def test_tcp_on_loopback(server: NbdServer, host: str) -> None:
         server.listen_tcp(host, port)
 
 
+def test_a_machine_that_is_gone_is_noticed(server: NbdServer) -> None:
+    """Else its volume is in use for ever. Linux shows which timer runs for a connection: 1 until an
+    answer has arrived, then 2 for keepalive (Documentation/networking/proc_net_tcp.rst)."""
+    port = server.listen_tcp("127.0.0.1", 0)
+    device = NbdDevice(("127.0.0.1", port), "vg/lv")
+    device.read(0, 1)
+
+    def timer() -> str:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        (ours,) = (row for row in rows if row[1] == f"0100007F:{port:04X}" and row[3] == "01")
+        return ours[5].partition(":")[0]
+
+    while timer() == "01":
+        pass
+    assert timer() == "02"
+    device.close()
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", ""])
 def test_tcp_elsewhere_is_refused(server: NbdServer, host: str) -> None:
     with pytest.raises(RefusedError):
