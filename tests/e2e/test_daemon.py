@@ -119,6 +119,18 @@ def test_these_signals_are_a_clean_stop(vg: UlvmHost, number: signal.Signals) ->
     assert vg.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-------"]
 
 
+def test_a_signal_that_the_starter_had_blocked_stops_it(host: UlvmHost) -> None:
+    """A mask goes on to each program that is started."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    try:
+        host.run("daemon start")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    pid = host.daemon_pid()
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: gone(pid))
+
+
 def test_under_nohup_sighup_is_ignored(host: UlvmHost) -> None:
     subprocess.run(
         ["nohup", *host.argv("daemon start")], env=host.env, check=True, capture_output=True

@@ -8,6 +8,7 @@ import fcntl
 import gc
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -44,7 +45,12 @@ def prepare() -> None:
 
     For that lock no request waits longer than it must: not 5 ms, Python's default, beside a commit
     that lists its pages, nor the 20 ms that it takes to look for cycles among all that was
-    imported, which stays anyway."""
+    imported, which stays anyway.
+
+    What the command that started us was given to do with signals is not ours: a mask stays over all
+    programs that follow, and with SIGTERM in it nobody could stop us."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody learns how a program ended
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()
     libc = ctypes.CDLL(None, use_errno=True)
