@@ -315,6 +315,14 @@ def test_the_status_of_the_program_is_the_commands(vg: UlvmHost) -> None:
     assert lvs(vg) == ["db"]
 
 
+def test_the_status_counts_where_the_caller_passes_over_its_children(vg: UlvmHost) -> None:
+    """Who ignores SIGCHLD has each program ignore it that is started, and is told of no status."""
+    script = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    script += "os.execv(sys.executable, sys.argv[1:])"
+    words = [sys.executable, "-c", script, *vg.argv("backup vg/db --exec 'exit 7 # {nbd}'")]
+    assert subprocess.run(words, env=vg.env, check=False).returncode == 7
+
+
 # -- interrupts ---------------------------------------------------------------------------------
 
 
