@@ -28,6 +28,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -104,6 +105,8 @@ class Service:
         )
         self._links = _links_of(host)
         self._linked: set[tuple[str, str]] | None = None
+        self._linking = threading.Lock()
+        """Over the look at the devices as well: who looked first links first."""
         self._state = StateKeeper(self._run_dir, lambda: self.mapper.snapshot_state()["devices"])
         self._started = time.time()
         self._end, self._end_writer = os.pipe()
@@ -183,7 +186,9 @@ class Service:
 
     def _link(self) -> None:
         """The links in /dev follow the devices."""
-        if self._links is not None and self._fuse_problem is None:
+        if self._links is None or self._fuse_problem is not None:
+            return
+        with self._linking:
             devices = [d for d in self.mapper.all_mapped() if d.live is not None and not d.removed]
             known = {(device.name, device.uuid) for device in devices}
             if known != self._linked:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.waiting import until
 from ulvm.daemon.client import CONTROL_SOCKET
 from ulvm.daemon.service import STAGE_DIR, Service
 from ulvm.daemon.state import STATE_FILE, read_state
+from ulvm.dm.device import MappedDevice
 from ulvm.dm_ioctl import TableLine
 from ulvm.vgstore.host import Host
 
@@ -65,6 +67,43 @@ def test_a_failure_does_not_hinder_the_rest_of_the_stop(
         service.stop()
     assert service.mapper.all_mapped() == []
     assert not (short_tmp / "run" / STATE_FILE).exists()
+
+
+def test_of_two_changes_at_once_the_later_one_has_its_link(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("etc", "run", "links"):
+        (short_tmp / name).mkdir()
+    settings = f'ulvm {{ device_links = 1 }} devices {{ dir = "{short_tmp}/links" }}'
+    (short_tmp / "etc/ulvm.conf").write_text(settings)
+    service = Service(Host(short_tmp / "etc", short_tmp / "run").with_settings(""))
+    service.start()
+    mapper = service.mapper
+
+    def activate(name: str) -> None:
+        mapper.create(name)
+        mapper.load(name, [TableLine(0, 8, "zero")])
+        mapper.resume(name)
+
+    second = threading.Thread(target=activate, args=("second",))
+    all_mapped = mapper.all_mapped
+
+    def look_late() -> list[MappedDevice]:
+        found = all_mapped()
+        if any(device.live for device in found) and second.ident is None:
+            second.start()
+            second.join(1)  # it is through then, or waits for us
+        return found
+
+    try:
+        monkeypatch.setattr(mapper, "all_mapped", look_late)
+        # It looks at the devices as well, under a lock of its own.
+        mapper.on_change.remove(service._state.save)
+        activate("first")
+        second.join()
+        assert sorted(p.name for p in (short_tmp / "links/mapper").iterdir()) == ["first", "second"]
+    finally:
+        service.stop()
 
 
 def kept(run_dir: Path) -> list[str]:
