@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.waiting import until
 from ulvm.daemon.client import connect
@@ -102,6 +103,17 @@ def test_a_second_daemon_on_the_same_pv_is_refused(vg: UlvmHost) -> None:
         assert second.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-------"]
     finally:
         second.close()
+
+
+@needs.fuse
+def test_the_status_knows_of_a_tree_that_was_unmounted(vg: UlvmHost) -> None:
+    tree = vg.run_dir / "dev"
+    assert f"Volumes    {tree}" in vg.run("daemon status").stdout
+    unmount(tree)
+    until(lambda: "Volumes    no FUSE: it was unmounted" in vg.run("daemon status").stdout)
+    vg.run("daemon stop")
+    vg.run("vgchange -ay vg")
+    assert f"Volumes    {tree}" in vg.run("daemon status").stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

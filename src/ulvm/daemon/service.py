@@ -330,7 +330,14 @@ class Service:
         )
         return [export_names(d)[0] for d in devices if d.open_count > holds[d]]
 
+    def _without_fuse(self) -> str | None:
+        """Why there is no FUSE tree; None if there is one."""
+        if self._fuse_problem is not None or self._fuse.mounted:
+            return self._fuse_problem
+        return "it was unmounted; a daemon that is started anew has it again"
+
     def _status(self) -> dict[str, Any]:
+        problem = self._without_fuse()
         return {
             "pid": os.getpid(),
             "uptime": time.time() - self._started,
@@ -338,8 +345,8 @@ class Service:
             "system_dir": str(self._host.system_dir),
             "nbd": str(self._run_dir / NBD_SOCKET),
             "tcp": list(self._tcp),
-            "dev": str(self._run_dir / DEV_DIR) if self._fuse_problem is None else None,
-            "fuse_problem": self._fuse_problem,
+            "dev": str(self._run_dir / DEV_DIR) if problem is None else None,
+            "fuse_problem": problem,
             "log": str(self._run_dir / LOG_FILE),
             "in_use": self._in_use(),
             "volumes": [v for d in self.mapper.all_mapped() if (v := self._volume(d))],
