@@ -36,7 +36,7 @@ from ulvm.daemon.commands import end_commands, start_command
 from ulvm.daemon.history import FillHistory
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
-from ulvm.errors import NotFoundError
+from ulvm.errors import FormatError, NotFoundError
 from ulvm.metadata.cow import store_chunks
 from ulvm.units import SECTOR, display_size
 from ulvm.vgstore.policy import SnapshotPolicy
@@ -166,11 +166,14 @@ class Monitor:
             status = _status_of(self._mapper, device)
             if status is None or status.merging:
                 continue
+            try:
+                vg, lv, _ = split_dm_name(device.name)
+            except FormatError:  # renamed by hand: nobody asks for it by that name
+                continue
             with self._lock:
                 watched = self._watched.get(device, _Watched())
                 history, problem = watched.history, watched.problem
                 rate, seconds = history.rate, history.seconds_until(status.total)
-            vg, lv, _ = split_dm_name(device.name)
             dead = status.invalid or status.overflow
             found.append(
                 {

@@ -59,6 +59,15 @@ def test_a_name_that_is_not_lvms_leaves_the_others_watched(
     assert caplog.text.count("cannot watch nodash") == 1
 
 
+def test_a_name_that_is_not_lvms_leaves_the_others_in_the_report(tmp_path: Path) -> None:
+    mapper = LocalMapper()
+    full_snapshot(mapper, tmp_path, "nodash", "a")
+    full_snapshot(mapper, tmp_path, "vg-snap", "b")
+    watcher = Monitor(mapper, policy=lambda: SnapshotPolicy(100, 20), command=lambda *words: words)
+    assert [(row["vg"], row["lv"]) for row in watcher.report()] == [("vg", "snap")]
+    mapper.shutdown()
+
+
 def test_a_process_that_cannot_be_started_is_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
