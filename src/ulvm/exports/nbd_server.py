@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _HANDSHAKE_SECONDS = 30.0
 _MAX_CONNECTIONS = 256
+"""Of each listener: who may not come by the Unix socket cannot fill that up by TCP."""
 _BACKLOG = 64
 _JOIN_SECONDS = 2.0
 _SEND_BUFFER = 4 << 20
@@ -58,12 +59,16 @@ class NbdConnection:
 
 
 class _Client:
-    """A connection and its thread. `agreed` is set while requests are served."""
+    """A connection and its thread. `where`: by which listener it came. `agreed` is set while
+    requests are served."""
 
-    def __init__(self, sock: socket.socket, peer: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, peer: str, tls: ssl.SSLContext | None = None, where: str = ""
+    ) -> None:
         self.sock = sock
         self.peer = peer
         self.tls = tls
+        self.where = where
         self.agreed: Agreed | None = None
         self.thread: threading.Thread | None = None
 
@@ -165,13 +170,14 @@ class NbdServer:
                 time.sleep(0.1)  # out of descriptors, most likely
                 continue
             peer = where if isinstance(address, str) else f"{address[0]}"
-            self._start(_Client(sock, peer, tls))
+            self._start(_Client(sock, peer, tls, where))
 
     def _start(self, client: _Client) -> None:
         refused = ""
         with self._lock:
-            if self._stopping or len(self._clients) >= _MAX_CONNECTIONS:
-                refused = f"{_MAX_CONNECTIONS} are served"
+            beside = sum(other.where == client.where for other in self._clients)
+            if self._stopping or beside >= _MAX_CONNECTIONS:
+                refused = f"{_MAX_CONNECTIONS} are served on {client.where}"
             else:
                 self._number += 1
                 client.thread = threading.Thread(

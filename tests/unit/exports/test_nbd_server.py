@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from ulvm.blockdev.nbd import NbdDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.table import parse_table
 from ulvm.errors import BusyError, DeviceError, NotFoundError, RefusedError
+from ulvm.exports import nbd_server
 from ulvm.exports.nbd_server import NbdServer
 from ulvm.exports.source import ExportInfo, StaticSource
 
@@ -166,6 +168,25 @@ def test_half_a_handshake_and_strangers_disturb_nobody(server: NbdServer, folder
     device.close()
     idle.close()
     stranger.close()
+
+
+def test_a_crowd_at_one_door_leaves_the_others_open(
+    server: NbdServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By TCP whoever reaches the port may connect, though not shake hands."""
+    monkeypatch.setattr(nbd_server, "_MAX_CONNECTIONS", 3)
+    path = str(folder / "s")
+    server.listen_unix(path)
+    port = server.listen_tcp("127.0.0.1", 0)
+    with ExitStack() as stack:
+        for _ in range(3):
+            crowd = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            assert crowd.recv(8) == b"NBDMAGIC"
+        with pytest.raises(DeviceError):
+            NbdDevice(("127.0.0.1", port), "vg/lv")
+        device = NbdDevice(path, "vg/lv")
+        assert device.read(0, 1) == b"\0"
+        device.close()
 
 
 def test_disconnect_ends_the_connections_of_one_export(server: NbdServer, folder: Path) -> None:
