@@ -43,6 +43,7 @@ _MAX_CONNECTIONS = 256
 """Of each listener: who may not come by the Unix socket cannot fill that up by TCP."""
 _BACKLOG = 64
 _JOIN_SECONDS = 2.0
+_QUIET_SECONDS = 10.0
 _SEND_BUFFER = 4 << 20
 """As much of it as the system allows (net.core.wmem_max)."""
 _KEEP_ALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}
@@ -94,6 +95,7 @@ class NbdServer:
         self._clients: set[_Client] = set()
         self._stopping = False
         self._number = 0
+        self._quiet_until = 0.0
 
     # -- listening --------------------------------------------------------------------------
 
@@ -190,8 +192,16 @@ class NbdServer:
                     self._clients.discard(client)
                     refused = str(error)
         if refused:
-            log.warning("NBD: a connection refused, %s", refused)
+            self._warn("NBD: a connection refused, %s", refused)
             client.sock.close()
+
+    def _warn(self, text: str, *words: object) -> None:
+        """Of what a stranger can do as often as they like: who fills the log up fills the run
+        directory, where the daemon's state and the stages are."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET_SECONDS
+            log.warning(text, *words)
 
     # -- one connection ---------------------------------------------------------------------
 
@@ -199,7 +209,7 @@ class NbdServer:
         try:
             self._serve(client)
         except ssl.SSLError as error:
-            log.warning("NBD: TLS with %s failed: %s", client.peer, error.reason or error)
+            self._warn("NBD: TLS with %s failed: %s", client.peer, error.reason or error)
         except (OSError, EOFError, FormatError) as error:
             log.debug("NBD: connection of %s ended: %s", client.peer, error)
         except Exception:

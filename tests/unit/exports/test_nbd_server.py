@@ -189,6 +189,18 @@ def test_a_crowd_at_one_door_leaves_the_others_open(
         device.close()
 
 
+def test_a_crowd_does_not_fill_the_log(
+    server: NbdServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nbd_server, "_MAX_CONNECTIONS", 0)
+    monkeypatch.setattr(nbd_server, "_QUIET_SECONDS", float("inf"))
+    port = server.listen_tcp("127.0.0.1", 0)
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", port)) as refused:
+            assert refused.recv(1) == b""
+    assert caplog.text.count("a connection refused") == 1
+
+
 def test_disconnect_ends_the_connections_of_one_export(server: NbdServer, folder: Path) -> None:
     server.listen_unix(str(folder / "s"))
     first, second = NbdDevice(str(folder / "s"), "vg/lv"), NbdDevice(str(folder / "s"), "vg/b")
