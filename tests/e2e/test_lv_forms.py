@@ -178,6 +178,40 @@ def test_a_mount_activates_as_lvchange_does(host: UlvmHost, tmp_path: Path) -> N
 @needs.root
 @needs.fuse
 @needs.loop
+@needs.program("mkfs.ext4")
+@needs.program("resize2fs")
+def test_a_mounted_file_system_is_not_taken_for_one_that_is_not(
+    host: UlvmHost, tmp_path: Path
+) -> None:
+    """To check or cut it as such would destroy it."""
+    host.run(f"vgcreate vg {host.image('a.img', '200M')}")
+    host.run("lvcreate -L 16M -n fs vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/fs")], check=True)
+    where = tmp_path / "mnt"
+    where.mkdir()
+    subprocess.run(["mount", "-o", "loop", host.dm("vg-fs"), where], check=True)
+    (where / "kept").write_text("kept")
+    assert "NOT reduced" in host.run("lvreduce -r -L 12M vg/fs", rc=5).stderr
+    host.run("lvreduce -r -y -L 12M vg/fs")
+    assert (where / "kept").read_text() == "kept"
+    host.run("lvrename vg fs other")
+    for command in ("lvextend -r -L 20M", "lvreduce -r -y -L 8M"):
+        assert "vg/other in use" in host.run(f"{command} vg/other", rc=5).stderr
+    assert host.path("vg/other").stat().st_size == 12 * MIB
+    # The name under which it was mounted is another volume's by now.
+    host.run("lvcreate -L 16M -n fs vg")
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-F", host.path("vg/fs")], check=True)
+    host.run("lvextend -r -L 20M vg/fs")
+    assert (where / "kept").read_text() == "kept"
+    subprocess.run(["umount", where], check=True)
+    for name in ("fs", "other"):
+        host.run(f"lvextend -r -L 24M vg/{name}")
+        assert ext_blocks(host.path(f"vg/{name}")) == 24 * MIB
+
+
+@needs.root
+@needs.fuse
+@needs.loop
 @needs.program("mkfs.xfs")
 @needs.program("xfs_growfs")
 def test_an_xfs_grows_mounted_or_not(host: UlvmHost, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ from ulvm.units import SECTOR
 
 __all__ = ["resize_with"]
 
+_LOOKS = 20
+_PAUSE = 0.05
+
 
 class _Job(NamedTuple):
     session: Session
@@ -62,10 +65,11 @@ def resize_with(
         raise RefusedError(f"Logical volume {name} must be activated before resizing filesystem.")
     if state.info.read_only:
         raise RefusedError(f"Logical volume {name} is read-only: so is its filesystem.")
-    path = session.host.run_dir / "dev" / vg.name / lv.name
+    tree = session.host.run_dir / "dev"
+    path = tree / vg.name / lv.name
     if not path.exists():
         raise NotSupportedError(f"There is no {path}: the daemon runs without FUSE.")
-    found = SizedFileSystem(path, session.say)
+    found = SizedFileSystem(path, session.say, [tree / "mapper" / state.info.name])
     if not found.mounts:
         _check_unused(job)
     if wanted.wanted > wanted.have:

@@ -32,21 +32,24 @@ Say = Callable[[str], object]
 
 class SizedFileSystem:
     """The file system in a file; RefusedError if there is none whose size can be changed. `say`
-    gets what the programs print. For one thread."""
+    gets what the programs print. It may be mounted by one of the `other_names` of the file. For one
+    thread."""
 
-    def __init__(self, path: Path, say: Say) -> None:
+    def __init__(self, path: Path, say: Say, other_names: Sequence[Path] = ()) -> None:
         found = probe(path)
         if found is None:
             raise RefusedError(f'Cannot get FSTYPE of "{path}".')
         self.fs_type = found.fs_type
         self._path = path
+        self._names = (path, *other_names)
         self._say = say
         self._unmounted: list[Mount] = []
 
     @property
     def mounts(self) -> list[Mount]:
         """Where it is mounted, each mount once."""
-        return mounts_of(self._path)
+        found = (mount for name in self._names for mount in mounts_of(name))
+        return list({mount.device: mount for mount in found}.values())
 
     def check(self) -> None:
         """Check it while it is not mounted; XFS checks itself. RefusedError if it is damaged."""
@@ -79,7 +82,7 @@ class SizedFileSystem:
             with self._as_device() as device:
                 self._resize_ext(device, size, force)
             return
-        device = _enlarged(mounts[0], self._path)
+        device = _enlarged(mounts[0])
         if self.fs_type == "xfs":
             self._succeed(["xfs_growfs", mounts[0].mount_point])
         else:
@@ -124,12 +127,14 @@ class SizedFileSystem:
     def unmount(self) -> None:
         """Unmount it; `mount_again` brings it back. BusyError while somebody uses it, or where it
         is mounted in several places, of which some may be parts of it."""
-        mounts = mounts_of(self._path, every=True)
+        mounts = [mount for name in self._names for mount in mounts_of(name, every=True)]
         if len(mounts) > 1:
             places = ", ".join(mount.mount_point for mount in mounts)
             raise BusyError(f"{self._path} is mounted on {places}: unmount it.")
         self._unmounted = mounts
-        unmount_volume(self._path)
+        for name in self._names:
+            if mounts_of(name):
+                unmount_volume(name)
 
     def mount_again(self) -> None:
         for mount in self._unmounted:
@@ -173,10 +178,10 @@ def _loop_of(mount: Mount) -> Loop:
     return loop
 
 
-def _enlarged(mount: Mount, path: Path) -> str:
+def _enlarged(mount: Mount) -> str:
     """The device that the mount stands on, when it knows of the file's new size."""
     loop = _loop_of(mount)
-    os.stat(path)  # The kernel looks at what it remembers of the file.
+    os.stat(loop.backing_file)  # The kernel looks at what it remembers of the file.
     descriptor = os.open(loop.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(descriptor, _LOOP_SET_CAPACITY)
