@@ -95,6 +95,16 @@ def test_a_database_under_load(mounted: tuple[UlvmHost, Path], tmp_path: Path) -
     assert ledger.inspect(directory / "bank.db").right
 
 
+def test_a_file_system_is_frozen_whose_volume_was_renamed_meanwhile(
+    mounted: tuple[UlvmHost, Path], tmp_path: Path
+) -> None:
+    """Its mount has the name that the volume had."""
+    host, directory = mounted
+    host.run("lvrename vg db other")
+    assert f"ms; frozen: {directory}.\n" in host.run(f"backup vg/other --to {tmp_path}").stdout
+    assert snapshot_of(tmp_path)["frozen"] == [str(directory)]
+
+
 @pytest.mark.parametrize("mount", [["fuse2fs"], ["mount", "-o", "ro,loop"]])
 @needs.program("fuse2fs")
 def test_a_file_system_that_cannot_be_frozen_is_not_said_to_be(

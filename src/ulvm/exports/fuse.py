@@ -147,6 +147,10 @@ class FuseServer:
         """False also when somebody else has unmounted the tree."""
         return self._session.mounted
 
+    def opened(self) -> list[tuple[str, BlockDevice]]:
+        """The files that are open: by what name, which it may have lost since, and the device."""
+        return [(handle.info.name, handle.device) for handle in list(self._handles.values())]
+
     def start(self) -> None:
         """Mount; returns when the tree is there. BusyError, NotSupportedError, RefusedError."""
         self._session.start()
