@@ -11,7 +11,7 @@ What a file is:
   comes short. O_TRUNC is ignored, as for a block device; any other truncation is EINVAL.
 * I/O is direct, nothing is cached, not even attributes: one write is one write to the device (up to
   1 MiB; longer ones are split), and what came through another door shows at once. Files come and
-  go as the source's names do.
+  go as the source's names do; one that is open by a name that is gone still has attributes by it.
 * fsync is the device's flush; close is not.
 * fallocate(PUNCH_HOLE) must leave zeros (fallocate(2); a loop device turns both a discard and
   "write zeroes" into it), and a discard need not. So it is `write_zeroes` that may make a hole,
@@ -176,6 +176,20 @@ class FuseServer:
         except NotFoundError as error:
             raise NotFoundError(error.message, errno=errno.ENOENT) from error
 
+    def _name_and_size(self, path: bytes) -> tuple[str, int]:
+        """Of a file; of one as well whose name is gone but which is open by it. The kernel asks by
+        that for fstat(2), and for a loop device that looks how long its file is: it has no size
+        without an answer, whatever is mounted on it."""
+        try:
+            info = self._describe(path)
+        except NotFoundError:
+            wanted = os.fsdecode(path[1:])
+            for name, device in self.opened():
+                if name == wanted:
+                    return name, device.size
+            raise
+        return info.name, info.size
+
     def _directory(self, path: bytes) -> list[str] | None:
         """The names in a directory; None if there is no such directory."""
         names = [info.name for info in self._source.exports()]
@@ -192,8 +206,7 @@ class FuseServer:
             handle = self._handles[self._number(file_info)]
             name, size = handle.info.name, handle.device.size
         elif path.count(b"/") == 2:
-            info = self._describe(path)
-            name, size = info.name, info.size
+            name, size = self._name_and_size(path)
         else:
             if self._directory(path) is None and path != b"/":
                 return -errno.ENOENT

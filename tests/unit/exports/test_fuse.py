@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import needs
+from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice, Extent, WritableBuffer
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.file import FileDevice
@@ -122,6 +123,24 @@ def test_what_is_open_when_the_tree_is_torn_away_is_closed(tmp_path: Path) -> No
         with contextlib.suppress(OSError):  # nobody is connected
             os.close(fd)
         assert not server.mounted
+    finally:
+        server.stop()
+
+
+def test_what_is_open_keeps_its_size_when_it_is_renamed(tmp_path: Path) -> None:
+    """fstat, and a loop device that is told to look at its file again, ask by the old name."""
+    source = StaticSource({"vg/old": MemoryDevice(1 << 20)})
+    server = FuseServer(source, tmp_path)
+    server.start()
+    try:
+        fd = os.open(tmp_path / "vg/old", os.O_RDONLY)
+        source._devices["vg/new"] = source._devices.pop("vg/old")
+        assert os.fstat(fd).st_size == 1 << 20
+        assert os.listdir(tmp_path / "vg") == ["new"]
+        with pytest.raises(FileNotFoundError):
+            os.open(tmp_path / "vg/old", os.O_RDONLY)
+        os.close(fd)
+        until(lambda: not (tmp_path / "vg/old").exists())
     finally:
         server.stop()
 
