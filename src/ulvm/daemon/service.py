@@ -85,11 +85,11 @@ class Service:
                 host.config.get_int("ulvm/stage_size", 65536) << 10, self._run_dir / STAGE_DIR
             ),
         )
+        freezer.attach(self.mapper)
         self._freezer = freezer
         exports = MapperExports(self.mapper)
         self._nbd = NbdServer(exports)
         self._fuse = FuseServer(exports, self._run_dir / DEV_DIR)
-        freezer.attach(self.mapper, self._fuse.opened)
         self._fuse_problem: str | None = None
         self._tcp: list[str] = []
         self._repairs = Repairs(self.mapper, host.command)

@@ -7,13 +7,11 @@ UUID (`LVM-` and no layer). The same names are paths under `<run_dir>/dev`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ulvm.activation.names import dm_name, is_top_level, split_dm_name
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.device import Frozen, MappedDevice
-from ulvm.dm.handle import DeviceHandle
 from ulvm.dm.mapper import LocalMapper
 from ulvm.errors import FormatError, NotFoundError
 from ulvm.exports.source import ExportInfo
@@ -105,24 +103,17 @@ class MountFreezer:
     def __init__(self, run_dir: Path) -> None:
         self._root = run_dir / DEV_DIR
         self._mapper: LocalMapper | None = None
-        self._opened: Callable[[], Iterable[tuple[str, BlockDevice]]] = tuple
 
-    def attach(
-        self, mapper: LocalMapper, opened: Callable[[], Iterable[tuple[str, BlockDevice]]]
-    ) -> None:
-        """`opened`: see `FuseServer.opened`."""
+    def attach(self, mapper: LocalMapper) -> None:
         self._mapper = mapper
-        self._opened = opened
 
     def mounts(self, name: str, *, every: bool = False) -> list[Mount]:
         """What is mounted on the dm device of this name; `every`: each place where it is, the last
         mounted first."""
         assert self._mapper is not None
-        return self._mounted(export_names(self._mapper.mapped(name)), every=every)
-
-    def _mounted(self, exports: Iterable[str], *, every: bool = False) -> list[Mount]:
+        device = self._mapper.mapped(name)
         found: dict[tuple[int, int], Mount] = {}
-        for export in exports:
+        for export in export_names(device):
             for mount in mounts_of(self._root / export):
                 found.setdefault(mount.device, mount)
         # What is mounted stays so through a rename, by a loop device that has the name of before.
@@ -135,15 +126,7 @@ class MountFreezer:
         return list(found.values())
 
     def freeze(self, name: str) -> FrozenMounts | None:
-        """A mount has the name that the device had then. Should that be another's by now, what is
-        mounted on that one is frozen as well, which does no harm."""
-        assert self._mapper is not None
-        device = self._mapper.mapped(name)
-        names = dict.fromkeys(export_names(device))
-        for export, handle in self._opened():
-            if isinstance(handle, DeviceHandle) and handle.mapped is device:
-                names[export] = None
-        mounts = self._mounted(names)
+        mounts = self.mounts(name)
         if not mounts:
             return None
         return FrozenMounts(mounts).__enter__()

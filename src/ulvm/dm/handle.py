@@ -36,11 +36,6 @@ class DeviceHandle(BlockDevice):
             self.write_zeroes = device.write_zeroes  # type: ignore[method-assign]
 
     @property
-    def mapped(self) -> MappedDevice:
-        """What it is an open of."""
-        return self._device
-
-    @property
     def size(self) -> int:
         return self._device.size
 

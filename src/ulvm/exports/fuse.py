@@ -147,10 +147,6 @@ class FuseServer:
         """False also when somebody else has unmounted the tree."""
         return self._session.mounted
 
-    def opened(self) -> list[tuple[str, BlockDevice]]:
-        """The files that are open: by what name, which it may have lost since, and the device."""
-        return [(handle.info.name, handle.device) for handle in list(self._handles.values())]
-
     def start(self) -> None:
         """Mount; returns when the tree is there. BusyError, NotSupportedError, RefusedError."""
         self._session.start()
@@ -177,16 +173,16 @@ class FuseServer:
             raise NotFoundError(error.message, errno=errno.ENOENT) from error
 
     def _name_and_size(self, path: bytes) -> tuple[str, int]:
-        """Of a file; of one as well whose name is gone but which is open by it. The kernel asks by
-        that for fstat(2), and for a loop device that looks how long its file is: it has no size
-        without an answer, whatever is mounted on it."""
+        """Of a file; of one as well that is open by a name that is gone. The kernel asks by that
+        for fstat(2), and for a loop device that looks how long its file is: it has no size without
+        an answer, whatever is mounted on it. Who looks the name up is told that it is gone."""
         try:
             info = self._describe(path)
         except NotFoundError:
             wanted = os.fsdecode(path[1:])
-            for name, device in self.opened():
-                if name == wanted:
-                    return name, device.size
+            for handle in () if self._session.looks_up() else list(self._handles.values()):
+                if handle.info.name == wanted:
+                    return wanted, handle.device.size
             raise
         return info.name, info.size
 

@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 MAX_IO = 1 << 20
 """Largest read or write request in bytes; the kernel allows 256 pages."""
 
-_READ = 15  # enum fuse_opcode
+_LOOKUP = 1  # enum fuse_opcode
+_READ = 15
 _WRITE = 16
 _INTERRUPT = 36
 
@@ -102,6 +103,11 @@ class Requests:
         """Wait for a request; its length. 0 when the file system is unmounted; OSError for what
         should not happen."""
         return self._wait(self._view)
+
+    @property
+    def is_lookup(self) -> bool:
+        """Whether what was received asks for a name, not for a file that the kernel knows."""
+        return bool(_IN.unpack_from(self._buffer)[0] == _LOOKUP)
 
     def answer(self) -> bool:
         """Answer what was received; False if it is for libfuse. Flat on purpose."""

@@ -199,6 +199,7 @@ class FuseSession:
         """The last try to start a thread has failed."""
         self._agreed = threading.Event()
         """The first request, INIT, has been answered."""
+        self._asked = threading.local()
 
     def _set_operation(self, name: str, function: Callable[..., int]) -> None:
         prototype = dict(field[:2] for field in self._fuse.fuse_operations._fields_)[name]
@@ -221,6 +222,11 @@ class FuseSession:
         if hasattr(conf, "parallel_direct_writes"):
             conf.parallel_direct_writes = 1
         return 0
+
+    def looks_up(self) -> bool:
+        """Of the operation in this thread: whether the kernel asks for a name (FUSE_LOOKUP), for
+        which libfuse calls getattr as well."""
+        return bool(self._asked.lookup)
 
     @property
     def mounted(self) -> bool:
@@ -324,6 +330,7 @@ class FuseSession:
             if not requests.answer():
                 with self._turn:
                     self._let_another(me)
+                self._asked.lookup = requests.is_lookup
                 process(session, address)
                 self._agreed.set()
             slow = time.monotonic() - now > _SLOW_SECONDS
