@@ -118,8 +118,9 @@ def plan_tree(
         return (*devices, *planner.own(root, "", rank), *planner.missing)
     size = vg.lv_sectors(root)
     real = dm_name(vg.name, root.name, "real")
-    devices += planner.own(root, "real", Rank.LOWER)
     merged = vg.merging_snapshot_of(root.name) if merging else None
+    written = root if merged is None else _writable(root)  # A merge writes, whatever users may.
+    devices += planner.own(written, "real", Rank.LOWER)
     if merged is None:
         devices += planner.top(root, TableLine(0, size, "snapshot-origin", real), Rank.ORIGIN)
     else:
@@ -138,6 +139,10 @@ def plan_tree(
         devices += planner.own(cow, "cow", Rank.LOWER)
         devices += planner.top(cow, line, Rank.SNAPSHOT)
     return (*devices, *planner.missing)
+
+
+def _writable(lv: LogicalVolume) -> LogicalVolume:
+    return lv._replace(status=lv.status | {"WRITE"})
 
 
 def _snapshot_params(vg: VolumeGroup, snap: SnapshotSegment, real: str) -> str:

@@ -7,10 +7,11 @@ from contextlib import closing
 import pytest
 
 from tests.unit.activation.lab import EXTENT, Lab
+from tests.waiting import until
 from ulvm.activation.plan import plan_lv
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import TableLine
-from ulvm.errors import BusyError, RefusedError, UlvmError
+from ulvm.errors import BusyError, DeviceError, RefusedError, UlvmError
 from ulvm.metadata.model import Area, LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 
@@ -170,6 +171,21 @@ def test_a_merge_that_must_wait_starts_with_a_refresh_when_both_are_closed(lab: 
     lab.activator.refresh(lab.vg, start_merges=["s1"])
     assert "snapshot-merge" in lab.tables()["vg-base"]
     assert lab.read("base", 0) == bytes(4096)
+
+
+def test_a_merge_into_an_origin_that_is_read_only(lab: Lab) -> None:
+    """The kernel lets dm-snapshot write to a read-only device below, with a warning (6.1)."""
+    base = lab.linear("base", 4)
+    lab.snapshot("base", "s1", 2)
+    lab.activator.activate(lab.vg, "base")
+    lab.write("base", 0, 7)
+    lab.activator.deactivate(lab.vg, "base")
+    lab.vg = lab.merging("s1").with_lv(base._replace(status=base.status - {"WRITE"}))
+    lab.activator.activate(lab.vg, "base")
+    until(lambda: lab.activator.state(lab.vg, "base").status.merge_done)
+    assert lab.read("base", 0) == bytes(4096)
+    with pytest.raises(DeviceError):
+        lab.write("base", 0, 7)
 
 
 def test_an_activation_begins_no_merge_under_an_open_snapshot(lab: Lab) -> None:
