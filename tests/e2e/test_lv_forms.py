@@ -29,6 +29,16 @@ def ext_blocks(path: Path) -> int:
     return int(blocks) << (10 + shift)
 
 
+def ext4_volume(host: UlvmHost, tmp_path: Path) -> tuple[Path, Path]:
+    """vg/fs of 16 MiB in a group of 100 MiB, with a file system, and a directory to mount it on."""
+    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
+    host.run("lvcreate -L 16M -n fs vg")
+    volume, where = host.path("vg/fs"), tmp_path / "mnt"
+    subprocess.run(["mkfs.ext4", "-q", volume], check=True)
+    where.mkdir()
+    return volume, where
+
+
 @needs.root
 @needs.fuse
 @needs.loop
@@ -71,12 +81,7 @@ def test_an_ext_file_system_has_the_size_of_its_volume(host: UlvmHost, tmp_path:
 def test_a_file_system_in_the_hands_of_a_client_is_not_resized(
     host: UlvmHost, tmp_path: Path
 ) -> None:
-    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
-    host.run("lvcreate -L 16M -n fs vg")
-    volume = host.path("vg/fs")
-    subprocess.run(["mkfs.ext4", "-q", volume], check=True)
-    where = tmp_path / "mnt"
-    where.mkdir()
+    volume, where = ext4_volume(host, tmp_path)
     client = NbdDevice(str(host.run_dir / "nbd.sock"), "vg/fs")
     for command in ("lvextend -r -L 32M", "lvreduce -r -y -L 8M", "lvreduce -r -y -n -L 8M"):
         assert "vg/fs in use" in host.run(f"{command} vg/fs", rc=5).stderr
@@ -128,12 +133,7 @@ def test_ctrl_c_does_not_come_between_a_file_system_and_its_volume(
 def test_a_volume_does_not_grow_before_a_file_system_that_cannot(
     host: UlvmHost, tmp_path: Path
 ) -> None:
-    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
-    host.run("lvcreate -L 16M -n fs vg")
-    volume = host.path("vg/fs")
-    subprocess.run(["mkfs.ext4", "-q", volume], check=True)
-    where = tmp_path / "mnt"
-    where.mkdir()
+    volume, where = ext4_volume(host, tmp_path)
     subprocess.run(["fuse2fs", volume, where, "-o", "fakeroot"], check=True)
     assert "cannot grow" in host.run("lvextend -r -L 32M vg/fs", rc=5).stderr
     host.run(f"umount {where}")
@@ -150,11 +150,7 @@ def test_a_volume_does_not_grow_before_a_file_system_that_cannot(
 @needs.loop
 @needs.program("mkfs.ext4")
 def test_a_mount_activates_as_lvchange_does(host: UlvmHost, tmp_path: Path) -> None:
-    host.run(f"vgcreate vg {host.image('a.img', '100M')}")
-    host.run("lvcreate -L 16M -n fs vg")
-    subprocess.run(["mkfs.ext4", "-q", host.path("vg/fs")], check=True)
-    where = tmp_path / "mnt"
-    where.mkdir()
+    _, where = ext4_volume(host, tmp_path)
     host.run("lvchange -an vg/fs")
     unlisted = "--config 'activation { volume_list = [ \"other\" ] }'"
     assert "not active locally" in host.run(f"mount {unlisted} vg/fs {where}", rc=5).stderr
@@ -184,11 +180,7 @@ def test_a_mounted_file_system_is_not_taken_for_one_that_is_not(
     host: UlvmHost, tmp_path: Path
 ) -> None:
     """To check or cut it as such would destroy it."""
-    host.run(f"vgcreate vg {host.image('a.img', '200M')}")
-    host.run("lvcreate -L 16M -n fs vg")
-    subprocess.run(["mkfs.ext4", "-q", host.path("vg/fs")], check=True)
-    where = tmp_path / "mnt"
-    where.mkdir()
+    _, where = ext4_volume(host, tmp_path)
     subprocess.run(["mount", "-o", "loop", host.dm("vg-fs"), where], check=True)
     (where / "kept").write_text("kept")
     assert "NOT reduced" in host.run("lvreduce -r -L 12M vg/fs", rc=5).stderr
