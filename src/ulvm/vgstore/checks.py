@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from ulvm.blockdev.file import FileDevice
 from ulvm.errors import RefusedError
 from ulvm.metadata.model import VolumeGroup
-from ulvm.vgstore.scan import PvDevice, Scan, same_group
+from ulvm.vgstore.newest import same_group
+from ulvm.vgstore.scan import PvDevice, Scan
 
 __all__ = [
     "check_change",

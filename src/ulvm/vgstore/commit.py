@@ -29,7 +29,7 @@ VG has a missing PV until 10. Slot 1 of every area holds the text that names it:
 text (`vgstore.precommit`) goes on from there, and no other command will take the PV, which is
 marked as used. An area that goes out of use gets the text like the others, and its mark from 12 on:
 after the others have the text. At least one area stays in use (vgstore/copies.py). A VG that gets
-another UUID is known by its name and its PVs meanwhile (`scan.same_group`).
+another UUID is known by its name and its PVs meanwhile (`newest.same_group`).
 
 Each area in use gets the same bytes. Areas that are marked as ignored, and those whose header or
 text is damaged, are not written to. `mend` (vgck --updatemetadata) writes those, too, text before

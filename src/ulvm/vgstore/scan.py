@@ -4,14 +4,7 @@ One pass opens every device once and reads the label and, of each area, the head
 committed text; a text that several areas share is parsed once. Reading takes no lock and changes
 nothing; what is odd is told in `Scan.warnings`, in LVM2's words.
 
-Which text counts (spec/lvm2-format.md sec. 4): the highest seqno of a VG. Slot 1 (precommitted)
-is never read. An area whose text or header is damaged is passed over while another one is good.
-
-Two texts of one VG may differ and have the same seqno: one was committed on a PV that was away when
-the other was made. Then the one counts that was made without the PV of the other, else the first;
-but nobody knows which volumes were used since, so the VG is not changed nor activated before that
-is settled (`Scan.differing`). The same holds while a PV of the VG has a text that nobody
-understands, which may be the newest.
+Which text of a VG counts: `newest`.
 """
 
 from __future__ import annotations
@@ -19,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -29,10 +22,18 @@ from ulvm.units import SECTOR
 from ulvm.vgstore.candidates import find_candidates, min_sectors
 from ulvm.vgstore.devices import read_devices, uses_devices_file
 from ulvm.vgstore.host import Host
+from ulvm.vgstore.newest import (
+    Newest,
+    copies,
+    find_differing,
+    find_outdated,
+    newest_texts,
+    warn_about_old_copies,
+)
 from ulvm.vgstore.read import MdaCopy, PvDevice, read_pv
 from ulvm.vgstore.system_id import is_foreign, local_system_id
 
-__all__ = ["MdaCopy", "PvDevice", "Scan", "read_pv", "same_group", "scan"]
+__all__ = ["MdaCopy", "PvDevice", "Scan", "read_pv", "scan"]
 
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -197,8 +198,8 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     unused.update({pv.path for pv in found} - chosen)
     label_warnings = len(warnings)
     reappeared: set[str] = set()
-    newest = _newest(pvs)
-    differing = _differing(pvs, newest, warnings)
+    newest = newest_texts(pvs)
+    differing = find_differing(pvs, newest, warnings)
     vgs, broken, outdated = _assemble(
         pvs,
         newest,
@@ -260,7 +261,7 @@ def _without_duplicates(
     by_uuid: dict[str, list[PvDevice]] = defaultdict(list)
     for pv in found:
         by_uuid[pv.uuid].append(pv)
-    hints = {(p.uuid, p.device) for _, _, vg in _copies(found) for p in vg.pvs}
+    hints = {(p.uuid, p.device) for _, _, vg in copies(found) for p in vg.pvs}
     kept, duplicates = [], set()
     preferred = []
     for uuid, same in by_uuid.items():
@@ -279,16 +280,9 @@ def _without_duplicates(
     return kept, frozenset(duplicates)
 
 
-def _copies(pvs: Iterable[PvDevice]) -> Iterator[tuple[PvDevice, MdaCopy, VolumeGroup]]:
-    for pv in pvs:
-        for mda in pv.mdas:
-            if mda.vg is not None:
-                yield pv, mda, mda.vg
-
-
 def _assemble(
     pvs: Sequence[PvDevice],
-    newest: dict[str, tuple[VolumeGroup, PvDevice]],
+    newest: Newest,
     warnings: list[str],
     reappeared: set[str],
     *,
@@ -297,8 +291,8 @@ def _assemble(
     """VGs, names of those that cannot be understood with the reason, UUIDs of outdated PVs with
     their VG's name."""
     outdated_warnings: list[str] = []
-    outdated = _outdated(pvs, newest, outdated_warnings)
-    _warn_about_old_copies(pvs, newest, outdated, warnings)
+    outdated = find_outdated(pvs, newest, outdated_warnings)
+    warn_about_old_copies(pvs, newest, outdated, warnings)
     warnings += outdated_warnings
     present = {pv.uuid: pv for pv in pvs}
     vgs: list[VolumeGroup] = []
@@ -321,117 +315,6 @@ def _assemble(
             if mda.vg is None and mda.problem is not None and name and name not in names:
                 broken[name] = mda.problem
     return vgs, broken, outdated
-
-
-def _newest(pvs: Sequence[PvDevice]) -> dict[str, tuple[VolumeGroup, PvDevice]]:
-    """By VG UUID, the newest text and a PV that has it. A change of the UUID that was cut short
-    leaves two UUIDs, for which the newer text stands."""
-    newest: dict[str, tuple[VolumeGroup, PvDevice]] = {}
-    for pv, _, vg in _copies(pvs):
-        known = newest.get(vg.uuid)
-        if known is None or vg.seqno > known[0].seqno or _is_later((vg, pv), known):
-            newest[vg.uuid] = (vg, pv)
-    for uuid, (vg, _) in list(newest.items()):
-        for other in list(newest.values()):
-            if other[0].seqno > vg.seqno and same_group(vg, other[0]):
-                newest[uuid] = other
-    return newest
-
-
-def _is_later(one: tuple[VolumeGroup, PvDevice], other: tuple[VolumeGroup, PvDevice]) -> bool:
-    """Of two texts of one seqno: whether only this one was made without the PV of the other."""
-
-    def lacks(vg: VolumeGroup, device: PvDevice) -> bool:
-        pv = vg.pv(device.uuid)
-        return pv is None or pv.missing
-
-    same = one[0].seqno == other[0].seqno
-    return same and lacks(one[0], other[1]) and not lacks(other[0], one[1])
-
-
-def _differing(
-    pvs: Sequence[PvDevice],
-    newest: dict[str, tuple[VolumeGroup, PvDevice]],
-    warnings: list[str],
-) -> dict[str, str]:
-    """`Scan.differing`."""
-    found = {}
-    for pv, mda, vg in _copies(pvs):
-        best, where = newest[vg.uuid]
-        if vg.seqno == best.seqno and vg != best:
-            warnings.append(
-                f"WARNING: Scanning {pv.path} mda{mda.number} found mismatch with other metadata."
-            )
-            warnings.append(
-                f"WARNING: VG {best.name} has two different metadata of seqno {best.seqno}: "
-                f"those on {where.path} are used, those on {pv.path} are not."
-            )
-            found[best.uuid] = f"its metadata on {where.path} and on {pv.path} differ"
-    for best, _ in newest.values():
-        for pv in pvs:
-            for mda in pv.mdas:
-                if mda.problem and mda.vg_name == best.name and best.pv(pv.uuid) is not None:
-                    warnings.append(
-                        f"WARNING: ignoring metadata of VG {best.name} on {pv.path} "
-                        f"mda{mda.number}: {mda.problem}"
-                    )
-                    found[best.uuid] = f"its metadata on {pv.path} are not understood"
-    return found
-
-
-def same_group(one: VolumeGroup, other: VolumeGroup) -> bool:
-    """Whether two texts are of one VG: by the UUID, or as the states before and after a change of
-    it (vgchange --uuid). That leaves the name and all PVs and volumes; a disk that missed further
-    changes has some in common. A VG made anew of the same PVs has no volume in common."""
-    if one.uuid == other.uuid:
-        return True
-    if one.name != other.name:
-        return False
-    pvs = [{pv.uuid for pv in vg.pvs} for vg in (one, other)]
-    lvs = [{lv.uuid for lv in vg.lvs} for vg in (one, other)]
-    if pvs[0] & pvs[1] and lvs[0] & lvs[1]:
-        return True
-    return pvs[0] == pvs[1] and lvs[0] == lvs[1] and abs(one.seqno - other.seqno) == 1
-
-
-def _outdated(
-    pvs: Sequence[PvDevice],
-    newest: dict[str, tuple[VolumeGroup, PvDevice]],
-    warnings: list[str],
-) -> dict[str, str]:
-    members = {pv.uuid for vg, _ in newest.values() for pv in vg.pvs}
-    found = {}
-    for pv, _, vg in _copies(pvs):
-        best, _ = newest[vg.uuid]
-        if pv.uuid not in members and pv.uuid not in found and vg.seqno < best.seqno:
-            found[pv.uuid] = best.name
-            warnings.append(
-                f"WARNING: outdated PV {pv.path} seqno {vg.seqno} has been removed in current VG "
-                f"{best.name} seqno {best.seqno}."
-            )
-            warnings.append("See vgck --updatemetadata to clear outdated metadata.")
-    return found
-
-
-def _warn_about_old_copies(
-    pvs: Sequence[PvDevice],
-    newest: dict[str, tuple[VolumeGroup, PvDevice]],
-    outdated: Container[str],
-    warnings: list[str],
-) -> None:
-    inconsistent = set()
-    for pv, _, vg in _copies(pvs):
-        best, where = newest[vg.uuid]
-        known = best.pv(pv.uuid) is not None or pv.uuid in outdated
-        if vg.seqno < best.seqno and known:
-            warnings.append(
-                f"WARNING: ignoring metadata seqno {vg.seqno} on {pv.path} for seqno "
-                f"{best.seqno} on {where.path} for VG {best.name}."
-            )
-            inconsistent.add(best.name)
-    for name in sorted(inconsistent):
-        warnings.append(f"WARNING: Inconsistent metadata found for VG {name}.")
-        warnings.append("See vgck --updatemetadata to correct inconsistency.")
 
 
 def _with_missing(
