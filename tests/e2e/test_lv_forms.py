@@ -346,11 +346,8 @@ def test_mounts_are_seen_by_way_of_a_link_to_the_run_directory(
     host: UlvmHost, tmp_path: Path
 ) -> None:
     """As /var/run is one."""
-    host.run(f"vgcreate vg {host.image('a.img', '64M')}")
-    host.run("lvcreate -L 16M -n fs vg")
-    subprocess.run(["mkfs.ext4", "-q", host.path("vg/fs")], check=True)
-    where, link = tmp_path / "mnt", tmp_path / "link"
-    where.mkdir()
+    _, where = ext4_volume(host, tmp_path)
+    link = tmp_path / "link"
     link.symlink_to(host.run_dir)
     host.env["ULVM_RUN_DIR"] = str(link)
     host.run("daemon stop --force")

@@ -29,9 +29,6 @@ from ulvm.units import SECTOR
 
 __all__ = ["resize_with"]
 
-_LOOKS = 20
-_PAUSE = 0.05
-
 
 class _Job(NamedTuple):
     session: Session

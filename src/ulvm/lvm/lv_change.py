@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ulvm.activation.names import dm_uuid, volume_of
-from ulvm.activation.plan import root_of
+from ulvm.activation.plan import root_of, tree_members
 from ulvm.activation.states import LvState
 from ulvm.errors import RefusedError
 from ulvm.lvm import lv as lvm_lv
@@ -148,12 +148,10 @@ def switch(
         for text in unlisted_words(session.host.config, f"{vg_name}/{name}"):
             session.verbose(text)
         return
-    lvm_lv.activate(session, vg_name, name, partial=partial)
     if polling:
-        now = session.scan().vg(vg_name)
-        lvm_merge.resume_polling(session, now)
-        if vg.lower_lvs(lv):
-            lvm_move.resume_polling(session, now)
+        _activate(session, vg, name, partial=partial)
+    else:
+        lvm_lv.activate(session, vg_name, name, partial=partial)
 
 
 def use(session: Session, vg_name: str, name: str) -> LvState | None:
@@ -166,17 +164,18 @@ def use(session: Session, vg_name: str, name: str) -> LvState | None:
             raise RefusedError(
                 f"Volume {vg_name}/{name} is not active locally (volume_list activation filter?)."
             )
-        _activate(session, vg_name, name)
+        _activate(session, vg, name)
         active = lvm_lv.states(session, session.last_scan.vg(vg_name))
     return active.get(name)
 
 
-def _activate(session: Session, vg_name: str, name: str) -> None:
+def _activate(session: Session, vg: VolumeGroup, name: str, *, partial: bool = False) -> None:
     """The volume, with whoever sees to the end of the merges and moves that this sets going."""
-    lvm_lv.activate(session, vg_name, name)
-    vg = session.find_vg(vg_name)
-    lvm_merge.resume_polling(session, vg)
-    lvm_move.resume_polling(session, vg)
+    lvm_lv.activate(session, vg.name, name, partial=partial)
+    now = session.scan().vg(vg.name)
+    lvm_merge.resume_polling(session, now)
+    if any(vg.lower_lvs(lv) for lv in tree_members(vg, name)):
+        lvm_move.resume_polling(session, now)
 
 
 def set_minor(
@@ -211,7 +210,7 @@ def set_minor(
             session.change_vg(vg_name, lambda vg: lv_edit.set_minor(vg, name, minor, major=major))
         finally:
             if active:
-                _activate(session, vg_name, name)
+                _activate(session, vg, name)
 
 
 def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bool = False) -> None:

@@ -5,7 +5,7 @@ and its users would wait as long."""
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 from ulvm.activation.activate import Activator, SwapReport
@@ -27,7 +27,8 @@ def undisturbed() -> Iterator[None]:
 
 
 class UndisturbedActivator(Activator):
-    """Each change of devices as a whole, or what is left when it failed."""
+    """Each change of devices as a whole, or what is left when it failed. A `swap` has the commit in
+    its midst: whoever makes that (`Session.change_vg`) holds them back over both."""
 
     def activate(self, vg: VolumeGroup, lv_name: str, *, partial: bool = False) -> None:
         with undisturbed():
@@ -36,17 +37,6 @@ class UndisturbedActivator(Activator):
     def deactivate(self, vg: VolumeGroup, lv_name: str) -> None:
         with undisturbed():
             super().deactivate(vg, lv_name)
-
-    def swap(
-        self,
-        old: VolumeGroup,
-        new: VolumeGroup,
-        commit: Callable[[], object],
-        *,
-        start_merge: bool = False,
-    ) -> SwapReport:
-        with undisturbed():
-            return super().swap(old, new, commit, start_merge=start_merge)
 
     def refresh(self, vg: VolumeGroup, *, start_merges: Container[str] = ()) -> SwapReport:
         with undisturbed():

@@ -138,12 +138,17 @@ def test_a_merge_runs_and_ends_in_one_plain_volume(lab: Lab) -> None:
     assert lab.read("base", 64) == b"\x09" * 4096
 
 
-def test_a_merge_that_must_wait_starts_with_the_next_activation(lab: Lab) -> None:
+def let_a_merge_wait(lab: Lab) -> None:
+    """Of s1 into base, which was written since: sector 0 is to be zeros again."""
     lab.linear("base", 4)
     lab.snapshot("base", "s1", 2)
     lab.activator.activate(lab.vg, "base")
     lab.write("base", 0, 7)
     lab.swap(lab.merging("s1"), lab.vg)
+
+
+def test_a_merge_that_must_wait_starts_with_the_next_activation(lab: Lab) -> None:
+    let_a_merge_wait(lab)
     assert "snapshot-origin" in lab.tables()["vg-base"]
     assert lab.read("base", 0) == b"\7" * 4096
     lab.activator.deactivate(lab.vg, "base")
@@ -154,11 +159,7 @@ def test_a_merge_that_must_wait_starts_with_the_next_activation(lab: Lab) -> Non
 
 def test_a_merge_that_must_wait_starts_with_a_refresh_when_both_are_closed(lab: Lab) -> None:
     """As LVM2 2.03.16 and the kernel do it."""
-    lab.linear("base", 4)
-    lab.snapshot("base", "s1", 2)
-    lab.activator.activate(lab.vg, "base")
-    lab.write("base", 0, 7)
-    lab.swap(lab.merging("s1"), lab.vg)
+    let_a_merge_wait(lab)
     lab.activator.refresh(lab.vg)  # one that mends what a dead command left begins none
     assert "snapshot-origin" in lab.tables()["vg-base"]
     for name in ("vg-base", "vg-s1"):
@@ -190,11 +191,7 @@ def test_a_merge_into_an_origin_that_is_read_only(lab: Lab) -> None:
 
 def test_an_activation_begins_no_merge_under_an_open_snapshot(lab: Lab) -> None:
     """A deactivation was killed behind its first step, the origin's, with the snapshot open."""
-    lab.linear("base", 4)
-    lab.snapshot("base", "s1", 2)
-    lab.activator.activate(lab.vg, "base")
-    lab.write("base", 0, 7)
-    lab.swap(lab.merging("s1"), lab.vg)
+    let_a_merge_wait(lab)
     with closing(lab.dm.mapped("vg-s1").open(write=False)) as handle:
         lab.dm.remove("vg-base")
         lab.activator.activate(lab.vg, "base")
