@@ -546,9 +546,24 @@ def test_a_restore_that_was_killed_is_not_taken_for_whole(
 def test_what_a_restore_left_half_written_is_not_backed_up(vg: UlvmHost, target: Path) -> None:
     vg.run(f"lvchange --addtag {RESTORING_TAG} vg/db")
     assert "holds part of a restore" in vg.run(f"backup vg/db --to {target}", rc=5).stderr
+    assert "holds part of a restore" in vg.run(f"mount vg/db {target}", rc=5).stderr
     assert lvs(vg) == ["db"]
     vg.run(f"lvchange --deltag {RESTORING_TAG} vg/db")
     vg.run(f"backup vg/db --to {target}")
+
+
+def test_what_the_list_does_not_let_become_active_stays_inactive(
+    vg: UlvmHost, target: Path
+) -> None:
+    vg.run(f"backup vg/db --to {target}")
+    unlisted = "--config 'activation/volume_list=[\"other\"]'"
+    for command in (f"restore --force {target} vg/db", f"backup vg/db --to {target}"):
+        vg.run("lvchange -an vg/db")
+        done = vg.run(f"{command} {unlisted}", rc=5)
+        assert "Volume vg/db is not active locally (volume_list" in done.stderr
+        assert vg.run("lvs --noheadings -o lv_active,lv_tags vg/db").stdout.strip() == ""
+        vg.run(f"{command} {unlisted.replace('other', 'vg/db')}")
+    assert lvs(vg) == ["db"]
 
 
 @needs.root

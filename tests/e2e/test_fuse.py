@@ -183,8 +183,29 @@ def test_file_systems_by_loop(vg: UlvmHost, kind: str) -> None:
     vg.run("lvchange -an vg/fs")
     vg.run(f"mount vg/fs {where}")
     assert (where / "big").read_bytes() == data
+    (vg.base / "vg" / "fs").mkdir(parents=True)  # a directory of the volume's name, where we are
     vg.run("umount vg/fs")
     assert "is not mounted" in vg.run(f"umount {where}", rc=5).stderr
+    for option in ("", "-l", "-f"):
+        loop = ["-o", "loop,ro"] if kind == "ext4" else ["-o", "loop,ro,norecovery"]
+        subprocess.run(["mount", *loop, vg.dm("vg-fs"), where], check=True)
+        vg.run(f"umount {option} vg/fs")
+        assert not where.is_mount()
+        assert "vg/fs is not mounted" in vg.run(f"umount {option} vg/fs", rc=5).stderr
+
+
+@needs.root
+@needs.loop
+def test_a_renamed_volume_is_unmounted_by_its_directory(vg: UlvmHost) -> None:
+    subprocess.run(["mkfs.ext4", "-q", vg.path("vg/lv")], check=True)
+    where = vg.base / "mnt"
+    where.mkdir()
+    vg.run(f"mount vg/lv {where}")
+    vg.run("lvrename vg/lv vg/new")
+    stderr = vg.run("umount vg/new", rc=5).stderr
+    assert "vg/new is not mounted under this name" in stderr
+    assert "is unmounted by its directory" in stderr
+    vg.run(f"umount {where}")
 
 
 @needs.root

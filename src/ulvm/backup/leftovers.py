@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ulvm.activation.names import dm_name, dm_uuid
-from ulvm.errors import BusyError, DeviceError
+from ulvm.errors import BusyError, DeviceError, RefusedError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.vgstore.files import private_dir
 from ulvm.vgstore.host import Host
@@ -36,6 +36,7 @@ from ulvm.vgstore.host import Host
 __all__ = [
     "RESTORING_TAG",
     "TAG",
+    "check_restored",
     "hold",
     "hold_target",
     "hold_volume",
@@ -47,6 +48,17 @@ __all__ = [
 TAG = "ulvm_backup"
 RESTORING_TAG = "ulvm_restoring"
 """Of a volume whose content is neither the old nor the new (backup.restoring)."""
+
+
+def check_restored(vg: VolumeGroup, lv: LogicalVolume) -> None:
+    """RefusedError for a volume whose content is neither the old nor the new."""
+    if RESTORING_TAG in lv.tags:
+        name = f"{vg.name}/{lv.name}"
+        raise RefusedError(
+            f"{name} holds part of a restore that runs, or did not end well: restore it again, or "
+            "take its tag off if you want what it holds, by "
+            f'"lvchange --deltag {RESTORING_TAG} {name}".'
+        )
 
 
 def lock_path(host: Host, vg: str, snapshot: str) -> Path:

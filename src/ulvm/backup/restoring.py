@@ -345,6 +345,9 @@ def _overwritten(
     target = _Target(vg.name, lv.name, uuid, room)
     try:
         with _named(session, vg.name, uuid) as name, deferred():
+            now = session.last_scan.vg(vg.name)
+            if not session.activator.is_active(now, name):
+                lvm_lv.check_listed(session, now, name)
             lvm_lv.activate(session, vg.name, name)  # also one that is active, but half-way
         _ask_about_snapshots(session, vg, lv, size)
         _put_tag_on(session, vg.name, uuid)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from ulvm.activation.names import dm_name, dm_uuid
 from ulvm.backup.interrupts import deferred
-from ulvm.backup.leftovers import RESTORING_TAG, TAG, hold
+from ulvm.backup.leftovers import TAG, check_restored, hold
 from ulvm.backup.quiesce.commands import quiesced
 from ulvm.backup.size import choose_cow_extents
 from ulvm.backup.watch import CowStatus, parse_cow_status
@@ -174,12 +174,7 @@ class BackupSnapshot:
             )
         if vg.merging_snapshot_of(origin.name) is not None:
             raise RefusedError(f"A snapshot is being merged into {self.name_of_origin}.")
-        if RESTORING_TAG in origin.tags:
-            raise RefusedError(
-                f"{self.name_of_origin} holds part of a restore that runs, or did not end well: "
-                f'restore it again, or take its tag off if you want what it holds, by "lvchange '
-                f'--deltag {RESTORING_TAG} {self.name_of_origin}".'
-            )
+        check_restored(vg, origin)
         self.vg_uuid, self.origin_uuid = vg.uuid, origin.uuid
         self._extent_size = vg.extent_size
         return vg, origin
@@ -189,6 +184,7 @@ class BackupSnapshot:
         session = self._session
         if session.activator.is_active(vg, self.origin_name):
             return
+        lvm_lv.check_listed(session, vg, self.origin_name)
         self._stack.callback(self._deactivate)
         with deferred():
             lvm_lv.activate(session, self.vg_name, self.origin_name)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import click
 
+from ulvm.activation.names import dm_name
+from ulvm.backup.leftovers import check_restored
 from ulvm.cli.common_options import own_options
 from ulvm.cli.context import Context
-from ulvm.errors import BusyError, NotFoundError, NotSupportedError
+from ulvm.errors import BusyError, NotFoundError, NotSupportedError, UsageError
 from ulvm.lvm import lv_change
-from ulvm.mounts import loops_on, lost_loops, mount_volume, unmount, unmount_volume
+from ulvm.lvm.session import Session
+from ulvm.lvm.takedown import mounted_on
+from ulvm.mounts import loops_on, lost_loops, mount_at, mount_volume, unmount, unmount_volume
 
 __all__ = ["mount", "umount"]
 
@@ -38,6 +42,8 @@ def mount(
     vg_name, lv_name = session.resolve_lv(volume)
     if not directory.is_dir():
         raise NotFoundError(f"Mount point {directory} is not a directory.")
+    vg = session.last_scan.vg(vg_name)
+    check_restored(vg, vg.volume(lv_name))
     state = lv_change.use(session, vg_name, lv_name)
     path = session.host.run_dir / "dev" / vg_name / lv_name
     if not path.exists():
@@ -79,11 +85,34 @@ def _check_in_sight(path: Path, tree: Path) -> None:
 def umount(context: Context, target: str, lazy: bool, force: bool) -> None:
     """Unmount a volume, named by its directory or its name. Nothing stays behind."""
     session = context.session()
-    if lazy or force:
-        # Nothing of it is looked at: it may stand on a volume that fails, or hang.
-        unmount(os.path.abspath(target), lazy=lazy, force=force)
-        return
-    if not Path(target).is_dir():
+    at_once = lazy or force
+    # What is to go at once is not looked at: it may stand on a volume that fails, or hang.
+    place = os.path.abspath(target) if at_once else os.path.realpath(target)
+    if mount_at(place) is not None:
+        places = [place]
+    else:
+        places = _places_of_volume(session, target, look=not at_once)
+    for place in places:
+        if at_once:
+            unmount(place, lazy=lazy, force=force)
+        else:
+            unmount_volume(place)
+
+
+def _places_of_volume(session: Session, target: str, *, look: bool) -> list[str]:
+    """Where a volume is mounted, the last place first; `look`: what is not mounted may be touched.
+    NotFoundError if nowhere."""
+    try:
         vg_name, lv_name = session.resolve_lv(target)
-        target = str(session.host.run_dir / "dev" / vg_name / lv_name)
-    unmount_volume(target)
+    except (NotFoundError, UsageError):
+        if look and not Path(target).is_dir():
+            raise
+        raise NotFoundError(f"{target} is not mounted.") from None
+    if places := mounted_on(session, dm_name(vg_name, lv_name)):
+        return places
+    for loop in lost_loops(session.host.run_dir / "dev"):
+        raise NotFoundError(
+            f"{vg_name}/{lv_name} is not mounted under this name; what was mounted under a former "
+            f"one ({loop.path} stands on {loop.backing_file}) is unmounted by its directory."
+        )
+    raise NotFoundError(f"{vg_name}/{lv_name} is not mounted.")

@@ -32,6 +32,7 @@ __all__ = [
     "activate_locked",
     "activate_new",
     "change_tags",
+    "check_listed",
     "check_whole",
     "check_wipable",
     "create",
@@ -128,14 +129,21 @@ def check_whole(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
         )
 
 
+def check_listed(session: Session, vg: VolumeGroup, name: str) -> None:
+    """RefusedError, as in LVM2, for an inactive volume that activation/volume_list has not."""
+    if not may_activate(session.host.config, vg, name):
+        raise RefusedError(
+            f"Volume {vg.name}/{name} is not active locally (volume_list activation filter?)."
+        )
+
+
 def check_wipable(session: Session, vg: VolumeGroup, name: str, what: str) -> None:
     """RefusedError, as in LVM2, for a new volume that activation/volume_list has not, and so could
     not be wiped there."""
-    if not may_activate(session.host.config, vg, name):
-        raise RefusedError(
-            f"Volume {vg.name}/{name} is not active locally (volume_list activation filter?).\n"
-            f"Aborting. Failed to wipe {what}."
-        )
+    try:
+        check_listed(session, vg, name)
+    except RefusedError as error:
+        raise RefusedError(f"{error.message}\nAborting. Failed to wipe {what}.") from None
 
 
 def activate_new(session: Session, vg: VolumeGroup, name: str, *, auto: bool = False) -> None:

@@ -160,10 +160,7 @@ def use(session: Session, vg_name: str, name: str) -> LvState | None:
     vg = session.find_vg(vg_name)
     active = lvm_lv.states(session, vg)
     if name not in active:
-        if not may_activate(session.host.config, vg, name):
-            raise RefusedError(
-                f"Volume {vg_name}/{name} is not active locally (volume_list activation filter?)."
-            )
+        lvm_lv.check_listed(session, vg, name)
         _activate(session, vg, name)
         active = lvm_lv.states(session, session.last_scan.vg(vg_name))
     return active.get(name)

@@ -23,7 +23,7 @@ from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.mounts import mounts_of, unmount_volume
 
-__all__ = ["TakeDown", "take_down"]
+__all__ = ["TakeDown", "mounted_on", "take_down"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +96,18 @@ def _try(session: Session, step: _Step, wanted: TakeDown) -> UlvmError | None:
 def _clear(session: Session, name: str, wanted: TakeDown) -> None:
     """Unmount what stands on a dm device; BusyError if that is not wanted."""
     path = session.host.run_dir / "dev" / "mapper" / name
-    for mount in _mounts(session, name):
+    for mount in mounted_on(session, name):
         where = f"{name} mounted on {mount}"
         if not wanted.unmount:
             raise _MountedError(f"[SKIP]: unmount of {where}")
         unmount_volume(mount)
         session.say(f"  [UMOUNT]: unmounting {where}... done")
-    if _mounts(session, name):
+    if mounted_on(session, name):
         raise BusyError(f"{path} is mounted again.")
 
 
-def _mounts(session: Session, name: str) -> list[str]:
-    """Mount points on a device, by any of its files, the last one first."""
+def mounted_on(session: Session, name: str) -> list[str]:
+    """Mount points on a dm device, by any of its files, the last one first."""
     tree = session.host.run_dir / "dev"
     files = [tree / "mapper" / name]
     try:
