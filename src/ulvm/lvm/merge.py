@@ -116,7 +116,8 @@ def poll(session: Session, vg_name: str, origin: str, *, quiet: bool = False) ->
         if status.merge_done:
             if not quiet:
                 session.say(f"{vg_name}/{origin}: Merged: 100.00%")
-            return _finish(session, vg_name, uuid, segment.cow, quiet)
+            done = _finish(session, vg_name, uuid, segment.cow, quiet)
+            return status if done is None else done
         cow = f"{vg_name}/{segment.cow}"
         if status.merge_failed:
             raise DeviceError(
@@ -143,11 +144,14 @@ def _percent(status: SnapshotStatus) -> float:
     return 100.0 if fraction is None else min(100 * (1 - fraction), 99.99)
 
 
-def _finish(session: Session, vg_name: str, origin_uuid: str, cow: str, quiet: bool) -> bool:
+def _finish(session: Session, vg_name: str, origin_uuid: str, cow: str, quiet: bool) -> bool | None:
+    """None if the origin is not in a group of this name any more: that was renamed just now."""
     with session.lock(vg_name):
+        groups = [vg for vg in session.scan().vgs if vg.name == vg_name]
+        origin = next((lv.name for vg in groups for lv in vg.lvs if lv.uuid == origin_uuid), None)
+        if origin is None:
+            return None
         vg = session.vg_for_change(vg_name)
-        base = vg.lv_by_uuid(origin_uuid)  # It may have been renamed a moment ago.
-        origin = base.name if base is not None else ""
         segment = _merging(vg, origin)
         status = _status(session, vg, origin)
         if segment is None or segment.cow != cow or status is None or not status.merge_done:

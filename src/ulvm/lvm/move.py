@@ -306,8 +306,9 @@ def _go_on(session: Session, vg_name: str, lv: LogicalVolume, number: int | None
             raise DeviceError(f"{vg_name}/{lv.name}: The copy could not be completed.")
 
     with session.lock(vg_name):
-        vg = session.vg_for_change(vg_name)
-        move = vg.lv_by_uuid(lv.uuid)
+        move = None
+        if vg_name in (vg.name for vg in session.scan().vgs):  # It may have been renamed just now.
+            move = session.vg_for_change(vg_name).lv_by_uuid(lv.uuid)
         if move is None or moves.current_segment(move) != number:
             return False  # Somebody else goes on with it.
         reach("before a segment counts as moved")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.dm.mapper import LocalMapper
+from ulvm.lvm import vg as lvm_vg
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
 from ulvm.metadata.layout import PvOptions
@@ -63,6 +67,18 @@ class LocalSession(Session):
     @property
     def dm_if_running(self):  # type: ignore[no-untyped-def,override]
         return self.mapper
+
+
+def renamed_at_the_next_lock(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group vg becomes wg in the moment before somebody has its lock."""
+    lock = lab.session.lock
+
+    def renaming(name: str) -> AbstractContextManager[None]:
+        monkeypatch.setattr(lab.session, "lock", lock)
+        lvm_vg.rename(lab.session, "vg", "wg")
+        return lock(name)
+
+    monkeypatch.setattr(lab.session, "lock", renaming)
 
 
 class Kept(FaultDevice):

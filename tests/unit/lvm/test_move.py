@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.lvm.lab import KIB, Lab
+from tests.unit.lvm.lab import KIB, Lab, renamed_at_the_next_lock
 from ulvm.errors import DeviceError
 from ulvm.lvm import lv, merge, move
+from ulvm.vgstore.scan import scan
 
 CONTENT = bytes(range(256)) * KIB
 
@@ -70,6 +71,17 @@ def test_a_move_that_ended_is_nobody_s_any_more(begun: tuple[Lab, str, move.Move
     assert not move.abort(lab.session, found)
     words = f"{found.label}: No pvmove in progress - already finished or aborted."
     assert lab.heard.said == [words, words]
+    lab.mapper.shutdown()
+
+
+def test_a_move_whose_group_is_renamed_just_now_goes_on(
+    begun: tuple[Lab, str, move.Move], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, _, found = begun
+    renamed_at_the_next_lock(lab, monkeypatch)
+    assert move.poll(lab.session, [found], interval=0)
+    group = scan(lab.host).vg("wg")
+    assert [group.allocated(pv.uuid) for pv in group.pvs] == [0, 4]
     lab.mapper.shutdown()
 
 

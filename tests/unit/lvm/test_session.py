@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.unit.lvm.lab import EXTENT, KIB, Lab
+from tests.unit.lvm.lab import EXTENT, KIB, Lab, renamed_at_the_next_lock
 from ulvm.cli.lv import remove_one
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
@@ -17,7 +17,7 @@ from ulvm.lvm.lv_change import Changes
 from ulvm.metadata.cow import cow_max_extents
 from ulvm.vgstore.config import Config
 from ulvm.vgstore.locks import vg_lock
-from ulvm.vgstore.scan import Scan
+from ulvm.vgstore.scan import Scan, scan
 
 
 @pytest.fixture
@@ -179,6 +179,16 @@ def test_a_merge_of_an_inactive_origin_waits(busy: Lab) -> None:
     lv.activate(busy.session, "vg", "o")
     assert merge.poll(busy.session, "vg", "o")
     assert busy.read("o", 0, 512) == b"\x11" * 512
+
+
+def test_a_merge_whose_group_is_renamed_before_its_end_is_finished(
+    busy: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snap(busy)
+    merge.start(busy.session, "vg", "s")
+    renamed_at_the_next_lock(busy, monkeypatch)
+    assert merge.poll(busy.session, "vg", "o")
+    assert [v.name for v in scan(busy.host).vg("wg").lvs] == ["o"]
 
 
 def test_a_merge_whose_origin_is_renamed_is_finished(busy: Lab) -> None:
