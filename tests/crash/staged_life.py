@@ -507,6 +507,7 @@ class Life:
         old = self.lab
         old.stages.mkdir(exist_ok=True)
         self.lab = killed(old, self._new_folder(), self.size, stopped=stopped)
+        self.lab.messages[:0] = old.messages
         for disk in old.faults.values():
             disk.inner.close()
         shutil.rmtree(old.folder)

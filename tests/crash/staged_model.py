@@ -4,6 +4,7 @@ devices may hold, and the hand that moves what else moves by itself."""
 from __future__ import annotations
 
 import errno
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -145,11 +146,17 @@ def by_hand(choose: random.Random) -> Iterator[None]:
             raise OSError(errno.ENOSPC, "no room")
         allocate(*args)
 
+    def leave(self: Stage) -> None:
+        """The file of a process that was killed."""
+        if self._fd >= 0:
+            os.close(self._fd)
+
     def stop(self: MergeTarget) -> None:
         self._stop.set()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stage, "_start", no_thread)
+        patch.setattr(Stage, "__del__", leave, raising=False)
         patch.setattr(stage, "_GROW_PAGES", 64)
         patch.setattr(stage, "allocate", sometimes)
         patch.setattr(MergeTarget, "_run", lambda self: None)
