@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from ulvm.daemon.messages import (
+    FOR_ALL,
     MAX_MESSAGE,
+    PROTOCOL,
     decode,
     encode,
     error_of,
     info_of,
     lines_of,
     lines_to_json,
+    of_another_version,
 )
 from ulvm.daemon.state import read_state
 from ulvm.dm_ioctl import DeviceInfo, TableLine
@@ -61,9 +64,10 @@ class DaemonClient:
             reach(f"before {op}")
         self._calls += 1
         try:
-            self._send({"id": self._calls, "op": op, "args": dict(args or {})})
+            request = {"id": self._calls, "protocol": PROTOCOL, "op": op, "args": dict(args or {})}
+            self._send(request)
             # What comes first may be for a caller that was interrupted before its reply came.
-            while (reply := decode(self._line())).get("id") != self._calls:
+            while (reply := decode(self._line())).get("id", self._calls) != self._calls:
                 pass
         except OSError as error:
             raise DaemonGoneError(f"The daemon does not answer: {error}.") from error
@@ -71,6 +75,8 @@ class DaemonClient:
             reach(f"after {op}")
         if "error" in reply:
             raise error_of(reply["error"])
+        if (theirs := reply.get("protocol", 0)) != PROTOCOL and op not in FOR_ALL:
+            raise of_another_version(theirs, PROTOCOL)
         return reply.get("result")
 
     def _send(self, request: Mapping[str, Any]) -> None:

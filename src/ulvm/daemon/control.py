@@ -18,7 +18,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ulvm.daemon.messages import MAX_MESSAGE, decode, encode, error_to_json
+from ulvm.daemon.messages import (
+    FOR_ALL,
+    MAX_MESSAGE,
+    PROTOCOL,
+    decode,
+    encode,
+    error_to_json,
+    of_another_version,
+)
 from ulvm.errors import BusyError, DeviceError, ProtocolError, UlvmError
 from ulvm.faultpoints import reach
 
@@ -169,7 +177,8 @@ class ControlServer:
                 del pending[: end + 1]
                 request = decode(line)
                 reply = self._answer(connection, request)
-                connection.sock.sendall(encode({"id": request.get("id"), **reply}))
+                answered = {"id": request.get("id"), "protocol": PROTOCOL}
+                connection.sock.sendall(encode({**answered, **reply}))
                 if connection.after_reply is not None:
                     connection.after_reply()
                 continue
@@ -182,6 +191,9 @@ class ControlServer:
 
     def _answer(self, connection: Connection, request: Mapping[str, Any]) -> dict[str, Any]:
         op, args = request.get("op"), request.get("args", {})
+        theirs = request.get("protocol", PROTOCOL)
+        if theirs != PROTOCOL and isinstance(op, str) and op not in FOR_ALL:
+            return {"error": error_to_json(of_another_version(PROTOCOL, theirs))}
         handler = self._handlers.get(op) if isinstance(op, str) else None
         if handler is None or not isinstance(args, dict):
             raise ProtocolError(f"unknown request {str(op)[:64]!r}")

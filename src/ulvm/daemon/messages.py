@@ -1,11 +1,12 @@
 """What passes over the control socket: JSON objects, one a line, UTF-8, at most MAX_MESSAGE bytes.
 
-    request  {"id": 7, "op": "suspend", "args": {"device": "vg-base", "lockfs": true}}
-    reply    {"id": 7, "result": ...}
-             {"id": 7, "error": {"type": "BusyError", "message": "...", "errno": 16}}
+    request  {"id": 7, "protocol": 1, "op": "suspend", "args": {"device": "vg-base"}}
+    reply    {"id": 7, "protocol": 1, "result": ...}
+             {"id": 7, "protocol": 1, "error": {"type": "BusyError", "message": "...", "errno": 16}}
 
 A connection carries one request at a time; the id tells a late reply from the one that is waited
-for. Pure functions; a message that is not what it should
+for. A daemon lives longer than the program on disk: of another PROTOCOL each side does no more than
+`FOR_ALL`, so these requests stay as they are. Pure functions; a message that is not what it should
 be raises ProtocolError and nothing else, whatever its bytes.
 """
 
@@ -17,10 +18,12 @@ from typing import Any, get_type_hints
 
 from ulvm import errors
 from ulvm.dm_ioctl import DeviceInfo, TableLine
-from ulvm.errors import ProtocolError, UlvmError
+from ulvm.errors import ProtocolError, RefusedError, UlvmError
 
 __all__ = [
+    "FOR_ALL",
     "MAX_MESSAGE",
+    "PROTOCOL",
     "decode",
     "encode",
     "error_of",
@@ -29,7 +32,13 @@ __all__ = [
     "info_to_json",
     "lines_of",
     "lines_to_json",
+    "of_another_version",
 ]
+
+PROTOCOL = 1
+"""One more with each change of a request or of what it is answered with."""
+FOR_ALL = frozenset({"daemon_status", "stop"})
+"""What a command asks a daemon of another version as well, and gets."""
 
 MAX_MESSAGE = 16 << 20
 """Length of the longest line in bytes: a table of some 200,000 targets."""
@@ -57,6 +66,15 @@ def decode(line: bytes | bytearray) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise ProtocolError(f"message is not a JSON object but {type(message).__name__}")
     return message
+
+
+def of_another_version(daemons: object, commands: object) -> RefusedError:
+    """For a daemon and a command that do not speak the same protocol."""
+    return RefusedError(
+        "The daemon that runs is of another version of ulvm "
+        f"(its protocol {str(daemons)[:20]}, this command's {str(commands)[:20]}): "
+        "stop it ('ulvm daemon stop') and activate the volumes again."
+    )
 
 
 # -- errors -----------------------------------------------------------------------------------

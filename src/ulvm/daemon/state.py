@@ -22,6 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ulvm.errors import RefusedError
+
 __all__ = ["STATE_FILE", "StateKeeper", "drop_state", "read_state", "write_state"]
 
 log = logging.getLogger("ulvmd")
@@ -30,6 +32,7 @@ STATE_FILE = "state.json"
 _SOON = 0.05
 _SECONDS = 1.0
 _VERSION = 1
+"""One more when a daemon of before could not understand an entry, or a file of dm.stage_file."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -37,7 +40,9 @@ def read_state(
     run_dir: Path, warn: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any] | None:
     """The state that a daemon of this boot left behind; None if there is none of use. A file that
-    no daemon wrote is none, and `warn` is told; the devices in it are for `dm.state` to judge."""
+    no daemon wrote is none, and `warn` is told; the devices in it are for `dm.state` to judge.
+    RefusedError if a daemon of another version wrote it: what waits in its stages is lost for good
+    when one that does not understand it starts."""
     path = run_dir / STATE_FILE
     try:
         state = json.loads(path.read_bytes())
@@ -50,11 +55,17 @@ def read_state(
         # A rename is whole or not at all.
         warn(f"{path} is passed over, it is no file of ours: {str(error)[:200]}")
         return None
-    if not isinstance(state, dict) or state.get("version") != _VERSION:
-        warn(f"{path} is passed over: it is of another version, or no file of ours")
+    if not isinstance(state, dict) or type(version := state.get("version")) is not int:
+        warn(f"{path} is passed over, it is no file of ours: it has no version")
         return None
     if state.get("boot_id") != _BOOT_ID.read_text().strip():
         return None
+    if version != _VERSION:
+        raise RefusedError(
+            f"A daemon of another version of ulvm was killed, and {path} is of its kind "
+            f"({str(version)[:20]}, not {_VERSION}): have that version start and stop its daemon, "
+            "or remove the file, with which what was written and not flushed is lost."
+        )
     devices = state.get("devices")
     if not isinstance(devices, list):
         warn(f"{path} is passed over, it is no file of ours: devices are no list")

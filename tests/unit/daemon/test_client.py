@@ -14,6 +14,7 @@ import pytest
 from ulvm.daemon import client
 from ulvm.daemon.control import Connection, ControlServer
 from ulvm.daemon.state import drop_state, write_state
+from ulvm.errors import RefusedError
 
 
 def running(folder: Path) -> list[str]:
@@ -89,3 +90,36 @@ def test_a_reply_that_comes_late_is_not_taken_for_the_next(
         asking.close()
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("side", ["control", "client"])
+def test_a_daemon_of_another_version_is_told_and_can_be_stopped(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """Whichever of the two sees it: a daemon from before there was a protocol sees nothing."""
+    done = []
+
+    def devices(connection: Connection, args: Mapping[str, Any]) -> list[Any]:
+        done.append("devices")
+        return []
+
+    def status(connection: Connection, args: Mapping[str, Any]) -> dict[str, Any]:
+        return {"pid": 7}
+
+    path = short_tmp / client.CONTROL_SOCKET
+    handlers = {"devices": devices, "daemon_status": status}
+    server = ControlServer(path, handlers, abandoned=lambda held: None)
+    monkeypatch.setattr(f"ulvm.daemon.{side}.PROTOCOL", 77)
+    if side == "client":  # one that looks at nothing
+        monkeypatch.setattr("ulvm.daemon.control.FOR_ALL", {"daemon_status", "devices"})
+    server.start()
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            asking = client.DaemonClient(sock)
+            with pytest.raises(RefusedError, match=r"another version of ulvm .*77"):
+                asking.devices()
+            assert asking.daemon_status() == {"pid": 7}
+    finally:
+        server.stop()
+    assert done == (["devices"] if side == "client" else [])

@@ -18,9 +18,10 @@ from tests.unit.dm.stage_lab import StageLab
 from tests.waiting import until
 from ulvm.daemon.client import CONTROL_SOCKET
 from ulvm.daemon.service import STAGE_DIR, Service
-from ulvm.daemon.state import STATE_FILE, read_state
+from ulvm.daemon.state import STATE_FILE, read_state, write_state
 from ulvm.dm.device import MappedDevice
 from ulvm.dm_ioctl import TableLine
+from ulvm.errors import RefusedError
 from ulvm.vgstore.host import Host
 
 
@@ -191,3 +192,23 @@ def test_what_is_lost_without_a_state_is_said(
         f"no device takes up {held} (no UUID)"
     ]
     assert list(stages.iterdir()) == []
+
+
+def test_a_state_of_another_version_keeps_what_was_written(short_tmp: Path) -> None:
+    (short_tmp / "lab").mkdir()
+    lab = StageLab(short_tmp / "lab", kept=True)
+    lab.pair()
+    lab.still()
+    lab.put(0, 8, 0x11)
+    run_dir = short_tmp / "run"
+    run_dir.mkdir()
+    shutil.copytree(lab.stages, run_dir / STAGE_DIR)
+    write_state(run_dir, lab.dm.snapshot_state()["devices"])
+    lab.dm.shutdown()
+    files = [run_dir / STATE_FILE, *(run_dir / STAGE_DIR).iterdir()]
+    state = json.loads(files[0].read_text())
+    files[0].write_text(json.dumps({**state, "version": state["version"] + 1}))
+    before = [file.read_bytes() for file in files]
+    with pytest.raises(RefusedError, match="another version"):
+        Service(Host(short_tmp, run_dir)).start()
+    assert [file.read_bytes() for file in files] == before

@@ -9,6 +9,7 @@ from typing import IO, Any
 import pytest
 
 from ulvm.daemon.state import STATE_FILE, drop_state, read_state, write_state
+from ulvm.errors import RefusedError
 
 DEVICES = [{"name": "a", "uuid": "", "minor": 0}]
 
@@ -32,15 +33,31 @@ def test_without_devices_there_is_nothing_to_bring_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"boot_id": "another"}, {"version": 99}, {"devices": None}, {"boot_id": None}]
+    "change",
+    [
+        {"boot_id": "another"},
+        {"boot_id": None},
+        {"boot_id": "another", "version": 99},
+        {"version": None},
+        {"devices": None},
+    ],
 )
-def test_a_state_of_another_boot_or_version_is_ignored(
-    tmp_path: Path, change: dict[str, object]
-) -> None:
+def test_a_state_of_another_boot_is_ignored(tmp_path: Path, change: dict[str, object]) -> None:
     write_state(tmp_path, DEVICES)
     path = tmp_path / STATE_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     assert read_state(tmp_path) is None
+
+
+@pytest.mark.parametrize("version", [0, 99])
+def test_a_state_of_another_version_is_refused_and_stays(tmp_path: Path, version: int) -> None:
+    write_state(tmp_path, DEVICES)
+    path = tmp_path / STATE_FILE
+    text = json.dumps({**json.loads(path.read_text()), "version": version})
+    path.write_text(text)
+    with pytest.raises(RefusedError, match="another version"):
+        read_state(tmp_path)
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
