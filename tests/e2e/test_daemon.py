@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.waiting import until
+from ulvm.blockdev.nbd import NbdDevice
 from ulvm.daemon.client import connect
 from ulvm.errors import BusyError
 from ulvm.metadata.snapshot_edit import add_snapshot
@@ -141,6 +144,29 @@ def test_a_signal_that_the_starter_had_blocked_stops_it(host: UlvmHost) -> None:
     pid = host.daemon_pid()
     os.kill(pid, signal.SIGTERM)
     until(lambda: gone(pid))
+
+
+def test_the_limits_of_the_starter_are_not_the_daemons(vg: UlvmHost) -> None:
+    """With one on the length of files a write failed, and the snapshot was invalid for good."""
+    vg.run("lvcreate -s -L 20M -n snap vg/lv")
+    vg.run("daemon stop")
+    words = shlex.join(vg.argv("vgchange -ay vg"))
+    limits = "ulimit -Sf 10240; ulimit -St 99; ulimit -Sn 64"
+    argv = ["bash", "-c", f"{limits}; exec nice -n 7 {words}"]
+    subprocess.run(argv, env=vg.env, check=True, capture_output=True)
+    pid = vg.daemon_pid()
+    for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CPU):
+        hard = resource.getrlimit(limit)[1]
+        assert hard in (-1, resource.prlimit(pid, limit)[0])
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] > 64
+    if os.geteuid() == 0:
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, pid) == min(own, 0)
+    volume = NbdDevice(str(vg.run_dir / "nbd.sock"), "vg/lv")
+    volume.write(0, bytes(16 * MIB))
+    volume.flush()
+    volume.close()
+    assert vg.run("lvs --noheadings -o lv_attr vg/snap").stdout.split() == ["swi-a-s---"]
 
 
 def test_under_nohup_sighup_is_ignored(host: UlvmHost) -> None:

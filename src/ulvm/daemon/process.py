@@ -8,11 +8,12 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
 
-__all__ = ["hold_run_dir", "prepare"]
+__all__ = ["hold_run_dir", "lift_limits", "prepare"]
 
 log = logging.getLogger("ulvmd")
 
@@ -22,6 +23,9 @@ _M_MMAP_THRESHOLD = -3  # malloc.h
 _M_ARENA_MAX = -8
 _OOM_SCORE = -500
 _SWITCH_SECONDS = 0.5e-3
+_OPEN_FILES = 1 << 16
+_LIMITS = ("FSIZE", "CPU", "AS", "DATA", "NPROC")
+"""Of a process, that have nothing to do with volumes (setrlimit(2))."""
 
 
 def hold_run_dir(run_dir: Path) -> int | None:
@@ -33,6 +37,35 @@ def hold_run_dir(run_dir: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def lift_limits() -> None:
+    """What the command that started us was limited to is not for all volumes from then on: with its
+    `ulimit -f` writes would fail, and a snapshot turn invalid for ever; with its `ulimit -t` we
+    would be killed; with its `nice` whoever uses a volume waits. As far as we may: a user's hard
+    limit stays, and is logged."""
+    for name in _LIMITS:
+        number = getattr(resource, f"RLIMIT_{name}")
+        if not _set_limit(number, resource.RLIM_INFINITY):
+            log.info("RLIMIT_%s is %d", name, resource.getrlimit(number)[0])
+    _set_limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    if os.getpriority(os.PRIO_PROCESS, 0) > 0:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+        except OSError as error:
+            log.info("nice: %s", error)
+
+
+def _set_limit(number: int, wanted: int) -> bool:
+    """At least that; what the hard limit allows where it is not to be had."""
+    hard = resource.getrlimit(number)[1]
+    enough = hard == resource.RLIM_INFINITY or 0 <= wanted <= hard
+    try:
+        resource.setrlimit(number, (hard, hard) if enough else (wanted, wanted))
+    except (OSError, ValueError):
+        resource.setrlimit(number, (hard, hard))
+        return False
+    return True
 
 
 def prepare() -> None:

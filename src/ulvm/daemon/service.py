@@ -44,7 +44,7 @@ from ulvm.daemon.links import DeviceLinks
 from ulvm.daemon.measure import Measurement
 from ulvm.daemon.messages import info_to_json, lines_of, lines_to_json
 from ulvm.daemon.monitor import Monitor
-from ulvm.daemon.process import hold_run_dir, prepare
+from ulvm.daemon.process import hold_run_dir, lift_limits, prepare
 from ulvm.daemon.repairs import Repairs
 from ulvm.daemon.state import StateKeeper, read_state
 from ulvm.daemon.syslog import log_to_syslog
@@ -437,6 +437,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     log_to_syslog()
     prepare()
+    if arguments.detached:  # else who started us may have limited us
+        lift_limits()
     # For a bug report: SIGUSR1 writes what each thread is doing to the log, a crash does as well.
     stacks = (host.run_dir / LOG_FILE).open("ab")
     faulthandler.enable(stacks)
