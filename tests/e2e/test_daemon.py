@@ -88,6 +88,15 @@ def test_stop_is_refused_while_a_volume_is_open(vg: UlvmHost) -> None:
         vg.run("daemon stop --force")
 
 
+@needs.root
+@needs.program("unshare")
+def test_stop_from_another_pid_namespace(vg: UlvmHost) -> None:
+    pid = vg.daemon_pid()
+    argv = ["unshare", "--pid", "--fork", "--mount-proc", *vg.argv("daemon stop")]
+    subprocess.run(argv, env=vg.env, check=True, capture_output=True)
+    assert gone(pid)
+
+
 def test_many_commands_start_one_daemon(vg: UlvmHost) -> None:
     vg.run("daemon stop")
     with ThreadPoolExecutor(6) as pool:

@@ -33,7 +33,8 @@ LAYERS: dict[str, frozenset[str]] = {
     "daemon.messages": frozenset({"errors", "dm_ioctl"}),
     "daemon.state": frozenset({"errors"}),
     "daemon.client": frozenset(
-        {"errors", "faultpoints", "dm_ioctl", "daemon.messages", "daemon.state"}
+        {"errors", "faultpoints", "dm_ioctl"}
+        | {"daemon.messages", "daemon.state", "daemon.process"}
     ),
     "daemon.control": frozenset({"errors", "faultpoints", "daemon.messages"}),
     "daemon.commands": frozenset(),

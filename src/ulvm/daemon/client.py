@@ -39,6 +39,7 @@ __all__ = ["CONTROL_SOCKET", "NBD_SOCKET", "DaemonClient", "connect"]
 CONTROL_SOCKET = "control.sock"
 NBD_SOCKET = "nbd.sock"
 _START_SECONDS = 60.0
+_PAUSE = 0.02
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
 
@@ -50,8 +51,12 @@ _CHANGES = frozenset({"create", "load", "clear", "suspend", "resume", "remove", 
 class DaemonClient:
     """For one thread. Errors are those of `DeviceMapper`; DeviceError when the daemon is gone."""
 
-    def __init__(self, sock: socket.socket, *, lease: bool = True) -> None:
+    def __init__(
+        self, sock: socket.socket, *, lease: bool = True, run_dir: Path | None = None
+    ) -> None:
+        """`run_dir`: the daemon's, for `stop`."""
         self._sock = sock
+        self._run_dir = run_dir
         self._lease = lease
         self._pending = bytearray()
         self._calls = 0
@@ -203,6 +208,13 @@ class DaemonClient:
         while volumes are open, unless `force`."""
         raw = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, _, _ = _CREDENTIALS.unpack(raw)
+        if not pid and self._run_dir is not None:  # of another PID namespace
+            from ulvm.daemon.process import is_held  # for this alone
+
+            self._call("stop", {"force": force})
+            while is_held(self._run_dir):
+                time.sleep(_PAUSE)
+            return
         process = os.pidfd_open(pid)
         try:
             self._call("stop", {"force": force})
@@ -232,7 +244,7 @@ def connect(
     sock = _try(run_dir)
     if sock is None and system_dir is not None and wanted():
         sock = _start(run_dir, system_dir, overrides, wanted)
-    return None if sock is None else DaemonClient(sock, lease=lease)
+    return None if sock is None else DaemonClient(sock, lease=lease, run_dir=run_dir)
 
 
 def _try(run_dir: Path) -> socket.socket | None:

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-__all__ = ["hold_run_dir", "lift_limits", "prepare"]
+__all__ = ["hold_run_dir", "is_held", "lift_limits", "prepare"]
 
 log = logging.getLogger("ulvmd")
 
@@ -37,6 +37,18 @@ def hold_run_dir(run_dir: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def is_held(run_dir: Path) -> bool:
+    """Whether a daemon has the run directory. For a moment none can take it."""
+    descriptor = os.open(run_dir / _LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def lift_limits() -> None:
