@@ -274,13 +274,13 @@ class Handshake:
         return b"".join(answers) + _reply(option, ReplyType.ACK)
 
     def _meta_context(self, option: int, data: bytes) -> bytes:
+        setting = option == Option.SET_META_CONTEXT
+        if setting:  # those of before go even if this fails
+            self._contexts = ("", ())
         fields = _Fields(data)
         name = fields.text()
         queries = [fields.text() for _ in range(fields.number(4))]
         fields.end()
-        setting = option == Option.SET_META_CONTEXT
-        if setting:
-            self._contexts = ("", ())
         if not self._structured:
             return _reply(option, ReplyType.ERR_INVALID, b"structured replies come first")
         try:

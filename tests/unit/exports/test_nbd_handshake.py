@@ -220,6 +220,19 @@ def test_a_second_set_replaces_the_first() -> None:
     assert handshake.agreed.contexts == ()
 
 
+@pytest.mark.parametrize(
+    "data", [b"", name("vg/lv") + b"\0\0\0\2", queries("nowhere", "base:allocation")]
+)
+def test_a_set_that_fails_leaves_none(data: bytes) -> None:
+    handshake = begun()
+    handshake.feed(option(Option.STRUCTURED_REPLY))
+    handshake.feed(option(Option.SET_META_CONTEXT, queries("vg/lv", "base:allocation")))
+    assert ReplyType.ACK not in types(handshake.feed(option(Option.SET_META_CONTEXT, data)))
+    handshake.feed(option(Option.GO, name("vg/lv") + b"\0\0"))
+    assert handshake.agreed is not None
+    assert handshake.agreed.contexts == ()
+
+
 def test_contexts_need_structured_replies_first() -> None:
     asked = option(Option.SET_META_CONTEXT, queries("vg/lv", "base:allocation"))
     assert types(begun().feed(asked)) == [ReplyType.ERR_INVALID]
