@@ -210,6 +210,31 @@ def test_a_renamed_volume_is_unmounted_by_its_directory(vg: UlvmHost) -> None:
 
 @needs.root
 @needs.loop
+def test_a_mounted_volume_whose_name_another_one_gets(vg: UlvmHost) -> None:
+    """Reads of what is mounted ended where the new volume does."""
+    subprocess.run(["mkfs.ext4", "-q", vg.path("vg/lv")], check=True)
+    where = vg.base / "mnt"
+    where.mkdir()
+    vg.run(f"mount vg/lv {where}")
+    (where / "big").write_bytes(data := os.urandom(20 * MIB))
+    vg.run("lvrename vg lv old")
+    vg.run("lvcreate -L 4M -n lv vg")
+    assert vg.path("vg/lv").stat().st_size == 4 * MIB
+    subprocess.run(["mkfs.ext4", "-q", vg.path("vg/lv")], check=True)
+    for name in ("vg/old", "mapper/vg-old"):
+        argv = ["mkfs.ext4", "-q", vg.run_dir / "dev" / name]
+        said = subprocess.run(argv, check=False, capture_output=True, text=True)
+        assert "is mounted" in said.stderr
+    with (where / "big").open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert file.read() == data
+    vg.run(f"umount {where}")
+    subprocess.run(["e2fsck", "-fn", vg.path("vg/old")], check=True, capture_output=True)
+
+
+@needs.root
+@needs.loop
 def test_losetup_with_direct_io(vg: UlvmHost) -> None:
     made = subprocess.run(
         ["losetup", "--find", "--show", "--direct-io=on", vg.path("vg/lv")],

@@ -90,6 +90,7 @@ class MapperExports:
             device.read_only,
             description=" ".join(sorted(kinds)),
             is_snapshot=kinds == {"snapshot"},
+            device=device,
         )
 
 

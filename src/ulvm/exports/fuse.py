@@ -48,7 +48,8 @@ from pathlib import Path
 from typing import Any
 
 from ulvm.blockdev.base import BlockDevice
-from ulvm.errors import NotFoundError, UlvmError
+from ulvm.errors import DeviceError, NotFoundError, UlvmError
+from ulvm.exports.fuse_nodes import OpenNodes, Place
 from ulvm.exports.fuse_session import FuseSession, load_mfusepy
 from ulvm.exports.source import ExportInfo, ExportSource, windows
 
@@ -119,6 +120,9 @@ class FuseServer:
         self._handles: dict[int, _Handle] = {}
         self._devices: dict[int, BlockDevice] = {}
         """Of the handles, for those who read and write."""
+        self._nodes = OpenNodes()
+        self._directories: dict[bytes, int] = {}
+        """The nodes of directories."""
         self._open_directories: dict[int, bytes] = {}
         self._numbers = itertools.count(1)
         options = ["fsname=ulvm", "subtype=ulvm", "nosuid", "nodev"]
@@ -128,15 +132,23 @@ class FuseServer:
             name: _answer(getattr(self, f"_{name}"))
             for name in (
                 *("getattr", "truncate", "utimens", "statfs", "opendir", "readdir", "releasedir"),
-                *("open", "release", "fsync", "fallocate", "lseek"),
+                *("open", "release", "fsync", "fallocate", "lseek", "unlink"),
             )
         }
         for name in (
-            *("create", "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link"),
+            *("create", "mknod", "mkdir", "rmdir", "symlink", "rename", "link"),
             *("chmod", "chown"),
         ):
             operations[name] = _refuse
-        self._session = FuseSession(mountpoint, operations, self._devices, options, self._close_all)
+        self._session = FuseSession(
+            mountpoint,
+            operations,
+            self._devices,
+            options,
+            self._close_all,
+            nodes=self._nodes,
+            outdated=self._outdated,
+        )
 
     @property
     def mountpoint(self) -> Path:
@@ -162,6 +174,7 @@ class FuseServer:
             while True:
                 number, handle = self._handles.popitem()
                 self._devices.pop(number, None)
+                self._nodes.remove(number)
                 handle.device.close()
 
     # ---- names and attributes ----
@@ -172,42 +185,62 @@ class FuseServer:
         except NotFoundError as error:
             raise NotFoundError(error.message, errno=errno.ENOENT) from error
 
-    def _name_and_size(self, path: bytes) -> tuple[str, int]:
-        """Of a file; of one as well that is open by a name that is gone. The kernel asks by that
-        for fstat(2), and for a loop device that looks how long its file is: it has no size without
-        an answer, whatever is mounted on it. Who looks the name up is told that it is gone."""
-        try:
-            info = self._describe(path)
-        except NotFoundError:
-            wanted = os.fsdecode(path[1:])
-            for handle in () if self._session.looks_up() else list(self._handles.values()):
-                if handle.info.name == wanted:
-                    return wanted, handle.device.size
-            raise
-        return info.name, info.size
+    def _looked_up(self, path: bytes) -> ExportInfo:
+        """What a name stands for that the kernel asks for."""
+        info = self._describe(path)
+        place = self._session.request.place
+        self._directories[path.rpartition(b"/")[0]] = place[0]
+        if self._nodes.is_other(place, info.device):
+            raise DeviceError("the name was given to another volume", errno=errno.ESTALE)
+        return info
 
-    def _directory(self, path: bytes) -> list[str] | None:
-        """The names in a directory; None if there is no such directory."""
-        names = [info.name for info in self._source.exports()]
+    def _outdated(self, place: Place) -> bool:
+        """Whether the node that is found there is of another device than the name by now."""
+        number = self._nodes.at(place)
+        handle = None if number is None else self._handles.get(number)
+        if handle is None:
+            return False
+        try:
+            return self._nodes.is_other(place, self._source.describe(handle.info.name).device)
+        except UlvmError:
+            return False  # it stands for nothing
+        except Exception:
+            log.exception("cannot tell what %s is", handle.info.name)
+            return False
+
+    def _open_file(self) -> _Handle:
+        """By which a file is asked for that the kernel knows, whatever name it has: for fstat(2),
+        or a loop device that looks how long it is, which has no size without an answer."""
+        number = self._nodes.on(self._session.request.node)
+        if number is None or (handle := self._handles.get(number)) is None:
+            raise DeviceError("nobody has it open any more", errno=errno.ESTALE)
+        return handle
+
+    def _directory(self, path: bytes) -> dict[str, int] | None:
+        """The names in a directory, and their inode numbers; None if there is no such directory."""
+        exports = self._source.exports()
         if path == b"/":
-            return sorted({name.partition("/")[0] for name in names})
+            names = sorted({info.name.partition("/")[0] for info in exports})
+            return {name: _inode(f"/{name}") for name in names}
         prefix = os.fsdecode(path[1:]) + "/"
-        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        return inside or None
+        inside = [info for info in exports if info.name.startswith(prefix)]
+        return {info.name.removeprefix(prefix): _inode_of(info) for info in inside} or None
 
     def _getattr(self, path: bytes | None, buffer: int, file_info: int | None) -> int:
         ctypes.memset(buffer, 0, ctypes.sizeof(self._stat))
         result = self._stat.from_address(buffer)
-        if path is None:
-            handle = self._handles[self._number(file_info)]
-            name, size = handle.info.name, handle.device.size
+        request = self._session.request
+        if path is None or (not request.is_lookup and self._nodes.on(request.node) is not None):
+            handle = self._open_file()
+            number, size = _inode_of(handle.info), handle.device.size
         elif path.count(b"/") == 2:
-            name, size = self._name_and_size(path)
+            info = self._looked_up(path) if request.is_lookup else self._describe(path)
+            number, size = _inode_of(info), info.size
         else:
             if self._directory(path) is None and path != b"/":
                 return -errno.ENOENT
-            name, size = os.fsdecode(path), -1
-        result.st_ino = _inode(name)
+            number, size = _inode(os.fsdecode(path)), -1
+        result.st_ino = number
         result.st_uid, result.st_gid = self._uid, self._gid
         result.st_blksize = _BLOCK
         for time_field in (result.st_atimespec, result.st_mtimespec, result.st_ctimespec):
@@ -241,11 +274,10 @@ class FuseServer:
             return -errno.ENOENT
         entry = self._stat()
         kind = self._directory_mode if path == b"/" else stat.S_IFREG | 0o600
-        prefix = "/" if path == b"/" else os.fsdecode(path[1:]) + "/"
-        for name in (".", "..", *names):
-            dotted = name in (".", "..")
-            entry.st_mode = self._directory_mode if dotted else kind
-            entry.st_ino = _inode(os.fsdecode(path) if dotted else prefix + name)
+        own = _inode(os.fsdecode(path))
+        for name, number in {".": own, "..": own, **names}.items():
+            entry.st_mode = self._directory_mode if number == own else kind
+            entry.st_ino = number
             if fill(buffer, os.fsencode(name), ctypes.byref(entry), 0, 0) != 0:
                 return -errno.ENOMEM
         return 0
@@ -256,6 +288,10 @@ class FuseServer:
         result.f_files = len(self._source.exports())
         result.f_namemax = 255
         return 0
+
+    def _unlink(self, path: bytes) -> int:
+        """Only a name can be taken away, from a file that is open: see exports.fuse_nodes."""
+        return 0 if self._session.request.is_ours else -errno.EPERM
 
     def _utimens(self, path: bytes | None, times: int | None, file_info: int | None) -> int:
         return 0
@@ -285,15 +321,28 @@ class FuseServer:
         number = self._give_number(file_info)
         self._handles[number] = _Handle(info, device)
         self._devices[number] = device
-        return 0
+        directory, _, name = path.rpartition(b"/")
+        place = self._directories.get(directory, 0), name
+        node = self._session.request.node
+        ours = False
+        try:
+            same = self._describe(path).device is info.device  # still, so that is what was opened
+            ours = same and self._nodes.add(number, node, place, info.device)
+        finally:
+            if not ours:
+                self._let_go(number)
+        return 0 if ours else -errno.ESTALE  # the kernel looks the name up once more
 
     def _release(self, path: bytes | None, file_info: int) -> int:
-        number = self._number(file_info)
+        self._let_go(self._number(file_info))
+        return 0
+
+    def _let_go(self, number: int) -> None:
         handle = self._handles.pop(number, None)
         self._devices.pop(number, None)
+        self._nodes.remove(number)
         if handle is not None:
             handle.device.close()
-        return 0
 
     def _fsync(self, path: bytes | None, data_only: int, file_info: int) -> int:
         self._handles[self._number(file_info)].device.flush()
@@ -341,3 +390,9 @@ def _inode(name: str) -> int:
     """A stable number for a name; directories come with a leading slash."""
     digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1 | 1
+
+
+def _inode_of(info: ExportInfo) -> int:
+    """That of the device, whatever its name: by it mke2fs(8) knows a file on which a loop device
+    stands that is mounted."""
+    return _inode(info.name if info.device is None else f"{id(info.device):x}")

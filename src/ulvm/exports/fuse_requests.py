@@ -23,7 +23,8 @@ import logging
 import os
 import select
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import UlvmError
@@ -37,6 +38,8 @@ MAX_IO = 1 << 20
 """Largest read or write request in bytes; the kernel allows 256 pages."""
 
 _LOOKUP = 1  # enum fuse_opcode
+_GETATTR = 3
+_UNLINK = 10
 _READ = 15
 _WRITE = 16
 _INTERRUPT = 36
@@ -50,6 +53,16 @@ _OUT = struct.Struct("=IiQ")
 """fuse_out_header: len, error, unique."""
 _WRITTEN = struct.Struct("=IiQII")
 """fuse_out_header and fuse_write_out: size, padding."""
+
+_NODE = struct.Struct("=Q")
+_NODE_AT = 16
+_HEAD = struct.Struct("=IQ")
+"""opcode and unique, from 4 on."""
+_BY_HANDLE = struct.Struct("=I")
+"""getattr_flags of fuse_getattr_in: FUSE_GETATTR_FH."""
+_OURS = 1 << 62
+"""The unique of a request that is not the kernel's, which counts from 0 on: it takes no answer to
+it (ENOENT), and libfuse does not mind."""
 
 _DATA = _IN.size + _IO.size
 _BUFFER = MAX_IO + 4096
@@ -108,6 +121,40 @@ class Requests:
     def is_lookup(self) -> bool:
         """Whether what was received asks for a name, not for a file that the kernel knows."""
         return bool(_IN.unpack_from(self._buffer)[0] == _LOOKUP)
+
+    @property
+    def is_getattr(self) -> bool:
+        return bool(_IN.unpack_from(self._buffer)[0] == _GETATTR)
+
+    @property
+    def is_ours(self) -> bool:
+        """Within `as_unlink`."""
+        return bool(_IN.unpack_from(self._buffer)[1] == _OURS)
+
+    @property
+    def node(self) -> int:
+        """What it is about: of a lookup the directory."""
+        return int(_NODE.unpack_from(self._buffer, _NODE_AT)[0])
+
+    @property
+    def place(self) -> tuple[int, bytes]:
+        """Of a lookup: the directory and the name."""
+        return self.node, bytes(self._buffer[40 : self._buffer.index(0, 40)])
+
+    @contextmanager
+    def as_unlink(self) -> Iterator[None]:
+        """For libfuse, in between, a lookup is a removal of the name: both have the same form."""
+        saved = bytes(self._buffer[4:16])
+        _HEAD.pack_into(self._buffer, 4, _UNLINK, _OURS)
+        try:
+            yield
+        finally:
+            self._buffer[4:16] = saved
+
+    def ask_the_handle(self) -> None:
+        """libfuse is to look for no name for this GETATTR: the operation knows who has the node
+        open."""
+        _BY_HANDLE.pack_into(self._buffer, 40, 1)
 
     def answer(self) -> bool:
         """Answer what was received; False if it is for libfuse. Flat on purpose."""

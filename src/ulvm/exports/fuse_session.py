@@ -47,6 +47,7 @@ from typing import Any
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import BusyError, NotSupportedError, RefusedError
+from ulvm.exports.fuse_nodes import OpenNodes, Place
 from ulvm.exports.fuse_requests import MAX_IO, Requests
 from ulvm.mounts.table import mount_at
 from ulvm.mounts.unmount import unmount
@@ -155,7 +156,8 @@ class FuseSession:
     They must not raise. `devices` are the open files by the numbers that the operation `open` gives
     to their handles; they are read and written without an operation. `ended` is called, by any
     thread and perhaps more than once, when the file system is unmounted or its connection aborted,
-    also by somebody else: no release of what is still open will come.
+    also by somebody else: no release of what is still open will come. `outdated` says whether a
+    name stands for another device than those of `nodes` that are open by it; it must not raise.
     """
 
     def __init__(
@@ -165,7 +167,12 @@ class FuseSession:
         devices: Mapping[int, BlockDevice],
         options: list[str],
         ended: Callable[[], None],
+        *,
+        nodes: OpenNodes,
+        outdated: Callable[[Place], bool],
     ) -> None:
+        self._nodes = nodes
+        self._outdated = outdated
         self.mountpoint = Path(os.path.abspath(mountpoint))
         self._options = options
         self._ended = ended
@@ -200,6 +207,8 @@ class FuseSession:
         self._agreed = threading.Event()
         """The first request, INIT, has been answered."""
         self._asked = threading.local()
+        self._parting = threading.Lock()
+        """Who has it takes a name from its node."""
 
     def _set_operation(self, name: str, function: Callable[..., int]) -> None:
         prototype = dict(field[:2] for field in self._fuse.fuse_operations._fields_)[name]
@@ -218,15 +227,26 @@ class FuseSession:
         conf.entry_timeout = conf.negative_timeout = conf.attr_timeout = 0.0
         conf.use_ino = 1
         conf.direct_io = 1
+        conf.hard_remove = 1  # of `_look_up_anew` alone, and no renaming of what is open
         conf.nullpath_ok = 1
         if hasattr(conf, "parallel_direct_writes"):
             conf.parallel_direct_writes = 1
         return 0
 
-    def looks_up(self) -> bool:
-        """Of the operation in this thread: whether the kernel asks for a name (FUSE_LOOKUP), for
-        which libfuse calls getattr as well."""
-        return bool(self._asked.lookup)
+    @property
+    def request(self) -> Requests:
+        """What the operation in this thread is called for. The kernel's LOOKUP is for libfuse a
+        getattr as well."""
+        request: Requests = self._asked.request
+        return request
+
+    def _look_up_anew(self, requests: Requests, session: int | None, address: int) -> None:
+        """Before a lookup: the name is to get another node if it is another device's."""
+        with self._parting:
+            if self._outdated(requests.place):
+                with requests.as_unlink():
+                    self._library.fuse_session_process_buf(session, address)
+                self._nodes.renounce(requests.place)
 
     @property
     def mounted(self) -> bool:
@@ -330,7 +350,12 @@ class FuseSession:
             if not requests.answer():
                 with self._turn:
                     self._let_another(me)
-                self._asked.lookup = requests.is_lookup
+                self._asked.request = requests
+                if requests.is_lookup:
+                    if self._nodes.any_at(requests.place):
+                        self._look_up_anew(requests, session, address)
+                elif requests.is_getattr and self._nodes.on(requests.node) is not None:
+                    requests.ask_the_handle()
                 process(session, address)
                 self._agreed.set()
             slow = time.monotonic() - now > _SLOW_SECONDS

@@ -21,13 +21,15 @@ _FIRST_WINDOW = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ExportInfo:
-    """One name; `size` in bytes. A snapshot also offers the NBD context `ulvm:changed`."""
+    """One name; `size` in bytes. A snapshot also offers the NBD context `ulvm:changed`. `device` is
+    there to be told from another one that gets the name."""
 
     name: str
     size: int
     read_only: bool
     description: str = ""
     is_snapshot: bool = False
+    device: object = None
 
 
 class ExportSource(Protocol):
@@ -58,7 +60,7 @@ class StaticSource:
         if device is None:
             raise NotFoundError(f"no export named {name!r}")
         snapshot = device.changed(0, 0) is not None
-        return ExportInfo(name, device.size, device.read_only, is_snapshot=snapshot)
+        return ExportInfo(name, device.size, device.read_only, is_snapshot=snapshot, device=device)
 
     def open(self, name: str, *, write: bool) -> BlockDevice:
         info = self.describe(name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +144,94 @@ def test_what_is_open_keeps_its_size_when_it_is_renamed(tmp_path: Path) -> None:
         os.close(fd)
     finally:
         server.stop()
+
+
+def test_a_name_that_is_given_to_another_volume_leaves_what_is_open_as_it_is(
+    tmp_path: Path,
+) -> None:
+    """They were one inode to the kernel, with the size of either."""
+    old, new = MemoryDevice(1 << 20), MemoryDevice(1 << 16)
+    source = StaticSource({"vg/lv": old})
+    server = FuseServer(source, tmp_path)
+    server.start()
+    try:
+        fd = os.open(tmp_path / "vg/lv", os.O_RDWR)
+        source._devices.update({"vg/kept": old, "vg/lv": new})
+        for _ in range(2):
+            assert (tmp_path / "vg/lv").stat().st_size == 1 << 16
+            assert os.fstat(fd).st_size == 1 << 20
+            assert (tmp_path / "vg/kept").stat().st_size == 1 << 20
+        assert os.path.samestat(os.fstat(fd), (tmp_path / "vg/kept").stat())
+        assert not os.path.samestat(os.fstat(fd), (tmp_path / "vg/lv").stat())
+        inside = {entry.name: entry.inode() for entry in os.scandir(tmp_path / "vg")}
+        assert inside["kept"] == os.fstat(fd).st_ino
+        other = os.open(tmp_path / "vg/lv", os.O_RDWR)
+        assert [os.fstat(number).st_size for number in (fd, other)] == [1 << 20, 1 << 16]
+        assert os.pwrite(fd, b"a" * 512, (1 << 20) - 512) == 512
+        assert os.pwrite(other, b"b" * 512, 0) == 512
+        os.fsync(fd)
+        assert os.lseek(fd, 0, os.SEEK_END) == 1 << 20
+        assert bytes(old.read(0, 512)) == bytes(512)
+        assert bytes(new.read(0, 512)) == b"b" * 512
+        with pytest.raises(PermissionError):
+            (tmp_path / "vg/lv").unlink()
+        os.close(other)
+        source._devices["vg/lv"] = source._devices.pop("vg/kept")
+        assert (tmp_path / "vg/lv").stat().st_size == 1 << 20
+        assert os.fstat(fd).st_size == 1 << 20
+        os.close(fd)
+    finally:
+        server.stop()
+
+
+def test_names_that_change_hands_under_those_who_open_them(tmp_path: Path) -> None:
+    """What is open has the size that it had when it was opened, and what is read is its own."""
+    devices = [MemoryDevice(4096 * (number + 1)) for number in range(3)]
+    for number, device in enumerate(devices):
+        device.write(0, bytes([number + 1]) * device.size)
+    source = StaticSource({f"vg/{number}": device for number, device in enumerate(devices)})
+    server = FuseServer(source, tmp_path)
+    server.start()
+    over = threading.Event()
+    problems: list[str] = []
+
+    def use() -> None:
+        turn = 0
+        while not over.is_set():
+            turn += 1
+            path = tmp_path / f"vg/{turn % 3}"
+            try:
+                fd = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                if error.errno != errno.ESTALE:  # changed hands twice on the way
+                    problems.append(str(error))
+                continue
+            which = os.pread(fd, 1, 0)[0]
+            for _ in range(3):
+                with contextlib.suppress(OSError):
+                    path.stat()
+                size, found = os.fstat(fd).st_size, os.pread(fd, 1 << 20, 0)
+                if size != 4096 * which or found != bytes([which]) * size:
+                    problems.append(f"{which}: {size}, {len(found)} of {set(found)}")
+            os.close(fd)
+
+    users = [threading.Thread(target=use) for _ in range(3)]
+    try:
+        for user in users:
+            user.start()
+        for turn in range(400):
+            source._devices.update(
+                {f"vg/{number}": devices[(number + turn) % 3] for number in range(3)}
+            )
+            time.sleep(0.001)
+    finally:
+        over.set()
+        for user in users:
+            user.join()
+        server.stop()
+    assert problems == []
+    assert not server._handles
+    assert not any((server._nodes._on, server._nodes._at, server._nodes._of))
 
 
 class Slow(MemoryDevice):
