@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-__all__ = ["authority", "certificate"]
+__all__ = ["authority", "certificate", "revoke"]
 
 
 def openssl(folder: Path, *words: str) -> None:
@@ -31,3 +31,16 @@ def certificate(pki: Path, folder: Path, kind: str, *, days: int = 2) -> Path:
     (folder / "ca-cert.pem").write_bytes((pki / "ca-cert.pem").read_bytes())
     (folder / f"{kind}-key.pem").chmod(0o600)
     return folder
+
+
+def revoke(pki: Path, file: Path) -> Path:
+    """ca-crl.pem, the list of what the authority has revoked: that certificate."""
+    (pki / "index.txt").write_text("")
+    (pki / "ca.cnf").write_text(
+        "[ca]\ndefault_ca = here\n[here]\ndatabase = index.txt\ndefault_md = sha256\n"
+        "default_crl_days = 2\n"
+    )
+    words = ("-config", "ca.cnf", "-cert", "ca-cert.pem", "-keyfile", "ca-key.pem")
+    openssl(pki, "ca", *words, "-revoke", str(file))
+    openssl(pki, "ca", *words, "-gencrl", "-out", "ca-crl.pem")
+    return pki / "ca-crl.pem"

@@ -55,7 +55,7 @@ from ulvm.dm.stage_file import StageSettings
 from ulvm.errors import BusyError, NotFoundError, ProtocolError, UlvmError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.nbd_server import NbdServer
-from ulvm.exports.nbd_tls import server_context
+from ulvm.exports.nbd_tls import Certificates
 from ulvm.vgstore.host import ROOT_RUN_DIR, Host
 from ulvm.vgstore.policy import PolicyFile
 
@@ -307,7 +307,7 @@ class Service:
 
     def _listen(self, args: Mapping[str, Any]) -> int:
         host, folder = str(args["host"]), args.get("tls_certificates")
-        tls = None if folder is None else server_context(Path(str(folder)))
+        tls = None if folder is None else Certificates(Path(str(folder)))
         force = bool(args.get("force", False))
         chosen = self._nbd.listen_tcp(host, int(args["port"]), tls=tls, force=force)
         self._tcp.append(f"{host}:{chosen}{' with TLS' if tls else ''}")

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 
 from ulvm.errors import BusyError, DeviceError, FormatError, RefusedError
 from ulvm.exports.nbd_handshake import Agreed, Handshake
+from ulvm.exports.nbd_tls import Certificates
 from ulvm.exports.nbd_transmission import serve
 from ulvm.exports.source import ExportSource
 
@@ -64,7 +65,7 @@ class _Client:
     requests are served."""
 
     def __init__(
-        self, sock: socket.socket, peer: str, tls: ssl.SSLContext | None = None, where: str = ""
+        self, sock: socket.socket, peer: str, tls: Certificates | None = None, where: str = ""
     ) -> None:
         self.sock = sock
         self.peer = peer
@@ -115,7 +116,7 @@ class NbdServer:
         self._listen(sock, path, path)
 
     def listen_tcp(
-        self, host: str, port: int, *, tls: ssl.SSLContext | None = None, force: bool = False
+        self, host: str, port: int, *, tls: Certificates | None = None, force: bool = False
     ) -> int:
         """Returns the port (for port 0 the one chosen). Without `tls` RefusedError unless `host` is
         a loopback address or a name of one, or it is forced."""
@@ -146,7 +147,7 @@ class NbdServer:
         return chosen
 
     def _listen(
-        self, sock: socket.socket, where: str, path: str, tls: ssl.SSLContext | None = None
+        self, sock: socket.socket, where: str, path: str, tls: Certificates | None = None
     ) -> None:
         thread = threading.Thread(
             target=self._accept, args=(sock, where, tls), name=f"nbd-listen {where}", daemon=True
@@ -161,7 +162,7 @@ class NbdServer:
         with self._lock:
             self._listeners.append((sock, thread, path))
 
-    def _accept(self, listener: socket.socket, where: str, tls: ssl.SSLContext | None) -> None:
+    def _accept(self, listener: socket.socket, where: str, tls: Certificates | None) -> None:
         while True:
             try:
                 sock, address = listener.accept()
@@ -303,7 +304,7 @@ def _negotiate(client: _Client, handshake: Handshake) -> None:
         if handshake.starting_tls:
             handshake.secured()
             assert client.tls is not None
-            client.sock = client.tls.wrap_socket(
+            client.sock = client.tls.context().wrap_socket(
                 client.sock, server_side=True, do_handshake_on_connect=False
             )
             client.sock.settimeout(max(0.001, deadline - time.monotonic()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
 import ssl
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from tests.pki import authority, certificate
+from tests.pki import authority, certificate, revoke
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.exports.nbd_server import NbdServer, _Client
-from ulvm.exports.nbd_tls import server_context
+from ulvm.exports.nbd_tls import Certificates, server_context
 from ulvm.exports.source import StaticSource
 
 pytestmark = needs.program("openssl")
@@ -39,7 +40,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def port(pki: Path) -> Iterator[int]:
     server = NbdServer(StaticSource({"vg/lv": MemoryDevice(SIZE)}))
-    yield server.listen_tcp("127.0.0.1", 0, tls=server_context(pki / "server"))
+    yield server.listen_tcp("127.0.0.1", 0, tls=Certificates(pki / "server"))
     server.stop()
 
 
@@ -91,11 +92,40 @@ def test_nobody_else_is(
     assert f"TLS with 127.0.0.1 failed: {reason}" in caplog.text.replace("\n", " ")
 
 
+def test_what_is_replaced_in_the_folder_counts_from_then_on(
+    pki: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A daemon lives longer than certificates, and than a list of those that were revoked."""
+    folder = tmp_path / "server"
+    shutil.copytree(pki / "server", folder)
+    server = NbdServer(StaticSource({"vg/lv": MemoryDevice(SIZE)}))
+    port = server.listen_tcp("127.0.0.1", 0, tls=Certificates(folder))
+    try:
+        client = client_context(pki, "client")
+        with secured(port, client) as sock:
+            first = sock.getpeercert(binary_form=True)
+        certificate(pki / "pki", tmp_path / "new", "server")
+        shutil.copy(tmp_path / "new" / "server-cert.pem", folder)
+        with secured(port, client) as sock:  # its key is another one's, for the moment
+            assert sock.getpeercert(binary_form=True) == first
+        assert "goes on with the certificates of before" in caplog.text
+        shutil.copy(tmp_path / "new" / "server-key.pem", folder)
+        with secured(port, client) as sock:
+            assert sock.getpeercert(binary_form=True) != first
+        shutil.copy(revoke(pki / "pki", pki / "client" / "client-cert.pem"), folder)
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"ALERT|EOF|reset|pipe"):
+                served(port, client)
+            (folder / "ca-crl.pem").unlink(missing_ok=True)  # nobody is let in by that
+    finally:
+        server.stop()
+
+
 def test_a_hang_up_in_the_midst_of_a_write_yields_no_ciphertext(pki: Path) -> None:
     """What has come already is deciphered, or the connection is at its end."""
     near, far = socket.socketpair()
     context = server_context(pki / "server")
-    client = _Client(near, "test", context)
+    client = _Client(near, "test", Certificates(pki / "server"))
     data = b"\x5a" * (32 << 10)
 
     with ThreadPoolExecutor(1) as other:
