@@ -212,3 +212,11 @@ def test_a_state_of_another_version_keeps_what_was_written(short_tmp: Path) -> N
     with pytest.raises(RefusedError, match="another version"):
         Service(Host(short_tmp, run_dir)).start()
     assert [file.read_bytes() for file in files] == before
+
+
+def test_a_clock_that_is_set_does_not_change_how_long_it_runs(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 0.0)
+        assert 0 <= service._status()["uptime"] < 60
