@@ -95,10 +95,15 @@ def test_what_was_frozen_is_thawed_with_no_descriptor_left(tmp_path: Path) -> No
         assert writes(mount)
 
 
-def test_who_is_killed_without_thawing_has_it_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/usr/sbin:/usr/bin:/sbin:/bin", "/usr/bin:/bin"])
+def test_who_is_killed_without_thawing_has_it_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """With the PATH of cron(8) as well."""
     with mounted(ext4(tmp_path / "image"), tmp_path / "mnt"):
         mount = mount_at(tmp_path / "mnt")
         assert mount is not None
+        monkeypatch.setenv("PATH", path)
         child = os.fork()
         if not child:
             FrozenMounts([mount]).__enter__()

@@ -45,7 +45,7 @@ FITHAW = 0xC0045878
 
 _MOUNT_ID = re.compile(rb"^mnt_id:\s+(\d+)$", re.MULTILINE)
 
-_GUARD = 'read -r word || for m in "$@"; do fsfreeze --unfreeze "$m"; done'
+_GUARD = 'read -r word || for m in "$@"; do "$0" --unfreeze "$m"; done'
 
 
 def _open(mount: Mount) -> int | None:
@@ -203,11 +203,13 @@ def _printable(mounts: Iterable[Mount]) -> tuple[str, ...]:
 
 def _start_guard(mounts: list[Mount]) -> subprocess.Popen[bytes] | None:
     """A process that thaws when our end of its pipe closes without a word."""
-    if shutil.which("fsfreeze") is None:
+    # cron(8)'s PATH has no sbin, and a daemon that it starts has that PATH.
+    program = shutil.which("fsfreeze") or shutil.which("fsfreeze", path="/usr/sbin:/sbin")
+    if program is None:
         log.warning("no fsfreeze program: a kill of this process would leave mounts frozen")
         return None
     return subprocess.Popen(
-        ["/bin/sh", "-c", _GUARD, "sh", *(mount.mount_point for mount in mounts)],
+        ["/bin/sh", "-c", _GUARD, program, *(mount.mount_point for mount in mounts)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
