@@ -395,6 +395,24 @@ def test_growth_by_the_monitor(vg: UlvmHost) -> None:
     assert vg.run("lvs --noheadings -o lv_attr vg/snap").stdout.split() == ["swi-a-s---"]
 
 
+def test_growth_whatever_profile_the_starter_had(vg: UlvmHost) -> None:
+    """What the daemon starts is not that command's business."""
+    vg.run("daemon stop")
+    settings = "activation { snapshot_autoextend_threshold = 60  snapshot_autoextend_percent = 50 }"
+    (vg.system_dir / "ulvm.conf").write_text(settings)
+    profile = vg.system_dir / "profile" / "once.profile"
+    profile.parent.mkdir()
+    profile.write_text("")
+    env = {**vg.env, "ULVM_COMMAND_PROFILE": "once"}
+    subprocess.run(vg.argv("lvchange -ay vg/lv"), env=env, check=True, capture_output=True)
+    profile.unlink()
+    vg.run("lvcreate -s -L 8M -n snap vg/lv")
+    volume = NbdDevice(str(vg.run_dir / "nbd.sock"), "vg/lv")
+    volume.write(0, os.urandom(6 * MIB))
+    volume.close()
+    until(lambda: "12.00m" in vg.run("lvs --noheadings -o lv_size vg/snap").stdout)
+
+
 def test_nbd_on_a_tcp_port_of_the_loopback_alone(vg: UlvmHost) -> None:
     said = vg.run("daemon listen --port 0").stdout
     port = int(said.rstrip(".\n").rpartition(" ")[2])

@@ -66,6 +66,8 @@ log = logging.getLogger("ulvmd")
 LOG_FILE = "ulvmd.log"
 STAGE_DIR = "stage"
 _WAIT_SLICE = 0.5
+_OF_ONE_COMMAND = ("ULVM_COMMAND_PROFILE", "LVM_COMMAND_PROFILE", "LVM_VG_NAME")
+"""Variables that the command which starts us was given, and those that we start are not to have."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -422,8 +424,11 @@ def _tell(arguments: argparse.Namespace, text: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     faultpoints.arm(os.environ.get("ULVM_DAEMON_FAULT_POINT", ""))
-    if arguments.detached and os.fork():
-        os._exit(0)
+    if arguments.detached:
+        if os.fork():
+            os._exit(0)
+        for name in _OF_ONE_COMMAND:
+            os.environ.pop(name, None)
     os.umask(0o077)  # what the run directory holds is nobody else's, were that open to others
     try:
         host = _host(arguments)
