@@ -124,6 +124,8 @@ class NbdServer:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise RefusedError(f"Cannot listen on {host}: {error.strerror}.") from error
+        except UnicodeError as error:
+            raise RefusedError(f"Cannot listen on {host}: it is no host name.") from error
         family, kind, protocol, _, address = found[0]
         loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
         if not (loopback or tls or force):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -128,6 +129,12 @@ def test_a_machine_that_is_gone_is_noticed(server: NbdServer) -> None:
         pass
     assert timer() == "02"
     device.close()
+
+
+@pytest.mark.parametrize("host", ["a..b", 70 * "x", "no-such.invalid"])
+def test_what_is_no_host_is_refused(server: NbdServer, host: str) -> None:
+    with pytest.raises(RefusedError, match=f"Cannot listen on {re.escape(host)}: "):
+        server.listen_tcp(host, 0)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", ""])
