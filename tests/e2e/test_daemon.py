@@ -97,6 +97,19 @@ def test_stop_from_another_pid_namespace(vg: UlvmHost) -> None:
     assert gone(pid)
 
 
+@needs.root
+@needs.fuse
+@needs.program("unshare")
+def test_a_tree_in_another_mount_namespace_is_said_to_be_there(vg: UlvmHost) -> None:
+    vg.run("daemon stop")
+    argv = ["unshare", "--mount", *vg.argv("lvchange -ay vg/lv")]
+    subprocess.run(argv, env=vg.env, check=True, capture_output=True)
+    assert "in another mount namespace" in vg.run("daemon status").stdout
+    where = vg.base / "mnt"
+    where.mkdir()
+    assert "daemon status" in vg.run(f"mount vg/lv {where}", rc=5).stderr
+
+
 def test_many_commands_start_one_daemon(vg: UlvmHost) -> None:
     vg.run("daemon stop")
     with ThreadPoolExecutor(6) as pool:

@@ -12,6 +12,7 @@ from ulvm.cli.common_options import own_options
 from ulvm.cli.context import Context
 from ulvm.daemon.client import DaemonClient, connect
 from ulvm.errors import NotFoundError
+from ulvm.mounts import mount_at
 from ulvm.units import SECTOR, display_size
 
 __all__ = ["daemon"]
@@ -69,11 +70,22 @@ def status(context: Context, as_json: bool) -> None:
         context.console.say(line)
 
 
+def _tree(found: dict[str, Any]) -> str:
+    if not found["dev"]:
+        return f"no FUSE: {found['fuse_problem']}"
+    if mount_at(os.path.realpath(found["dev"])) is None:
+        return (
+            f"{found['dev']} is not mounted here: the daemon is in another mount namespace, "
+            "a service's perhaps; stop it and start it here"
+        )
+    return str(found["dev"])
+
+
 def _lines(found: dict[str, Any]) -> list[str]:
     hours, rest = divmod(int(found["uptime"]), 3600)
     lines = [
         f"Process    {found['pid']}, up {hours}:{rest // 60:02d}:{rest % 60:02d}",
-        f"Volumes    {found['dev'] or 'no FUSE: ' + str(found['fuse_problem'])}",
+        f"Volumes    {_tree(found)}",
         f"NBD        {found['nbd']}" + "".join(f", {where}" for where in found["tcp"]),
         f"Log        {found['log']}",
     ]

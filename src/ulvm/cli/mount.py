@@ -48,7 +48,7 @@ def mount(
     path = session.host.run_dir / "dev" / vg_name / lv_name
     if not path.exists():
         raise NotSupportedError(
-            f"There is no {path}, since this daemon runs without FUSE; "
+            f"There is no {path}, since this daemon runs without FUSE, or where that is not seen; "
             "`ulvm daemon status' says why."
         )
     if state is not None and not state.info.read_only and state.open_count:
