@@ -32,6 +32,7 @@ LAYERS: dict[str, frozenset[str]] = {
     # The two sides of the control socket; only the service knows the device mapper.
     "daemon.messages": frozenset({"errors", "dm_ioctl"}),
     "daemon.state": frozenset({"errors"}),
+    "daemon.process": frozenset(),
     "daemon.client": frozenset(
         {"errors", "faultpoints", "dm_ioctl"}
         | {"daemon.messages", "daemon.state", "daemon.process"}
@@ -39,7 +40,6 @@ LAYERS: dict[str, frozenset[str]] = {
     "daemon.control": frozenset({"errors", "faultpoints", "daemon.messages"}),
     "daemon.commands": frozenset(),
     "daemon.history": frozenset(),
-    "daemon.process": frozenset(),
     "daemon.measure": frozenset({"dm"}),
     "daemon.links": frozenset(),
     "daemon.syslog": frozenset(),
