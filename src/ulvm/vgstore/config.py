@@ -123,11 +123,16 @@ class Config(NamedTuple):
         return value
 
     def get_str(self, path: str, default: str) -> str:
+        """The default also for an empty text, where such has no meaning."""
         value = self.get(path)
         if value is None:
             return default
         if isinstance(value, list):
             raise _wrong(path, value, "a string")
+        if value == "":
+            from ulvm.vgstore.settings import may_be_empty
+
+            return "" if may_be_empty(path) else default
         return str(value)
 
     def get_bool(self, path: str, default: bool) -> bool:

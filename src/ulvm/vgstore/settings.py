@@ -25,6 +25,7 @@ __all__ = [
     "host_tags",
     "known_sections",
     "known_settings",
+    "may_be_empty",
     "parse_version",
 ]
 
@@ -158,6 +159,12 @@ def find_setting(path: str) -> Setting | None:
     if len(parts) == 3 and parts[0] == "tags":
         return settings.get(f"tags/<tag>/{parts[2]}")
     return None
+
+
+def may_be_empty(path: str) -> bool:
+    """Whether an empty text is a value of this setting; else it counts as none."""
+    setting = find_setting(path)
+    return setting is None or setting.kind not in "sa"
 
 
 # -- checks ---------------------------------------------------------------------------------------

@@ -116,6 +116,18 @@ def test_the_words_of_the_check(text: str, said: str | None) -> None:
     assert check_settings(parse(text)) == ([] if said is None else [said])
 
 
+def test_an_empty_text_is_no_directory(tmp_path: Path) -> None:
+    """Locks and backups in whatever directory a command is started in would be those of nobody."""
+    empty = 'global/locking_dir="" backup/backup_dir="" backup/archive_dir="" log/prefix=""'
+    host = Host(tmp_path / "etc", tmp_path / "run", Config().with_overrides(empty))
+    assert host.lock_dir == tmp_path / "run/lock"
+    assert (host.backup_dir, host.archive_dir) == (
+        tmp_path / "etc/backup",
+        tmp_path / "etc/archive",
+    )
+    assert host.config.get_str("log/prefix", "  ") == ""
+
+
 def test_a_profile_sets_what_its_kind_may() -> None:
     assert check_profile(parse("report { headings = 0 } global { units = 'b' }"), "command") is None
     assert check_profile(parse("devices { dir = '/x' }"), "command") == (
