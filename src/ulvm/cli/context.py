@@ -109,13 +109,30 @@ class Context:
             host = host.with_profile(asked.metadata_profile, "metadata")
         self._check(host)
         self._apply(host)
+        locking, read_only = self._locking(host)
         host = host._replace(
             activation=asked.driver_loaded and not asked.read_only,
-            locking=asked.locking and not asked.read_only,
+            locking=locking and not asked.read_only,
+            read_only=read_only or asked.read_only,
+            activates=not asked.read_only,
             foreign=asked.foreign,
             only_devices=tuple(os.path.abspath(path) for path in asked.devices),
         )
         return host.on_trial() if asked.test else host
+
+    def _locking(self, host: Host) -> tuple[bool, bool]:
+        """Whether there are locks, and whether metadata are not to be changed, by
+        global/locking_type."""
+        kind = host.config.get_int("global/locking_type", 1)
+        if kind == 1:
+            return self.settings.locking, False
+        how = {0: "--nolocking", 5: "--nolocking", 4: "--sysinit --readonly"}
+        self.console.warn(
+            f"WARNING: locking_type ({kind}) is deprecated, using {how.get(kind, 'file locking')}."
+        )
+        if not self.settings.locking:
+            return False, False
+        return kind not in (0, 5), kind == 4
 
     def _apply(self, host: Host) -> None:
         """Settings that say the same as options, or how this process is to behave."""

@@ -157,11 +157,6 @@ def lvchange(
     def change(name: str) -> None:
         nonlocal refused
         vg_name, lv_name = name.split("/")
-        if context.settings.read_only:
-            raise RefusedError(
-                "Operation prohibited while --readonly is set.\n"
-                f"Can't get lock for {vg_name}.\nCannot process volume group {vg_name}"
-            )
         if zero is not None or resync:
             problem = "uses options that require LV types thinpool ."
             if resync:

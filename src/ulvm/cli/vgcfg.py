@@ -155,7 +155,7 @@ def vgmknodes(context: Context, names: tuple[str, ...], refresh: bool) -> int:
         if refresh and "EXPORTED" not in vg.status:
             vg_activation.refresh(session, group)
         elif session.host.activation:
-            with session.lock(group):
+            with session.lock(group, for_devices=True):
                 session.repair(session.find_vg(group))
     for sentence in chosen.failures:
         session.warn(sentence)

@@ -197,7 +197,7 @@ def activate(session: Session, vg_name: str, lv_name: str, *, partial: bool = Fa
     """Make the devices of the volume, with its origin and snapshots. RefusedError while two
     devices claim to be one PV, since a write might go to the wrong one, and unless `partial` if it
     is partial: also of a PV that is back and holds what was then."""
-    with session.lock(vg_name):
+    with session.lock(vg_name, for_devices=True):
         activate_locked(session, session.vg_for_change(vg_name), lv_name, partial=partial)
 
 
@@ -221,7 +221,7 @@ def _tell_activation(session: Session, vg: VolumeGroup, lv_name: str) -> None:
 
 def deactivate(session: Session, vg_name: str, lv_name: str) -> None:
     """Remove the devices of the volume, with its origin and snapshots; BusyError if one is open."""
-    with session.lock(vg_name):
+    with session.lock(vg_name, for_devices=True):
         vg = session.scan().vg(vg_name)
         get(vg, lv_name)
         session.verbose(f"Deactivating logical volume {vg_name}/{lv_name}.")

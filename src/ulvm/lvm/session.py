@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Change", "Messages", "Session"]
 
 _LAST_SEEN = " (last written to"
+_READ_ONLY = "Operation prohibited while --readonly is set."
 _PATIENCE = 10.0
 """Seconds for which what is odd is put down to a command at work. One that holds its locks for
 longer may wait for this one itself: a freeze hook that lists volumes."""
@@ -268,11 +269,19 @@ class Session:
     # -- changing ---------------------------------------------------------------------------
 
     @contextmanager
-    def lock(self, vg_name: str) -> Iterator[None]:
-        """The volume group's exclusive lock; the session may take it again inside."""
+    def lock(self, vg_name: str, *, for_devices: bool = False) -> Iterator[None]:
+        """The volume group's exclusive lock; the session may take it again inside. RefusedError on
+        a host that may only look, or (`for_devices`) only make devices active or not."""
         if self._held.get(vg_name):
             yield
             return
+        if self.host.read_only:
+            if not (for_devices and self.host.activates):
+                raise RefusedError(
+                    f"{_READ_ONLY}\nCan't get lock for {vg_name}.\n"
+                    f"Cannot process volume group {vg_name}"
+                )
+            self.warn("Allowing activation with --readonly --sysinit.")
         with vg_lock(self.host, vg_name, exclusive=True):
             self._held[vg_name] = 1
             try:
@@ -286,6 +295,8 @@ class Session:
         if self._held.get(""):
             yield
             return
+        if self.host.read_only:
+            raise RefusedError(_READ_ONLY)
         with global_lock(self.host, exclusive=True):
             self._held[""] = 1
             try:

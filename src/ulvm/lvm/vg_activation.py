@@ -39,7 +39,7 @@ def activate(
 ) -> Activity | None:
     """Activate all volumes that the lists allow and that are not marked to be skipped. `auto`: as
     at start-up; None then for a VG that is marked to be left alone."""
-    with session.lock(name):
+    with session.lock(name, for_devices=True):
         vg = session.vg_for_change(name)
         if auto and "NOAUTOACTIVATE" in vg.flags:
             return None
@@ -65,7 +65,7 @@ def deactivate(session: Session, name: str) -> Activity | None:
     """Deactivate all volumes; how many are active then, which may be those that others have
     activated meanwhile, and how many refused. None, and that is said, if some are open: these
     stay."""
-    with session.lock(name):
+    with session.lock(name, for_devices=True):
         vg = session.vg_for_change(name, settle=True)
         activator = session.activator_if_running
         if activator is None:
@@ -94,7 +94,7 @@ def deactivate(session: Session, name: str) -> Activity | None:
 def monitor(session: Session, name: str, wanted: bool) -> int:
     """Watch how full the active snapshots are, or leave them alone as long as they are active.
     How many volumes that goes for: the active ones, whatever there is to watch of them."""
-    with session.lock(name):
+    with session.lock(name, for_devices=True):
         vg = session.vg_for_change(name)
         active = lvm_lv.states(session, vg)
         snapshots = [s.cow for s in vg.snapshot_segments() if s.cow in active and not s.merging]

@@ -80,6 +80,10 @@ class Host(NamedTuple):
     """Whether device-mapper may be talked to: not with `--driverloaded n`, nor with --readonly."""
     locking: bool = True
     """Whether commands wait for each other: not with --nolocking."""
+    read_only: bool = False
+    """--readonly, or global/locking_type 4: no metadata are changed."""
+    activates: bool = True
+    """Whether volumes may be made active or not all the same: with the latter."""
     foreign: bool = False
     """--foreign: VGs of other hosts are shown like this host's own."""
     only_devices: tuple[str, ...] = ()

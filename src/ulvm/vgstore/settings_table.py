@@ -234,7 +234,8 @@ format_libraries a 1.0.0 -2.3.0 !gone
 segment_libraries a 1.0.18 -2.3.3 !gone
 proc s 1.0.0 advanced !system = "/proc"
 etc s 2.2.117 !system = "/etc"
-locking_type i 1.0.0 -2.3.0 !gone = 1
+locking_type i 1.0.0 -2.3.0 = 1
+    0 and 5: as --nolocking; 4: metadata are not changed; else what 1 is.
 wait_for_locks b 2.2.50 = 1
     Wait for another command rather than fail.
 fallback_to_clustered_locking b 2.2.42 -2.3.0 !gone = 1

@@ -75,6 +75,36 @@ def test_locks_lie_where_the_settings_say(image: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["vgchange", "--addtag", "x", "vg"], 5),
+        (["vgremove", "vg"], 5),
+        (["pvcreate", "-ff", "-y", "IMAGE"], 5),
+        (["lvchange", "--refresh", "vg/z"], 5),
+        (["vgchange", "-ay", "--readonly", "vg"], 5),
+        (["vgchange", "-an", "vg"], 0),
+        (["vgchange", "--nolocking", "--addtag", "x", "vg"], 0),
+        (["vgs", "vg"], 0),
+        (["vgcfgbackup", "vg"], 0),
+    ],
+)
+def test_locking_of_type_4_keeps_metadata_as_they_are(
+    image: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int
+) -> None:
+    assert main(["vgcreate", "vg", str(image)]) == 0
+    virtual = ["lvcreate", "--type", "zero", "-an", "-Wn", "-Zn", "-n", "z", "-l1", "vg"]
+    assert main(virtual) == 0
+    capsys.readouterr()
+    before = image.read_bytes()
+    words = [word.replace("IMAGE", str(image)) for word in words]
+    assert main([*words, "--config", "global/locking_type=4"]) == status
+    said = capsys.readouterr().err
+    assert "WARNING: locking_type (4) is deprecated, using --sysinit --readonly.\n" in said
+    assert ("Operation prohibited while --readonly is set.\n" in said) == (status == 5)
+    assert (image.read_bytes() == before) == ("--nolocking" not in words)
+
+
+@pytest.mark.parametrize(
     ("settings", "shown"),
     [
         ("", "2048 1 2040 1"),
