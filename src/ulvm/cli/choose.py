@@ -150,8 +150,8 @@ def choose_vgs(
         except UlvmError as error:
             failures += error.message.splitlines()
     if not words:
-        for vg in scan.foreign:
-            session.warn(scan.foreign_words(vg.name))
+        for text in scan.foreign_warnings():
+            session.warn(text)
     if tags or not words:
         every = [vg for vg in scan.vgs if not words or tags & {*vg.tags}]
         names += [vg.name for vg in every if _alone(scan, vg.name, failures)]

@@ -184,7 +184,10 @@ class Context:
         """The command's session; the same one each time."""
         if self._session is None:
             from ulvm.lvm.session import Session
+            from ulvm.vgstore.system_id import host_system_id
 
+            for text in host_system_id(self.host.config)[1]:
+                self.console.warn(text)
             line = command_line or self.command_line
             self._session = Session(self.host, self.console, command_line=line)
             if self.settings.test:

@@ -38,8 +38,8 @@ def groups_of(
     """The VGs that are named, or all; and what cannot be shown."""
     groups: list[VolumeGroup] = []
     failures: list[Failure] = []
-    for vg in scan.foreign if not names else ():
-        session.warn(scan.foreign_words(vg.name))
+    for text in scan.foreign_warnings() if not names else ():
+        session.warn(text)
     for name in names or [*(vg.name for vg in scan.vgs), *scan.broken]:
         try:
             groups.append(_group(session, scan, name))

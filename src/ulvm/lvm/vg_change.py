@@ -12,6 +12,7 @@ from ulvm.metadata import vg_edit
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
 from ulvm.units import display_size
+from ulvm.vgstore.system_id import checked_system_id
 
 __all__ = ["Wanted", "change", "set_system_id"]
 
@@ -105,6 +106,13 @@ def _set_copies(session: Session, vg: VolumeGroup, copies: int) -> VolumeGroup:
 def set_system_id(session: Session, name: str, system_id: str) -> None:
     """Give the VG to another host, or to none (""). The user is asked; RefusedError."""
     local = session.host.system_id
+    if system_id:
+        warnings: list[str] = []
+        system_id = checked_system_id(system_id, warnings)
+        for text in warnings:
+            session.warn(text)
+        if not system_id:
+            raise RefusedError("Unable to set system ID.")
 
     def give(vg: VolumeGroup) -> VolumeGroup:
         old = vg.system_id or ""

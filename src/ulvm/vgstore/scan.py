@@ -100,6 +100,11 @@ class Scan(NamedTuple):
         own = f"local system ID {local}" if self.system_id else local
         return f"Cannot access VG {name} with system ID {owner} with {own}."
 
+    def foreign_warnings(self) -> list[str]:
+        """What is said to who asks for all VGs: nothing on a host that has a system ID, to which
+        those of others are no concern."""
+        return [] if self.system_id else [self.foreign_words(vg.name) for vg in self.foreign]
+
     def pv(self, path: str) -> PvDevice:
         """The PV on a device; NotFoundError as LVM prints it, RefusedError for a duplicate."""
         self.check_used(path)

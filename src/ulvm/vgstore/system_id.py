@@ -12,7 +12,7 @@ from pathlib import Path
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.config import Config
 
-__all__ = ["host_system_id", "is_foreign", "local_system_id"]
+__all__ = ["checked_system_id", "host_system_id", "is_foreign", "local_system_id"]
 
 _MACHINE_ID = "/etc/machine-id"
 _NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9._+-]")
@@ -38,15 +38,13 @@ def host_system_id(config: Config) -> tuple[str, list[str]]:
     elif source == "uname":
         found = os.uname().nodename
     elif source == "machineid":
-        found = _first_line(_MACHINE_ID)
+        found = _first_line(_MACHINE_ID, warnings)
     elif source == "file":
-        found = _first_line(config.get_str("global/system_id_file", ""))
+        found = _first_line(config.get_str("global/system_id_file", ""), warnings)
     else:
         warnings.append(f'WARNING: Unrecognised system_id_source "{source}".')
-    found = _NOT_ALLOWED.sub("", found)[:_LONGEST].lstrip("-._+")
-    if found.startswith("localhost"):
-        warnings.append('WARNING: system ID may not begin with the string "localhost".')
-        found = ""
+    if found:
+        found = checked_system_id(found, warnings)
     if not found:
         warnings.append(f"WARNING: No system ID found from system_id_source {source}.")
     return found, warnings
@@ -57,14 +55,29 @@ def local_system_id(config: Config) -> str:
     return host_system_id(config)[0]
 
 
-def _first_line(path: str) -> str:
+def checked_system_id(text: str, warnings: list[str]) -> str:
+    """What is left of a text without what no system ID has; empty, with a warning, if that is no
+    system ID."""
+    found = _NOT_ALLOWED.sub("", text)[:_LONGEST].lstrip("-._+")
+    if not found:
+        warnings.append(f"WARNING: Invalid system ID format: {text}")
+    elif found.startswith("localhost"):
+        warnings.append('WARNING: system ID may not begin with the string "localhost".')
+        return ""
+    return found
+
+
+def _first_line(path: str, warnings: list[str]) -> str:
     """Of a file, without comments; empty if there is none."""
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    except OSError as error:
+        warnings.append(f"WARNING: {path}: fopen failed: {error.strerror}")
         return ""
-    found = (line.strip() for line in lines)
-    return next((line for line in found if line and not line.startswith("#")), "")
+    found = [text for line in lines if (text := line.partition("#")[0].strip())]
+    if len(found) > 1:
+        warnings.append(f"WARNING: Ignoring extra line(s) in system ID file {path}.")
+    return found[0] if found else ""
 
 
 def is_foreign(config: Config, vg: VolumeGroup) -> bool:
