@@ -23,7 +23,7 @@ from ulvm.metadata.names import name_problem
 from ulvm.report.attributes import percent
 from ulvm.units import display_size
 from ulvm.vgstore.checks import check_complete
-from ulvm.vgstore.policy import SnapshotPolicy
+from ulvm.vgstore.policy import DEFAULT_THRESHOLD, SnapshotPolicy
 
 __all__ = ["lvextend", "lvreduce", "lvresize"]
 
@@ -97,7 +97,7 @@ def lvextend(
         if size is not None:
             raise UsageError("Command does not accept option: --usepolicies.")
         if extents is not None:
-            session.warn("Ignoring size parameters with --use-policies.")
+            session.say("Ignoring size parameters with --use-policies.")
         _by_policy(session, *_find(session, "lvextend", name))
         return
     request = _request("lvextend", size, extents, "+", pv_words)
@@ -264,18 +264,27 @@ def _by_policy(session: Session, vg_name: str, lv_name: str) -> None:
             )
         if not policy.extends:
             return
+        stripes = resize.last_stripes(lv)
+        if policy.percent <= 0:
+            kind = "striped" if stripes > 1 else "linear"
+            raise RefusedError(
+                f"Can't extend {vg_name}/{lv_name} with {kind} autoextend percent set to 0%."
+            )
+        asked = session.host.config.get_int(
+            "activation/snapshot_autoextend_threshold", DEFAULT_THRESHOLD
+        )
+        if asked < policy.threshold:
+            session.warn(
+                f"WARNING: Snapshot autoextend threshold {asked}% is set bellow minimal "
+                f"supported value {policy.threshold}%."
+            )
         state = lvm_lv.states(session, vg).get(lv_name)
         if state is None or state.status is None:
             raise RefusedError(f"Can't read state of locally inactive LV {vg_name}/{lv_name}.")
         full = percent(state.status)
         if full is None or not policy.wants(float(full)):
             return
-        if policy.percent <= 0:
-            raise RefusedError(
-                f"Can't extend {vg_name}/{lv_name} with snapshot autoextend percent set to 0%."
-            )
         have = lv.extent_count
-        stripes = resize.last_stripes(lv)
         wanted = policy.wanted(have, float(full))
         wanted = resize.whole_stripes(session, lv, wanted, stripes, room=None)
         # What room there is, rather than nothing; without any the refusal names the full wish.

@@ -222,11 +222,7 @@ def _remove_volumes(session: Session, vg: VolumeGroup, force: bool) -> None:
     if not force and not session.ask(question):
         raise RefusedError(f'Volume group "{vg.name}" not removed')
     for lv in volumes:
-        # Snapshots of an origin go before it: each in its turn is asked about if it is active.
-        snapshots = [s.cow for s in vg.snapshots_of_origin(lv.name) if not s.merging]
-        for name in (*snapshots, lv.name):
-            uuid = vg.volume(name).uuid
-            remove_one(session, f"{vg.name}/{name}", force=force, uuid=uuid)
+        remove_one(session, f"{vg.name}/{lv.name}", force=force, uuid=lv.uuid)
 
 
 @click.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ulvm.activation.names import dm_uuid, volume_of
 from ulvm.activation.plan import root_of, tree_members
@@ -102,11 +102,30 @@ def change(session: Session, vg_name: str, name: str, wanted: Changes) -> bool:
     if wanted.writable is not None:
         mode = "read/write" if wanted.writable else "read-only"
         session.verbose(f"Setting logical volume {vg_name}/{name} {mode}.")
-    session.change_vg(vg_name, edit, allow_missing=True)
+    if wanted.writable is not None and _refreshed(session, vg_name, name, wanted.writable):
+        wanted = replace(wanted, writable=None)
+    if wanted.any:
+        session.change_vg(vg_name, edit, allow_missing=True)
     for sentence in refused:
         session.warn(sentence)
     session.say(f"Logical volume {vg_name}/{name} changed.")
     return bool(refused)
+
+
+def _refreshed(session: Session, vg_name: str, name: str, writable: bool) -> bool:
+    """Whether the volume has been what is wanted, and its device has not, which is mended. The
+    settings may have it read-only all the same (activation/read_only_volume_list)."""
+    with session.lock(vg_name):
+        vg = session.find_vg(vg_name)
+        if lvm_lv.get(vg, name).writable != writable:
+            return False
+        state = lvm_lv.states(session, vg).get(name)
+        if state is None or state.info.read_only != writable:
+            return False
+        mode = "writable" if writable else "read-only"
+        session.say(f"Logical volume {vg_name}/{name} is already {mode}.  Refreshing kernel state.")
+        refresh(session, vg_name, [name])
+        return True
 
 
 def switch(
