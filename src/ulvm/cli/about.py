@@ -28,6 +28,7 @@ __all__ = [
     "tags",
     "version",
     "version_lines",
+    "vgconvert",
 ]
 
 COMPATIBLE_VERSION = "2.03.16(2) (2022-05-18)"
@@ -120,19 +121,25 @@ def lastlog(context: Context, select: str | None) -> None:
     output.finish()
 
 
-def _given_up(name: str, instead: str) -> click.Command:
-    @click.command(name, hidden=True)
+def _given_up(name: str, instead: str, why: str = "") -> click.Command:
+    @click.command(name, hidden=True, context_settings={"ignore_unknown_options": bool(why)})
     @click.argument("words", nargs=-1)
     @common_options
     def command(words: tuple[str, ...]) -> None:
         """LVM2 has given this command up."""
-        raise RefusedError(f"There's no '{name}' command in LVM2.\n{instead}")
+        first = why or f"There's no '{name}' command in LVM2."
+        raise RefusedError(f"{first}\n{instead}")
 
     return command
 
 
 lvmchange = _given_up(
     "lvmchange", "Use 'dmsetup' commands to reset the kernel device-mapper driver."
+)
+vgconvert = _given_up(
+    "vgconvert",
+    "Use a previous version of lvm to convert the lvm1 format to lvm2.",
+    "The vgconvert command has been removed along with the lvm1 format.",
 )
 lvmsadc = _given_up("lvmsadc", "Please use the superior 'dmstats' facilities instead.")
 lvmsar = _given_up("lvmsar", "Please use the superior 'dmstats' facilities instead.")

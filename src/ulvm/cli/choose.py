@@ -241,8 +241,13 @@ def choose_pvs(
     found = [pv for pv in there if not words or pv.path in paths or _has(scan, pv, tags)]
     owners = {pv.vg_name for pv in found}
     partial = [vg for vg in scan.vgs if change and vg.name in owners and vg.partial]
-    chosen = [pv.path for pv in found if pv.vg_name not in {vg.name for vg in partial}]
+    away = {vg.name for vg in scan.vgs if change and "EXPORTED" in vg.status}
+    left = away | {vg.name for vg in partial}
+    chosen = [pv.path for pv in found if pv.vg_name not in left]
     failures = [line for vg in partial for line in incomplete_words(vg).splitlines()]
+    for pv in found:
+        if pv.path in paths and pv.vg_name in away:
+            failures.append(f"Cannot use PV {paths.pop(pv.path)} in exported VG {pv.vg_name}.")
     failures += [
         no_such_pv(session, word)
         for path, word in paths.items()
@@ -262,10 +267,15 @@ def no_such_pv(session: Session, word: str) -> str:
     path = os.path.abspath(word)
     if not word or not os.path.exists(path):
         return f"Cannot use {word}: device not found"
+    if path in session.last_scan.rejected:
+        return f"Cannot use {word}: {session.last_scan.rejected[path]}"
     if stat.S_ISBLK(os.stat(path).st_mode):
         with open(path, "rb") as device:
             if device.seek(0, os.SEEK_END) < min_sectors(session.host) * SECTOR:
                 return f"Cannot use {word}: device is too small (pv_min_size)"
+    for vg in session.last_scan.foreign:
+        if any(pv.path == path and vg.pv(pv.uuid) for pv in session.last_scan.pvs):
+            return f"Cannot use PV {word} in foreign VG {vg.name}."
     return f'Failed to find physical volume "{word}".'
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ulvm.cli.console import Console
-from ulvm.errors import RefusedError, UsageError
+from ulvm.errors import RefusedError, SettingsError, UsageError
 
 if TYPE_CHECKING:
     from ulvm.cli.report_options import Output
@@ -178,7 +178,10 @@ class Context:
         for text in dict.fromkeys(said):
             self.console.warn(text)
         if said and config.get_bool("config/abort_on_errors", False):
-            raise RefusedError("LVM configuration invalid.")
+            front = config.layers[-1]
+            if front.source == "string" and check_settings(front.tree):
+                raise RefusedError("LVM configuration invalid.")
+            raise SettingsError("LVM configuration invalid.")
 
     def session(self, command_line: str = "") -> Session:
         """The command's session; the same one each time."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ulvm.cli.arguments import select_option
-from ulvm.cli.choose import choose_pvs
+from ulvm.cli.choose import choose_pvs, no_such_pv
 from ulvm.cli.columns_form import OrColumns
 from ulvm.cli.common_options import common_options, foreign_option, read_only_option, shared_option
 from ulvm.cli.context import Context
@@ -118,7 +118,7 @@ def pvdisplay(
     missing = [name for name, path in zip(devices, paths, strict=True) if path not in shown]
     for name in missing:
         if os.path.exists(name):
-            session.warn(f'Failed to find physical volume "{name}".')
+            session.warn(no_such_pv(session, name))
         else:
             session.warn(f"Cannot use {name}: device not found")
     return 5 if missing else 0

@@ -111,6 +111,7 @@ COMMANDS = {
     "systemid": "ulvm.cli.about:systemid",
     "tags": "ulvm.cli.about:tags",
     "version": "ulvm.cli.about:version",
+    "vgconvert": "ulvm.cli.about:vgconvert",
 }
 """Name -> module:attribute of the click command."""
 

@@ -98,6 +98,7 @@ def report_options(function: _F) -> _F:
         click.option("--ignorelockingfailure", is_flag=True, hidden=True),
         click.option("--ignoreskippedcluster", is_flag=True, hidden=True),
         click.option("--shared", is_flag=True, hidden=True),
+        click.option("--trustcache", is_flag=True, hidden=True),
     ]  # fmt: skip
     for option in reversed(options):
         function = option(function)

@@ -77,7 +77,7 @@ def run_shell(
                 continue
             name, *arguments = words
             if name in ("quit", "exit"):
-                print("  Exiting.")
+                click.echo("  Exiting.", err=True)
                 return 0
             if name in known:
                 run(name, arguments)

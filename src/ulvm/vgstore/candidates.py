@@ -54,7 +54,7 @@ def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:
     """`extra_paths` are looked at as well, so far as the filters let them and, without a devices
     file, a scan finds them: later commands must see them, too. RefusedError for a filter that is
     not one."""
-    filters = [DeviceFilter(host.config.get_list(name, [])) for name in _SETTINGS]
+    filters = [DeviceFilter(_patterns(host, name)) for name in _SETTINGS]
     warnings: list[str] = []
     names: dict[str, set[str]] = {}
     for path in host.only_devices:
@@ -94,6 +94,18 @@ def find_candidates(host: Host, extra_paths: Iterable[str] = ()) -> Candidates:
         else:
             rejected[path] = "device is rejected by filter config"
     return Candidates(tuple(paths), rejected, tuple(warnings))
+
+
+def _patterns(host: Host, setting: str) -> list[str]:
+    value = host.config.get(setting)
+    if value is None:
+        return []
+    items = value if isinstance(value, list) else [value]
+    if not items or not all(isinstance(item, str) for item in items):
+        raise RefusedError(
+            "Filter patterns must be enclosed in quotes.\nFailed to create regex device filter"
+        )
+    return [str(item) for item in items]
 
 
 def is_volume(host: Host, path: str) -> bool:

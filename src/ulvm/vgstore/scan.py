@@ -169,6 +169,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
     least = min_sectors(host)
     seen: set[tuple[int, int, int]] = set()
     unused: set[str] = set()
+    too_small: dict[str, str] = {}
     for path in candidates.paths:
         try:
             identity = _identity(path)
@@ -193,7 +194,9 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
             continue
         finally:
             device.close()
-        if pv is not None:
+        if pv is not None and size // SECTOR < least:
+            too_small[path] = "device is too small (pv_min_size)"
+        elif pv is not None:
             found.append(pv)
         elif size // SECTOR >= least:
             bare.append(PvDevice.without_label(path, size))
@@ -229,7 +232,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         duplicates,
         frozenset(unused),
         tuple(pv._replace(vg_name=outdated[pv.uuid]) for pv in pvs if pv.uuid in outdated),
-        candidates.rejected,
+        {**candidates.rejected, **too_small},
         label_warnings,
         tuple(pv._replace(vg_name=owner.get(pv.uuid)) for pv in found if pv.path not in chosen),
         tuple(bare),

@@ -49,6 +49,50 @@ def test_what_is_said(
     assert (said.out, said.err) == (out, err)
 
 
+def test_a_file_with_errors_ends_every_command_if_it_says_so(image: Path) -> None:
+    (image.parent / "etc").mkdir()
+    (image.parent / "etc" / "ulvm.conf").write_text("config { abort_on_errors = 1 } nosuch { }")
+    assert main(["vgs"]) == 4
+
+
+def test_what_is_too_small_is_no_pv(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["vgcreate", "vg", str(image)]) == 0
+    before = image.read_bytes()
+    setting = ["--config", "devices/pv_min_size=9000"]
+    capsys.readouterr()
+    assert main(["pvs", *setting]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["pvs", str(image), *setting]) == 5
+    said = capsys.readouterr().err
+    assert said == f"  Cannot use {image}: device is too small (pv_min_size)\n"
+    assert main(["vgchange", "--addtag", "x", "vg", *setting]) == 5
+    assert main(["pvcreate", "-ff", "-y", str(image), *setting]) == 5
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("patterns", ["[]", "5", '["a|.*|", 5]'])
+def test_a_filter_without_patterns_is_refused(
+    image: Path, capsys: pytest.CaptureFixture[str], patterns: str
+) -> None:
+    assert main(["pvs", "--config", f"devices/filter={patterns}"]) == 5
+    said = capsys.readouterr().err
+    assert "  Filter patterns must be enclosed in quotes.\n" in said
+
+
+def test_pvs_of_groups_that_are_away_are_told_by_that(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = 'global/system_id_source="lvmlocal" local/system_id="mine"'
+    assert main(["vgcreate", "--systemid", "another", "vg", str(image)]) == 0
+    assert main(["pvchange", "-xn", str(image), "--config", settings]) == 5
+    assert f"  Cannot use PV {image} in foreign VG vg.\n" in capsys.readouterr().err
+    owner = settings.replace("mine", "another")
+    assert main(["vgexport", "vg", "--config", owner]) == 0
+    assert main(["vgs", "--trustcache", "--config", owner]) == 0
+    assert main(["pvresize", str(image), "--config", owner]) == 5
+    assert f"  Cannot use PV {image} in exported VG vg.\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("silence", [["-qq"], ["--config", "log/silent=1"]])
 def test_silence_is_for_what_was_not_asked_for(
     image: Path,

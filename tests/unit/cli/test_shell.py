@@ -56,8 +56,8 @@ def test_commands_run_until_it_is_quit(
     rc, ran = _typed(monkeypatch, "lvs a\n\nlvm vgs\n# c\nnosuch\nquit\nlvs b\n")
     assert (rc, ran) == (0, [["lvs", "a"], ["vgs"]])
     said = capsys.readouterr()
-    assert said.out == "  Exiting.\n"
-    assert said.err == "  No such command 'nosuch'.  Try 'help'.\n"
+    assert said.out == ""
+    assert said.err == "  No such command 'nosuch'.  Try 'help'.\n  Exiting.\n"
 
 
 def test_the_end_of_the_input_ends_it(
