@@ -12,6 +12,7 @@ import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -139,3 +140,17 @@ def test_a_device_may_be_named_by_a_link(host: UlvmHost) -> None:
     assert "100.00%" in host.run("pvmove by-id").stdout
     assert "PV Size" in host.run("pvdisplay by-id").stdout
     host.run("lvmdevices --deldev by-id")
+
+
+@needs.fuse
+def test_a_merge_in_the_background_ends_on_devices_that_were_named(host: UlvmHost) -> None:
+    """They are in no devices file that who sees to its end would read."""
+    image = host.image("a", "16M")
+    host.run(f"vgcreate -s 1M vg {image}")
+    host.run("lvcreate -L4M -n o vg")
+    host.run("lvcreate -s -L2M -n s vg/o")
+    host.run(f"lvmdevices --deldev {image}")
+    assert host.run("lvs").stdout == ""
+    host.run(f"lvconvert --merge -b vg/s --devices {image}")
+    shown = f"lvs -a --noheadings -o lv_name,lv_attr --devices {image} vg"
+    until(lambda: host.run(shown).stdout.split() == ["o", "-wi-a-----"])

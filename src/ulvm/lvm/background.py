@@ -16,12 +16,13 @@ _DAEMONS = 3
 
 
 def start_background(session: Session, *words: str) -> None:
-    """Start an ulvm command as a process of its own; on trial nothing, since it would change
-    things."""
+    """Start an ulvm command as a process of its own, which sees the devices that this one does; on
+    trial nothing, since it would change things."""
     if session.host.trial:
         return
+    devices = (word for path in session.host.only_devices for word in ("--devices", path))
     subprocess.Popen(
-        session.host.command(*words),
+        session.host.command(*words, *devices),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
