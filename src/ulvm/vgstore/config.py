@@ -59,9 +59,12 @@ class Config(NamedTuple):
         if "tags" in tree:
             from ulvm.vgstore.settings import host_tags
 
-            for tag in host_tags(tree, os.uname().nodename):
-                if "/" not in tag:
-                    tree = _overlay(tree, _read(system_dir / f"lvm_{tag}.conf") or {})
+            # The file of a tag may give the host further ones, which have files of their own.
+            read: set[str] = set()
+            while tags := [t for t in host_tags(tree, os.uname().nodename) if t not in read]:
+                read.add(tags[0])
+                if "/" not in tags[0]:
+                    tree = _overlay(tree, _read(system_dir / f"lvm_{tags[0]}.conf") or {})
         return cls(tree, (Layer("file", tree),))
 
     def with_profile(self, system_dir: Path, name: str, kind: str = "command") -> Config:

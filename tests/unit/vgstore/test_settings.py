@@ -147,7 +147,8 @@ def test_each_source_counts_before_those_below_it(tmp_path: Path) -> None:
         "global { units = 'b' suffix = 0 umask = 1 test = 1 } tags { t { } }"
     )
     (tmp_path / "lvmlocal.conf").write_text("global { units = 'c' suffix = 1 umask = 1 test = 1 }")
-    (tmp_path / "lvm_t.conf").write_text("global { umask = 2 test = 1 }")
+    (tmp_path / "lvm_t.conf").write_text("global { umask = 2 test = 1 } tags { further { } }")
+    (tmp_path / "lvm_further.conf").write_text("global { test = 3 } tags { t { } }")
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "p.profile").write_text("global { units = 'd' suffix = 2 }")
     host = Host.from_environment(
@@ -155,7 +156,7 @@ def test_each_source_counts_before_those_below_it(tmp_path: Path) -> None:
         overrides="global/units = e",
     )
     values = [host.config.get(f"global/{name}") for name in ("units", "suffix", "umask", "test")]
-    assert values == ["e", 2, 2, 1]
+    assert values == ["e", 2, 2, 3]
     assert [layer.source for layer in host.config.layers] == ["file", "command profile", "string"]
 
 
