@@ -239,5 +239,8 @@ class Context:
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
-        if self.console.file is not None:
-            self.console.file.close()
+        log, self.console.file = self.console.file, None
+        if log is not None:
+            log.close()
+            if log.problem:
+                self.console.tell(f"WARNING: Not all is in log/file: {log.problem}")

@@ -30,7 +30,8 @@ _SAYING = ("cli/console.py", "cli/logfile.py", "lvm/session.py")
 
 
 class LogFile:
-    """`file`: a descriptor, or None."""
+    """`file`: a descriptor, or None. A command may be in the midst of a change when it says
+    something, so a line that cannot be written is lost, and `problem` tells why."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class LogFile:
         self._level = level
         self._command = command
         self._fields = fields
+        self.problem = ""
 
     def write(self, level: int, line: str) -> None:
         """`line` with the prefix that it is printed with."""
@@ -53,12 +55,15 @@ class LogFile:
             return
         if self._file is not None:
             text = f"{self._head()} {line}\n"
-            os.write(self._file, text.encode("utf-8", errors="surrogateescape"))
+            try:
+                os.write(self._file, text.encode("utf-8", errors="surrogateescape"))
+            except OSError as error:
+                self.problem = error.strerror or str(error)
         if self._syslog:
             import syslog
 
             syslog.openlog("ulvm", syslog.LOG_PID, syslog.LOG_USER)
-            syslog.syslog(level, line.strip())
+            syslog.syslog(level, line.strip().encode("utf-8", "backslashreplace").decode())
 
     def close(self) -> None:
         if self._file is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ulvm.cli.logfile import ERROR, LogFile
 from ulvm.cli.main import main
 
 
@@ -91,3 +92,23 @@ def test_the_shell_shows_the_log_of_the_command_before(
         *(["3", "status", "processing"], ["4", "status", "shell"]),
         ["4", "status", "shell"],
     ]
+
+
+def test_a_log_that_is_full_stops_no_command(
+    system: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = system / "pv.img"
+    image.write_bytes(bytes(8 << 20))
+    settings(system, 'level=7 file="/dev/full"')
+    assert main(["vgcreate", "vg", str(image)]) == 0
+    lost = "  WARNING: Not all is in log/file: No space left on device\n"
+    assert capsys.readouterr().err == lost
+    assert main(["vgchange", "--addtag", "x", "vg"]) == 0
+    assert main(["vgs", "nope"]) == 5
+    said = capsys.readouterr().err
+    assert '  Volume group "nope" not found\n' in said
+    assert said.endswith(lost)
+
+
+def test_what_is_no_text_goes_to_the_system_log() -> None:
+    LogFile(None, syslog=True, level=ERROR, command="vgs").write(ERROR, "v\udcff")
