@@ -50,6 +50,18 @@ def test_old_files_go_only_beyond_the_minimum_and_the_days(lab: Lab) -> None:
     assert [p.name.split("-")[0] for p in kept] == ["vg_00004", "vg_00005", "vg_00006"]
 
 
+def test_an_old_file_that_cannot_go_stops_no_change(lab: Lab) -> None:
+    lab.host = lab.with_config("backup { retain_min=1 retain_days=0 }")
+    lab.vg(lab.pv("a"))
+    left = lab.host.archive_dir / "vg_00000-5.vg"
+    left.mkdir(parents=True)
+    os.utime(left, (1, 1))
+    lab.change("x")
+    lab.change("y")
+    assert lab.scan().vg("vg").seqno == 3
+    assert left.is_dir()
+
+
 def test_each_can_be_turned_off(lab: Lab) -> None:
     lab.host = lab.with_config("backup { archive=0 backup=0 }")
     lab.vg(lab.pv("a"))
