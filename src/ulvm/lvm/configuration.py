@@ -119,7 +119,8 @@ def _leaves(host: Host, kind: str, how: Presentation) -> Iterator[_Leaf]:
                 yield _Leaf(path, setting, _text(value))
         return
     for setting in known_settings().values():
-        if not _wanted(setting, kind, how):
+        in_force = kind == "full" and setting.path in values and _shown_from_file(setting, how)
+        if not (in_force or _wanted(setting, kind, how)):
             continue
         if setting.path in values:
             if kind == "missing":

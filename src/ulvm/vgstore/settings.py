@@ -239,14 +239,22 @@ def check_profile(tree: Section, kind: str) -> str | None:
     for name, node in tree.items():
         if not isinstance(node, dict):
             return f'Configuration setting "{name}" invalid. It\'s not part of any section.'
+        if name not in known_sections():
+            return f'Configuration section "{name}" unknown.'
         members = [s for s in known_settings().values() if s.section == name]
         if not any(s.flags & {"command", "metadata"} for s in members):
             return f'Configuration section "{name}" is not customizable by a profile.'
         for inner in node:
             path = f"{name}/{inner}"
             setting = find_setting(path)
-            if setting is None:
+            if setting is None and path.startswith(_OPEN):
                 continue
+            if setting is None:
+                kind_of = "section" if isinstance(node[inner], dict) else "setting"
+                return f'Configuration {kind_of} "{path}" unknown.'
+            problem = _problem(setting, path, node[inner])
+            if problem is not None:
+                return problem
             other = "metadata" if kind == "command" else "command"
             if kind not in setting.flags and other in setting.flags:
                 return (

@@ -139,6 +139,21 @@ def test_a_profile_sets_what_its_kind_may() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nope { a = 1 }", 'Configuration section "nope" unknown.'),
+        ("report { headings = 0 nope = 2 }", 'Configuration setting "report/nope" unknown.'),
+        ("report { nope { x = 1 } }", 'Configuration section "report/nope" unknown.'),
+        ('report { headings = "maybe" }', 'Configuration setting "report/headings" invalid.'),
+        ("report { headings = 0 }", None),
+    ],
+)
+def test_a_profile_has_nothing_that_is_unknown(text: str, said: str | None) -> None:
+    found = check_profile(parse(text), "command")
+    assert found == said or (said is not None and found is not None and found.startswith(said))
+
+
 def test_each_source_counts_before_those_below_it(tmp_path: Path) -> None:
     (tmp_path / "lvm.conf").write_text("global { units = 'a' suffix = 0 umask = 1 test = 1 }")
     host = Host.from_environment({"ULVM_SYSTEM_DIR": str(tmp_path), "ULVM_RUN_DIR": "/r"})
