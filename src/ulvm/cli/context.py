@@ -126,10 +126,10 @@ class Context:
         kind = host.config.get_int("global/locking_type", 1)
         if kind == 1:
             return self.settings.locking, False
-        how = {0: "--nolocking", 5: "--nolocking", 4: "--sysinit --readonly"}
-        self.console.warn(
-            f"WARNING: locking_type ({kind}) is deprecated, using {how.get(kind, 'file locking')}."
-        )
+        if self.command != "dmsetup":  # which knows no groups, and so no locks
+            how = {0: "--nolocking", 5: "--nolocking", 4: "--sysinit --readonly"}
+            word = how.get(kind, "file locking")
+            self.console.warn(f"WARNING: locking_type ({kind}) is deprecated, using {word}.")
         if not self.settings.locking:
             return False, False
         return kind not in (0, 5), kind == 4

@@ -118,6 +118,13 @@ def test_locks_lie_where_the_settings_say(image: Path) -> None:
     assert not (image.parent / "run" / "lock").exists()
 
 
+def test_dmsetup_knows_no_locks(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (image.parent / "etc").mkdir()
+    (image.parent / "etc" / "lvm.conf").write_text("global { locking_type = 4 }")
+    main(["dmsetup", "ls"])
+    assert "locking_type" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [
