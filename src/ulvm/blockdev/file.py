@@ -40,6 +40,7 @@ _ZERO_RANGE = 16
 
 _BLKDISCARD = 0x1277  # linux/fs.h
 _BLKSSZGET = 0x1268
+_BLKROGET = 0x125E
 
 _NOT_OFFERED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL, errno.EPERM)
 
@@ -105,6 +106,8 @@ class FileDevice(BlockDevice):
             if claim and not self._is_disk:
                 claim_file(self._fd, path, writable=writable)
             self._known_size = self.size
+            if self._is_disk and writable and _is_read_only(self._fd):
+                raise DeviceError(f"{path} is read-only.", errno=errno.EROFS)
             if self._is_disk:
                 self.block_size = _logical_block_size(self._fd)
         except BaseException:
@@ -447,6 +450,11 @@ def _is_on_fuse(fd: int) -> bool:
 def _logical_block_size(fd: int) -> int:
     answer = fcntl.ioctl(fd, _BLKSSZGET, b"\0\0\0\0")
     return int(struct.unpack("=i", answer)[0])
+
+
+def _is_read_only(fd: int) -> bool:
+    """Of a disk, which opens for writing all the same."""
+    return fcntl.ioctl(fd, _BLKROGET, b"\0\0\0\0") != b"\0\0\0\0"
 
 
 def _disk_discards(number: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -57,12 +58,21 @@ def mount(
         path,
         directory,
         read_only=read_only,
-        device_read_only=state is not None and state.info.read_only,
+        device_read_only=_is_read_only(path),
         options=words,
     )
     for note in mounted.notes:
         session.warn(note)
     session.say(f"{vg_name}/{lv_name} is mounted on {mounted.mount.mount_point}.")
+
+
+def _is_read_only(path: Path) -> bool:
+    """The volume, or the disk that it is on."""
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
 
 
 def _check_in_sight(path: Path, tree: Path) -> None:

@@ -91,6 +91,9 @@ class MappedDevice(BlockDevice):
         self._in_flight = 0
         self._closed = 0
         self._table = _NO_TABLE
+        self.on_read_only = False
+        """A disk below its live table cannot be written. To dmsetup the device can, as the kernel
+        has it; a write is refused at once, before a snapshot is lost for want of its copy."""
         self._single: Target | None = None
         self._observer: WriteObserver | None = None
 
@@ -102,7 +105,7 @@ class MappedDevice(BlockDevice):
 
     @property
     def read_only(self) -> bool:  # type: ignore[override]
-        return self.forced_read_only or self._table.read_only
+        return self.forced_read_only or self._table.read_only or self.on_read_only
 
     @property
     def block_size(self) -> int:  # type: ignore[override]
@@ -252,6 +255,10 @@ class MappedDevice(BlockDevice):
         self.live = table
         self._table = table or _NO_TABLE
         self._single = table.targets[0] if table and len(table.targets) == 1 else None
+        self.on_read_only = any(
+            lower.on_read_only if isinstance(lower, MappedDevice) else lower.read_only
+            for lower in self._table.devices
+        )
 
     def settle(self) -> None:
         """What waits in memory to be written goes to the devices below. DeviceError."""

@@ -84,13 +84,14 @@ class DeviceNumbers:
         return file.device
 
     def _open_shared(self, path: str, writable: bool) -> tuple[BlockDevice, bool]:
-        """The device and whether it can be written; it must be if `writable`."""
+        """The device and whether it is there for tables that write; it must be if `writable`. A
+        read-only disk is, as for the kernel: who writes is refused."""
         try:
             return self._open_file(path, True), True
         except DeviceError as error:
-            if writable or error.errno not in _READING_ONLY:
+            if error.errno not in _READING_ONLY or (writable and error.errno != errno.EROFS):
                 raise
-        return self._open_file(path, False), False
+            return self._open_file(path, False), error.errno == errno.EROFS
 
     def _number(self, identity: tuple[int, int, int]) -> str:
         if identity[0] == 1:

@@ -208,6 +208,17 @@ def test_a_device_opened_for_reading_refuses_writes(path: str) -> None:
     device.close()
 
 
+@needs.root
+@needs.loop
+def test_a_read_only_disk_is_not_opened_for_writing(path: str) -> None:
+    """The kernel would open it, and refuse each write."""
+    with attach(Path(path), read_only=True, direct_io=False) as loop:
+        with pytest.raises(DeviceError, match="read-only") as caught:
+            FileDevice(loop.path)
+        assert caught.value.errno == errno.EROFS
+        FileDevice(loop.path, writable=False).close()
+
+
 def test_one_file_under_two_names_has_one_identity(path: str, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(path)

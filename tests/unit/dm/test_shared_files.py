@@ -25,6 +25,7 @@ class FileLab(Lab):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.unwritable: set[str] = set()
+        self.why_unwritable = errno.EACCES
         self.before_open: dict[str, Callable[[], object]] = {}
         self.open_now: list[str] = []
         self.close_error: DeviceError | None = None
@@ -34,7 +35,7 @@ class FileLab(Lab):
         name = Path(path).name
         self.before_open.pop(name, lambda: None)()
         if writable and name in self.unwritable:  # root may write to any file
-            raise DeviceError(f"{path}: Permission denied", errno=errno.EACCES)
+            raise DeviceError(f"{path}: cannot be written", errno=self.why_unwritable)
         device = SeenFile(self, path, writable)
         self.open_now.append(name)
         return device
@@ -115,6 +116,40 @@ def test_an_unwritable_file_is_there_for_read_only_tables_alone(files: FileLab) 
     files.reload("rw", f"0 8 linear {disk} 0")
     files.write("rw", 0, 1)
     files.dm.shutdown()
+
+
+def test_a_read_only_disk_is_read_and_its_snapshot_is_kept(files: FileLab) -> None:
+    """As by the kernel its tables are loaded and called writable; but a write is refused before it
+    is staged: it could never be written, and the snapshot would be lost for want of its copy."""
+    origin, cow = files.file("origin", 64), files.file("cow", 64)
+    data = files.fill_pattern(origin, 64)
+
+    def activate() -> None:
+        files.device("low", f"0 64 linear {origin} 0")
+        files.device("org", "0 64 snapshot-origin low")
+        files.device("snap", f"0 64 snapshot low {cow} P 8")
+
+    activate()
+    files.write("org", 0, 8)
+    changed = files.read("org", 0, 64)
+    files.dm.shutdown()
+    files.dm = LocalMapper(log=files.messages.append, open_file=files._open)
+    files.unwritable, files.why_unwritable = {"origin", "cow"}, errno.EROFS
+    activate()
+    assert files.read("snap", 0, 64) == data
+    for name in ("low", "org", "snap"):
+        assert not files.dm.info(name).read_only
+        with pytest.raises(DeviceError) as caught:
+            files.dm.mapped(name).open(write=True)
+        assert caught.value.errno == errno.EROFS
+        with pytest.raises(DeviceError) as caught:
+            files.write(name, 8, 8)
+        assert caught.value.errno == errno.EROFS
+    assert files.read("org", 0, 64) == changed
+    assert files.status("snap") == "24/64 16"
+    for name in ("snap", "org", "low"):
+        files.dm.remove(name)
+    assert files.open_now == []
 
 
 # -- while tables of others come and go --------------------------------------------------------
