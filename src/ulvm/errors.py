@@ -16,6 +16,7 @@ __all__ = [
     "FormatError",
     "NotFoundError",
     "NotSupportedError",
+    "OutsideError",
     "ProtocolError",
     "RefusedError",
     "SettingsError",
@@ -43,6 +44,10 @@ class UlvmError(Exception):
 
 class DeviceError(UlvmError):
     """An I/O request failed (EIO, ENOSPC, EINVAL out of range, EROFS ...)."""
+
+
+class OutsideError(DeviceError):
+    """A request that does not lie in the device: EINVAL, ENOSPC for a write."""
 
 
 class DaemonGoneError(DeviceError):

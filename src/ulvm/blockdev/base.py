@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from ulvm.errors import DeviceError
+from ulvm.errors import DeviceError, OutsideError
 
 __all__ = ["BlockDevice", "Buffer", "Changed", "Extent", "WritableBuffer"]
 
@@ -126,7 +126,7 @@ class BlockDevice(ABC):
     def check_range(self, offset: int, length: int, *, write: bool = False) -> None:
         """Raise DeviceError unless the range lies in the device."""
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise DeviceError(
+            raise OutsideError(
                 f"request of {length} bytes at {offset} is outside the device of {self.size} bytes",
                 errno=errno.ENOSPC if write else errno.EINVAL,
             )

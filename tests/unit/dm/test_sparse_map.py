@@ -47,6 +47,17 @@ def test_answers_as_the_flat_map(seed: int) -> None:
             assert flat.contiguous_end(first, stop) == sparse.contiguous_end(first, stop)
 
 
+@pytest.mark.parametrize("kind", [ExceptionMap, SparseExceptionMap])
+def test_of_two_records_the_first_counts(kind: type[ExceptionMap]) -> None:
+    """In one area and in two; as the kernel reads them, and as a merge leaves them."""
+    found = kind(CHUNKS)
+    for records in ([(3, 2), (3, 5), (4, 6)], [(4, 7), (3, 8), (5, 9)]):
+        old, new = np.array(records, dtype=np.uint64).T
+        found.load(old, new)
+    assert [found.where[chunk] for chunk in (3, 4, 5)] == [2, 6, 9]
+    assert found.all_done(3, 5)
+
+
 def test_only_what_is_too_long_for_a_flat_map_is_sparse() -> None:
     assert type(exception_map(1000)) is ExceptionMap
     assert type(exception_map(FLAT_CHUNKS + 1)) is SparseExceptionMap

@@ -186,17 +186,22 @@ class ExceptionMap:
 
     def load(self, old: npt.NDArray[np.uint64], new: npt.NDArray[np.uint64]) -> None:
         """Insert committed exceptions, a whole metadata area at once; of two for the same
-        chunk the later counts. Chunks beyond the snapshot's length are left out."""
+        chunk the first counts, as for the kernel and for a merge. Chunks beyond the snapshot's
+        length are left out."""
         inside = old < self.chunks
         if not inside.all():
             old, new = old[inside], new[inside]
+        state = np.frombuffer(self._state, dtype=np.uint8)
+        known = state[old]
+        if known.any():
+            old, new = old[known == NONE], new[known == NONE]
         if old.size == 0:
             return
         if self._where.itemsize == 4 and int(new.max()) >= _U32_LIMIT:
             self._widen()
         dtype = np.uint32 if self._where.itemsize == 4 else np.uint64
-        np.frombuffer(self._where, dtype=dtype)[old] = new
-        np.frombuffer(self._state, dtype=np.uint8)[old] = DONE
+        np.frombuffer(self._where, dtype=dtype)[old[::-1]] = new[::-1]
+        state[old] = DONE
 
     def remove(self, old: int, count: int) -> None:
         """Forget exceptions that were merged."""

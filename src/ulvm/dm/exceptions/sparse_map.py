@@ -126,8 +126,9 @@ class SparseExceptionMap(ExceptionMap):
         for chunk, place in zip(old.tolist(), new.tolist(), strict=True):
             if chunk < self.chunks:
                 states, places = self._leaf(chunk >> _SHIFT)
-                places[chunk & _MASK] = place
-                states[chunk & _MASK] = DONE
+                if states[chunk & _MASK] == NONE:
+                    places[chunk & _MASK] = place
+                    states[chunk & _MASK] = DONE
 
     def remove(self, old: int, count: int) -> None:
         for chunk in range(old, min(old + count, self.chunks)):

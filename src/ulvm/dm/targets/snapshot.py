@@ -8,6 +8,7 @@ destination invalid in memory; the store on disk is unharmed.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import ClassVar
@@ -20,7 +21,7 @@ from ulvm.dm.exceptions.store import ExceptionStore
 from ulvm.dm.exceptions.transient import TransientStore
 from ulvm.dm.snapshot_stage import SnapshotStage, fits
 from ulvm.dm.targets.base import Target, TargetContext
-from ulvm.errors import DeviceError, NotSupportedError, TableError
+from ulvm.errors import DeviceError, NotSupportedError, OutsideError, TableError
 from ulvm.units import parse_u64
 
 __all__ = ["SnapshotTarget"]
@@ -69,6 +70,11 @@ def _parse_features(words: list[str]) -> tuple[str, ...]:
     if "discard_passdown_origin" in given and "discard_zeroes_cow" not in given:
         raise TableError("discard_passdown_origin feature depends on discard_zeroes_cow")
     return tuple(f for f in _FEATURES if f in given)
+
+
+def _astray(error: OutsideError) -> DeviceError:
+    """Of a request that a record of a damaged store led outside it."""
+    return DeviceError(str(error), errno=errno.EIO)
 
 
 class SnapshotTarget(Target):
@@ -293,38 +299,50 @@ class SnapshotTarget(Target):
         if self.origin.staged:
             self._account()
         own = self.snapshot.stage
-        if own is not None and own.stage.holds:
-            own.readinto(offset, buffer)
-        else:
-            self.snapshot.readinto(offset, buffer)
+        try:
+            if own is not None and own.stage.holds:
+                own.readinto(offset, buffer)
+            else:
+                self.snapshot.readinto(offset, buffer)
+        except OutsideError as error:
+            raise _astray(error) from error
 
     def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
         if self.origin.staged:
             self._account()
         own = self.snapshot.stage
-        if own is not None and own.stage.holds:
-            for offset, buffer in pieces:
-                own.readinto(offset, buffer)
-        else:
-            self.snapshot.readinto_each(pieces)
+        try:
+            if own is not None and own.stage.holds:
+                for offset, buffer in pieces:
+                    own.readinto(offset, buffer)
+            else:
+                self.snapshot.readinto_each(pieces)
+        except OutsideError as error:
+            raise _astray(error) from error
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         if self.origin.staged:
             self._account()
         own = self._writes()
-        if own is not None:
-            own.write(offset, data, fua=fua)
-        else:
-            self.snapshot.write(offset, data, fua=fua)
+        try:
+            if own is not None:
+                own.write(offset, data, fua=fua)
+            else:
+                self.snapshot.write(offset, data, fua=fua)
+        except OutsideError as error:
+            raise _astray(error) from error
 
     def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
         if self.origin.staged:
             self._account()
         own = self._writes()
-        if own is not None:
-            own.write_each(pieces)
-        else:
-            super().write_each(pieces)
+        try:
+            if own is not None:
+                own.write_each(pieces)
+            else:
+                super().write_each(pieces)
+        except OutsideError as error:
+            raise _astray(error) from error
 
     def discard(self, offset: int, length: int) -> None:
         """Whole chunks with an exception are zeroed in the COW, parts of one are passed to
