@@ -39,6 +39,7 @@ from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.exceptions.store import Run
 from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.dm.targets.snapshot import SnapshotTarget
+from ulvm.errors import DeviceError
 from ulvm.faultpoints import reach
 
 __all__ = ["MergeTarget"]
@@ -171,12 +172,16 @@ class MergeTarget(SnapshotTarget):
         self._origin_device.write_each(batch.writes)
 
     def _pieces(self, runs: list[Run]) -> list[tuple[int, int, int]]:
-        """(offset in the origin, in the COW, length), ascending in the COW."""
+        """(offset in the origin, in the COW, length), ascending in the COW. DeviceError for a chunk
+        that the origin has not: the record is damaged, and with it the last copy of some chunk
+        would go."""
         shift, size = self.snapshot.shift, self._origin_device.size
         pieces: list[tuple[int, int, int]] = []
         for run in reversed(runs):
             target = run.old << shift
             length = min(run.chunks << shift, size - target)
+            if length < 0:
+                raise DeviceError(f"a record for chunk {run.old}, which is beyond the origin")
             if length > 0:
                 pieces.append((target, run.new << shift, length))
         return pieces
