@@ -126,6 +126,9 @@ class Session:
                     f"WARNING: PV {pv.path} is marked in use but no VG was found using it.\n"
                     f"WARNING: PV {pv.path} might need repairing."
                 )
+        for name, why in found.broken.items() if unowned else ():
+            owned = ", ".join(pv.path for pv in found.pvs if pv.vg_name == name)
+            self.warn_once(f"WARNING: VG {name} on {owned} is not understood: {why}")
         self._scan = found
         return found
 

@@ -18,7 +18,8 @@ and pv_header_extension, lib/format_text/layout.h):
     ..   ..  bootloader areas, likewise                        (version >= 1)
 
 A sector whose magic, number or CRC is wrong is no label at all, as for LVM2: it is passed over.
-A sector that passes these and still makes no sense is a FormatError.
+A sector that passes these and still makes no sense is a FormatError. A later extension version is
+read as version 2, as by LVM2: what is there stays where it was.
 """
 
 from __future__ import annotations
@@ -105,8 +106,6 @@ class PvHeader(NamedTuple):
         bootloader: tuple[DiskLocn, ...] = ()
         if at + _EXTENSION.size <= len(data):
             version, flags = _EXTENSION.unpack_from(data, at)
-        if version > _EXTENSION_VERSION:
-            raise FormatError(f"PV header extension version {version} is not supported")
         if version:
             bootloader, at = _unpack_list(data, at + _EXTENSION.size, "bootloader areas")
         return cls(

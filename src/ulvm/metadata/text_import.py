@@ -48,6 +48,7 @@ __all__ = ["header_from_tree", "vg_from_text", "vg_from_tree"]
 _UINT32 = (1 << 32) - 1
 _INT64 = (1 << 63) - 1
 _TYPE_NAME = re.compile(r"[A-Za-z0-9_+.-]{1,64}")
+_FORMAT = "lvm2"
 _T = TypeVar("_T", int, str)
 
 
@@ -91,6 +92,9 @@ def vg_from_tree(tree: Section) -> VolumeGroup:
     lock_type = _get(section, "lock_type", str, where, "none")
     if lock_type != "none":
         raise FormatError(f"VG {name} has lock_type {lock_type}, which is not supported.")
+    form = _get(section, "format", str, where, _FORMAT)
+    if form != _FORMAT:
+        raise FormatError(f"Unrecognised format {form[:64]} for volume group {name}.")
     pvs: list[PhysicalVolume] = []
     keys: dict[str, str] = {}
     for key, value in _section(section, "physical_volumes", where).items():

@@ -256,10 +256,12 @@ def pv_lines(row: Row, size: SizeWords = display_size) -> Iterator[str]:
         return
     if vg is None or pv is None:
         assert row.device is not None
-        yield _new_pv(row.device, size)
-        yield "--- NEW Physical volume ---"
+        owner = row.device.vg_name or ""
+        if not owner:
+            yield _new_pv(row.device, size)
+        yield f"---{'' if owner else ' NEW'} Physical volume ---"
         yield _vg("PV Name", path)
-        yield _vg("VG Name", "")
+        yield _vg("VG Name", owner)
         yield _vg("PV Size", size(row.device.size // SECTOR))
         yield _vg("Allocatable", "NO")
         yield _vg("PE Size", size(0))

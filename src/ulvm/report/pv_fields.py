@@ -142,6 +142,12 @@ def _pv_size(row: Row) -> Value:
     return (row.device.label.pv_header.device_size or row.device.size) // SECTOR
 
 
+def _not_understood(row: Row) -> bool:
+    """Some VG uses the PV, but nobody knows which extents."""
+    device = row.device
+    return device is not None and (device.unowned or device.vg_name in row.scan.broken)
+
+
 def _pv_used(row: Row) -> Value:
     if row.vg is not None and row.pv is not None:
         return row.vg.allocated(row.pv.uuid) * row.vg.extent_size
@@ -149,7 +155,7 @@ def _pv_used(row: Row) -> Value:
 
 
 def _pv_free(row: Row) -> Value:
-    if row.device is not None and row.device.unowned:
+    if _not_understood(row):
         return 0
     size, used = _pv_size(row), _pv_used(row)
     return size - used if isinstance(size, int) and isinstance(used, int) else None
@@ -158,7 +164,7 @@ def _pv_free(row: Row) -> Value:
 def _pv_attr(row: Row) -> Value:
     if row.copy:
         return "d--"
-    if row.device is not None and row.device.unowned:
+    if _not_understood(row):
         return "u--"
     uuid = row.device.uuid if row.device else row.pv.uuid if row.pv else ""
     return pv_attr(row.vg, uuid, missing=row.device is None)
@@ -214,7 +220,7 @@ PV_FIELDS: Table = (
      lambda r: r.device.label.pv_header.extension_version
      if r.device and r.device.uuid and not r.copy else None),
     ("pv_in_use", "PInUse", "bin", 0,
-     lambda r: "used" if (r.device.in_use if r.device else r.pv) else ""),
+     lambda r: "used" if r.pv or (r.device and r.device.in_use) else ""),
     ("pv_allocatable", "Allocatable", "bin", 0,
      lambda r: "allocatable" if r.pv is not None and r.pv.allocatable else ""),
     ("pv_missing", "Missing", "bin", 10,

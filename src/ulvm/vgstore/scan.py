@@ -314,6 +314,7 @@ def _assemble(
         for kind in dict.fromkeys(_unknown_types(vg)):
             warnings.append(f"WARNING: Unrecognised segment type {kind}")
         vgs.append(_with_missing(vg, present, warnings, reappeared))
+        _warn_about_headers(vg, present, warnings)
         if check_sizes:
             _warn_about_sizes(vg, present, warnings)
     broken = {}
@@ -356,6 +357,19 @@ def _with_missing(
         pv._replace(flags=pv.flags - {"MISSING"}) if pv.uuid in reappeared else pv for pv in vg.pvs
     )
     return vg._replace(pvs=kept, missing_uuids=frozenset(p.uuid for p in missing))
+
+
+def _warn_about_headers(vg: VolumeGroup, present: dict[str, PvDevice], warnings: list[str]) -> None:
+    """The next change of the VG writes them anew."""
+    for pv in vg.pvs:
+        found = present.get(pv.uuid)
+        if found is None or found.in_use:
+            continue
+        what = f"WARNING: PV {found.path} in VG {vg.name} is"
+        if found.label.pv_header.extension_version < 2:
+            warnings.append(f"{what} using an old PV header, modify the VG to update.")
+        else:
+            warnings.append(f"{what} missing the used flag in PV header.")
 
 
 def _warn_about_sizes(vg: VolumeGroup, present: dict[str, PvDevice], warnings: list[str]) -> None:
