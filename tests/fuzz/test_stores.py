@@ -177,6 +177,7 @@ def test_data_in_the_metadata(tmp_path: Path, new: int) -> None:
 def test_data_beyond_the_store(tmp_path: Path, new: int, kind: str) -> None:
     """Loaded as in the kernel; what needs the chunk fails, and there is no room for another."""
     box = Box(tmp_path, header() + area((3, new), (9, 4)))
+    store = box.cow.read_bytes()
     box.up(kind=kind)
     assert box.read("s", 9) == bytes([5]) * CHUNK
     for request in (
@@ -191,6 +192,13 @@ def test_data_beyond_the_store(tmp_path: Path, new: int, kind: str) -> None:
         assert caught.value.errno == errno.EIO
     box.origin_holds()
     assert box.status() == "Invalid", "a first write to the origin found no room for its copy"
+    box.mapper.shutdown()
+    box.cow.write_bytes(store)
+    box.mapper = LocalMapper()
+    box.make("m", f"0 {ORIGIN // SECTOR} snapshot-merge {box.origin} {box.cow} {kind} 8")
+    with pytest.raises(DeviceError) as caught:
+        box.read("m", 3)
+    assert caught.value.errno == errno.EIO
     box.mapper.shutdown()
 
 

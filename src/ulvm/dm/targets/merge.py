@@ -38,8 +38,8 @@ from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuf
 from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.exceptions.store import Run
 from ulvm.dm.targets.base import Target, TargetContext
-from ulvm.dm.targets.snapshot import SnapshotTarget
-from ulvm.errors import DeviceError
+from ulvm.dm.targets.snapshot import SnapshotTarget, astray
+from ulvm.errors import DeviceError, OutsideError
 from ulvm.faultpoints import reach
 
 __all__ = ["MergeTarget"]
@@ -255,7 +255,10 @@ class MergeTarget(SnapshotTarget):
             position, end = start, start + length
             while position < end:
                 target, device, upto = self._place(position, end, done)
-                device.readinto(target, view[position - offset : upto - offset])
+                try:
+                    device.readinto(target, view[position - offset : upto - offset])
+                except OutsideError as error:
+                    raise astray(error) from error
                 position = upto
 
     def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:

@@ -24,7 +24,7 @@ from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.errors import DeviceError, NotSupportedError, OutsideError, TableError
 from ulvm.units import parse_u64
 
-__all__ = ["SnapshotTarget"]
+__all__ = ["SnapshotTarget", "astray"]
 
 _FEATURES = ("discard_zeroes_cow", "discard_passdown_origin")
 
@@ -72,7 +72,7 @@ def _parse_features(words: list[str]) -> tuple[str, ...]:
     return tuple(f for f in _FEATURES if f in given)
 
 
-def _astray(error: OutsideError) -> DeviceError:
+def astray(error: OutsideError) -> DeviceError:
     """Of a request that a record of a damaged store led outside it."""
     return DeviceError(str(error), errno=errno.EIO)
 
@@ -305,7 +305,7 @@ class SnapshotTarget(Target):
             else:
                 self.snapshot.readinto(offset, buffer)
         except OutsideError as error:
-            raise _astray(error) from error
+            raise astray(error) from error
 
     def readinto_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
         if self.origin.staged:
@@ -318,7 +318,7 @@ class SnapshotTarget(Target):
             else:
                 self.snapshot.readinto_each(pieces)
         except OutsideError as error:
-            raise _astray(error) from error
+            raise astray(error) from error
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         if self.origin.staged:
@@ -330,7 +330,7 @@ class SnapshotTarget(Target):
             else:
                 self.snapshot.write(offset, data, fua=fua)
         except OutsideError as error:
-            raise _astray(error) from error
+            raise astray(error) from error
 
     def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
         if self.origin.staged:
@@ -342,7 +342,7 @@ class SnapshotTarget(Target):
             else:
                 super().write_each(pieces)
         except OutsideError as error:
-            raise _astray(error) from error
+            raise astray(error) from error
 
     def discard(self, offset: int, length: int) -> None:
         """Whole chunks with an exception are zeroed in the COW, parts of one are passed to
