@@ -108,7 +108,7 @@ def _write_label_header(session: Session, target: Device) -> None:
     """What the label header says of itself is put right; the PV header behind it stays."""
     for line in dump_label(target.read, target.sector).checks:
         session.say(line)
-    data = target.read(target.sector * SECTOR, SECTOR)
+    data = target.device.read(target.sector * SECTOR, SECTOR)
     tail = _LABEL_HEADER.to_bytes(4, "little") + b"LVM2 001" + data[_LABEL_HEADER:]
     crc = lvm_crc(tail)
     label = b"LABELONE" + target.sector.to_bytes(8, "little") + crc.to_bytes(4, "little") + tail

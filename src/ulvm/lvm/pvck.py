@@ -1,6 +1,7 @@
 """pvck(8): what the headers and metadata areas of a device hold, also where they are damaged.
 
-It works on any device, in the devices file or not, and reads nothing but the device. `--settings`
+It works on any device, in the devices file or not, and reads nothing but the device; sectors that
+cannot be read are told of and taken for zeroes, so that the texts around them are found. `--settings`
 stand in for what the headers should say. `lvm.pv_repair` writes.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ulvm.blockdev.base import BlockDevice
@@ -79,6 +80,8 @@ class Device:
     path: str
     device: BlockDevice
     sector: int = 1
+    unreadable: dict[int, int] = field(default_factory=dict)
+    """Bytes, by offset."""
 
     @property
     def read(self) -> Read:
@@ -86,9 +89,31 @@ class Device:
 
         def read(offset: int, length: int) -> bytes:
             length = max(0, min(length, size - offset))
-            return self.device.read(offset, length) if length else b""
+            return self._readable(offset, length) if length else b""
 
         return read
+
+    def _readable(self, offset: int, length: int) -> bytes:
+        """What can be read of it, and zeroes for the sectors that cannot."""
+        try:
+            return self.device.read(offset, length)
+        except DeviceError:
+            if length <= SECTOR:
+                self.unreadable[offset] = length
+                return bytes(length)
+        half = max(SECTOR, length // 2 // SECTOR * SECTOR)
+        return self._readable(offset, half) + self._readable(offset + half, length - half)
+
+    def tell_unreadable(self, session: Session) -> None:
+        """Of what was taken for zeroes."""
+        runs: list[list[int]] = []
+        for offset, length in sorted(self.unreadable.items()):
+            if runs and offset == sum(runs[-1]):
+                runs[-1][1] += length
+            else:
+                runs.append([offset, length])
+        for offset, length in runs:
+            session.warn(f"WARNING: {self.path} cannot be read at {offset} length {length}.")
 
 
 def opened(session: Session, path: str, label_sector: int | None = None) -> Device:
@@ -118,6 +143,7 @@ def check(session: Session, path: str, label_sector: int | None = None) -> None:
         found = dump_label(target.read, target.sector)
         areas = [_area(target, found, n) for n in range(1, len(found.mdas) + 1)]
     finally:
+        target.tell_unreadable(session)
         target.device.close()
     for line in found.checks:
         session.say(line)
@@ -193,6 +219,7 @@ def dump(
         else:
             _dump_many(session, target, what, settings, file, copies=copies, verbose=verbose)
     finally:
+        target.tell_unreadable(session)
         target.device.close()
 
 

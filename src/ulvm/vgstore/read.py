@@ -2,7 +2,8 @@
 
 Reading takes no lock and changes nothing; what is odd is told in LVM2's words. Slot 1 of an area
 (precommitted) is never read, nor is the text of an area that is out of use. An area with a damaged
-header or text counts for nothing.
+header or text counts for nothing; so does one that cannot be read, and the volumes on a disk with
+bad sectors there are served all the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ulvm.blockdev.base import BlockDevice
-from ulvm.errors import FormatError
+from ulvm.errors import DeviceError, FormatError
 from ulvm.metadata.crc import lvm_crc
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, PvHeader, find_label
 from ulvm.metadata.mda import (
@@ -144,7 +145,13 @@ def _read_mda(
     if offset + max(copy.size, MDA_HEADER_SIZE) > device.size:
         said = f"WARNING: metadata area on {path} at {offset} is beyond the device."
         return copy._replace(damage=Damage.READ), [said]
-    data = device.read(offset, MDA_HEADER_SIZE)
+    try:
+        data = device.read(offset, MDA_HEADER_SIZE)
+    except DeviceError as error:
+        return copy._replace(damage=Damage.READ), [
+            f"WARNING: Failed to read metadata area header on {path} at {offset}: {error.message}",
+            f"WARNING: bad metadata header on {path} at {offset}.",
+        ]
     try:
         header = MdaHeader.unpack(data, start=offset, device=path)
         if header.size > copy.size:  # What it calls its own may be the first extents.
@@ -163,9 +170,12 @@ def _read_mda(
         what = f"WARNING: bad metadata text size on {path} at {offset}."
     else:
         parts = ring_parts(header.size, locn.offset, locn.size)
-        text = b"".join(device.read(offset + start, length) for start, length in parts)
-        if lvm_crc(text) == locn.checksum:
-            what = ""
+        try:
+            text = b"".join(device.read(offset + start, length) for start, length in parts)
+            if lvm_crc(text) == locn.checksum:
+                what = ""
+        except DeviceError as error:
+            what = f"WARNING: Failed to read metadata text on {path} at {at}: {error.message}"
     if what:
         return copy._replace(damage=Damage.TEXT), [
             what,

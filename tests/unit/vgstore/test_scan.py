@@ -61,6 +61,24 @@ def test_a_bad_area_header_is_told_in_lvms_words(lab: Lab) -> None:
     assert lab.scan().vg("vg").seqno == 1
 
 
+@pytest.mark.parametrize("at", [MDA, MDA + 512], ids=["header", "text"])
+def test_a_bad_sector_in_an_area_costs_the_area_and_not_the_disk(lab: Lab, at: int) -> None:
+    """A change that took the disk for missing would mark it so, and its volumes with it."""
+    a, b = lab.pv("a"), lab.pv("b")
+    lab.vg(a, b)
+    lab.faults[b] = [("read", at)]
+    found = lab.scan()
+    assert found.vg("vg").seqno == 1
+    assert not found.vg("vg").partial
+    assert found.pv(b).areas == ()
+    assert found.warnings[0].startswith("WARNING: Failed to read metadata ")
+    assert f"WARNING: repair VG metadata on {b} with vgck --updatemetadata." in found.warnings
+    lab.change("x")
+    lab.faults.clear()
+    assert not any("missing" in line for line in lab.scan().warnings)
+    assert lab.scan().vg("vg").seqno == 2
+
+
 def rewrite_text(lab: Lab, path: str, change: bytes, to: bytes) -> None:
     """Replace words of the committed text, with right checksums."""
     data = Path(path).read_bytes()
