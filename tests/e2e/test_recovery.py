@@ -71,5 +71,7 @@ def test_an_older_or_later_pv_header(
     assert shown.stderr.strip() == said
     host.run("pvcreate -y disk", rc=5)
     assert disk.read_bytes() == image
-    host.run("lvchange --addtag x vg/data")
+    host.run("lvchange -ay vg/data")
+    changed = host.run("lvchange --addtag x vg/data").stderr
+    assert (f"WARNING: updating PV header on {disk} for VG vg." in changed) is bool(warning)
     assert host.run("pvs").stderr == ""

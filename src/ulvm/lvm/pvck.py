@@ -1,8 +1,8 @@
 """pvck(8): what the headers and metadata areas of a device hold, also where they are damaged.
 
 It works on any device, in the devices file or not, and reads nothing but the device; sectors that
-cannot be read are told of and taken for zeroes, so that the texts around them are found. `--settings`
-stand in for what the headers should say. `lvm.pv_repair` writes.
+cannot be read are told of and taken for zeroes, so that the texts around them are found.
+`--settings` stand in for what the headers should say. `lvm.pv_repair` writes.
 """
 
 from __future__ import annotations

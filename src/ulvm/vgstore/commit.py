@@ -149,6 +149,8 @@ class Pending:
             raise RefusedError("Aborting vg_write: No metadata areas to write to!")
         for pv in self._scan.pvs_of(vg):
             if not pv.in_use:
+                if self._old is not None and self._old.pv(pv.uuid) is not None:
+                    self._warn(f"WARNING: updating PV header on {pv.path} for VG {vg.name}.")
                 self._joined.append(pv)
                 write_label(self._host, pv, in_use=True)
         for area in (*self._retired, *self._areas):
@@ -293,7 +295,9 @@ def prepare(
     )
     if not regroup and old is not None:
         check_members(scan, old)
-    claim(pv for pv in scan.pvs_of(new) if exclusive or not pv.in_use)
+    # A member whose header lacks the mark, an older LVM2's, may be open for the volumes on it.
+    members = {pv.uuid for pv in old.pvs} if old is not None else set()
+    claim(pv for pv in scan.pvs_of(new) if exclusive or not (pv.in_use or pv.uuid in members))
     if old is not None:
         _archive(host, old, command, verbose)
     copies = new.metadata_copies
