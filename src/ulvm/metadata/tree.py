@@ -33,10 +33,11 @@ Section: TypeAlias = "dict[str, Value | Section]"
 MAX_DEPTH = 32
 """Sections inside one another; real metadata use 4."""
 
+# Possessive: a way back for each character of a string would take a hundred times its length.
 _TOKEN = re.compile(
     r"""
       (?P<space>[\s\0]+|\#[^\n]*)
-    | (?P<string>"(?:[^"\\]|\\.)*")
+    | (?P<string>"[^"\\]*+(?:\\.[^"\\]*+)*+")
     | (?P<raw>'[^']*')
     | (?P<punct>[={}\[\],])
     | (?P<word>[^\s\0"'={}\[\],#]+)

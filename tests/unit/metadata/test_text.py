@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ulvm.errors import FormatError
 from ulvm.metadata.text import TextHeader, header_from_tree, parse, vg_from_text, vg_to_text
 
 DATA = Path(__file__).parent / "data"
@@ -77,3 +79,16 @@ def test_what_an_example_says() -> None:
     assert striped is not None
     assert striped.segments[0].type_name == "striped"
     assert striped.tags == ("t1",)
+
+
+@pytest.mark.parametrize("part", ["x", '\\"'], ids=["plain", "escaped"])
+def test_a_long_string_takes_little_memory(part: str) -> None:
+    """A text may have 64 MiB; a hundred times that was taken for one string in it."""
+    text = f'a = "{part * (1 << 20)}"'
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match="not a volume group"):
+            vg_from_text(text)
+        assert tracemalloc.get_traced_memory()[1] < 16 * len(text)
+    finally:
+        tracemalloc.stop()
