@@ -182,3 +182,62 @@ def test_a_file_that_another_program_writes_is_refused(files: UlvmHost) -> None:
     assert "Device or resource busy" in done.stderr
     holder.communicate("\n")
     host.run(f"dmsetup create x --table '0 8 linear {host.base}/a 0'")
+
+
+def test_a_device_is_what_names_it_and_nothing_else(host: UlvmHost) -> None:
+    host.run("dmsetup create one -u two --table '0 8 zero'")
+    host.run("dmsetup create two --table '0 16 zero'")
+    assert host.run("dmsetup table -u two").stdout == "0 8 zero \n"
+    assert host.run("dmsetup table two").stdout == "0 16 zero \n"
+    host.run("dmsetup remove two")
+    for word in ("two", "253:0"):
+        assert "No such device" in host.run(f"dmsetup remove {word}", rc=1).stderr
+        assert "Device does not exist." in host.run(f"dmsetup info {word}", rc=1).stderr
+    assert "No such device" in host.run("dmsetup remove -u one", rc=1).stderr
+    host.run("dmsetup create three --table '0 8 zero'")
+    host.run("dmsetup remove -u two three")  # names go before -u
+    assert host.run("dmsetup ls").stdout == "one\t(253:0)\n"
+    assert "ioctl on  (253:7) failed" in host.run("dmsetup table -j 253 -m 7", rc=1).stderr
+    host.run("dmsetup remove -u two")
+
+
+def test_a_word_too_many_or_too_few(host: UlvmHost) -> None:
+    host.run("dmsetup create x --table '0 8 zero'")
+    for words in (
+        "remove_all x", "ls x", "ls --tree x", "targets x", "version x", "help ls", "wait x 5 6",
+        "load x y z", "rename x y z", "message -u x 0", "setgeometry -u x 1 2 3 4",
+        "udevcookies x", "udevcreatecookie x", "udevreleasecookie 1 2",
+    ):  # fmt: skip
+        said = host.run(f"dmsetup {words}", rc=1)
+        assert said.stderr.startswith("Incorrect number of arguments.\nUsage:\n"), words
+        assert not said.stdout
+    assert host.run("dmsetup ls").stdout == "x\t(253:0)\n"
+
+
+def test_mangled_names(host: UlvmHost) -> None:
+    host.run("dmsetup create 'a é' -u 'u u' --table '0 8 zero'")
+    for name in ("a é", r"a\x20\xc3\xa9", r"/dev/mapper/a\x20\xc3\xa9"):
+        assert host.run(f"dmsetup table '{name}'").stdout == "0 8 zero \n"
+    assert host.run(r"dmsetup table -u 'u\x20u'").stdout == "0 8 zero \n"
+    for command in ("create {} --notable", "rename 'a é' {}", "table {}"):
+        for name in (r"b\x20 b", r"b\x2"):
+            said = host.run("dmsetup " + command.format(f"'{name}'"), rc=1).stderr
+            assert "contains mixed mangled and unmangled characters" in said
+    for name in ("/dev/mapper/b", "/dev/vg/b"):
+        for command in (f"create {name} --notable", f"rename 'a é' {name}"):
+            assert f'Name "{name}" invalid.' in host.run(f"dmsetup {command}", rc=1).stderr
+    host.run(r"dmsetup create --manglename hex 'c\x20' --notable")
+    host.run("dmsetup create b --notable")
+    # As the kernel lists them, which knows mangled names.
+    listed = [line.split("\t")[0] for line in host.run("dmsetup ls").stdout.splitlines()]
+    assert listed == [r"a é", "b", r"c\x20"]
+
+
+def test_devices_before_one_that_is_not_there_are_shown(host: UlvmHost) -> None:
+    for name in "ab":
+        host.run(f"dmsetup create {name} --table '0 8 zero'")
+    assert host.run("dmsetup table a nope b", rc=1).stdout == "a: 0 8 zero \n"
+    assert host.run("dmsetup deps a nope b", rc=1).stdout == "a: 0 dependencies\t:\n"
+    assert host.run("dmsetup info a nope b", rc=1).stdout.startswith("Name:              a\n")
+    said = host.run("dmsetup create c --notable --table '0 8 zero'", rc=1).stderr
+    assert said == "--table and --notable are incompatible.\nCouldn't process command line.\n"

@@ -13,6 +13,7 @@ from ulvm.daemon.client import DaemonClient
 from ulvm.dm.table import parse_table
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, NotFoundError, TableError, UlvmError
+from ulvm.report.dm_fields import mangled
 from ulvm.units import parse_u64
 
 __all__ = [
@@ -45,13 +46,12 @@ def create(request: Request) -> None:
         return
     if not request.words:
         raise UlvmError("Please provide a name for the new device.")
-    request.check_count(1, 1 if request.notable or request.table is not None else 2)
-    name = request.plain(request.words[0])
-    if "/" in name:
-        raise UlvmError(f'Name "{name}" invalid. It contains "/".')
+    request.check_count(1, 2)
+    name = request.new_name(request.words[0])
     path = request.words[1] if len(request.words) > 1 else None
     table = None if request.notable else request.read_table(path)
-    _create(request, name, request.uuid or "", request.minor, request.readonly, table)
+    uuid = request.plain_uuid(request.uuid or "")
+    _create(request, name, uuid, request.minor, request.readonly, table)
 
 
 def _create(
@@ -63,20 +63,19 @@ def _create(
     table: list[TableLine] | None,
 ) -> None:
     request.started()
-    made = request.call(
+    made = request.attempt(
         "create",
-        name,
+        f"{mangled(name)} {mangled(uuid)}",
         lambda client: client.create(name, uuid, minor=minor, read_only=read_only),
-        f"{name} {uuid}",
     )
     if table is None:
         return
-    label = f"{name} ({made.major}:{made.minor})"
+    label = f"{mangled(name)} ({made.major}:{made.minor})"
     try:
-        request.call("reload", name, lambda c: c.load(name, table, read_only=read_only), label)
-        request.call("resume", name, lambda c: c.resume(name), label)
+        request.attempt("reload", label, lambda c: c.load(name, table, read_only=read_only))
+        request.attempt("resume", f"{mangled(name)} ", lambda c: c.resume(name))
     except UlvmError:
-        request.call("remove", name, lambda c: c.remove(name))
+        request.attempt("remove", label, lambda c: c.remove(name))
         raise
 
 
@@ -114,18 +113,21 @@ def _parsed_fields(count: int, fields: list[str]) -> str:
 
 
 def load(request: Request) -> None:
-    name = request.one("Please specify device.")
+    device = request.one("Please specify device.")
     rest = request.words if request.by_option else request.words[1:]
     table = request.read_table(rest[0] if rest else None)
     read_only = request.readonly
-    request.call("reload", name, lambda client: client.load(name, table, read_only=read_only))
+    request.call(
+        "reload", device, lambda client, name: client.load(name, table, read_only=read_only)
+    )
 
 
 def _each(kind: str, work: Work) -> Callable[[Request], None]:
     def run(request: Request) -> None:
-        request.one(_NO_DEVICE)
-        for name in request.names:
-            request.call(kind, name, lambda client: work(client, name, request))  # noqa: B023
+        if not request.several:
+            raise UlvmError(_NO_DEVICE)
+        for device in request.several:
+            request.call(kind, device, lambda client, name: work(client, name, request))
 
     return run
 
@@ -185,18 +187,15 @@ def remove_all(request: Request) -> None:
 
 
 def rename(request: Request) -> None:
-    request.check_count(1, 2)
-    names = request.names
     if len(request.words) == 1 and not request.by_option:
         raise UlvmError(_NO_DEVICE)
-    new = request.words[-1]
+    device = request.wanted[0]
     if request.setuuid:
-        request.call("rename", names[0], lambda client: client.set_uuid(names[0], new))
+        uuid = request.plain_uuid(request.words[-1])
+        request.call("rename", device, lambda client, name: client.set_uuid(name, uuid))
     else:
-        new = request.plain(new)
-        if "/" in new:
-            raise UlvmError(f'Name "{new}" invalid. It contains "/".')
-        request.call("rename", names[0], lambda client: client.rename(names[0], new))
+        new = request.new_name(request.words[-1])
+        request.call("rename", device, lambda client, name: client.rename(name, new))
 
 
 def message(request: Request) -> None:
@@ -208,29 +207,28 @@ def message(request: Request) -> None:
         raise UlvmError("Invalid sector.")
     if len(rest) < 2:
         click.echo("No message supplied.", err=True)
-    name = request.one(_NO_DEVICE)
+    device = request.one(_NO_DEVICE)
     text = " ".join(rest[1:])
-    answer = request.call("message", name, lambda client: client.message(name, sector, text))
+    answer = request.call(
+        "message", device, lambda client, name: client.message(name, sector, text)
+    )
     if answer:
         click.echo(answer)
 
 
 def wait(request: Request) -> None:
-    name = request.one(_NO_DEVICE)
+    device = request.one(_NO_DEVICE)
     rest = request.words if request.by_option else request.words[1:]
     event = parse_u64(rest[0]) if rest else 0
-    request.call("waitevent", name, lambda client: client.wait(name, event))
+    request.call("waitevent", device, lambda client, name: client.wait(name, event))
 
 
 def set_geometry(request: Request) -> None:
     """Cylinders, heads and sectors are the BIOS's affair: they are checked and not kept."""
-    request.check_count(4 if request.by_option else 5)
-    name = request.names[0]
     numbers = [parse_u64(word) for word in request.words[-4:]]
 
-    def check(client: DaemonClient) -> None:
-        client.info(name)
+    def check(client: DaemonClient, name: str) -> None:
         if None in numbers:
             raise TableError("")
 
-    request.call("setgeometry", name, check)
+    request.call("setgeometry", request.wanted[0], check)

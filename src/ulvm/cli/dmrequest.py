@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulvm.activation.names import dm_name
 from ulvm.cli.context import Context
@@ -16,16 +16,46 @@ from ulvm.daemon.client import DaemonClient, connect
 from ulvm.dm.table import parse_table
 from ulvm.dm_ioctl import DeviceInfo, TableLine
 from ulvm.errors import NotFoundError, TableError, UlvmError, UsageError
+from ulvm.report.dm_fields import mangled
 
-__all__ = ["ArgumentsError", "Request"]
+__all__ = ["ArgumentsError", "Request", "Wanted"]
 
-_MANGLED = re.compile(r"\\x([0-9a-fA-F]{2})")
+_MANGLED = re.compile(rb"\\x([0-9a-fA-F]{2})")
 _BAD_LINE = re.compile(r"Invalid format on line \d+ of table")
 _MODES = ("auto", "hex", "none")
 
 
 class ArgumentsError(UsageError):
     """Too few words, or too many: the usage is shown."""
+
+
+class Wanted(NamedTuple):
+    """A device as the command line names it: by its name, its UUID or its number, and by nothing
+    else, since the name of one may be the UUID of another."""
+
+    kind: str
+    word: str
+
+    @property
+    def label(self) -> str:
+        """In libdevmapper's messages."""
+        if self.kind == "name":
+            return f"{mangled(self.word)} "
+        return f" {mangled(self.word)}" if self.kind == "uuid" else f" ({self.word})"
+
+    def find(self, client: DaemonClient) -> DeviceInfo:
+        """NotFoundError when it is not there."""
+        info = client.info(self.word)
+        if self._means(info):
+            return info
+        for info in client.devices():
+            if self._means(info):
+                return info
+        raise NotFoundError(f"Device {self.word} not found")
+
+    def _means(self, info: DeviceInfo) -> bool:
+        number = f"{info.major}:{info.minor}"
+        return {"name": info.name, "uuid": info.uuid}.get(self.kind, number) == self.word
 
 
 @dataclass(frozen=True)
@@ -67,11 +97,13 @@ class Request:
             raise UsageError("Please specify both major number and minor number.")
         if self.manglename not in _MODES:
             raise UsageError("Unknown name mangling mode.")
+        if self.notable and self.table is not None:
+            raise UsageError("--table and --notable are incompatible.")
 
     # -- names --------------------------------------------------------------------------------
 
     def plain(self, name: str) -> str:
-        """A name as it is kept: without `\\x20` and the like, and not as a path."""
+        """A device's name as it is kept: without `\\x20` and the like, and not as a path."""
         host = self.context.host
         for folder in ("/dev/mapper/", f"{host.run_dir}/dev/mapper/"):
             name = name.removeprefix(folder)
@@ -79,34 +111,62 @@ class Request:
             vg, slash, lv = name.removeprefix(folder).partition("/")
             if name.startswith(folder) and slash and "/" not in lv:
                 return dm_name(vg, lv)
-        if self.manglename == "none":
-            return name
-        return _MANGLED.sub(lambda m: chr(int(m[1], 16)), name)
+        return self._unmangled(name, "name")
+
+    def new_name(self, name: str) -> str:
+        """A name that a device is to have; no path."""
+        if "/" in name:
+            raise UlvmError(f'Name "{name}" invalid. It contains "/".')
+        return self._unmangled(name, "name")
+
+    def plain_uuid(self, uuid: str) -> str:
+        return self._unmangled(uuid, "UUID")
+
+    def _unmangled(self, text: str, what: str) -> str:
+        """`auto` takes both forms, and no mixture; `hex` the text itself; `none` what the kernel
+        would call it."""
+        raw = text.encode(errors="surrogateescape")
+        if self.manglename == "hex" or b"\\x" not in raw:
+            return text
+        if self.manglename == "auto" and mangled(rest := _MANGLED.sub(b"", raw).decode()) != rest:
+            raise UlvmError(
+                f'The {what} "{text}" contains mixed mangled and unmangled characters or it\'s '
+                f'already mangled improperly.\nFailed to mangle device {what.lower()} "{text}".'
+            )
+        return _MANGLED.sub(lambda m: bytes([int(m[1], 16)]), raw).decode(errors="surrogateescape")
 
     @property
-    def names(self) -> list[str]:
-        """The devices meant, by name, -u, or -j and -m."""
+    def wanted(self) -> list[Wanted]:
+        """The devices meant: by names, else by -u, or by -j and -m."""
+        return self._by_option or [Wanted("name", self.plain(word)) for word in self.words]
+
+    @property
+    def _by_option(self) -> list[Wanted]:
         if self.uuid is not None:
-            return [self.uuid]
+            return [Wanted("uuid", self.plain_uuid(self.uuid))]
         if self.major is not None:
-            return [f"{self.major}:{self.minor}"]
-        return [self.plain(word) for word in self.words]
+            return [Wanted("number", f"{self.major}:{self.minor}")]
+        return []
+
+    @property
+    def several(self) -> list[Wanted]:
+        """As `wanted`, of a command that takes any number of names: these go before options."""
+        return [Wanted("name", self.plain(word)) for word in self.words] or self._by_option
 
     @property
     def by_option(self) -> bool:
         """The device is not among the words."""
         return self.uuid is not None or self.major is not None
 
-    def one(self, problem: str) -> str:
+    def one(self, problem: str) -> Wanted:
         """The device, which must be named."""
-        if not self.names:
+        if not self.wanted:
             raise UlvmError(problem)
-        return self.names[0]
+        return self.wanted[0]
 
-    def check_count(self, least: int, most: int | None = None) -> None:
+    def check_count(self, least: int, most: int | None) -> None:
         """Of words; ArgumentsError."""
-        most = least if most is None else most
-        if not least <= len(self.words) <= most:
+        if len(self.words) < least or (most is not None and len(self.words) > most):
             raise ArgumentsError("Incorrect number of arguments.")
 
     # -- the daemon and its devices -----------------------------------------------------------
@@ -127,28 +187,13 @@ class Request:
         assert client is not None
         return client
 
-    def selected(self) -> tuple[DaemonClient | None, list[DeviceInfo]]:
-        """The devices named, or all by name. NotFoundError for one that is not there."""
-        client = self.client(start=False)
-        if client is None:
-            if self.names:
-                raise NotFoundError("Device does not exist.")
-            return None, []
-        if not self.names:
-            return client, sorted(client.devices(), key=lambda info: info.name)
-        found = []
-        for name in self.names:
-            try:
-                found.append(client.info(name))
-            except NotFoundError:
-                raise NotFoundError("Device does not exist.") from None
-        return client, found
-
-    def call(
-        self, kind: str, device: str, work: Callable[[DaemonClient], Any], label: str = ""
-    ) -> Any:
+    def call(self, kind: str, device: Wanted, work: Callable[[DaemonClient, str], Any]) -> Any:
         """What a running daemon does with a device; failures in dmsetup's words."""
-        label = label or (f" {device}" if self.uuid == device else f"{device} ")
+        return self.attempt(
+            kind, device.label, lambda client: work(client, device.find(client).name)
+        )
+
+    def attempt(self, kind: str, label: str, work: Callable[[DaemonClient], Any]) -> Any:
         client = self.client(start=False)
         if client is None:
             raise _failed(kind, label, NotFoundError(""))

@@ -143,7 +143,9 @@ def dmsetup(
             raise UsageError("--addnodeonresume and --addnodeoncreate are incompatible.")
         if mode is not None and not _OCTAL.fullmatch(mode):
             raise UsageError(f"Invalid argument for --mode: {mode}. ")
-        handler(Request(context=context, words=words, **values))  # type: ignore[arg-type]
+        request = Request(context=context, words=words, **values)  # type: ignore[arg-type]
+        request.check_count(*_WORDS.get(command or "", (0, None)))
+        handler(request)
     except ArgumentsError as error:
         return _told([error.message, USAGE])
     except UsageError as error:
@@ -179,6 +181,29 @@ def _no_statistics(request: Request) -> None:
 def _no_measurement(request: Request) -> None:
     raise UlvmError("Tables are measured by the kernel's IMA alone.")
 
+
+_WORDS: dict[str, tuple[int, int | None]] = {
+    "help": (0, 0),
+    "load": (0, 2),
+    "reload": (0, 2),
+    "ls": (0, 0),
+    "message": (2, None),
+    "remove_all": (0, 0),
+    "rename": (1, 2),
+    "setgeometry": (5, 5),
+    "splitname": (1, 2),
+    "target-version": (1, None),
+    "targets": (0, 0),
+    "udevcomplete": (1, 1),
+    "udevcomplete_all": (0, 1),
+    "udevcookies": (0, 0),
+    "udevcreatecookie": (0, 0),
+    "udevflags": (1, 1),
+    "udevreleasecookie": (0, 1),
+    "version": (0, 0),
+    "wait": (0, 2),
+}
+"""How many words a command takes; any number of devices, where none is said."""
 
 COMMANDS: dict[str, Command] = {
     "help": dmshow.usage,

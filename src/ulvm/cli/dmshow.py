@@ -6,20 +6,20 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import click
 
 from ulvm.activation.names import split_dm_name
 from ulvm.cli.about import LIBRARY_VERSION
 from ulvm.cli.dminfo import column_lines, info_lines
-from ulvm.cli.dmrequest import ArgumentsError, Request
+from ulvm.cli.dmrequest import Request
 from ulvm.cli.dmtree import parse_style, tree_lines
 from ulvm.cli.dmusage import USAGE
 from ulvm.daemon.client import DaemonClient
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
-from ulvm.errors import FormatError, TableError, UlvmError, UsageError
-from ulvm.report.dm_fields import DM_REPORT, block_name, mangled
+from ulvm.errors import FormatError, NotFoundError, TableError, UlvmError, UsageError
+from ulvm.report.dm_fields import DM_REPORT, block_name, by_name, mangled
 from ulvm.report.helptext import field_lines
 
 __all__ = [
@@ -49,15 +49,26 @@ _LINE_OF_COOKIES = "Cookie       Semid      Value      Last semop time          
 _KEYS = "Semaphores with keys prefixed by 3405 (0xd4d)"
 
 
-def _found(request: Request, ioctl: str = "") -> tuple[DaemonClient, list[DeviceInfo]] | None:
-    """The devices that are meant. `ioctl`: the request that fails for a name that is not there."""
-    for name in request.names if ioctl else ():
-        request.call(ioctl, name, lambda client: client.info(name))  # noqa: B023
-    client, devices = request.selected()
+def _found(request: Request, ioctl: str = "") -> Iterator[tuple[DaemonClient, DeviceInfo]]:
+    """The devices named, else all by name, one at a time: those before one that is not there are
+    shown. `ioctl`: the request that fails for it."""
+    if wanted := request.several:
+        for device in wanted:
+            try:
+                found = request.attempt(ioctl, device.label, lambda c: (c, device.find(c)))  # noqa: B023
+            except NotFoundError:
+                if ioctl:
+                    raise
+                raise NotFoundError("Device does not exist.") from None
+            yield found
+        return
+    client = request.client(start=False)
+    devices = [] if client is None else by_name(client.devices())
     if client is None or not devices:
         click.echo("No devices found")
-        return None
-    return client, devices
+        return
+    for info in devices:
+        yield client, info
 
 
 def usage(request: Request) -> None:
@@ -74,12 +85,8 @@ def _lines(
     kind: str, of: Callable[[DaemonClient, str, Request], list[TableLine]]
 ) -> Callable[[Request], None]:
     def run(request: Request) -> None:
-        found = _found(request, "table" if kind == "table" else "")
-        if found is None:
-            return
-        client, devices = found
-        prefix = len(request.names) != 1
-        for device in devices:
+        prefix = len(request.several) != 1
+        for client, device in _found(request, "table" if kind == "table" else ""):
             lines = of(client, device.name, request)
             if request.target is not None:
                 lines = [line for line in lines if line.target_type == request.target]
@@ -102,12 +109,8 @@ def table(request: Request) -> None:
     if not request.concise:
         _plain_table(request)
         return
-    found = _found(request)
-    if found is None:
-        return
-    client, devices = found
     entries = []
-    for device in devices:
+    for client, device in _found(request):
         lines = ",".join(str(line) for line in client.table(device.name))
         flags = "ro" if device.read_only else "rw"
         entries.append(f"{mangled(device.name)},{device.uuid},{device.minor},{flags},{lines}")
@@ -118,16 +121,14 @@ def table(request: Request) -> None:
 
 
 def info(request: Request) -> None:
-    found = _found(request)
-    if found is None:
+    if not request.columns:
+        for _, device in _found(request):
+            for line in info_lines(device):
+                click.echo(line)
         return
-    client, devices = found
-    if request.columns:
-        for line in column_lines(request, client, devices):
-            click.echo(line)
-        return
-    for device in devices:
-        for line in info_lines(device):
+    found = list(_found(request))
+    if found:
+        for line in column_lines(request, found[0][0], [device for _, device in found]):
             click.echo(line)
 
 
@@ -143,7 +144,7 @@ def list_devices(request: Request) -> None:
     style = parse_style(request.options) if request.tree else None
     by = "devno" if request.tree else _by(request)
     client = request.client(start=False)
-    devices = [] if client is None else sorted(client.devices(), key=lambda info: info.name)
+    devices = [] if client is None else by_name(client.devices())
     if client is None or not devices:
         click.echo("No devices found")
         return
@@ -182,12 +183,8 @@ def _execute(request: Request, command: str, devices: list[DeviceInfo]) -> None:
 
 def dependencies(request: Request) -> None:
     by = _by(request)
-    found = _found(request, "deps")
-    if found is None:
-        return
-    client, devices = found
-    prefix = len(request.names) != 1
-    for device in devices:
+    prefix = len(request.several) != 1
+    for client, device in _found(request, "deps"):
         if request.context.verbose:
             for line in info_lines(device):
                 click.echo(line)
@@ -208,8 +205,7 @@ def _named(client: DaemonClient, by: str, major: int, minor: int) -> str:
 
 def mangle(request: Request) -> None:
     """Names are kept as they are; udev, which would want them otherwise, is not there."""
-    found = _found(request)
-    for device in found[1] if found is not None else ():
+    for _, device in _found(request):
         words = f"{device.uuid}: name and UUID" if device.uuid else "[no UUID]: name"
         click.echo(f"{mangled(device.name)}: {words} already in correct form")
 
@@ -223,8 +219,6 @@ def targets(request: Request) -> None:
 
 
 def target_version(request: Request) -> None:
-    if not request.words:
-        raise ArgumentsError("Incorrect number of arguments.")
     known = dict(request.started().targets())
     for name in request.words:
         if name not in known:
@@ -240,7 +234,6 @@ def driver_version(request: Request) -> None:
 
 def split_name(request: Request) -> None:
     """The parts of a name; none if a subsystem is named that is not LVM."""
-    request.check_count(1, 2)
     parts = ("", "", "")
     if request.words[1:] in ((), ("LVM",)):
         try:
@@ -291,7 +284,6 @@ _UDEV_FLAGS = (
 
 def udev_flags(request: Request) -> None:
     """What a cookie tells udev's rules, as variables of theirs."""
-    request.check_count(1)
     try:
         cookie = int(request.words[0], 0)
     except ValueError:
@@ -304,7 +296,6 @@ def udev_flags(request: Request) -> None:
 
 
 def udev_complete(request: Request) -> None:
-    request.check_count(1)
     raise UlvmError("Incorrect cookie value.")
 
 
@@ -315,7 +306,6 @@ def udev_release_cookie(request: Request) -> None:
 
 
 def udev_complete_all(request: Request) -> None:
-    request.check_count(0, 1)
     older = ""
     if request.words:
         age = re.match(r"\s*[+-]?\d+", request.words[0], re.ASCII)

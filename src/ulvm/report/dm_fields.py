@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ulvm.activation.names import LVM_UUID_PREFIX, split_dm_name
@@ -13,7 +13,7 @@ from ulvm.report.columns import ReportKind
 from ulvm.report.table import Field, Value
 from ulvm.report.vocabulary import Vocabulary
 
-__all__ = ["DM_REPORT", "DmRow", "block_name", "mangled"]
+__all__ = ["DM_REPORT", "DmRow", "block_name", "by_name", "mangled"]
 
 _READ_AHEAD = 256
 """Sectors: what the kernel gives a device of its own accord."""
@@ -25,6 +25,11 @@ def mangled(name: str) -> str:
     """As udev would have it: what is not plain as `\\\\x20` (libdevmapper, mangle_string)."""
     raw = name.encode(errors="surrogateescape")
     return "".join(chr(byte) if byte in _PLAIN else f"\\x{byte:02x}" for byte in raw)
+
+
+def by_name(devices: Iterable[DeviceInfo]) -> list[DeviceInfo]:
+    """In the order in which the kernel lists them, which knows mangled names."""
+    return sorted(devices, key=lambda info: mangled(info.name))
 
 
 def block_name(major: int, minor: int, path: str | None) -> str:
