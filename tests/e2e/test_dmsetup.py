@@ -195,7 +195,8 @@ def test_a_device_is_what_names_it_and_nothing_else(host: UlvmHost) -> None:
         assert "Device does not exist." in host.run(f"dmsetup info {word}", rc=1).stderr
     assert "No such device" in host.run("dmsetup remove -u one", rc=1).stderr
     host.run("dmsetup create three --table '0 8 zero'")
-    host.run("dmsetup remove -u two three")  # names go before -u
+    host.run("dmsetup rename -u two three four")  # names go before -u
+    host.run("dmsetup remove -u two four")
     assert host.run("dmsetup ls").stdout == "one\t(253:0)\n"
     assert "ioctl on  (253:7) failed" in host.run("dmsetup table -j 253 -m 7", rc=1).stderr
     host.run("dmsetup remove -u two")
@@ -241,3 +242,34 @@ def test_devices_before_one_that_is_not_there_are_shown(host: UlvmHost) -> None:
     assert host.run("dmsetup info a nope b", rc=1).stdout.startswith("Name:              a\n")
     said = host.run("dmsetup create c --notable --table '0 8 zero'", rc=1).stderr
     assert said == "--table and --notable are incompatible.\nCouldn't process command line.\n"
+
+
+def test_concise_devices(host: UlvmHost) -> None:
+    host.run(r"dmsetup create --concise 'a\,b,u u,3,,0 8 zero;c,,,ro,0 8 zero,8 8 error'")
+    host.run("dmsetup create -r --concise 'd,,,rw,0 8 zero'")
+    assert host.run("dmsetup table --concise").stdout == (
+        "a\\,b,u u,3,rw,0 8 zero ;c,,0,ro,0 8 zero ,8 8 error ;d,,1,ro,0 8 zero \n"
+    )
+    assert host.run("dmsetup table --concise --target error").stdout == "c,,0,ro,8 8 error \n"
+    assert host.run("dmsetup table --concise --inactive c").stdout == "c,,0,ro\n"
+    for words in (
+        "-u u",
+        "-j 253 -m 5",
+        "-n",
+        "--table '0 8 zero'",
+        "--inactive",
+        "'f,,,,0 8 zero'",
+    ):
+        said = host.run(f"dmsetup create --concise 'e,,,,0 8 zero' {words}", rc=1).stderr
+        assert "--concise" in said.splitlines()[0]
+    assert host.run("dmsetup info -c --noheadings -o name").stdout == "a,b\nc\nd\n"
+
+
+def test_an_empty_table_is_none(host: UlvmHost) -> None:
+    host.run("dmsetup create a -r --table ''")
+    host.run("dmsetup create b --table '0 8 zero # nothing'")
+    assert "Tables present:    None\n" in host.run("dmsetup info a").stdout
+    assert "(READ-ONLY)" not in host.run("dmsetup info a").stdout
+    said = host.run("dmsetup load b --table '# nothing'", rc=1).stderr
+    assert "reload ioctl on b  failed: Invalid argument" in said
+    assert host.run("dmsetup table").stdout == "a: \nb: 0 8 zero \n"

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import click
 
-from ulvm.cli.dmrequest import ArgumentsError, Request
+from ulvm.cli.dmconcise import read_concise
+from ulvm.cli.dmrequest import ArgumentsError, Request, Wanted, read_table
 from ulvm.daemon.client import DaemonClient
-from ulvm.dm.table import parse_table
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, NotFoundError, TableError, UlvmError
 from ulvm.report.dm_fields import mangled
@@ -41,8 +41,7 @@ Work = Callable[[DaemonClient, str, Request], object]
 
 def create(request: Request) -> None:
     if request.concise:
-        for entry in _concise_entries(request):
-            _create(request, *entry)
+        _create_concise(request)
         return
     if not request.words:
         raise UlvmError("Please provide a name for the new device.")
@@ -66,9 +65,10 @@ def _create(
     made = request.attempt(
         "create",
         f"{mangled(name)} {mangled(uuid)}",
-        lambda client: client.create(name, uuid, minor=minor, read_only=read_only),
+        # Read-only is the table.
+        lambda client: client.create(name, uuid, minor=minor, read_only=read_only and bool(table)),
     )
-    if table is None:
+    if not table:
         return
     label = f"{mangled(name)} ({made.major}:{made.minor})"
     try:
@@ -79,37 +79,18 @@ def _create(
         raise
 
 
-Entry = tuple[str, str, int | None, bool, list[TableLine]]
-
-
-def _concise_entries(request: Request) -> list[Entry]:
-    """`name,uuid,minor,flags,table;...`"""
-    text = request.words[0] if request.words else sys.stdin.read()
-    entries = []
-    for part in filter(None, text.strip().split(";")):
-        fields = part.split(",", 4)
-        if len(fields) < 5:
-            shown = [*fields, *["(null)"] * (5 - len(fields))]
-            raise TableError(
-                "Five comma-separated fields are required for each device\n"
-                + _parsed_fields(len(fields), shown)
-            )
-        name, uuid, minor, flags, table = fields
-        number = parse_u64(minor) if minor else None
-        if not table.strip() or (minor and number is None) or flags not in ("", "ro", "rw"):
-            raise TableError(
-                "Incomplete entry: five comma-separated fields are required for each device\n"
-                + _parsed_fields(5, fields)
-            )
-        lines = parse_table(table.replace(",", "\n"))
-        entries.append((request.plain(name), uuid, number, flags == "ro", lines))
-    return entries
-
-
-def _parsed_fields(count: int, fields: list[str]) -> str:
-    names = ("name", "uuid", "minor", "flags", "table")
-    shown = " ".join(f"{name}: {text}" for name, text in zip(names, fields, strict=True))
-    return f"Parsed {count} fields: {shown}"
+def _create_concise(request: Request) -> None:
+    if len(request.words) > 1:
+        raise UlvmError("dmsetup create --concise takes at most one argument")
+    given = (request.notable, request.table, request.minor, request.uuid, request.inactive)
+    if any(value not in (None, False) for value in given):
+        raise UlvmError(
+            "--concise is incompatible with --[no]table, --minor, --uuid and --inactive."
+        )
+    for entry in read_concise(request.words[0] if request.words else sys.stdin.read()):
+        name, uuid = request.new_name(entry.name), request.plain_uuid(entry.uuid)
+        read_only = request.readonly or entry.read_only
+        _create(request, name, uuid, entry.minor, read_only, read_table(entry.table, ""))
 
 
 def load(request: Request) -> None:
@@ -190,6 +171,8 @@ def rename(request: Request) -> None:
     if len(request.words) == 1 and not request.by_option:
         raise UlvmError(_NO_DEVICE)
     device = request.wanted[0]
+    if len(request.words) > 1:
+        device = Wanted("name", request.plain(request.words[0]))
     if request.setuuid:
         uuid = request.plain_uuid(request.words[-1])
         request.call("rename", device, lambda client, name: client.set_uuid(name, uuid))

@@ -18,7 +18,7 @@ from ulvm.dm_ioctl import DeviceInfo, TableLine
 from ulvm.errors import NotFoundError, TableError, UlvmError, UsageError
 from ulvm.report.dm_fields import mangled
 
-__all__ = ["ArgumentsError", "Request", "Wanted"]
+__all__ = ["ArgumentsError", "Request", "Wanted", "read_table"]
 
 _MANGLED = re.compile(rb"\\x([0-9a-fA-F]{2})")
 _BAD_LINE = re.compile(r"Invalid format on line \d+ of table")
@@ -207,16 +207,17 @@ class Request:
     def read_table(self, path: str | None) -> list[TableLine]:
         """Of --table, of a file, or of standard input."""
         if self.table is not None:
-            return _parsed(self.table, "")
+            return read_table(self.table, "")
         if path is None:
-            return _parsed(sys.stdin.read(), "")
+            return read_table(sys.stdin.read(), "on stdin")
         try:
-            return _parsed(Path(path).read_text(errors="surrogateescape"), path)
+            return read_table(Path(path).read_text(errors="surrogateescape"), path)
         except OSError:
             raise TableError(f"Couldn't open '{path}' for reading.") from None
 
 
-def _parsed(text: str, name: str) -> list[TableLine]:
+def read_table(text: str, name: str) -> list[TableLine]:
+    """A table in lines; `name` says where it stands, in a TableError."""
     try:
         return parse_table(text)
     except TableError as error:

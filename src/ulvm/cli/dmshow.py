@@ -12,6 +12,7 @@ import click
 
 from ulvm.activation.names import split_dm_name
 from ulvm.cli.about import LIBRARY_VERSION
+from ulvm.cli.dmconcise import concise
 from ulvm.cli.dminfo import column_lines, info_lines
 from ulvm.cli.dmrequest import Request
 from ulvm.cli.dmtree import parse_style, tree_lines
@@ -110,11 +111,16 @@ def table(request: Request) -> None:
         _plain_table(request)
         return
     entries = []
-    for client, device in _found(request):
-        lines = ",".join(str(line) for line in client.table(device.name))
-        flags = "ro" if device.read_only else "rw"
-        entries.append(f"{mangled(device.name)},{device.uuid},{device.minor},{flags},{lines}")
-    click.echo(";".join(entries))
+    try:
+        for client, device in _found(request, "table"):
+            lines = client.table(device.name, inactive=request.inactive)
+            if request.target is not None:
+                lines = [line for line in lines if line.target_type == request.target]
+            if lines or request.target is None:
+                entries.append(concise(device, lines))
+    finally:
+        if entries:
+            click.echo(";".join(entries))
 
 
 # -- devices --------------------------------------------------------------------------------------

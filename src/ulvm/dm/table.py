@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
@@ -14,10 +14,15 @@ from ulvm.units import SECTOR, parse_u64
 
 __all__ = ["Table", "check_table", "parse_table"]
 
+_COMMENT = re.compile(r"(?:^|\s+)#")
+
+_MOST_SECTORS = ((1 << 63) - 1) // SECTOR
+"""A byte's number must fit in loff_t."""
+
 
 def parse_table(text: str) -> list[TableLine]:
     """`<start> <length> <type> <params>` lines, as dmsetup create reads them; blank lines and
-    `#` comments are skipped. TableError for anything else."""
+    `#` comments, also those behind the parameters, are skipped. TableError for anything else."""
     lines: list[TableLine] = []
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
@@ -27,12 +32,15 @@ def parse_table(text: str) -> list[TableLine]:
         start, length = (*map(parse_u64, words[:2]), None, None)[:2]
         if len(words) < 3 or start is None or length is None:
             raise TableError(f"Invalid format on line {number} of table: {line[:80]!r}")
-        lines.append(TableLine(start, length, words[2], words[3] if len(words) > 3 else ""))
+        params = _COMMENT.split(words[3], maxsplit=1)[0] if len(words) > 3 else ""
+        lines.append(TableLine(start, length, words[2], params))
     return lines
 
 
 def check_table(lines: Sequence[TableLine]) -> None:
     """Targets must follow each other without a gap from sector 0 (dm-table.c)."""
+    if not lines:
+        raise TableError("no targets specified")
     position = 0
     for line in lines:
         if line.length <= 0:
@@ -40,8 +48,8 @@ def check_table(lines: Sequence[TableLine]) -> None:
         if line.start != position:
             raise TableError("Gap in table")
         position += line.length
-    if position >= 1 << 55:
-        raise TableError("table is too long", errno=errno.E2BIG)
+    if position > _MOST_SECTORS:
+        raise TableError("too large device")
 
 
 class Table:
