@@ -118,6 +118,7 @@ def test_a_snapshot_by_hand(files: UlvmHost) -> None:
         ("0 8 linear /nowhere/at/all 0", "Device lookup failed"),
         ("8 8 zero", "Gap in table"),
         ("0 0 zero", "zero-length"),
+        ("0 18014398509481984 zero", "too large device"),
         ("0 8 snapshot A A P 8", "cannot be the same"),
         ("0 8 snapshot A B P 3", "Couldn't create exception store"),
         ("0 99999999 linear A 0", ""),

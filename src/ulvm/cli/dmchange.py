@@ -9,11 +9,12 @@ from collections.abc import Callable
 import click
 
 from ulvm.cli.dmconcise import read_concise
+from ulvm.cli.dminfo import chosen
 from ulvm.cli.dmrequest import ArgumentsError, Request, Wanted, read_table
 from ulvm.daemon.client import DaemonClient
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, NotFoundError, TableError, UlvmError
-from ulvm.report.dm_fields import mangled
+from ulvm.report.dm_fields import by_name, mangled
 from ulvm.units import parse_u64
 
 __all__ = [
@@ -104,13 +105,34 @@ def load(request: Request) -> None:
 
 
 def _each(kind: str, work: Work) -> Callable[[Request], None]:
+    """For the devices named, up to the first that fails; with -S alone for all that it chooses."""
+
     def run(request: Request) -> None:
-        if not request.several:
+        if request.several:
+            for device in request.several:
+                if _is_chosen(request, device):
+                    request.call(kind, device, lambda client, name: work(client, name, request))
+            return
+        if request.select is None:
             raise UlvmError(_NO_DEVICE)
-        for device in request.several:
-            request.call(kind, device, lambda client, name: work(client, name, request))
+        client = request.client(start=False)
+        failed = []
+        for info in chosen(request, client, by_name(client.devices())) if client else ():
+            try:
+                request.call(
+                    kind, Wanted("name", info.name), lambda c, name: work(c, name, request)
+                )
+            except UlvmError as error:
+                failed.append(error.message)
+        if failed:
+            raise UlvmError("\n".join(failed))
 
     return run
+
+
+def _is_chosen(request: Request, device: Wanted) -> bool:
+    client = None if request.select is None else request.client(start=False)
+    return client is None or bool(chosen(request, client, [device.find(client)]))
 
 
 def _remove(client: DaemonClient, name: str, request: Request) -> None:
@@ -144,7 +166,7 @@ suspend = _each(
 )
 resume = _each("resume", lambda client, name, _: client.resume(name))
 remove = _each("remove", _remove)
-wipe_table = _each("table", _wipe)
+wipe_table = _each("reload", _wipe)
 
 
 def remove_all(request: Request) -> None:
@@ -211,7 +233,13 @@ def set_geometry(request: Request) -> None:
     numbers = [parse_u64(word) for word in request.words[-4:]]
 
     def check(client: DaemonClient, name: str) -> None:
-        if None in numbers:
+        cylinders, heads, sectors, start = (-1 if n is None else n for n in numbers)
+        if not (
+            0 <= cylinders < 1 << 16
+            and 0 <= heads < 1 << 8
+            and 0 <= sectors < 1 << 8
+            and 0 <= start <= cylinders * heads * sectors
+        ):
             raise TableError("")
 
     request.call("setgeometry", request.wanted[0], check)

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from ulvm.cli.dmrequest import Request
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper
-from ulvm.report.columns import choose, sort_keys
+from ulvm.report.columns import ReportKind, choose, sort_keys
 from ulvm.report.display import Layout, Report, render, sort_rows
 from ulvm.report.dm_fields import DM_REPORT, DmRow
-from ulvm.report.select import parse_selection
+from ulvm.report.select import Selection, parse_selection
+from ulvm.report.table import Field
 from ulvm.report.units import SizeFormat
+from ulvm.report.vocabulary import SELECTED
 
-__all__ = ["column_lines", "info_lines"]
+__all__ = ["chosen", "column_lines", "info_lines", "report_lines"]
 
 
 def info_lines(info: DeviceInfo) -> Iterator[str]:
@@ -36,25 +38,60 @@ def info_lines(info: DeviceInfo) -> Iterator[str]:
 
 def column_lines(request: Request, dm: DeviceMapper, devices: Sequence[DeviceInfo]) -> list[str]:
     """`info -c`. RefusedError in dmsetup's words, HelpAsked."""
-    wanted = [] if request.options is None else [request.options]
-    fields = choose(DM_REPORT, wanted, verbose=False)
-    selection = parse_selection(request.select, "", DM_REPORT.vocabulary)
-    keys = sort_keys(DM_REPORT, request.sort) if request.sort else []
-    used = {field.name for field in (*fields, *selection.fields, *(of for of, _ in keys))}
-    rows = _rows(dm, devices, related=bool(used & _RELATED))
+    used = {field.name for field in _fields(request, DM_REPORT)}
+    return report_lines(request, DM_REPORT, _rows(dm, devices, related=bool(used & _RELATED)))
+
+
+def _fields(request: Request, kind: ReportKind) -> set[Field]:
+    """All that the report looks at."""
+    return {
+        *choose(kind, _options(request), verbose=False),
+        *_selection(request).fields,
+        *(field for field, _ in _keys(request, kind)),
+    }
+
+
+def _options(request: Request) -> list[str]:
+    return [request.options] if request.options else []
+
+
+def _keys(request: Request, kind: ReportKind) -> list[tuple[Field, bool]]:
+    return sort_keys(kind, request.sort) if request.sort else []
+
+
+def report_lines(request: Request, kind: ReportKind, rows: Sequence[DmRow]) -> list[str]:
+    """A report of `rows`, as `column_lines`."""
+    fields = choose(kind, _options(request), verbose=False)
+    selection, keys = _selection(request), _keys(request, kind)
     layout = Layout(
         SizeFormat(),
         headings=not request.noheadings,
-        separator=request.separator or (":" if request.noheadings else " "),
-        aligned=not (request.separator or request.noheadings or request.nameprefixes),
+        separator=request.between,
+        aligned=not (request.separator is not None or request.noheadings or request.nameprefixes),
         name_prefixes=request.nameprefixes,
         prefix="DM_",
         unquoted=request.unquoted,
         rows=request.rows,
         indent="",
     )
-    found = sort_rows(filter(selection, rows), keys)
-    return render(Report("dm", "", fields, found), layout)
+    if SELECTED in fields:  # all are shown, with whether they are
+        shown = sort_rows(rows, keys)
+        numbers = {number for number, row in enumerate(shown) if selection(row)}
+        return render(Report("dm", "", fields, shown, numbers), layout)
+    return render(Report("dm", "", fields, sort_rows(filter(selection, rows), keys)), layout)
+
+
+def chosen(request: Request, dm: DeviceMapper, devices: Sequence[DeviceInfo]) -> list[DeviceInfo]:
+    """Those for which -S is true; all without it. RefusedError in dmsetup's words, HelpAsked."""
+    if request.select is None:
+        return list(devices)
+    selection = _selection(request)
+    related = any(field.name in _RELATED for field in selection.fields)
+    return [row.info for row in _rows(dm, devices, related=related) if selection(row)]
+
+
+def _selection(request: Request) -> Selection:
+    return parse_selection(request.select, "", DM_REPORT.vocabulary)
 
 
 _RELATED = {

@@ -154,6 +154,13 @@ class Request:
         return [Wanted("name", self.plain(word)) for word in self.words] or self._by_option
 
     @property
+    def between(self) -> str:
+        """What stands between columns."""
+        if self.separator is None:
+            return ":" if self.noheadings else " "
+        return self.separator
+
+    @property
     def by_option(self) -> bool:
         """The device is not among the words."""
         return self.uuid is not None or self.major is not None

@@ -7,6 +7,8 @@ dmsetup prints, and the reason where we know it, and exit with 1.
 from __future__ import annotations
 
 import re
+import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -87,6 +89,8 @@ def _hidden(*names: str, value: bool = False) -> Callable[[_F], _F]:
 @click.option("--unquoted", is_flag=True, help="With --nameprefixes: no quotes.")
 @click.option("--rows", is_flag=True, help="info -c: a line for each column.")
 @click.option("--separator", help="info -c: between columns.")
+@click.option("--count", type=click.IntRange(min=0), help="Reports: so many times; 0: for ever.")
+@click.option("--interval", type=click.IntRange(min=1), help="Reports: every so many seconds.")
 @click.option("--manglename", default="auto", help="Names with \\x20: auto, hex or none.")
 @click.option("--version", "version", is_flag=True, help="The versions alone.")
 @click.option("--addnodeonresume", is_flag=True, hidden=True)
@@ -117,6 +121,8 @@ def dmsetup(
     mode: str | None,
     addnodeonresume: bool,
     addnodeoncreate: bool,
+    count: int | None,
+    interval: int | None,
     **values: object,
 ) -> int:
     """Work with mapped devices directly.
@@ -145,7 +151,7 @@ def dmsetup(
             raise UsageError(f"Invalid argument for --mode: {mode}. ")
         request = Request(context=context, words=words, **values)  # type: ignore[arg-type]
         request.check_count(*_WORDS.get(command or "", (0, None)))
-        handler(request)
+        _repeated(handler, request, count, interval)
     except ArgumentsError as error:
         return _told([error.message, USAGE])
     except UsageError as error:
@@ -160,6 +166,25 @@ def dmsetup(
         return _told([error.message, "Command failed."])
     return 0
 
+
+def _repeated(handler: Command, request: Request, count: int | None, interval: int | None) -> None:
+    """What shows something, as often as --count and --interval say; the rest once."""
+    if handler not in _REPORTS or (count is None and interval is None):
+        handler(request)
+        return
+    left = count or -1
+    while True:
+        handler(request)
+        left -= 1
+        if not left:
+            return
+        if handler is not dmshow.info or request.columns:
+            click.echo()
+        sys.stdout.flush()
+        time.sleep(interval or 1)
+
+
+_REPORTS = (dmshow.info, dmshow.table, dmshow.status, dmshow.dependencies)
 
 _OCTAL = re.compile(r"[0-7]{1,11}", re.ASCII)
 

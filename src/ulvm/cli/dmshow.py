@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from ulvm.activation.names import split_dm_name
+from ulvm.activation.names import LVM_UUID_PREFIX
 from ulvm.cli.about import LIBRARY_VERSION
 from ulvm.cli.dmconcise import concise
-from ulvm.cli.dminfo import column_lines, info_lines
+from ulvm.cli.dminfo import chosen, column_lines, info_lines, report_lines
 from ulvm.cli.dmrequest import Request
 from ulvm.cli.dmtree import parse_style, tree_lines
 from ulvm.cli.dmusage import USAGE
 from ulvm.daemon.client import DaemonClient
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
-from ulvm.errors import FormatError, NotFoundError, TableError, UlvmError, UsageError
-from ulvm.report.dm_fields import DM_REPORT, block_name, by_name, mangled
+from ulvm.errors import NotFoundError, TableError, UlvmError, UsageError
+from ulvm.report.dm_fields import DM_REPORT, NAME_REPORT, DmRow, block_name, by_name, mangled
 from ulvm.report.helptext import field_lines
 
 __all__ = [
@@ -50,9 +50,11 @@ _LINE_OF_COOKIES = "Cookie       Semid      Value      Last semop time          
 _KEYS = "Semaphores with keys prefixed by 3405 (0xd4d)"
 
 
-def _found(request: Request, ioctl: str = "") -> Iterator[tuple[DaemonClient, DeviceInfo]]:
+def _found(
+    request: Request, ioctl: str = "", *, selects: bool = False
+) -> Iterator[tuple[DaemonClient, DeviceInfo]]:
     """The devices named, else all by name, one at a time: those before one that is not there are
-    shown. `ioctl`: the request that fails for it."""
+    shown. `ioctl`: the request that fails for it. `selects`: those alone that -S chooses."""
     if wanted := request.several:
         for device in wanted:
             try:
@@ -61,14 +63,15 @@ def _found(request: Request, ioctl: str = "") -> Iterator[tuple[DaemonClient, De
                 if ioctl:
                     raise
                 raise NotFoundError("Device does not exist.") from None
-            yield found
+            if not selects or chosen(request, found[0], [found[1]]):
+                yield found
         return
     client = request.client(start=False)
     devices = [] if client is None else by_name(client.devices())
     if client is None or not devices:
         click.echo("No devices found")
         return
-    for info in devices:
+    for info in chosen(request, client, devices) if selects else devices:
         yield client, info
 
 
@@ -86,8 +89,8 @@ def _lines(
     kind: str, of: Callable[[DaemonClient, str, Request], list[TableLine]]
 ) -> Callable[[Request], None]:
     def run(request: Request) -> None:
-        prefix = len(request.several) != 1
-        for client, device in _found(request, "table" if kind == "table" else ""):
+        prefix = len(request.several) != 1 or request.select is not None
+        for client, device in _found(request, "table" if kind == "table" else "", selects=True):
             lines = of(client, device.name, request)
             if request.target is not None:
                 lines = [line for line in lines if line.target_type == request.target]
@@ -102,7 +105,9 @@ def _lines(
     return run
 
 
-status = _lines("status", lambda client, name, r: client.status(name, flush=not r.noflush))
+status = _lines(
+    "status", lambda client, name, r: client.status(name, flush=not r.noflush, inactive=r.inactive)
+)
 _plain_table = _lines("table", lambda client, name, r: client.table(name, inactive=r.inactive))
 
 
@@ -112,7 +117,7 @@ def table(request: Request) -> None:
         return
     entries = []
     try:
-        for client, device in _found(request, "table"):
+        for client, device in _found(request, "table", selects=True):
             lines = client.table(device.name, inactive=request.inactive)
             if request.target is not None:
                 lines = [line for line in lines if line.target_type == request.target]
@@ -139,16 +144,16 @@ def info(request: Request) -> None:
 
 
 def _by(request: Request) -> str:
-    """How devices are named by -o."""
-    word = request.options or "devno"
-    if word not in _BY:
-        raise UsageError(f"Option not recognised: {word}.")
-    return word
+    """How devices are named by -o: the last word counts."""
+    words = [word for word in (request.options or "").split(",") if word]
+    if any(word not in _BY for word in words):
+        raise UsageError(f"Option not recognised: {request.options}.")
+    return words[-1] if words else "devno"
 
 
 def list_devices(request: Request) -> None:
     style = parse_style(request.options) if request.tree else None
-    by = "devno" if request.tree else _by(request)
+    by = "devno" if request.tree or request.target is not None else _by(request)
     client = request.client(start=False)
     devices = [] if client is None else by_name(client.devices())
     if client is None or not devices:
@@ -160,7 +165,7 @@ def list_devices(request: Request) -> None:
             for device in devices
             if any(line.target_type == request.target for line in client.table(device.name))
         ]
-    if request.tree:
+    if request.tree and request.target is None:
         for line in tree_lines(client, devices, style):
             click.echo(line)
     elif request.execute is not None:
@@ -183,14 +188,14 @@ def _execute(request: Request, command: str, devices: list[DeviceInfo]) -> None:
         words = [*shlex.split(command), str(folder / device.name)]
         try:
             subprocess.run(words, check=False)
-        except OSError as error:
-            raise UlvmError(f"{words[0]}: {error.strerror}") from None
+        except OSError as error:  # of no consequence, as to LVM2
+            click.echo(f"{words[0]}: {error.strerror}", err=True)
 
 
 def dependencies(request: Request) -> None:
     by = _by(request)
-    prefix = len(request.several) != 1
-    for client, device in _found(request, "deps"):
+    prefix = len(request.several) != 1 or request.select is not None
+    for client, device in _found(request, "deps", selects=True):
         if request.context.verbose:
             for line in info_lines(device):
                 click.echo(line)
@@ -240,32 +245,22 @@ def driver_version(request: Request) -> None:
 
 def split_name(request: Request) -> None:
     """The parts of a name; none if a subsystem is named that is not LVM."""
-    parts = ("", "", "")
-    if request.words[1:] in ((), ("LVM",)):
-        try:
-            parts = split_dm_name(request.words[0])
-        except FormatError:
-            parts = (request.words[0], "", "")
-    wanted = request.options.split(",") if request.options else ["vg_name", "lv_name", "lv_layer"]
-    names = ("vg_name", "lv_name", "lv_layer")
-    if unknown := [name for name in wanted if name not in names]:
-        raise UlvmError(f"Unrecognised field: {unknown[0]}")
-    fields = [DM_REPORT.vocabulary.fields[name] for name in wanted]
-    separator = request.separator or (":" if request.noheadings else " ")
-    shown = [parts[names.index(name)] for name in wanted]
-    if request.nameprefixes:
-        quote = "" if request.unquoted else "'"
-        pairs = zip(wanted, shown, strict=True)
-        rows = [separator.join(f"DM_{name.upper()}={quote}{text}{quote}" for name, text in pairs)]
-        heads = [] if request.noheadings else [" ".join(f.heading for f in fields)]
-    elif request.noheadings or request.separator:
-        rows = [separator.join(shown)]
-        heads = [] if request.noheadings else [separator.join(f.heading for f in fields)]
-    else:
-        widths = [max(f.width, len(text)) for f, text in zip(fields, shown, strict=True)]
-        heads = [" ".join(f.heading.ljust(w) for f, w in zip(fields, widths, strict=True))]
-        rows = [" ".join(text.ljust(w) for text, w in zip(shown, widths, strict=True))]
-    for line in (*heads, *rows):
+    uuid = LVM_UUID_PREFIX if request.words[1:] in ((), ("LVM",)) else ""
+    info = DeviceInfo(
+        request.words[0],
+        uuid,
+        0,
+        0,
+        0,
+        0,
+        False,
+        False,
+        False,
+        False,
+        0,
+        0,
+    )
+    for line in report_lines(request, NAME_REPORT, [DmRow(info)]):
         click.echo(line)
 
 
@@ -284,19 +279,26 @@ _UDEV_FLAGS = (
     "DM_UDEV_LOW_PRIORITY_FLAG",
     "DM_UDEV_DISABLE_LIBRARY_FALLBACK_FLAG",
     "DM_UDEV_PRIMARY_SOURCE_FLAG",
+    "DM_UDEV_FLAG7",
 )
+_SUBSYSTEM_FLAGS = [f"DM_SUBSYSTEM_UDEV_FLAG{bit}" for bit in range(8)]
 """libdevmapper.h: the upper half of a cookie, from its lowest bit on."""
+
+
+_NUMBER = re.compile(r"0x([0-9a-f]+)|0([0-7]+)|([0-9]+)", re.ASCII | re.IGNORECASE)
 
 
 def udev_flags(request: Request) -> None:
     """What a cookie tells udev's rules, as variables of theirs."""
-    try:
-        cookie = int(request.words[0], 0)
-    except ValueError:
-        cookie = 0
-    if not cookie:
+    number = _NUMBER.fullmatch(request.words[0])
+    cookie = 0
+    if number is not None:
+        cookie = int(
+            number[1] or number[2] or number[3], 16 if number[1] else 8 if number[2] else 10
+        )
+    if not 0 < cookie < 1 << 32:
         raise UlvmError("Incorrect cookie value.")
-    for bit, name in enumerate(_UDEV_FLAGS):
+    for bit, name in enumerate((*_UDEV_FLAGS, *_SUBSYSTEM_FLAGS)):
         if cookie >> 16 + bit & 1:
             click.echo(f"{name}='1'")
 
@@ -318,11 +320,12 @@ def udev_complete_all(request: Request) -> None:
         if age is None:
             raise UlvmError("Failed to read age_in_minutes parameter.")
         older = f" older than {int(age[0])} minutes"
-    click.echo(
-        f"WARNING: This operation will destroy all semaphores{older} with keys that have a prefix "
-        "3405 (0xd4d).",
-        err=True,
-    )
+    if not request.context.console.yes:
+        click.echo(
+            f"WARNING: This operation will destroy all semaphores{older} with keys that have a "
+            "prefix 3405 (0xd4d).",
+            err=True,
+        )
     if request.context.console.yes or _asked("Do you really want to continue? [y/n]: "):
         click.echo("0 semaphores with keys prefixed by 3405 (0xd4d) destroyed. 0 skipped.")
     else:

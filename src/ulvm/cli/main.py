@@ -268,6 +268,9 @@ def _attempt(context: Context, name: str, arguments: list[str]) -> int:
     except click.exceptions.Exit as end:
         return settled(end.exit_code, works=False)
     except AmbiguousOption as error:
+        if name == "dmsetup":
+            click.echo(f"{name}: {error.message}\nCouldn't process command line.", err=True)
+            return 1
         return _bad_line(context, "", parsing=True, first=f"{name}: {error.message}")
     except RepeatedOption as error:
         return _bad_line(context, error.message, parsing=True)

@@ -141,8 +141,9 @@ class DaemonClient:
     def table(self, device: str, *, inactive: bool = False) -> list[TableLine]:
         return lines_of(self._call("table", {"device": device, "inactive": inactive}))
 
-    def status(self, device: str, *, flush: bool = True) -> list[TableLine]:
-        return lines_of(self._call("status", {"device": device, "flush": flush}))
+    def status(self, device: str, *, flush: bool = True, inactive: bool = False) -> list[TableLine]:
+        arguments = {"device": device, "flush": flush, "inactive": inactive}
+        return lines_of(self._call("status", arguments))
 
     def info(self, device: str) -> DeviceInfo:
         return info_of(self._call("info", {"device": device}))

@@ -276,7 +276,11 @@ class Service:
                 mapper.table(str(a["device"]), inactive=flag(a, "inactive"))
             ),
             "status": lambda _, a: lines_to_json(
-                mapper.status(str(a["device"]), flush=flag(a, "flush", True))
+                mapper.status(
+                    str(a["device"]),
+                    flush=flag(a, "flush", True),
+                    inactive=flag(a, "inactive"),
+                )
             ),
             "info": lambda _, a: info_to_json(mapper.info(str(a["device"]))),
             "deps": lambda _, a: mapper.deps(str(a["device"]), inactive=flag(a, "inactive")),

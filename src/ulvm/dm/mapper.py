@@ -394,9 +394,10 @@ class LocalMapper:
         shown = found.inactive if inactive else found.live
         return self._lines(shown, lambda target: target.table(self.number))
 
-    def status(self, device: str, *, flush: bool = True) -> list[TableLine]:
+    def status(self, device: str, *, flush: bool = True, inactive: bool = False) -> list[TableLine]:
         found = self.mapped(device)
-        return self._lines(found.live, lambda target: target.status(self.number))
+        shown = found.inactive if inactive else found.live
+        return self._lines(shown, lambda target: target.status(self.number))
 
     @staticmethod
     def _lines(table: Table | None, params: Callable[[Target], str]) -> list[TableLine]:

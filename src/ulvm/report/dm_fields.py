@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ulvm.activation.names import LVM_UUID_PREFIX, split_dm_name
+from ulvm.activation.names import LVM_UUID_PREFIX
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo
-from ulvm.errors import FormatError
 from ulvm.report.catalogue import DEVICES
 from ulvm.report.columns import ReportKind
 from ulvm.report.table import Field, Value
 from ulvm.report.vocabulary import Vocabulary
 
-__all__ = ["DM_REPORT", "DmRow", "block_name", "by_name", "mangled"]
+__all__ = ["DM_REPORT", "NAME_REPORT", "DmRow", "block_name", "by_name", "mangled"]
 
 _READ_AHEAD = 256
 """Sectors: what the kernel gives a device of its own accord."""
@@ -49,16 +49,19 @@ class DmRow:
     upper: Sequence[DeviceInfo] = ()
 
 
+_SEPARATOR = re.compile(r"--|-\Z|(-)")
+
+
 def _part(number: int) -> Callable[[DmRow], Value]:
-    """Of VG, LV and layer of a name that LVM gave."""
+    """Of VG, LV and layer of a name that LVM gave; of any name as LVM2 reads it: two dashes are
+    one of the part's own, and so is the last one."""
 
     def value(row: DmRow) -> Value:
         if not row.info.uuid.startswith(LVM_UUID_PREFIX):
             return ""
-        try:
-            return split_dm_name(row.info.name)[number]
-        except FormatError:
-            return ""
+        marked = _SEPARATOR.sub(lambda m: "\0" if m[1] else "-", row.info.name)
+        parts = marked.split("\0")
+        return parts[number] if number < len(parts) else ""
 
     return value
 
@@ -71,8 +74,9 @@ def _attributes(row: DmRow) -> str:
 
 
 def _tables(row: DmRow) -> str:
-    slots = (("Live", row.info.live_table), ("Inactive", row.info.inactive_table))
-    return "/".join(word for word, there in slots if there) or "None"
+    if row.info.live_table:
+        return "Both" if row.info.inactive_table else "Live"
+    return "Inactive" if row.info.inactive_table else "None"
 
 
 def _names(row: DmRow) -> str:
@@ -139,3 +143,10 @@ _DEFAULT = "name,major,minor,attr,open,segments,events,uuid"
 
 DM_REPORT = ReportKind("dm", "", _DEFAULT, _DEFAULT, "", tuple(_SECTION.values()), _FIELDS)
 """`dmsetup info -c`; its fields are of `DmRow`s."""
+
+NAME_REPORT = DM_REPORT._replace(
+    columns="vg_name,lv_name,lv_layer",
+    verbose="vg_name,lv_name,lv_layer",
+    groups=("splitname_all",),
+)
+"""`dmsetup splitname`."""
