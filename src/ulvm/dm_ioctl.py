@@ -108,8 +108,8 @@ class DeviceMapper(Protocol):
         """Send a message to the target at `sector`; TableError (EINVAL) if it knows none."""
 
     def wait(self, device: str, event_nr: int | None = None, timeout: float | None = None) -> int:
-        """Block until the device's event counter exceeds `event_nr` (default: as of now);
-        return the counter."""
+        """Block while the device's event counter is `event_nr` (default: as of now), as the
+        kernel; return the counter."""
 
     def devices(self) -> list[DeviceInfo]:
         """All mapped devices, by ascending minor number."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.e2e.host import UlvmHost
@@ -81,3 +83,27 @@ def test_numbers_have_bounds(devices: UlvmHost) -> None:
     )
     assert host.run("dmsetup udevflags 010").stdout == ""
     host.run("dmsetup udevflags 4294967296", rc=1)
+
+
+def test_a_wait_ends_with_any_other_number(host: UlvmHost) -> None:
+    host.run("dmsetup create a --table '0 8 zero'")
+    assert host.start("dmsetup wait a 5").wait(30) == 0  # one ahead, as after a restart
+    host.run("dmsetup create n --notable")
+    waiting = host.start("dmsetup wait n 0")
+    time.sleep(1)
+    host.run("dmsetup rename n m")
+    host.run("dmsetup create n --table '0 8 zero'")
+    host.run("dmsetup rename n o")  # an event of another device
+    time.sleep(2)
+    assert waiting.poll() is None
+    host.run("dmsetup load m --table '0 8 zero'")
+    host.run("dmsetup resume m")
+    host.run("dmsetup rename m p")
+    assert waiting.wait(30) == 0
+    waiting.communicate()
+
+
+def test_verbose_names_nothing_twice(devices: UlvmHost) -> None:
+    lines = devices.run("dmsetup table -v").stdout.splitlines()
+    assert [line for line in lines if "zero" in line] == ["0 8 zero ", "0 8 zero "]
+    assert lines[-2:] == ["0 8 zero ", ""]

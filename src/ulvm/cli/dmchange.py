@@ -224,7 +224,7 @@ def message(request: Request) -> None:
 def wait(request: Request) -> None:
     device = request.one(_NO_DEVICE)
     rest = request.words if request.by_option else request.words[1:]
-    event = parse_u64(rest[0]) if rest else 0
+    event = (parse_u64(rest[0]) or 0) if rest else 0
     request.call("waitevent", device, lambda client, name: client.wait(name, event))
 
 

@@ -96,11 +96,14 @@ def _lines(
                 lines = [line for line in lines if line.target_type == request.target]
                 if not lines:
                     continue
-            if request.context.verbose:
+            verbose = request.context.verbose
+            if verbose:
                 for line in info_lines(device):
                     click.echo(line)
             for text in [str(line) for line in lines] or [""]:
-                click.echo(f"{device.name}: {text}" if prefix else text)
+                click.echo(f"{device.name}: {text}" if prefix and not verbose else text)
+            if prefix and verbose:
+                click.echo()
 
     return run
 

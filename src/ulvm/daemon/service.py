@@ -300,15 +300,16 @@ class Service:
         }
 
     def _wait(self, connection: Connection, args: Mapping[str, Any]) -> int:
-        """In slices, so that the thread of a client that went away ends."""
-        name = str(args["device"])
+        """In slices, so that the thread of a client that went away ends. The device is the one
+        that had the name at first."""
+        device = self.mapper.mapped(str(args["device"]))
         given, timeout = args.get("event_nr"), args.get("timeout")
-        event = self.mapper.info(name).event_nr if given is None else int(given)
+        event = device.event_nr if given is None else int(given)
         end = None if timeout is None else time.monotonic() + float(timeout)
         while True:
             left = _WAIT_SLICE if end is None else min(_WAIT_SLICE, end - time.monotonic())
-            now = self.mapper.wait(name, event, max(left, 0.0))
-            if now > event or connection.hung_up() or (end is not None and left <= 0):
+            now = device.wait_event(event, max(left, 0.0))
+            if now != event or connection.hung_up() or (end is not None and left <= 0):
                 return now
 
     def _listen(self, args: Mapping[str, Any]) -> int:
