@@ -204,8 +204,11 @@ def dependencies(request: Request) -> None:
                 click.echo(line)
         lower = client.deps(device.name, inactive=request.inactive)
         shown = "".join(f" ({_named(client, by, *number)})" for number in lower)
-        start = f"{device.name}: " if prefix else ""
+        verbose = request.context.verbose
+        start = f"{device.name}: " if prefix and not verbose else ""
         click.echo(f"{start}{len(lower)} dependencies\t:{shown}")
+        if prefix and verbose:
+            click.echo()
 
 
 def _named(client: DaemonClient, by: str, major: int, minor: int) -> str:

@@ -51,10 +51,11 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "dmsetup says why a table, a name or a message is refused.",
         "The kernel writes the reason to its log, which a daemon of one's own has not.",
-        command=r"^dmsetup (create|rename|message|remove)\b",
+        command=r"^dmsetup (create|load|rename|message|remove)\b",
         ours=(
             r"err: (device .* exists already.*|device .* has a UUID already|Invalid argument count"
             r"|.*: unknown target type|Gap in table|zero-length target|Invalid target message.*"
+            r"|no targets specified"
             r"|a device of .* is too small for the target|Target type does not support messages"
             r"|No arguments required|device .* is in use)"
         ),
