@@ -167,6 +167,18 @@ _TEXTS = """
     lv_tags=~t1
     lv_tags>t1
     lv_role={public && snapshot}
+    lv_tags=['']
+    lv_tags!={''}
+    lv_tags={t1||}
+    lv_tags={t2&&}
+    lv_tags=[t2&&t2]
+    lv_tags={&&}
+    lv_tags!={||}
+    lv_name=~.base
+    lv_name=~"^.base"
+    lv_name=~"[^a]s1[^a]"
+    lv_health_status=~.
+    lv_name-=base
     lv_descendants=[s1,s2]
 """
 
@@ -178,6 +190,11 @@ _NUMBERS = """
     lv_size=5242880b
     lv_size=5242.88K
     lv_size=5x
+    lv_size=5%
+    stripes=1k
+    stripes=1%
+    data_percent>1k
+    data_percent>1%k
     lv_size="5m"
     lv_size=-1
     lv_size=5MiB

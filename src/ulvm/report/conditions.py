@@ -133,9 +133,9 @@ def _plain(field: Field, row: Any) -> str:
 
 
 def _matches(field: Field, operator: str, value: str) -> Test:
-    pattern = compile_pattern(value)
+    matches = compile_pattern(value)
     wanted = operator == "=~"
-    return lambda row: (pattern.search(_plain(field, row)) is not None) == wanted
+    return lambda row: matches(_plain(field, row)) == wanted
 
 
 def _equals(field: Field, operator: str, value: str) -> Test:
@@ -153,16 +153,16 @@ def _equals(field: Field, operator: str, value: str) -> Test:
 
 def _in_list(field: Field, operator: str, value: str | Bracketed) -> Test:
     if isinstance(value, str):
-        value = ("{", "&&", [value] if value else [])
+        value = ("{", "&&", [value])
     begin, joint, words = value
     wanted = operator == "="
 
     def holds(found: list[str]) -> bool:
-        if not words or not found:
-            return not words and not found
+        if not found:  # as a blank word, alone or as one of several
+            return "" in words if joint == "||" else words == [""]
         if joint == "||":
             return any(word in found for word in words)
-        return set(words) == set(found) if begin == "[" else set(words) <= set(found)
+        return sorted(words) == sorted(found) if begin == "[" else set(words) <= set(found)
 
     return lambda row: holds(items_of(field, row)) == wanted
 

@@ -3,18 +3,22 @@
     . any character   * + ?   |   ( )   [abc] [^a-z]   ^ $   \\x the character x, \\n \\r \\t
 
 Braces mean themselves, there are no classes such as \\d, and a bracket that nothing opened ends
-the expression. `^` and `$` are the ends of the whole text.
+the expression. Before the text and behind it stands one character each, which `^` and `$` mean, and
+which `.` and `[^a]` match like any other: `.snap` finds `snap` too, `^.snap` does not.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 __all__ = ["compile_pattern"]
 
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _MISSING = "missing ')' in regular expression\nParse error in regex\nCouldn't parse regex"
 _MAX_DEPTH = 64
+_BEGIN, _END = "\x02", "\x03"
+_ANY = r"[^\n\r]"
 
 
 class _Reader:
@@ -75,7 +79,7 @@ class _Reader:
         if sign == "\\":
             escaped = self._next()
             return re.escape(_ESCAPES.get(escaped, escaped))
-        return {".": "(?s:.)", "^": r"\A", "$": r"\Z"}.get(sign, re.escape(sign))
+        return {".": _ANY, "^": _BEGIN, "$": _END}.get(sign, re.escape(sign))
 
     def _set(self) -> str:
         negated = self._peek() == "^"
@@ -99,6 +103,7 @@ class _Reader:
         return f"[{'^' if negated else ''}{listed}]"
 
 
-def compile_pattern(text: str) -> re.Pattern[str]:
-    """ValueError with libdevmapper's words."""
-    return re.compile(_Reader(text).whole())
+def compile_pattern(text: str) -> Callable[[str], bool]:
+    """Whether it is found in a text; ValueError with libdevmapper's words."""
+    search = re.compile(_Reader(text).whole()).search
+    return lambda found: search(f"{_BEGIN}{found}{_END}") is not None

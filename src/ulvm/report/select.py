@@ -30,15 +30,17 @@ Test = Callable[[Any], bool]
 _MAX_DEPTH = 64
 """Of parentheses: a test of a row calls those within it."""
 
-_FIELD = re.compile(r"[A-Za-z0-9_]+")
+_FIELD = re.compile(r"[A-Za-z0-9_-]+")
 _OPERATOR = re.compile(r"=~|!~|!=|>=|<=|=|>|<|since|after|until|before")
 _AND = re.compile(r"&&|,")
 _OR = re.compile(r"\|\||#")
 _WORD = re.compile(r"(?:(?!&&|\|\|)[^\s,#)])+")
 _NUMBER = re.compile(r"[0-9.]+")
 _SIZE = re.compile(r"[0-9.]+[bBsSkKmMgGtTpPeE]?")
+_UNIT = re.compile(r"[bBsSkKmMgGtTpPeE]")
 _PERCENT = re.compile(r"[0-9.]+%?")
 _ITEM = re.compile(r"(?:(?!&&|\|\|)[^\s,#\]}])+")
+_NUMERIC = {"num": "numeric", "size": "size", "pct": "percent"}
 _VALUES = {"num": _NUMBER, "size": _SIZE, "pct": _PERCENT}
 _PATTERN_ENDS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
@@ -236,6 +238,14 @@ class _Parser:
         number = self._take(_VALUES[field.type])
         if number is None:
             raise ValueError(f"Failed to parse numeric value for selection field {field.name}.")
+        found = None
+        if field.type != "pct" and self._text.startswith("%", self._at):
+            found = "percent value"
+        elif field.type != "size" and number[-1] != "%" and _UNIT.match(self._text, self._at):
+            found = "size unit specifier"
+        if found is not None:
+            wanted = f"{_NUMERIC[field.type]} value expected for selection field {field.name}."
+            raise ValueError(f"Found {found} but {wanted}")
         return number
 
     def _list(self, field: Field) -> str | Bracketed:
@@ -253,8 +263,8 @@ class _Parser:
         return quoted if quoted is not None else self._take(_WORD) or ""
 
     def _items(self, end: str, failed: str) -> tuple[str, list[str]]:
-        """("&&" or "||", the words) up to the bracket; an item may be left out. `failed` is what
-        an item without its end is told by, and the list once more."""
+        """("&&" or "||", the words) up to the bracket; an item that is left out is blank. `failed`
+        is what an item without its end is told by, and the list once more."""
         items: list[str] = []
         joints: set[str] = set()
         expected = False
@@ -278,11 +288,12 @@ class _Parser:
                 raise ValueError(f"{error}\n{failed}") from None
             if item is None:
                 item = self._take(_ITEM)
-            if item is not None:
-                items.append(item)
-            elif self._at >= len(self._text):
+            if item is None and self._at >= len(self._text):
                 raise ValueError("")
+            items.append(item or "")
             expected = True
+        if not expected:
+            items.append("")
         return joints.pop() if joints else "&&", items
 
 

@@ -1,6 +1,6 @@
 """Times in a selection: what LVM2 understands by a date, and by `yesterday` (lvmreport(7)).
 
-    standard   YYYY[-MM[-DD]] [hh[:mm[:ss]]] [+hh[:mm]]      @seconds
+    standard   YYYY[-MM[-DD [hh[:mm[:ss]]]]] [+hh[:mm]]      @seconds
     freeform   2 weeks ago    3 hours 10 minutes ago    yesterday 10:30    Sunday 10 am    Nov 11
 
 Every one stands for a range from its first second to its last: a day for all of it. In the freeform
@@ -16,10 +16,12 @@ import re
 __all__ = ["parse_time"]
 
 _STANDARD = re.compile(
-    r"(\d{4})(?:-?(\d\d?)(?:-?(\d\d?))?)?"
-    r"(?:\s+(\d\d?)(?::(\d\d?)(?::(\d\d?))?)?)?(?:\s*([+-])(\d\d):?(\d\d)?)?",
+    r"(\d{4})(?:-(\d{1,9})(?:-(\d{1,9}))?|(\d\d)(\d\d)?)?"
+    r"(?:\s+(?:(\d\d?):(\d\d?)(?::(\d\d?))?|(\d\d)(?:(\d\d)(\d\d)?)?))?"
+    r"(?:\s*([+-])(\d\d):?(\d\d)?)?",
     re.ASCII,
 )
+"""Date and time with signs between their parts, or without: two digits each then."""
 _RANGES = (
     ("month", 1, 12),
     ("day", 1, 31),
@@ -70,14 +72,15 @@ def _absolute(digits: str) -> tuple[float, float]:
 def _standard(text: str) -> tuple[float, float]:
     match = _STANDARD.fullmatch(text)
     if match is None:
-        if re.match(r"\d{4}\S*\s+\d\d?\s*[a-zA-Z]", text, re.ASCII):
+        if re.match(r"\d{4}\S*\s+(\d\d?\s*[a-zA-Z]|\d+$)", text, re.ASCII):
             raise ValueError("Incorrect time format.")
         digits = re.fullmatch(r"\d*", text, re.ASCII)
         raise ValueError(_BAD_DATE if text and digits else "")
     year = int(match[1])
-    # A time may follow a year or a month alone.
-    month, day = (int(match[2]) if match[2] else 1), (int(match[3]) if match[3] else 1)
-    clock = [int(part) for part in match.groups()[3:6] if part is not None]
+    month, day = int(match[2] or match[4] or 1), int(match[3] or match[5] or 1)
+    clock = [int(part) for part in match.groups()[5:11] if part is not None]
+    if clock and not (match[3] or match[5]):
+        raise ValueError("Full date specification needed.")
     last_day = calendar.monthrange(max(year, 1), month)[1] if 1 <= month <= 12 else 31
     for (name, least, most), number in zip(_RANGES, (month, day, *clock), strict=False):
         if not least <= number <= (last_day if name == "day" else most):
@@ -91,18 +94,18 @@ def _standard(text: str) -> tuple[float, float]:
     )
     if clock:
         end = begin + datetime.timedelta(seconds=(3600, 60, 1)[len(clock) - 1] - 1)
-    elif match[3]:
+    elif match[3] or match[5]:
         end = begin + datetime.timedelta(days=1, seconds=-1)
-    elif match[2]:
+    elif match[2] or match[4]:
         end = datetime.datetime(year, month, last_day, 23, 59, 59)
     else:
         end = datetime.datetime(year, 12, 31, 23, 59, 59)
-    if match[7]:
-        hours, minutes = int(match[8]), int(match[9] or 0)
+    if match[12]:
+        hours, minutes = int(match[13]), int(match[14] or 0)
         if hours > 14 or minutes > 59:
             raise ValueError
         offset = datetime.timedelta(hours=hours, minutes=minutes)
-        zone = datetime.timezone(offset if match[7] == "+" else -offset)
+        zone = datetime.timezone(offset if match[12] == "+" else -offset)
         begin, end = begin.replace(tzinfo=zone), end.replace(tzinfo=zone)
     return begin.timestamp(), end.timestamp()
 

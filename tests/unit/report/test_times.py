@@ -30,11 +30,31 @@ NOW = datetime.datetime(2026, 11, 21, 11, 24, 30)  # a Saturday
         ("12 Oct 2025", "2025-10-12 00:00:00", "2025-10-12 23:59:59"),
         ("2026-02", "2026-02-01 00:00:00", "2026-02-28 23:59:59"),
         ("20261120 10:30", "2026-11-20 10:30:00", "2026-11-20 10:30:59"),
+        ("2026-1-5 1030", "2026-01-05 10:30:00", "2026-01-05 10:30:59"),
+        ("202601", "2026-01-01 00:00:00", "2026-01-31 23:59:59"),
     ],
 )
 def test_ranges(text: str, first: str, last: str) -> None:
     ends = [datetime.datetime.fromisoformat(end).timestamp() for end in (first, last)]
     assert list(parse_time(text, NOW)) == ends
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("20261", "Incorrect date format."),
+        ("2026112", "Incorrect date format."),
+        ("20261-05", ""),
+        ("2026-111", "Specified month out of range."),
+        ("2026-11 10:30", "Full date specification needed."),
+        ("2026 10", "Full date specification needed."),
+        ("2026-11-05 1", "Incorrect time format."),
+        ("2026-11-05 102", "Incorrect time format."),
+    ],
+)
+def test_what_is_no_time(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        parse_time(text, NOW)
 
 
 def test_a_zone_of_its_own() -> None:
