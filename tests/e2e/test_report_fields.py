@@ -42,6 +42,25 @@ def test_an_inactive_volume(host: UlvmHost) -> None:
     assert fields(host, "vg/base", names) == ["", "", "", "unknown", "unknown"]
 
 
+def test_devices_beside_the_volumes_on_them(host: UlvmHost) -> None:
+    a, b = host.image("a.img", "32M"), host.image("b.img", "32M")
+    host.run(f"vgcreate -s 256k vg {a} {b}")
+    host.run("lvcreate -Wn -L 2M -n base vg")
+    host.run("lvcreate -an -Zn -L 2M -n off vg")
+    shown = host.run("pvs --noheadings -o lv_name,lv_attr,lv_active,lv_kernel_minor -S lv_name!=''")
+    assert [line.split() for line in shown.stdout.splitlines()] == [
+        ["base", "-wi-a-----", "active", "0"],
+        ["off", "-wi-------", "-1"],
+    ]
+    host.run("pvchange --addtag busy -S lv_active=active")
+    tags = host.run("pvs --noheadings --separator : -o pv_name,pv_tags").stdout.split()
+    assert tags == [f"{a}:busy", f"{b}:"]
+    parts = "--configreport pvseg -o lv_attr --configreport lv -o lv_name"
+    assert "-wi-a-----" in host.run(f"fullreport vg {parts}").stdout
+    asked = host.run("lvs --readonly --noheadings -o lv_active,lv_active_locally vg/base")
+    assert asked.stdout.split() == ["unknown", "unknown"]
+
+
 def test_vgcfgbackup_writes_where_the_disks_are_now(host: UlvmHost) -> None:
     a, b = host.image("a.img", "32M"), host.image("b.img", "32M")
     host.run(f"vgcreate -s 256k vg {a} {b}")

@@ -22,7 +22,7 @@ from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_tag
 from ulvm.report.columns import DEFAULTS, rows_of
-from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
+from ulvm.report.rows import Row, States, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.report.select import parse_selection
 from ulvm.units import SECTOR
 from ulvm.vgstore.candidates import min_sectors
@@ -106,7 +106,7 @@ def _group(scan: Scan, name: str) -> VolumeGroup:
 def _selected_lvs(
     session: Session, scan: Scan, groups: Sequence[VolumeGroup], select: str
 ) -> set[tuple[str, str]]:
-    states = {vg.name: lvm_lv.states(session, vg) for vg in groups}
+    states = _states(session, groups)
 
     def rows(kind: str) -> Iterable[Row]:
         return lv_rows(scan, groups, states, hidden=True, by_segment=kind == "seg")
@@ -121,6 +121,16 @@ def _selected(
     kind = DEFAULTS[kind_name].with_settings(session.host.config.get_str)
     selection = parse_selection(select, kind.prefix)
     return [row for row in rows(rows_of(kind, selection.fields)) if selection(row)]
+
+
+def _states(session: Session, groups: Sequence[VolumeGroup]) -> States:
+    return {vg.name: lvm_lv.states(session, vg) for vg in groups}
+
+
+def _pv_rows(session: Session, scan: Scan, kind: str) -> Iterable[Row]:
+    if kind == "pv":
+        return pv_rows(scan)
+    return pv_rows(scan, by_segment=True, states=_states(session, scan.vgs))
 
 
 # -- volume groups --------------------------------------------------------------------------------
@@ -214,10 +224,10 @@ def each_vg(
 def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:
     def rows(kind: str) -> Iterable[Row]:
         if kind in ("lv", "seg"):
-            states = {vg.name: lvm_lv.states(session, vg) for vg in scan.vgs}
+            states = _states(session, scan.vgs)
             return vg_lv_rows(scan, scan.vgs, states, by_segment=kind == "seg")
         if kind in ("pv", "pvseg"):
-            return pv_rows(scan, by_segment=kind == "pvseg")
+            return _pv_rows(session, scan, kind)
         return vg_rows(scan, scan.vgs)
 
     return {row.vg.name for row in _selected(session, "vg", select, rows) if row.vg}
@@ -256,7 +266,7 @@ def choose_pvs(
     if any(sentence.startswith("Failed") for sentence in failures):
         session.scan(paths)  # LVM2 has looked at all groups before it gives up
     if select is not None:
-        rows = _selected(session, "pv", select, lambda kind: pv_rows(scan, by_segment=kind != "pv"))
+        rows = _selected(session, "pv", select, lambda kind: _pv_rows(session, scan, kind))
         selected = {row.device.path for row in rows if row.device is not None}
         chosen = [path for path in chosen if path in selected]
     return Chosen(chosen, failures)

@@ -9,8 +9,7 @@ import click
 from ulvm.cli.common_options import reading_options
 from ulvm.cli.context import Context
 from ulvm.cli.report_options import Output, ReportCommand, report_options
-from ulvm.cli.reports import groups_of, vg_object, warned
-from ulvm.lvm import lv as lvm_lv
+from ulvm.cli.reports import groups_of, states_of, vg_object, warned
 from ulvm.report.columns import FULL_REPORT
 from ulvm.report.rows import lv_rows, pv_rows, vg_rows
 
@@ -33,12 +32,12 @@ def fullreport(context: Context, /, names: tuple[str, ...], hidden: bool, **valu
     scan = session.scan()
     groups, failures = groups_of(session, scan, names)
     for vg in groups:
-        states = {vg.name: lvm_lv.states(session, vg)}
+        states = states_of(session, [vg], "seg")
         rows = {
             "vg": list(vg_rows(scan, [vg])),
             "pv": [row for row in pv_rows(scan) if row.vg is vg],
             "lv": list(lv_rows(scan, [vg], states, hidden=hidden, by_segment=False)),
-            "pvseg": [row for row in pv_rows(scan, by_segment=True) if row.vg is vg],
+            "pvseg": [r for r in pv_rows(scan, by_segment=True, states=states) if r.vg is vg],
             "seg": list(lv_rows(scan, [vg], states, hidden=hidden, by_segment=True)),
         }
         output.log.state(vg_object(vg))

@@ -99,7 +99,7 @@ def lvdisplay(
                 if colon:
                     show([describe.lv_colon(vg, lv, states.get(lv.name))])
                     continue
-                known = not context.settings.read_only
+                known = context.host.activation
                 show(describe.lv_lines(vg, lv, states, size, known=known, full_path=full_path))
                 if maps:
                     show(describe.lv_map(scan, lv))

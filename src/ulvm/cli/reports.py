@@ -20,7 +20,7 @@ from ulvm.report.log import CommandLog, LogObject
 from ulvm.report.rows import Row, States, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.vgstore.scan import Scan
 
-__all__ = ["Failure", "groups_of", "lvs", "pvs", "vg_object", "vgs", "warned"]
+__all__ = ["Failure", "groups_of", "lvs", "pvs", "states_of", "vg_object", "vgs", "warned"]
 
 
 class Failure(NamedTuple):
@@ -74,13 +74,14 @@ def warned(session: Session, log: CommandLog, failures: Sequence[Failure]) -> in
     return 5 if failures else 0
 
 
-def _states(session: Session, groups: Sequence[VolumeGroup], rows: str) -> States:
-    """Nothing for any group where nobody may be asked. Whether a snapshot is watched is a segment's
-    field, and asked for where there are such."""
-    if not session.host.activation:
+def states_of(session: Session, groups: Sequence[VolumeGroup], rows: str) -> States:
+    """Which volumes are active, for rows that show it; nothing for any group where nobody may be
+    asked. Whether a snapshot is watched is a segment's field, and asked for where there are such.
+    """
+    if not session.host.activation or rows in ("vg", "pv"):
         return {}
     found = {vg.name: lvm_states.states(session, vg) for vg in groups}
-    if rows == "seg":
+    if rows in ("seg", "pvseg"):
         for (vg_name, lv_name), watched in lvm_states.monitored(session).items():
             state = found.get(vg_name, {}).get(lv_name)
             if state is not None:
@@ -123,7 +124,7 @@ def lvs(
         failures += [
             Failure(vg_object(vg), f"Volume group {vg.name} is exported") for vg in exported
         ]
-    states = _states(session, groups, part.rows)
+    states = states_of(session, groups, part.rows)
     rows = list(
         lv_rows(
             scan,
@@ -220,12 +221,13 @@ def vgs(context: Context, /, names: tuple[str, ...], hidden: bool, **values: Any
 def _rows_of_groups(
     session: Session, scan: Scan, groups: Sequence[VolumeGroup], rows: str
 ) -> Iterable[Row]:
+    states = states_of(session, groups, rows)
     if rows in ("lv", "seg"):
-        states = _states(session, groups, rows)
         return vg_lv_rows(scan, groups, states, by_segment=rows == "seg")
     if rows in ("pv", "pvseg"):
         shown = {vg.name for vg in groups}
-        return (r for r in pv_rows(scan, by_segment=rows == "pvseg") if r.vg and r.vg.name in shown)
+        every = pv_rows(scan, by_segment=rows == "pvseg", states=states)
+        return (row for row in every if row.vg and row.vg.name in shown)
     return vg_rows(scan, groups)
 
 
@@ -248,7 +250,10 @@ def pvs(
     paths = {given_device(name, run_dir): name for name in names if not name.startswith("@")}
     scan = session.scan(paths, unowned=True)
     by_segment = part.rows == "pvseg"
-    rows = list(pv_rows(scan, by_segment=by_segment, everything=hidden and not names, named=paths))
+    states = states_of(session, scan.vgs, part.rows)
+    everything = hidden and not names
+    found = pv_rows(scan, by_segment=by_segment, states=states, everything=everything, named=paths)
+    rows = list(found)
     known = {row.device.path for row in rows if row.device}
     failures = _unknown(session, [name for path, name in paths.items() if path not in known])
     if names:

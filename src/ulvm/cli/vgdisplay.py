@@ -102,7 +102,8 @@ def _show_long(context: Context, name: str, sizes: SizeFormat) -> None:
     if context.verbose:
         full_path = context.host.config.get_bool("global/lvdisplay_shows_full_device_path", False)
         for lv in vg.visible_lvs():
-            lines += describe.lv_lines(vg, lv, states, full_path=full_path)
+            known = context.host.activation
+            lines += describe.lv_lines(vg, lv, states, full_path=full_path, known=known)
         lines += describe.vg_pv_lines(scan, vg)
     context.console.display(lines)
 

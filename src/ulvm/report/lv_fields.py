@@ -116,6 +116,11 @@ def _dm_path(row: Row) -> Value:
     return f"{row.scan.dev_dir}/mapper/{dm_name(row.vg.name, row.lv.name)}"
 
 
+def _active(word: str) -> Callable[[Row], Value]:
+    """Blank for an inactive volume, `unknown` where it was not asked."""
+    return lambda row: word if row.state else "" if row.asked else "unknown"
+
+
 def _state_word(word: str, of: Callable[[Row], bool]) -> Callable[[Row], Value]:
     """LVM's binary fields: the word, blank, or `unknown` for an inactive volume."""
 
@@ -219,12 +224,10 @@ LV_FIELDS: Table = (
     ("lv_layout", "Layout", "list", 10, _lv(_layout)),
     ("lv_role", "Role", "list", 10, _lv(_role)),
     ("lv_tags", "LV Tags", "list", 0, _lv(lambda _, lv: ",".join(sorted(lv.tags)))),
-    ("lv_active", "Active", "str", 0, lambda row: "active" if row.state else ""),
-    ("lv_active_locally", "ActLocal", "bin", 10,
-     lambda row: "active locally" if row.state else ""),
-    ("lv_active_remotely", "ActRemote", "bin", 10, lambda _: ""),
-    ("lv_active_exclusively", "ActExcl", "bin", 10,
-     lambda row: "active exclusively" if row.state else ""),
+    ("lv_active", "Active", "str", 0, _active("active")),
+    ("lv_active_locally", "ActLocal", "bin", 10, _active("active locally")),
+    ("lv_active_remotely", "ActRemote", "bin", 10, _active("")),
+    ("lv_active_exclusively", "ActExcl", "bin", 10, _active("active exclusively")),
     ("lv_ancestors", "Ancestors", "list", 0, _lv(_origin)),
     ("lv_full_ancestors", "FAncestors", "list", 0, _lv(_origin)),
     ("lv_descendants", "Descendants", "list", 0, _lv(_descendants)),

@@ -19,7 +19,8 @@ from ulvm.vgstore.scan import PvDevice, Scan
 __all__ = ["Row", "States", "lv_rows", "pv_rows", "vg_lv_rows", "vg_rows"]
 
 States = Mapping[str, Mapping[str, LvState]]
-"""Active volumes by VG and name."""
+"""Active volumes by VG and name; of a VG that is not there nobody asked."""
+_NOBODY_ASKED: States = {}
 
 
 class Row(NamedTuple):
@@ -81,10 +82,12 @@ def pv_rows(
     scan: Scan,
     *,
     by_segment: bool = False,
+    states: States = _NOBODY_ASKED,
     everything: bool = False,
     named: Container[str] = (),
 ) -> Iterator[Row]:
     """Every PV, also missing ones: group by group, as the group has them, then those in none.
+    `states`: of the volumes that lie on the segments.
     `everything`: also copies of PVs that were passed over, and devices that are no PVs; `named`:
     such copies at these paths."""
     devices = {device.uuid: device for device in scan.pvs}
@@ -92,7 +95,7 @@ def pv_rows(
     for vg in scan.vgs:
         for pv in vg.pvs:
             row = Row(scan, vg, pv=pv, device=devices.get(pv.uuid))
-            yield from _pv_segments(row) if by_segment else (row,)
+            yield from _pv_segments(row, states) if by_segment else (row,)
     for device in scan.pvs:
         if device.uuid not in members:
             yield Row(scan, device=device, pv_segment=(0, 0) if by_segment else None)
@@ -102,25 +105,26 @@ def pv_rows(
         yield Row(scan, device=device, pv_segment=(0, 0) if by_segment else None, copy=copy)
 
 
-def _pv_segments(row: Row) -> Iterator[Row]:
-    if row.vg is None or row.pv is None:
+def _pv_segments(row: Row, states: States) -> Iterator[Row]:
+    vg, pv = row.vg, row.pv
+    if vg is None or pv is None:
         yield row._replace(pv_segment=(0, 0))
         return
+    active = states.get(vg.name, {})
+    row = row._replace(asked=vg.name in states)
     used = []
-    for lv in row.vg.lvs:
+    for lv in vg.lvs:
         for segment in lv.segments:
             if isinstance(segment, StripedSegment | MirrorSegment):
                 for area in segment.areas:
-                    if area.pv_uuid == row.pv.uuid:
+                    if area.pv_uuid == pv.uuid:
                         used.append((area.pe, segment.area_len, lv, segment))
     at = 0
     for pe, length, lv, segment in sorted(used, key=lambda item: item[0]):
         if pe > at:
-            yield Row(row.scan, row.vg, pv=row.pv, device=row.device, pv_segment=(at, pe - at))
-        yield Row(
-            row.scan, row.vg, lv, segment, pv=row.pv, device=row.device, pv_segment=(pe, length)
-        )
+            yield row._replace(pv_segment=(at, pe - at))
+        state = active.get(lv.name)
+        yield row._replace(lv=lv, segment=segment, state=state, pv_segment=(pe, length))
         at = pe + length
-    if at < row.pv.pe_count:
-        rest = (at, row.pv.pe_count - at)
-        yield Row(row.scan, row.vg, pv=row.pv, device=row.device, pv_segment=rest)
+    if at < pv.pe_count:
+        yield row._replace(pv_segment=(at, pv.pe_count - at))
