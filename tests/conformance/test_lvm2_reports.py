@@ -38,6 +38,7 @@ class Asked:
         self._capsys = capsys
         first, second, third, orphan = (peer.add_device(64 + 16 * n) for n in range(4))
         self.orphan = orphan
+        self.devices = peer.devices
         for line in (
             f"vgcreate -s 1m --addtag t1 --addtag t2 vg {first} {second}",
             f"vgcreate vh {third}",
@@ -380,3 +381,43 @@ def test_the_log_and_the_full_report(asked: Asked) -> None:
         fullreport {fields} vh nope
         fullreport --logonly {fields}
     """)
+
+
+def test_displays_of_what_is_seldom(asked: Asked) -> None:
+    for line in (
+        f"pvchange -xn {asked.devices[1]}",
+        "lvcreate -an -Zn -Wn -l 1 -n next -C y vg",
+        "lvcreate -an -Zn -Wn -l 1 -r 64 -n ahead vg",
+    ):
+        assert program.main(shlex.split(line)) == 0, line
+    # By LVM2: without device-mapper it takes no major number but its own.
+    assert asked.theirs("lvcreate -an -Zn -Wn -l 1 -n num -My --minor 77 vg")[0] == 0
+    asked.same(f"""
+        lvdisplay -c vg
+        lvdisplay --readonly vg/num vg/s1
+        pvdisplay -c
+        pvdisplay -m {asked.orphan}
+        vgdisplay -v --readonly vg
+        lvs -O lv_read_ahead,-lv_name -o lv_name,lv_read_ahead
+        lvs -O -lv_read_ahead,lv_name
+    """)
+
+
+def test_several_missing_devices(asked: Asked) -> None:
+    for line in (
+        f"vgextend vh {asked.orphan}",
+        f"lvcreate -an -Zn -Wn -l 3 -n last vh {asked.orphan}",
+    ):
+        assert program.main(shlex.split(line)) == 0, line
+    for device in (asked.devices[1], asked.orphan):
+        with open(device, "r+b") as disk:
+            disk.write(bytes(4096))
+    for line in (
+        "pvdisplay -m",
+        "pvdisplay -m -S pv_missing=1",
+        "pvdisplay -S lv_name=last",
+        "pvs -o pv_all -S pv_missing=1",
+        "pvscan -u",
+    ):
+        (ours, shown, _), (theirs, wanted, _) = asked.ours(line), asked.theirs(line)
+        assert (ours, shown) == (theirs, wanted), line

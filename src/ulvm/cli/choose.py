@@ -29,7 +29,9 @@ from ulvm.vgstore.candidates import min_sectors
 from ulvm.vgstore.checks import incomplete_words
 from ulvm.vgstore.scan import PvDevice, Scan
 
-__all__ = ["Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg", "no_such_pv"]
+__all__ = [
+    "Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg", "no_such_pv", "selected_pvs",
+]  # fmt: skip
 
 
 class Chosen(NamedTuple):
@@ -266,10 +268,16 @@ def choose_pvs(
     if any(sentence.startswith("Failed") for sentence in failures):
         session.scan(paths)  # LVM2 has looked at all groups before it gives up
     if select is not None:
-        rows = _selected(session, "pv", select, lambda kind: _pv_rows(session, scan, kind))
-        selected = {row.device.path for row in rows if row.device is not None}
-        chosen = [path for path in chosen if path in selected]
+        selected = selected_pvs(session, scan, select)
+        uuids = {pv.path: pv.uuid for pv in found}
+        chosen = [path for path in chosen if uuids[path] in selected]
     return Chosen(chosen, failures)
+
+
+def selected_pvs(session: Session, scan: Scan, select: str) -> set[str]:
+    """UUIDs of the PVs that are selected, missing ones too."""
+    rows = _selected(session, "pv", select, lambda kind: _pv_rows(session, scan, kind))
+    return {row.pv_uuid for row in rows}
 
 
 def no_such_pv(session: Session, word: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ulvm.cli.arguments import select_option
-from ulvm.cli.choose import choose_pvs, no_such_pv
+from ulvm.cli.choose import no_such_pv, selected_pvs
 from ulvm.cli.columns_form import OrColumns
 from ulvm.cli.common_options import common_options, foreign_option, read_only_option, shared_option
 from ulvm.cli.context import Context
@@ -83,7 +83,7 @@ def pvdisplay(
     paths = [given_device(name, session.host.run_dir) for name in devices]
     scan = session.scan(paths, unowned=True)
     segments = list(pv_rows(scan, by_segment=True))
-    selected = None if select is None else choose_pvs(session, (), select).names
+    selected = None if select is None else selected_pvs(session, scan, select)
     tags = {name[1:] for name in names if name.startswith("@")}
     shown = set()
     processed = Processed(session)
@@ -93,7 +93,7 @@ def pvdisplay(
         if names and path not in paths and not tagged:
             continue
         shown.add(path)
-        if selected is not None and path not in selected:
+        if selected is not None and row.pv_uuid not in selected:
             continue
         with processed.device(path):
             if colon:
@@ -113,8 +113,9 @@ def pvdisplay(
                 if maps and row.copy:
                     show(["--- Physical Segments ---", " "])
                 elif maps and row.pv is not None:
-                    own = [s for s in segments if s.device is row.device and s.pv_segment]
-                    show(describe.pv_map(own))
+                    show(describe.pv_map([s for s in segments if s.pv is row.pv]))
+                elif maps:
+                    show([" "])
     missing = [name for name, path in zip(devices, paths, strict=True) if path not in shown]
     for name in missing:
         if os.path.exists(name):

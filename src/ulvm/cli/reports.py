@@ -286,7 +286,7 @@ def _log_devices(log: CommandLog, rows: Sequence[Row]) -> None:
         if before is not None and row.vg is not before:
             log.state(vg_object(before))
         before = row.vg
-        uuid = row.device.uuid if row.device else row.pv.uuid if row.pv else ""
+        uuid = row.pv_uuid
         if uuid not in seen:
             seen.add(uuid)
             name = row.device.path if row.device else "[unknown]"

@@ -38,8 +38,8 @@ SizeWords = Callable[[int], str]
 
 _STATUS_BITS = {"EXPORTED": 0x2, "RESIZEABLE": 0x4, "READ": 0x100, "WRITE": 0x200}
 """LVM2's, as vgdisplay -c shows them."""
-_MISSING = 1 << 23
-"""LVM2's bit for a PV that is not there, as pvdisplay -c shows it."""
+_ALLOCATABLE, _MISSING = 1 << 3, 1 << 23
+"""LVM2's bits for a PV that may be allocated from, and for one that is not there (pvdisplay -c)."""
 
 
 def _lv(label: str, value: object) -> str:
@@ -107,9 +107,13 @@ def lv_lines(
     yield _lv("Allocation", lv.allocation_policy)
     wanted = "auto" if lv.read_ahead is None else max(lv.read_ahead, 0)
     yield _lv("Read ahead sectors", wanted)
+    if state is not None and wanted != read_ahead(vg, lv):
+        yield _lv("- currently set to", read_ahead(vg, lv))
+    if lv.minor is not None:
+        if lv.major is not None:
+            yield _lv("Persistent major", lv.major)
+        yield _lv("Persistent minor", lv.minor)
     if state is not None:
-        if wanted != read_ahead(vg, lv):
-            yield _lv("- currently set to", read_ahead(vg, lv))
         yield _lv("Block device", f"{state.info.major}:{state.info.minor}")
     yield " "
 
@@ -164,10 +168,11 @@ def lv_colon(vg: VolumeGroup, lv: LogicalVolume, state: LvState | None) -> str:
     opened = state.open_count if state is not None else 0
     major, minor = (state.info.major, state.info.minor) if state is not None else (-1, -1)
     ahead = -1 if lv.read_ahead is None else max(lv.read_ahead, 0)
+    contiguous = 2 if lv.allocation_policy == "contiguous" else 0
     return (
         f"/dev/{vg.name}/{lv.name}:{vg.name}:{access}:{int(state is not None)}:-1:{opened}:"
         f"{vg.lv_sectors(lv)}:"
-        f"{lv.extent_count}:-1:0:{ahead}:{major}:{minor}"
+        f"{lv.extent_count}:-1:{contiguous}:{ahead}:{major}:{minor}"
     )
 
 
@@ -212,7 +217,7 @@ def vg_pv_lines(scan: Scan, vg: VolumeGroup) -> Iterator[str]:
     for pv in vg.pvs:
         yield _vg("PV Name", f"{scan.path_of(pv.uuid) or '[unknown]'}     ")
         yield _vg("PV UUID", pv.uuid)
-        yield _vg("PV Status", "allocatable" if pv.allocatable else "not allocatable")
+        yield _vg("PV Status", f"{'' if pv.allocatable else 'NOT '}allocatable")
         yield _vg("Total PE / Free PE", f"{pv.pe_count} / {pv.pe_count - vg.allocated(pv.uuid)}")
         yield " "
 
@@ -309,8 +314,9 @@ def pv_scan(rows: Sequence[Row], *, short: bool, uuids: bool) -> Iterator[str]:
     used, loose = [], []
     lines, loose_lines = [], []
     names = [row.device.path if row.device else "[unknown]" for row in rows]
+    widest = max((len(name) for name in names), default=0)
     shown = [
-        f"{name} with UUID {_uuid(row)}" if uuids else name
+        f"{name:<{widest}} with UUID {row.pv_uuid}" if uuids else name
         for name, row in zip(names, rows, strict=True)
     ]
     there = [text for text, row in zip(shown, rows, strict=True) if row.device or uuids]
@@ -339,12 +345,6 @@ def pv_scan(rows: Sequence[Row], *, short: bool, uuids: bool) -> Iterator[str]:
         f" / in use: {len(used)} [{display_size(sum(used))}]"
         f" / in no VG: {len(loose)} [{display_size(sum(loose))}]"
     )
-
-
-def _uuid(row: Row) -> str:
-    if row.device is not None:
-        return row.device.uuid
-    return row.pv.uuid if row.pv is not None else ""
 
 
 def pv_map(rows: list[Row]) -> Iterator[str]:
@@ -376,8 +376,9 @@ def pv_colon(row: Row) -> Iterator[str]:
         yield f"{path}::{row.device.size // SECTOR}:-1:0:0:-1:0:0:0:0:{row.device.uuid}"
         return
     used = vg.allocated(pv.uuid)
-    status = 8 | (_MISSING if pv.missing or pv.uuid in vg.missing_uuids else 0)
+    allocatable = _ALLOCATABLE if pv.allocatable else 0
+    status = allocatable | (_MISSING if pv.missing or pv.uuid in vg.missing_uuids else 0)
     yield (
-        f"{path}:{vg.name}:{pv.dev_size}:-1:{status}:8:-1:{vg.extent_size // 2}:{pv.pe_count}:"
-        f"{pv.pe_count - used}:{used}:{pv.uuid}"
+        f"{path}:{vg.name}:{pv.dev_size}:-1:{status}:{allocatable}:-1:{vg.extent_size // 2}:"
+        f"{pv.pe_count}:{pv.pe_count - used}:{used}:{pv.uuid}"
     )

@@ -6,6 +6,7 @@ reports in one go have a title each; JSON holds them all in one object.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -105,7 +106,8 @@ def _text_of(field: Field, value: Value, layout: Layout) -> str:
 
 
 def sort_rows(rows: Iterable[Any], keys: Sequence[tuple[Field, bool]]) -> list[Any]:
-    """By the keys in turn; brackets of hidden names do not count, and a blank number is least."""
+    """By the keys in turn; brackets of hidden names do not count, a blank number is least, `auto`
+    most."""
     found = list(rows)
     for field, descending in reversed(keys):
         found.sort(key=lambda row, of=field: _sort_value(of, of.value(row)), reverse=descending)  # type: ignore[misc]
@@ -118,7 +120,9 @@ def _sort_value(field: Field, value: Value) -> tuple[float, str]:
     if isinstance(value, int):
         return value, ""
     if field.kind in ("num", "size", "pct", "time"):
-        return (float(value) if value and _NUMBER.fullmatch(value) else -1), ""
+        if not value:
+            return -1, ""
+        return (float(value) if _NUMBER.fullmatch(value) else math.inf), ""
     return 0, (value or "").lstrip("[").rstrip("]")
 
 

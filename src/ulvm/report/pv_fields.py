@@ -113,9 +113,9 @@ def _pv_name(row: Row) -> Value:
 
 
 def _number(row: Row, part: Callable[[int], int]) -> Value:
-    """Major or minor of a disk; -1 for a plain file."""
+    """Major or minor of a disk; 0 for one that is missing, -1 for a plain file."""
     if row.device is None:
-        return -1
+        return 0
     found = os.stat(row.device.path)
     return part(found.st_rdev) if stat.S_ISBLK(found.st_mode) else -1
 
@@ -166,8 +166,7 @@ def _pv_attr(row: Row) -> Value:
         return "d--"
     if _not_understood(row):
         return "u--"
-    uuid = row.device.uuid if row.device else row.pv.uuid if row.pv else ""
-    return pv_attr(row.vg, uuid, missing=row.device is None)
+    return pv_attr(row.vg, row.pv_uuid, missing=row.device is None)
 
 
 def _pe_start(row: Row) -> Value:

@@ -41,6 +41,11 @@ class Row(NamedTuple):
     copy: bool = False
     """The device is a copy of a PV, which was passed over."""
 
+    @property
+    def pv_uuid(self) -> str:
+        """Of the PV, missing or not; blank for a device that is none."""
+        return self.device.uuid if self.device else self.pv.uuid if self.pv else ""
+
 
 def vg_rows(scan: Scan, groups: Iterable[VolumeGroup]) -> Iterator[Row]:
     for vg in groups:
