@@ -2,7 +2,7 @@
 
 h H   human, powers of 1024 or of 1000       r R   the same, `<` where rounding went up
 b s   bytes, sectors                         k m g t p e   1024       K M G T P E   1000
-4m    in units of 4 MiB, which are called U
+4m    in units of 4 MiB, which are called U; 1.5m too, which are called m
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ class SizeFormat(NamedTuple):
     unit: str = "r"
     suffix: bool = True
     factor: int = 0
-    """Of the unit, if a number stood before the letter."""
+    """Bytes of a unit of one's own: a number stood before the letter."""
     binary: bool = False
     """Yes and no as 1 and 0, unknown as -1 (--binary)."""
+    named: bool = False
+    """The unit of one's own is between one and two of the letter's, and keeps its name."""
 
     def text(self, sectors: int) -> str:
         """`32.00m`, `<5.00g`, `65536S`, `0 `."""
         size = sectors * SECTOR
         human = self.unit in "hHrR"
         if self.factor:
-            return self._in_units(size)
+            name = self.unit if self.named else "U"
+            name = name.upper() if name in "bs" else name
+            return self._in_units(size) + (name if self.suffix else "")
         if self.unit in "bBsS":
             whole = size if self.unit in "bB" else sectors
             return f"{whole}{self.unit.upper()}" if self.suffix else str(whole)
@@ -65,29 +69,31 @@ class SizeFormat(NamedTuple):
         if human and size == 0:
             return "0   "
         if self.factor:
-            number, name = self._in_units(size).rstrip("U"), "Un"
+            number, name = self._in_units(size), self._long_name() if self.named else "Un"
         elif self.unit in "bBsS":
             whole, name = (size, "B ") if self.unit in "bB" else (sectors, "Se")
             return f"{whole} {name}" if self.suffix else str(whole)
         else:
             short = SizeFormat(self.unit, factor=0).text(sectors)
-            letter = short[-1].upper()
             number = short[:-1]
-            if letter == "B":
+            if short[-1] == "B":
                 return f"{size} B"
-            name = _BIG[letter] if base == 1000 else f"{letter}iB"
+            name = SizeFormat(short[-1].upper() if base == 1000 else short[-1])._long_name()
         if size == 0:
             number = "0"
         return f"{number} {name}" if self.suffix or human else number
 
     def _in_units(self, size: int) -> str:
-        if size == 0:
-            return "0U" if self.suffix else "0"
-        letter = self.unit.lower()
-        base = 1000 if self.unit.isupper() else 1024
-        one = SECTOR if letter == "s" else base ** _LETTERS.index(letter)
-        number = hundredths(size, one * self.factor)
-        return f"{number // 100}.{number % 100:02d}" + ("U" if self.suffix else "")
+        number = hundredths(size, self.factor)
+        if self.named and self.unit in "bBsS":
+            return str((number + 50) // 100)
+        return f"{number // 100}.{number % 100:02d}" if size else "0"
+
+    def _long_name(self) -> str:
+        letter = self.unit.upper()
+        if letter in "BS":
+            return "B " if letter == "B" else "Se"
+        return _BIG[letter] if self.unit.isupper() else f"{letter}iB"
 
 
 def _power(size: int, base: int) -> int:
@@ -99,8 +105,19 @@ def _power(size: int, base: int) -> int:
 
 def parse_units(text: str, *, suffix: bool = True, binary: bool = False) -> SizeFormat:
     """The value of --units; UsageError."""
-    match = re.fullmatch(r"\d*([hr])|([1-9]\d{0,18})?([bskmgtpe])", text, re.I | re.A)
+    match = re.fullmatch(r"(\d{1,20}\.?\d{0,20})?([hrbskmgtpe])", text, re.I | re.A)
     if match is None:
         raise UsageError("Invalid units specification")
+    count, unit = match.groups()
     # A number before h or r means nothing.
-    return SizeFormat(match[1] or match[3], suffix, int(match[2] or 0), binary)
+    if count is None or unit in "hHrR":
+        return SizeFormat(unit, suffix, binary=binary)
+    base = 1000 if unit.isupper() else 1024
+    one = SECTOR if unit in "sS" else base ** _LETTERS.index(unit.lower())
+    whole, _, parts = count.partition(".")
+    factor = int(whole + parts) * one // 10 ** len(parts)
+    if not 0 < factor < 1 << 64:
+        raise UsageError("Invalid units specification")
+    if factor == one:
+        return SizeFormat(unit, suffix, binary=binary)
+    return SizeFormat(unit, suffix, factor, binary, named=int(whole) == 1)

@@ -37,6 +37,15 @@ MIB = 1 << 11
         ("2K", 16384, "4194.30U"),
         ("4r", 65536, "32.00m"),
         ("3H", 65536, "33.55M"),
+        ("1.5H", 65536, "33.55M"),
+        ("1.5m", 65536, "21.33m"),
+        ("1.5m", 0, "0m"),
+        ("1k", 65536, "32768.00k"),
+        ("1s", 65536, "65536S"),
+        ("0.5k", 65536, "65536.00U"),
+        ("1.m", 65536, "32.00m"),
+        ("1.5s", 4, "3S"),
+        ("16E", 65536, "0.00U"),
     ],
 )
 def test_sizes(units: str, sectors: int, text: str) -> None:
@@ -48,7 +57,7 @@ def test_without_suffix() -> None:
     assert parse_units("b", suffix=False).text(1) == "512"
 
 
-@pytest.mark.parametrize("units", ["", "q", "mm", "3", "0m", "r4", "-1m"])
+@pytest.mark.parametrize("units", ["", "q", "mm", "3", "0m", "r4", "-1m", "0.1b", ".5m", "32e"])
 def test_other_units_are_refused(units: str) -> None:
     with pytest.raises(UsageError, match="Invalid units specification"):
         parse_units(units)
