@@ -299,7 +299,7 @@ def test_times_in_a_selection(asked: Asked) -> None:
 def test_columns_units_and_forms(asked: Asked) -> None:
     units = "\n".join(
         f"lvs --units {unit} -o lv_name,lv_size,vg_free,chunk_size"
-        for unit in [*"hHrRbBsSkKmMgGtT", "4m", "3M", "8s", "x"]
+        for unit in [*"hHrRbBsSkKmMgGtT", "4m", "3M", "8s", "x", "1k", "1.5m", "0.5k", "32e"]
     )
     asked.same(units)
     asked.same(f"""
@@ -311,6 +311,20 @@ def test_columns_units_and_forms(asked: Asked) -> None:
         lvs -o lv_name -o lv_size
         lvs -o lv_name,lv_name -o +lv_size -o -lv_name
         lvs -o '#pool_lv,origin'
+        lvs -o '#move_pv' -o '#pool_lv'
+        lvs -o '#origin' --config 'report/compact_output_cols="move_pv"'
+        lvs -o lv_name,move_pv,origin -o '#move_pv' --reportformat json
+        lvs -o move_pv,lv_name -o '#move_pv' --config 'log/report_command_log=1'
+        lvs -o +lv_size -o -lv_size
+        lvs -o lv_name,lv_size,lv_name -o -name
+        lvs -o vg_all,lv_name -o -vg_name
+        lvs -o vg_all,lv_name -o -vg_all
+        lvs -o +nosuch -o -nosuch,help,all
+        pvs -o all,pvseg_start
+        pvs -o all,vg_name
+        lvs -o lv_initial_image_sync,lv_name
+        lvs -o lv_initial_image_sync,lv_name --separator :
+        lvdisplay -C -o lv_name -o +lv_size
         lvs -o '#all'
         lvs -o selected,lv_name -S lv_size>4m
         lvs -O -lv_size,lv_name
@@ -399,7 +413,7 @@ def test_displays_of_what_is_seldom(asked: Asked) -> None:
         pvdisplay -m {asked.orphan}
         vgdisplay -v --readonly vg
         lvs -O lv_read_ahead,-lv_name -o lv_name,lv_read_ahead
-        lvs -O -lv_read_ahead,lv_name
+        lvs -O -lv_read_ahead,lv_name -o lv_name
     """)
 
 

@@ -28,7 +28,7 @@ __all__ = ["lvdisplay"]
 @click.option("--units", help="r (default), h, or one of bskmgtpe; capitals for 1000.")
 @click.option("--nosuffix", is_flag=True, help="No unit behind sizes.")
 @click.option("-C", "--columns", is_flag=True, help="As lvs, with all its options.")
-@click.option("-o", "--options", help="With -C.")
+@click.option("-o", "--options", multiple=True, help="With -C.")
 @click.option("-O", "--sort", help="With -C.")
 @click.option("--noheadings", is_flag=True, hidden=True)
 @click.option("--separator", hidden=True)

@@ -142,6 +142,8 @@ class Part(NamedTuple):
     keys: list[tuple[Field, bool]]
     title: str
     layout: Layout
+    compact: Sequence[Field]
+    """Columns that are left out where they are blank in all rows."""
 
     @property
     def rows(self) -> str:
@@ -154,9 +156,9 @@ class Part(NamedTuple):
         if SELECTED in self.fields:
             found = sort_rows(rows, self.keys)
             chosen = {number for number, row in enumerate(found) if self.selected(row)}
-            return Report(self.kind.name, self.title, self.fields, found, chosen)
+            return Report(self.kind.name, self.title, self.fields, found, chosen, self.compact)
         found = sort_rows(filter(self.selected, rows), self.keys)
-        return Report(self.kind.name, self.title, self.fields, found)
+        return Report(self.kind.name, self.title, self.fields, found, compact=self.compact)
 
 
 class Output:
@@ -249,7 +251,7 @@ class Output:
     def _part(self, kind: ReportKind, words: _Words, title: str = "") -> Part:
         if not title:
             kind = kind.with_settings(self._config.get_str)
-        fields = choose(kind, words.options, verbose=self._verbose)
+        fields = choose(kind, words.options, verbose=self._verbose, sort=words.sort)
         compact = self._compacted(kind, fields, words.options)
         selected = parse_selection(words.select, kind.prefix, kind.vocabulary)
         unbuffered = self._values["unbuffered"] or not self._config.get_bool(
@@ -264,7 +266,8 @@ class Output:
             selected,
             keys if buffered else [],
             title if title and kind.name == "pv" else TITLES[kind.name],
-            self._layout._replace(compact=compact, buffered=buffered),
+            self._layout._replace(buffered=buffered),
+            compact,
         )
 
     def _compacted(
@@ -273,8 +276,7 @@ class Output:
         if self._config.get_bool("report/compact_output", False):
             return fields
         columns = self._config.get_str("report/compact_output_cols", "")
-        if columns:
-            options = [*options, f"#{columns}"]
+        options = [f"#{columns}", *options]
         try:
             return compacted(kind, options)
         except RefusedError as error:

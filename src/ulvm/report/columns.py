@@ -44,10 +44,6 @@ class ReportKind(NamedTuple):
             sort=setting(f"{section}_sort", self.sort),
         )
 
-    def all_fields(self) -> list[Field]:
-        """What `all` stands for."""
-        return [f for f in self.vocabulary.fields.values() if f.group in self.groups]
-
     def in_full_report(self, setting: Callable[[str, str], str]) -> ReportKind:
         """As a part of fullreport, which has settings of its own (`report/lvs_cols_full`)."""
         columns, sort = FULL_REPORT[self.name]
@@ -125,24 +121,25 @@ FULL_REPORT = {
 _DEVICES = {"pv", "pvseg"}
 
 
-def _parse(text: str, kind: ReportKind, *, strict: bool = True) -> list[Field]:
-    """The fields of a list; unless it is strict without those that do not exist."""
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _resolved(words: Sequence[str], kind: ReportKind, groups: set[str]) -> list[Field]:
+    """The fields that words stand for; `all` for those of the groups and of all fields named."""
     vocabulary = kind.vocabulary
-    found: list[Field] = []
-    for word in text.split(","):
-        name = word.strip().lower()
-        if not name:
-            continue
+    named: list[list[Field] | None] = []
+    for word in words:
+        name = word.lower()
         if name in ("help", "?"):
             raise HelpAsked("\n".join(field_lines(vocabulary.sections)))
-        group = vocabulary.group(name)
         if name == "all":
-            found += kind.all_fields()
-        elif group is not None:
-            found += group
-        elif strict or kind.vocabulary.find(word, kind.prefix) is not None:
-            found.append(_find(word.strip(), kind))
-    return found
+            named.append(None)
+        else:
+            named.append(vocabulary.group(name) or [_find(word, kind)])
+    groups = groups | {field.group for fields in named for field in fields or ()}
+    every = [field for field in vocabulary.fields.values() if field.group in groups]
+    return [field for fields in named for field in (every if fields is None else fields)]
 
 
 def _find(name: str, kind: ReportKind, who: str = "") -> Field:
@@ -153,34 +150,44 @@ def _find(name: str, kind: ReportKind, who: str = "") -> Field:
     return field
 
 
-def choose(kind: ReportKind, options: Sequence[str], *, verbose: bool) -> list[Field]:
-    """The columns for the values of -o, in their order; one named twice stands twice. RefusedError
-    (exit code 5) for an unknown field, as LVM."""
+def choose(
+    kind: ReportKind, options: Sequence[str], *, verbose: bool, sort: str | None = None
+) -> list[Field]:
+    """The columns for the values of -o, in their order; one named twice stands twice, and `-` takes
+    the last away. A word that stands for many is taken away by the same word alone. `sort`: the
+    fields of -O, whose kinds `all` stands for too. RefusedError (exit code 5) for an unknown field,
+    as LVM."""
     for option in options:
         if not option:
             raise RefusedError(f"Invalid options string: {option}")
-    fields = _parse(kind.verbose if verbose else kind.columns, kind)
+    words = _words(kind.verbose if verbose else kind.columns)
     for option in options:
-        if option[:1] == "#":
-            continue
-        sign = option[:1] if option[:1] in ("+", "-") else ""
-        chosen = _parse(option[len(sign) :], kind, strict=sign != "-")
-        if sign == "-":
-            fields = fields.copy()
-            for field in chosen:
-                if field in fields:
-                    fields.remove(field)
-        elif sign == "+":
-            fields = fields + chosen
-        elif sign == "":
-            fields = chosen
-    return fields
+        if option[:1] == "+":
+            words += _words(option[1:])
+        elif option[:1] == "-":
+            for word in _words(option[1:]):
+                _take_away(words, word, kind)
+        elif option[:1] != "#":
+            words = _words(option)
+    keys = [kind.vocabulary.find(word.lstrip("+-"), kind.prefix) for word in _words(sort or "")]
+    groups = {*kind.groups, *(field.group for field in keys if field is not None)}
+    return _resolved(words, kind, groups)
+
+
+def _take_away(words: list[str], word: str, kind: ReportKind) -> None:
+    def meaning(name: str) -> object:
+        return kind.vocabulary.find(name, kind.prefix) or name.lower()
+
+    for at in reversed(range(len(words))):
+        if meaning(words[at]) == meaning(word):
+            del words[at]
+            return
 
 
 def compacted(kind: ReportKind, options: Sequence[str]) -> list[Field]:
-    """Columns of `-o#`, left out when they are blank in all rows. RefusedError for one that is
-    unknown, which LVM2 only warns of."""
-    words = [word for o in options if o[:1] == "#" for word in filter(None, o[1:].split(","))]
+    """Columns of the last `-o#`, left out when they are blank in all rows. RefusedError for one
+    that is unknown, which LVM2 only warns of."""
+    words = next((_words(option[1:]) for option in reversed(options) if option[:1] == "#"), [])
     found = []
     for word in words:
         field = kind.vocabulary.find(word, kind.prefix)

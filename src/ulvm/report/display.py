@@ -54,8 +54,6 @@ class Layout(NamedTuple):
     unquoted: bool = False
     rows: bool = False
     """Columns as lines."""
-    compact: Container[Field] = ()
-    """Columns that are left out when they are blank in all rows."""
     time_format: str = TIME_FORMAT
     list_separator: str = ","
     mark_hidden: bool = True
@@ -74,6 +72,8 @@ class Report(NamedTuple):
     rows: Sequence[Any]
     selected: Container[int] | None = None
     """Numbers of the rows that the selection chose, if all are shown."""
+    compact: Container[Field] = ()
+    """Columns that are left out when they are blank in all rows."""
 
     def value(self, field: Field, number: int) -> Value:
         """Of the row of this number."""
@@ -131,24 +131,18 @@ def _sort_value(field: Field, value: Value) -> tuple[float, str]:
 
 def render(report: Report, layout: Layout, *, always: bool = False) -> list[str]:
     """The lines of a report; none without rows, or with `always` its headings."""
-    fields = list(report.fields)
-    table = [
-        [_text_of(f, report.value(f, number), layout) for f in fields]
-        for number in range(len(report.rows))
-    ]
-    if not table and not always:
+    if not report.rows and not always:
         return []
-    kept = [
-        i for i, f in enumerate(fields) if f not in layout.compact or any(line[i] for line in table)
-    ]
-    fields = [fields[i] for i in kept]
-    table = [[line[i] for i in kept] for line in table]
+    fields, table = _filled(report, layout)
     words = [f.heading if layout.abbreviated else f.name for f in fields]
     headings = [words] if layout.headings else []
     if layout.aligned and not layout.rows:
-        least = [max(f.width, len(w)) for f, w in zip(fields, words, strict=True)]
+        full = not layout.abbreviated
+        least = [max(f.width, full * len(w)) for f, w in zip(fields, words, strict=True)]
         widths = _widths(least, table if layout.buffered else table[:1])
-        headings = [[h.ljust(w) for h, w in zip(line, widths, strict=True)] for line in headings]
+        headings = [
+            [h[:w].ljust(w) for h, w in zip(line, widths, strict=True)] for line in headings
+        ]
         if layout.buffered:
             table = [_padded(fields, line, widths) for line in table]
         else:
@@ -159,6 +153,19 @@ def render(report: Report, layout: Layout, *, always: bool = False) -> list[str]
     if layout.rows:
         lines = [list(column) for column in zip(*lines, strict=True)]
     return [layout.indent + layout.separator.join(line) for line in lines]
+
+
+def _filled(report: Report, layout: Layout) -> tuple[list[Field], list[list[str]]]:
+    """The columns that stay, and the text of each row."""
+    fields = list(report.fields)
+    table = [
+        [_text_of(f, report.value(f, number), layout) for f in fields]
+        for number in range(len(report.rows))
+    ]
+    kept = [
+        i for i, f in enumerate(fields) if f not in report.compact or any(line[i] for line in table)
+    ]
+    return [fields[i] for i in kept], [[line[i] for i in kept] for line in table]
 
 
 def _widths(least: Sequence[int], table: Sequence[Sequence[str]]) -> list[int]:
@@ -225,14 +232,13 @@ def render_json(
 def _json_array(report: Report, layout: Layout, indent: str, *, standard: bool) -> list[str]:
     lines = [f'{indent}"{report.key}": [']
     last = len(report.rows) - 1
-    for number in range(len(report.rows)):
+    fields, table = _filled(report, layout)
+    for number, line in enumerate(table):
         parts = []
-        for field in report.fields:
-            value = report.value(field, number)
+        for field, shown in zip(fields, line, strict=True):
+            text = _quoted(shown)
             if standard:
-                text = _standard_value(field, value, layout)
-            else:
-                text = _quoted(_text_of(field, value, layout))
+                text = _standard_value(field, report.value(field, number), shown, layout)
             parts.append(f'"{field.name}":{text}')
         comma = "," if number < last else ""
         lines.append(f"{indent}{_STEP}{{{', '.join(parts)}}}{comma}")
@@ -240,8 +246,7 @@ def _json_array(report: Report, layout: Layout, indent: str, *, standard: bool) 
     return lines
 
 
-def _standard_value(field: Field, value: Value, layout: Layout) -> str:
-    text = _text_of(field, value, layout)
+def _standard_value(field: Field, value: Value, text: str, layout: Layout) -> str:
     if field.kind == "list":
         items = [item for item in re.split(r"[, ]", str(value or "")) if item]
         import json

@@ -15,7 +15,7 @@ _ENTRIES = [entry for section in VOLUMES for entry in section.entries]
 _TYPES = {entry.name: entry.type for entry in _ENTRIES}
 
 _FOUND = {
-    name: Field(name, heading, kind, max(width, len(heading)), value, group, _TYPES[name])
+    name: Field(name, heading, kind, width or len(heading), value, group, _TYPES[name])
     for group, table in (
         ("lv", LV_FIELDS),
         ("seg", SEGMENT_FIELDS),

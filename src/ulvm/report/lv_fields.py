@@ -277,7 +277,7 @@ LV_FIELDS: Table = (
     ("metadata_percent", "Meta%", "pct", 6, _lv(lambda *_: "")),
     ("move_pv", "Move", "str", 0, move_fields.move_pv),
     ("move_pv_uuid", "Move UUID", "str", 38, move_fields.move_pv_uuid),
-    ("lv_initial_image_sync", "InitImgSyn", "bin", 0,
+    ("lv_initial_image_sync", "InitImgSync", "bin", 10,
      _lv(lambda _, lv: "initial image sync" if lv.is_pvmove else "")),
     ("lv_allocation_locked", "AllocLock", "bin", 10,
      _lv(lambda _, lv: "allocation locked" if lv.locked else "")),
