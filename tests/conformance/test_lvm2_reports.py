@@ -414,6 +414,7 @@ def test_displays_of_what_is_seldom(asked: Asked) -> None:
         vgdisplay -v --readonly vg
         lvs -O lv_read_ahead,-lv_name -o lv_name,lv_read_ahead
         lvs -O -lv_read_ahead,lv_name -o lv_name
+        lvs -O lv_minor,lv_name -o lv_name,lv_minor
     """)
 
 

@@ -107,7 +107,7 @@ def _text_of(field: Field, value: Value, layout: Layout) -> str:
 
 def sort_rows(rows: Iterable[Any], keys: Sequence[tuple[Field, bool]]) -> list[Any]:
     """By the keys in turn; brackets of hidden names do not count, a blank number is least, `auto`
-    most."""
+    and -1, which is not defined, are most."""
     found = list(rows)
     for field, descending in reversed(keys):
         found.sort(key=lambda row, of=field: _sort_value(of, of.value(row)), reverse=descending)  # type: ignore[misc]
@@ -116,9 +116,9 @@ def sort_rows(rows: Iterable[Any], keys: Sequence[tuple[Field, bool]]) -> list[A
 
 def _sort_value(field: Field, value: Value) -> tuple[float, str]:
     if field.kind == "bin":
-        return binary(value), ""
+        value = binary(value)
     if isinstance(value, int):
-        return value, ""
+        return (math.inf if value < 0 else value), ""
     if field.kind in ("num", "size", "pct", "time"):
         if not value:
             return -1, ""
