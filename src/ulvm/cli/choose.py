@@ -30,7 +30,8 @@ from ulvm.vgstore.checks import incomplete_words
 from ulvm.vgstore.scan import PvDevice, Scan
 
 __all__ = [
-    "Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg", "no_such_pv", "selected_pvs",
+    "Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg", "no_such_pv", "selected_lvs",
+    "selected_pvs",
 ]  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def choose_lvs(session: Session, words: Sequence[str], select: str | None = None
         groups = [vg for vg in scan.vgs if vg.name in chosen]
     pairs = [(vg, lv.name) for vg in groups for lv in vg.lvs if lv.name in chosen[vg.name]]
     if select is not None:
-        selected = _selected_lvs(session, scan, groups, select)
+        selected = selected_lvs(session, scan, groups, select)
         pairs = [(vg, lv) for vg, lv in pairs if (vg.name, lv) in selected]
     return Chosen([f"{vg.name}/{lv}" for vg, lv in pairs], list(dict.fromkeys(failures)))
 
@@ -105,9 +106,10 @@ def _group(scan: Scan, name: str) -> VolumeGroup:
         raise NotFoundError(sentence) from None
 
 
-def _selected_lvs(
+def selected_lvs(
     session: Session, scan: Scan, groups: Sequence[VolumeGroup], select: str
 ) -> set[tuple[str, str]]:
+    """(VG, LV) of the volumes that are selected, hidden ones too."""
     states = _states(session, groups)
 
     def rows(kind: str) -> Iterable[Row]:

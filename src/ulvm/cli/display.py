@@ -96,6 +96,8 @@ def pvdisplay(
         if selected is not None and row.pv_uuid not in selected:
             continue
         with processed.device(path):
+            if row.vg is not None and "EXPORTED" in row.vg.status and not short:
+                session.say(f'Physical volume "{path}" of volume group "{row.vg.name}" is exported')
             if colon:
                 show(describe.pv_colon(row))
             elif short:
@@ -105,10 +107,6 @@ def pvdisplay(
                     free = (row.pv.pe_count - used) * row.vg.extent_size
                 show([f'Device "{path}" has a capacity of {sizes.long_text(free)}'])
             else:
-                if row.vg is not None and "EXPORTED" in row.vg.status:
-                    session.say(
-                        f'Physical volume "{path}" of volume group "{row.vg.name}" is exported'
-                    )
                 show(describe.pv_lines(row, sizes.long_text))
                 if maps and row.copy:
                     show(["--- Physical Segments ---", " "])

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ulvm.cli.arguments import select_option
-from ulvm.cli.choose import choose_lvs
+from ulvm.cli.choose import choose_lvs, selected_lvs
 from ulvm.cli.columns_form import OrColumns
 from ulvm.cli.common_options import common_options, foreign_option, read_only_option, shared_option
 from ulvm.cli.context import Context
@@ -73,13 +73,14 @@ def lvdisplay(
     scan = session.scan()
     volumes, failures = choose_lvs(session, names, select)
     wanted = set(volumes)
-    if hidden and select is None:
-        groups = {word for word in names if "/" not in word} if names else None
+    if hidden:
+        within = [vg for vg in scan.vgs if not names or vg.name in names]
+        selected = None if select is None else selected_lvs(session, scan, within, select)
         wanted |= {
             f"{vg.name}/{lv.name}"
-            for vg in scan.vgs
+            for vg in within
             for lv in vg.lvs
-            if lv.snapshot_segment is None and (groups is None or vg.name in groups)
+            if lv.snapshot_segment is None and (selected is None or (vg.name, lv.name) in selected)
         }
     processed = Processed(session)
     full_path = session.host.config.get_bool("global/lvdisplay_shows_full_device_path", False)
@@ -93,7 +94,7 @@ def lvdisplay(
             continue
         states = lvm_lv.states(session, vg)
         for lv in vg.lvs:
-            if f"{vg.name}/{lv.name}" not in wanted:
+            if f"{vg.name}/{lv.name}" not in wanted or not (hidden or vg.is_visible(lv)):
                 continue
             with processed.volume(f"{vg.name}/{lv.name}"):
                 if colon:

@@ -37,7 +37,7 @@ SizeWords = Callable[[int], str]
 """Sectors to words."""
 
 _STATUS_BITS = {"EXPORTED": 0x2, "RESIZEABLE": 0x4, "READ": 0x100, "WRITE": 0x200}
-"""LVM2's, as vgdisplay -c shows them."""
+"""LVM2's, as vgdisplay -c and pvdisplay -c show them."""
 _ALLOCATABLE, _MISSING = 1 << 3, 1 << 23
 """LVM2's bits for a PV that may be allocated from, and for one that is not there (pvdisplay -c)."""
 
@@ -377,7 +377,8 @@ def pv_colon(row: Row) -> Iterator[str]:
         return
     used = vg.allocated(pv.uuid)
     allocatable = _ALLOCATABLE if pv.allocatable else 0
-    status = allocatable | (_MISSING if pv.missing or pv.uuid in vg.missing_uuids else 0)
+    exported = _STATUS_BITS["EXPORTED"] if "EXPORTED" in vg.status else 0
+    status = allocatable | exported | (_MISSING if pv.missing or pv.uuid in vg.missing_uuids else 0)
     yield (
         f"{path}:{vg.name}:{pv.dev_size}:-1:{status}:{allocatable}:-1:{vg.extent_size // 2}:"
         f"{pv.pe_count}:{pv.pe_count - used}:{used}:{pv.uuid}"
