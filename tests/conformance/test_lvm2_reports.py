@@ -418,6 +418,41 @@ def test_displays_of_what_is_seldom(asked: Asked) -> None:
     """)
 
 
+def test_displays_of_what_is_hidden_or_exported(asked: Asked) -> None:
+    for line in ("lvconvert --merge vg/s1", "vgexport vh"):
+        assert program.main(shlex.split(line)) == 0, line
+    asked.same("""
+        lvdisplay -c vg/s1
+        lvdisplay -c vg/s1 vg/s2
+        lvdisplay -c -S lv_name=~^s
+        lvdisplay -a -c vg/s1
+        lvdisplay -a -c -S lv_name=~^s vg
+        lvdisplay -a -c vg
+        pvdisplay -c
+        pvdisplay -s
+        pvdisplay -m
+    """)
+    asked.chosen_alike(
+        "lvs -a",
+        r"""
+        lv_name=~^s1
+        lv_name=~1$
+        lv_name=s1
+        lv_name=[s1]
+        lv_name!=s1
+    """,
+    )
+    assert program.main(shlex.split("lvcreate -an -s -V 64M -l 2 -n sp vg")) == 0
+    asked.chosen_alike(
+        "lvs",
+        """
+        origin=sp_vorigin
+        origin='[sp_vorigin]'
+        origin=~^sp
+    """,
+    )
+
+
 def test_several_missing_devices(asked: Asked) -> None:
     for line in (
         f"vgextend vh {asked.orphan}",
@@ -433,6 +468,9 @@ def test_several_missing_devices(asked: Asked) -> None:
         "pvdisplay -S lv_name=last",
         "pvs -o pv_all -S pv_missing=1",
         "pvscan -u",
+        "pvs -o pv_name,vg_name -S pv_name='[unknown]'",
+        "pvs -o pv_name,vg_name -S pv_name=unknown",
+        "pvs -o pv_name,vg_name -S pv_name=~^unknown",
     ):
         (ours, shown, _), (theirs, wanted, _) = asked.ours(line), asked.theirs(line)
         assert (ours, shown) == (theirs, wanted), line

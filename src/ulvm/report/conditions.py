@@ -80,6 +80,7 @@ _TEXTS = {
     "vg_permissions": _PERMISSIONS,
     "lv_when_full": {"error when full": "error", "queue when full": "queue"},
 }
+_OF_HIDDEN = ("lv_name", "origin")
 _UNDEFINED_TEXTS = {
     "cache_policy",
     "kernel_cache_policy",
@@ -129,7 +130,9 @@ def items_of(field: Field, row: Any) -> list[str]:
 
 def _plain(field: Field, row: Any) -> str:
     found = field.value(row)
-    return "" if found is None else str(found)
+    text = "" if found is None else str(found)
+    # The brackets of a volume that is hidden are not part of its name.
+    return text.removeprefix("[").removesuffix("]") if field.name in _OF_HIDDEN else text
 
 
 def _matches(field: Field, operator: str, value: str) -> Test:
@@ -143,11 +146,6 @@ def _equals(field: Field, operator: str, value: str) -> Test:
     if value == "undefined" and field.name in _UNDEFINED_TEXTS:
         value = ""
     wanted = operator == "="
-    if field.name in ("lv_name", "pv_name"):
-        # The brackets of what is hidden are not part of its name.
-        return lambda row: (
-            (_plain(field, row).removeprefix("[").removesuffix("]") == value) == wanted
-        )
     return lambda row: (_plain(field, row) == value) == wanted
 
 
