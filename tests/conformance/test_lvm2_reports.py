@@ -426,6 +426,9 @@ def test_displays_of_what_is_hidden_or_exported(asked: Asked) -> None:
         lvdisplay -c vg/s1 vg/s2
         lvdisplay -c -S lv_name=~^s
         lvdisplay -a -c vg/s1
+        vgs -a -o vg_name,lv_name,seg_size
+        vgs -a -o vg_name,lv_name
+        vgs -a
         lvdisplay -a -c -S lv_name=~^s vg
         lvdisplay -a -c vg
         pvdisplay -c

@@ -213,17 +213,17 @@ def vgs(context: Context, /, names: tuple[str, ...], hidden: bool, **values: Any
     for vg in groups:
         output.log.state(vg_object(vg))
     status = warned(session, output.log, failures)
-    output.add((part, _rows_of_groups(session, scan, groups, part.rows)))
+    output.add((part, _rows_of_groups(session, scan, groups, part.rows, hidden=hidden)))
     output.finish()
     return status
 
 
 def _rows_of_groups(
-    session: Session, scan: Scan, groups: Sequence[VolumeGroup], rows: str
+    session: Session, scan: Scan, groups: Sequence[VolumeGroup], rows: str, *, hidden: bool
 ) -> Iterable[Row]:
     states = states_of(session, groups, rows)
     if rows in ("lv", "seg"):
-        return vg_lv_rows(scan, groups, states, by_segment=rows == "seg")
+        return vg_lv_rows(scan, groups, states, by_segment=rows == "seg", hidden=hidden)
     if rows in ("pv", "pvseg"):
         shown = {vg.name for vg in groups}
         every = pv_rows(scan, by_segment=rows == "pvseg", states=states)

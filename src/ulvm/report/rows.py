@@ -76,11 +76,16 @@ def lv_rows(
 
 
 def vg_lv_rows(
-    scan: Scan, groups: Iterable[VolumeGroup], states: States, *, by_segment: bool
+    scan: Scan,
+    groups: Iterable[VolumeGroup],
+    states: States,
+    *,
+    by_segment: bool,
+    hidden: bool = False,
 ) -> Iterator[Row]:
     """Rows of the VGs' volumes: none of a VG that has none."""
     for vg in groups:
-        yield from lv_rows(scan, [vg], states, hidden=False, by_segment=by_segment)
+        yield from lv_rows(scan, [vg], states, hidden=hidden, by_segment=by_segment)
 
 
 def pv_rows(
