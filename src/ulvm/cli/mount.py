@@ -12,11 +12,11 @@ from ulvm.activation.names import dm_name
 from ulvm.backup.leftovers import check_restored
 from ulvm.cli.common_options import own_options
 from ulvm.cli.context import Context
-from ulvm.errors import BusyError, NotFoundError, NotSupportedError, UsageError
+from ulvm.errors import NotFoundError, NotSupportedError, UsageError
 from ulvm.lvm import lv_change
 from ulvm.lvm.session import Session
 from ulvm.lvm.takedown import mounted_on
-from ulvm.mounts import loops_on, lost_loops, mount_at, mount_volume, unmount, unmount_volume
+from ulvm.mounts import mount_at, mount_volume, unmount, unmount_volume
 
 __all__ = ["mount", "umount"]
 
@@ -45,15 +45,13 @@ def mount(
         raise NotFoundError(f"Mount point {directory} is not a directory.")
     vg = session.last_scan.vg(vg_name)
     check_restored(vg, vg.volume(lv_name))
-    state = lv_change.use(session, vg_name, lv_name)
+    lv_change.use(session, vg_name, lv_name)
     path = session.host.run_dir / "dev" / vg_name / lv_name
     if not path.exists():
         raise NotSupportedError(
             f"There is no {path}, since this daemon runs without FUSE, or where that is not seen; "
             "`ulvm daemon status' says why."
         )
-    if state is not None and not state.info.read_only and state.open_count:
-        _check_in_sight(path, session.host.run_dir / "dev")
     mounted = mount_volume(
         path,
         directory,
@@ -73,17 +71,6 @@ def _is_read_only(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.EROFS
     return False
-
-
-def _check_in_sight(path: Path, tree: Path) -> None:
-    """BusyError if a volume that is open may be mounted under a name that it had before: a second
-    loop device would be a second file system on it."""
-    lost = lost_loops(tree)
-    if lost and not loops_on(path):
-        raise BusyError(
-            f"{path} is open, and may be mounted under the name that it had: "
-            f"{lost[0].path} stands on {lost[0].backing_file}."
-        )
 
 
 @click.command()
@@ -118,11 +105,6 @@ def _places_of_volume(session: Session, target: str, *, look: bool) -> list[str]
         if look and not Path(target).is_dir():
             raise
         raise NotFoundError(f"{target} is not mounted.") from None
-    if places := mounted_on(session, dm_name(vg_name, lv_name)):
+    if places := mounted_on(session, dm_name(vg_name, lv_name), look=look):
         return places
-    for loop in lost_loops(session.host.run_dir / "dev"):
-        raise NotFoundError(
-            f"{vg_name}/{lv_name} is not mounted under this name; what was mounted under a former "
-            f"one ({loop.path} stands on {loop.backing_file}) is unmounted by its directory."
-        )
     raise NotFoundError(f"{vg_name}/{lv_name} is not mounted.")

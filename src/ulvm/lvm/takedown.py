@@ -21,7 +21,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
-from ulvm.mounts import mounts_of, unmount_volume
+from ulvm.mounts import Mount, loops_over, mounts_of, unmount_volume
 
 __all__ = ["TakeDown", "mounted_on", "take_down"]
 
@@ -106,8 +106,9 @@ def _clear(session: Session, name: str, wanted: TakeDown) -> None:
         raise BusyError(f"{path} is mounted again.")
 
 
-def mounted_on(session: Session, name: str) -> list[str]:
-    """Mount points on a dm device, by any of its files, the last one first."""
+def mounted_on(session: Session, name: str, *, look: bool = True) -> list[str]:
+    """Mount points on a dm device, by any of its files, the last one first; with `look` also those
+    that were mounted when it had other names, for which the daemon has to answer."""
     tree = session.host.run_dir / "dev"
     files = [tree / "mapper" / name]
     try:
@@ -115,7 +116,10 @@ def mounted_on(session: Session, name: str) -> list[str]:
         files.append(Path(tree, vg_name, lv_name or ""))
     except UsageError:
         pass  # not a volume's name
-    mounts = [mount for file in files for mount in mounts_of(file, every=True)]
+    mounts: list[Mount] = []
+    for file in files:
+        loops = loops_over(file) if look and file.exists() else None
+        mounts += mounts_of(file, every=True, loops=loops)
     found = {mount.mount_point: mount.mount_id for mount in mounts}
     return sorted(found, key=lambda place: -found[place])
 

@@ -8,7 +8,15 @@ volume   a volume on a directory                       mount_volume, unmount_vol
 """
 
 from ulvm.mounts.freeze import FrozenMounts
-from ulvm.mounts.loop import AttachedLoop, Loop, attach, detach, loop_named, loops_on, lost_loops
+from ulvm.mounts.loop import (
+    AttachedLoop,
+    Loop,
+    attach,
+    detach,
+    loop_named,
+    loops_on,
+    loops_over,
+)
 from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
 from ulvm.mounts.unmount import unmount
 from ulvm.mounts.volume import FileSystem, MountedVolume, mount_volume, probe, unmount_volume
@@ -24,7 +32,7 @@ __all__ = [
     "detach",
     "loop_named",
     "loops_on",
-    "lost_loops",
+    "loops_over",
     "mount_at",
     "mount_table",
     "mount_volume",

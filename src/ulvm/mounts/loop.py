@@ -24,10 +24,11 @@ __all__ = [
     "grow",
     "loop_named",
     "loops_on",
-    "lost_loops",
+    "loops_over",
 ]
 
 LOOP_CLR_FD = 0x4C01
+LOOP_GET_STATUS64 = 0x4C05
 LOOP_SET_CAPACITY = 0x4C07
 LOOP_CONFIGURE = 0x4C0A
 LOOP_CTL_GET_FREE = 0x4C82
@@ -48,6 +49,8 @@ loop_info64: lo_device, lo_inode, lo_rdevice, lo_offset, lo_sizelimit; lo_number
 lo_encrypt_type, lo_encrypt_key_size, lo_flags; lo_file_name, lo_crypt_name, lo_encrypt_key;
 lo_init[2].
 """
+_INFO_SIZE = 232
+"""Of struct loop_info64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +98,27 @@ def loops_on(
     return [loop for loop in _loops(sys_block) if loop.backing_file == wanted]
 
 
-def lost_loops(tree: Path, *, sys_block: Path = _SYS_BLOCK) -> list[Loop]:
-    """Those over files below a directory that have another name now, or none: nobody can tell by
-    the loop device which file it is."""
-    return [
-        loop
-        for loop in _loops(sys_block)
-        if loop.backing_file.startswith(f"{tree}/") and loop.backing_file.endswith(_DELETED)
-    ]
+def loops_over(path: str | os.PathLike[str]) -> list[Loop]:
+    """The loop devices over the file that has this name now, whatever name it had when they were
+    attached; of those of former names the ones that this process may open. Not for who serves the
+    file, who would wait for himself."""
+    file = os.stat(path)
+    lost = [loop for loop in _loops(_SYS_BLOCK) if loop.backing_file.endswith(_DELETED)]
+    return [*loops_on(path), *(loop for loop in lost if _stands_on(loop, file))]
+
+
+def _stands_on(loop: Loop, file: os.stat_result) -> bool:
+    info = bytearray(_INFO_SIZE)
+    try:
+        descriptor = os.open(loop.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, LOOP_GET_STATUS64, info)
+        finally:
+            os.close(descriptor)
+    except OSError:  # detached meanwhile, or not ours to open
+        return False
+    device, inode = struct.unpack_from("=QQ", info)
+    return (device, inode) == (file.st_dev, file.st_ino)
 
 
 def _loops(sys_block: Path) -> list[Loop]:

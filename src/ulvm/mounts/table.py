@@ -14,6 +14,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ulvm.mounts.loop import Loop
 
 __all__ = ["Mount", "mount_at", "mount_table", "mounts_of", "parse_mountinfo"]
 
@@ -116,10 +120,12 @@ def mounts_of(
     *,
     every: bool = False,
     former: bool = False,
+    loops: Iterable[Loop] | None = None,
     sys_block: Path = _SYS_BLOCK,
 ) -> list[Mount]:
     """The mounts whose data lie in the file `path`, one for each file system, in order; `every`:
-    each place where these are mounted; `former`: by loop devices over the file that had the name.
+    each place where these are mounted; `former`: by loop devices over the file that had the name;
+    `loops`: by these, instead of those that are over a file of that name.
 
     A file system stands on the file if its source is the file itself (fuse2fs), or a loop device
     over it, a partition of that, or a device-mapper device on top of these (LUKS).
@@ -129,7 +135,9 @@ def mounts_of(
     wanted = os.path.abspath(path)
     names: set[str] = set() if former else {wanted}
     numbers: set[tuple[int, int]] = set()
-    for loop in loops_on(wanted, former=former, sys_block=sys_block):
+    if loops is None:
+        loops = loops_on(wanted, former=former, sys_block=sys_block)
+    for loop in loops:
         for name, number in _stacked_on(sys_block / loop.name):
             names.add(f"/dev/{name}")
             numbers.add(number)

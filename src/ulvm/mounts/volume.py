@@ -29,7 +29,7 @@ from ulvm.errors import (
     NotSupportedError,
     RefusedError,
 )
-from ulvm.mounts.loop import attach, grow, loop_named, loops_on
+from ulvm.mounts.loop import attach, grow, loop_named, loops_over
 from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
 from ulvm.mounts.unmount import unmount
 
@@ -146,7 +146,7 @@ def _loop_over(path: str, *, read_only: bool) -> Iterator[str]:
     """A loop device over the file, held. One that is there and can be written is taken: to the
     kernel a second one is another disk, and the file system on it another one, which overwrites
     what the first one writes."""
-    there = [] if read_only else [loop for loop in loops_on(path) if not loop.read_only]
+    there = [] if read_only else [loop for loop in loops_over(path) if not loop.read_only]
     if not there:
         with attach(path, read_only=read_only) as made:
             yield made.path
