@@ -97,14 +97,16 @@ def umount(context: Context, target: str, lazy: bool, force: bool) -> None:
 
 
 def _places_of_volume(session: Session, target: str, *, look: bool) -> list[str]:
-    """Where a volume is mounted, the last place first; `look`: what is not mounted may be touched.
-    NotFoundError if nowhere."""
+    """Where a volume is mounted, the last place first. NotFoundError if nowhere; but without `look`
+    nothing is touched, and what is no volume's name is taken for a place."""
     try:
         vg_name, lv_name = session.resolve_lv(target)
     except (NotFoundError, UsageError):
-        if look and not Path(target).is_dir():
-            raise
-        raise NotFoundError(f"{target} is not mounted.") from None
+        if not look:
+            return [os.path.abspath(target)]
+        if Path(target).is_dir():
+            raise NotFoundError(f"{target} is not mounted.") from None
+        raise
     if places := mounted_on(session, dm_name(vg_name, lv_name), look=look):
         return places
     raise NotFoundError(f"{vg_name}/{lv_name} is not mounted.")
