@@ -48,7 +48,6 @@ ALLOWED = {
     ("backup/quiesce/commands.py", "/bin/sh"): "the user's commands, out of the command line",
     ("backup/sinks/command.py", "/bin/sh"): "the user's command; what is filled in is quoted",
     ("mounts/freeze.py", "/bin/sh"): "a script of its own; mount points are arguments",
-    ("mounts/freeze.py", "sh"): "the name of that script",
 }
 """(module, call) -> why."""
 
