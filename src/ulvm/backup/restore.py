@@ -29,10 +29,12 @@ def write_device(
     *,
     threads: int = 2,
     before_write: Callable[[], None] = lambda: None,
+    after_flush: Callable[[], None] = lambda: None,
     progress: Progress = lambda _done, _total: None,
 ) -> None:
     """Make a device hold what the backup holds, durably. It must be at least as large. The SHA-256
-    of the volume is left to `check_device`, which has to compute it anyway.
+    of the volume is left to `check_device`, which has to compute it anyway. `after_flush` comes
+    after those on the way, in another thread.
 
     FormatError if the backup is damaged: the device then holds part of it, or is as it was if
     `before_write`, which comes before every write, in any thread, was never called.
@@ -55,6 +57,7 @@ def write_device(
     def flush(_done: int) -> None:
         with devices.borrow() as device:
             device.flush()
+        after_flush()
 
     def written(done: int, total: int) -> None:
         nonlocal told

@@ -8,9 +8,9 @@ Restore into a new volume:
 
 Reading back goes through the daemon, as any use of the volume does, so it proves the mapping too.
 Before it the volume's extents on its PVs are dropped from this kernel's page cache, so the bytes
-come from the disks. The backup itself may come from the cache: the hash of its file is compared
-while it is written, that of the volume with what is read back, and good bytes are good from
-wherever they come.
+come from the disks; what is durable is dropped while the rest is written, since that takes a while.
+The backup itself may come from the cache: the hash of its file is compared while it is written,
+that of the volume with what is read back, and good bytes are good from wherever they come.
 
 A failure or a signal on the way removes the volume again. A kill -9 leaves it with the tag, so
 that it is not taken for whole: the next restore onto it needs no `force`.
@@ -149,9 +149,10 @@ def _write(session: Session, backup: Backup, target: _Target, stage: Stage, thre
             open_device,
             threads=threads,
             before_write=target.touched.set,
+            after_flush=_Extents(session, target).drop,
             progress=progress,
         )
-    _drop_cache(session, target)
+    _Extents(session, target).drop()  # the volume may have been moved meanwhile
     with stage("Reading back") as progress:
         check_device(backup, open_device, threads=threads, progress=progress)
 
@@ -169,20 +170,29 @@ def _say_restored(session: Session, backup: Backup, target: _Target) -> None:
         )
 
 
-def _drop_cache(session: Session, target: _Target) -> None:
-    """Have what was written and flushed read from the disks: the daemon reads its PVs' files and
-    disks through the same page cache, so it need not be asked."""
-    vg = session.scan().vg(target.vg)
-    segments = _volume(vg, target.uuid).segments
-    for segment in (s for s in segments if isinstance(s, StripedSegment)):
-        for area in segment.areas:
-            pv, path = vg.pv(area.pv_uuid), session.last_scan.path_of(area.pv_uuid)
-            if pv is None or path is None:
-                continue  # missing: no byte of it is read at all
-            start = (pv.pe_start + area.pe * vg.extent_size) * SECTOR
+class _Extents:
+    """Where a volume lies now: (path of a PV, start, length) in bytes."""
+
+    def __init__(self, session: Session, target: _Target) -> None:
+        vg = session.scan().vg(target.vg)
+        segments = _volume(vg, target.uuid).segments
+        self._places: list[tuple[Path, int, int]] = []
+        for segment in (s for s in segments if isinstance(s, StripedSegment)):
+            length = segment.area_len * vg.extent_size * SECTOR
+            for area in segment.areas:
+                pv, path = vg.pv(area.pv_uuid), session.last_scan.path_of(area.pv_uuid)
+                if pv is None or path is None:
+                    continue  # missing: no byte of it is read at all
+                start = (pv.pe_start + area.pe * vg.extent_size) * SECTOR
+                self._places.append((Path(path), start, length))
+
+    def drop(self) -> None:
+        """Have what was written and flushed read from the disks: the daemon reads its PVs' files
+        and disks through the same page cache, so it need not be asked."""
+        for path, start, length in self._places:
             try:
-                with open(path, "rb", buffering=0) as file:
-                    drop_cache(file.fileno(), start, segment.area_len * vg.extent_size * SECTOR)
+                with path.open("rb", buffering=0) as file:
+                    drop_cache(file.fileno(), start, length)
             except OSError as error:
                 raise DeviceError(
                     f"Cannot read {path}: {error.strerror}.", errno=error.errno
