@@ -92,9 +92,11 @@ def test_stop_is_refused_while_a_volume_is_open(vg: UlvmHost) -> None:
 @needs.program("unshare")
 def test_stop_from_another_pid_namespace(vg: UlvmHost) -> None:
     pid = vg.daemon_pid()
+    # Which keeps a copy of the tree, that must not keep the daemon.
     argv = ["unshare", "--pid", "--fork", "--mount-proc", *vg.argv("daemon stop")]
     subprocess.run(argv, env=vg.env, check=True, capture_output=True)
     assert gone(pid)
+    assert "did not end" not in vg.log()
 
 
 @needs.root

@@ -72,9 +72,10 @@ _TAKEN_BACK = (errno.ENOENT, errno.EINTR)
 """read(2): the request that came was."""
 
 
-def _receiver(descriptor: int) -> Callable[[memoryview], int]:
+def _receiver(descriptor: int, end: int) -> Callable[[memoryview], int]:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
+    poll.register(end, select.POLLIN)
 
     def take(buffer: memoryview) -> int:
         """BlockingIOError if there is none."""
@@ -89,7 +90,8 @@ def _receiver(descriptor: int) -> Callable[[memoryview], int]:
 
     def sleep(buffer: memoryview) -> int:
         while True:
-            poll.poll()
+            if any(ready == end for ready, _ in poll.poll()):
+                return 0
             try:
                 return take(buffer)
             except BlockingIOError:  # another thread was first
@@ -99,16 +101,17 @@ def _receiver(descriptor: int) -> Callable[[memoryview], int]:
 
 
 class Requests:
-    """One thread's. `descriptor` does not block. `devices` are the open files, by the numbers of
-    their handles; the table is the caller's, and changes while we look."""
+    """One thread's. `descriptor` does not block; once `end` can be read who would wait for a
+    request finds the file system unmounted. `devices` are the open files, by the numbers of their
+    handles; the table is the caller's, and changes while we look."""
 
-    def __init__(self, descriptor: int, devices: Mapping[int, BlockDevice]) -> None:
+    def __init__(self, descriptor: int, end: int, devices: Mapping[int, BlockDevice]) -> None:
         self._descriptor = descriptor
         self._devices = devices
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
         # Nothing of it refers to us: the buffer is to go when the thread ends.
-        self._wait = _receiver(descriptor)
+        self._wait = _receiver(descriptor, end)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
         """Of the request that was received."""
 

@@ -23,7 +23,7 @@ answers; the threads are ours:
   one volume hold up the asynchronous ones (no others) to all volumes.
 * Signals are blocked in these threads; they belong to the main thread.
 * The end comes from the kernel: unmounting (or aborting the connection) makes the read return
-  ENODEV.
+  ENODEV. Where a copy of the mount keeps the connection it comes from `stop`.
 
 Locking: `_lock` guards the thread list, the turn and the count of those who wait for it; `stop` and
 `start` are for one caller.
@@ -201,6 +201,9 @@ class FuseSession:
         self._over = False
         """The file system is unmounted."""
         self._ending = threading.Event()
+        self._end = -1
+        """Can be read when it is. The connection may outlive the unmounting: a copy of the mount in
+        another mount namespace, of a container say, keeps it."""
         self._watcher = threading.Thread()
         self._short = False
         """The last try to start a thread has failed."""
@@ -284,6 +287,7 @@ class FuseSession:
         self._ending.clear()
         self._called.clear()
         self._over = False
+        self._end = os.eventfd(0)
         os.set_blocking(self._library.fuse_session_fd(self._session), False)
         self._watcher = threading.Thread(target=self._watch, name="ulvm-fuse-watch", daemon=True)
         try:
@@ -321,7 +325,7 @@ class FuseSession:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         process = self._library.fuse_session_process_buf
         session = self._session
-        requests = Requests(self._library.fuse_session_fd(session), self._devices)
+        requests = Requests(self._library.fuse_session_fd(session), self._end, self._devices)
         buffer = _Buffer(mem=requests.address, fd=-1)
         address = ctypes.addressof(buffer)
         begun, me = self._begun, threading.current_thread()
@@ -435,6 +439,7 @@ class FuseSession:
             return
         self._unmount()
         self._ending.set()
+        os.eventfd_write(self._end, 1)
         self._called.set()
         if self._watcher.is_alive():
             self._watcher.join()
@@ -448,6 +453,7 @@ class FuseSession:
         else:
             self._library.fuse_unmount(self._handle)
             self._library.fuse_destroy(self._handle)
+            os.close(self._end)
         self._handle = self._session = None
         self._threads = []
         self._begun.clear()
