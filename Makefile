@@ -17,7 +17,7 @@ man: setup ## Make manual pages and completion in build/installed, as the packag
 	$(PYTHON) -m ulvm.cli.installed build/installed
 
 test: setup ## Run all tests. With CI=true nothing is skipped.
-	$(PYTHON) -m pytest
+	$(PYTHON) tools/test.py
 
 lint: setup ## Formatting, lint and types.
 	.venv/bin/ruff format --check
