@@ -471,6 +471,8 @@ class Kernel:
             f"echo 1 >{throttle} && "
             f"first=$({used.format(name.replace('/', '-'))}) && "
             + self._lvm(f"lvconvert --background --merge {name}")
-            + f' && while [ "$({used.format("--target snapshot-merge")})" = "$first" ]; do :; done',
+            # It says nothing as long as the merge has not begun.
+            + f' && until [ "$({used.format("--target snapshot-merge")})" -lt "$first" ]'
+            + " 2>/dev/null; do :; done",
         )
         self.checks.append(lambda: self._outcome(begun) and None)
