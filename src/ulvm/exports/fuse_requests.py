@@ -90,7 +90,8 @@ def _receiver(descriptor: int, end: int) -> Callable[[memoryview], int]:
 
     def sleep(buffer: memoryview) -> int:
         while True:
-            if any(ready == end for ready, _ in poll.poll()):
+            ready = poll.poll()
+            if len(ready) > 1 or ready[0][0] == end:
                 return 0
             try:
                 return take(buffer)
