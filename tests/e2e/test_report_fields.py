@@ -74,3 +74,13 @@ def test_vgcfgbackup_writes_where_the_disks_are_now(host: UlvmHost) -> None:
     assert 'device = "[unknown]"' in text
     assert 'flags = ["MISSING"]' in text
     assert "a.img" not in text
+
+
+def test_who_changes_selects_by_what_is_shown(host: UlvmHost) -> None:
+    """Whether a snapshot is watched is a segment's field, which the daemon is asked for."""
+    host.run(f"vgcreate vg {host.image('a.img', '64M')}")
+    host.run("lvcreate -n lv -L 4M vg")
+    host.run("lvcreate -s -n s -L 4M vg/lv")
+    host.run("lvchange --addtag seen vg -S seg_monitor=monitored")
+    for way in ("-S seg_monitor=monitored", "-S lv_tags=seen"):
+        assert host.run(f"lvs --noheadings -o lv_name {way} vg").stdout.split() == ["s"]

@@ -471,7 +471,7 @@ class Kernel:
             f"echo 1 >{throttle} && "
             f"first=$({used.format(name.replace('/', '-'))}) && "
             + self._lvm(f"lvconvert --background --merge {name}")
-            # It says nothing as long as the merge has not begun.
+            # What is no number is no progress.
             + f' && until [ "$({used.format("--target snapshot-merge")})" -lt "$first" ]'
             + " 2>/dev/null; do :; done",
         )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ulvm.cli.processed import Processed
+from ulvm.cli.row_states import states_of
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import given_device, split_known
@@ -22,7 +23,7 @@ from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_tag
 from ulvm.report.columns import DEFAULTS, rows_of
-from ulvm.report.rows import Row, States, lv_rows, pv_rows, vg_lv_rows, vg_rows
+from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.report.select import parse_selection
 from ulvm.units import SECTOR
 from ulvm.vgstore.candidates import min_sectors
@@ -110,9 +111,9 @@ def selected_lvs(
     session: Session, scan: Scan, groups: Sequence[VolumeGroup], select: str
 ) -> set[tuple[str, str]]:
     """(VG, LV) of the volumes that are selected, hidden ones too."""
-    states = _states(session, groups)
 
     def rows(kind: str) -> Iterable[Row]:
+        states = states_of(session, groups, kind)
         return lv_rows(scan, groups, states, hidden=True, by_segment=kind == "seg")
 
     found = _selected(session, "lv", select, rows)
@@ -127,14 +128,8 @@ def _selected(
     return [row for row in rows(rows_of(kind, selection.fields)) if selection(row)]
 
 
-def _states(session: Session, groups: Sequence[VolumeGroup]) -> States:
-    return {vg.name: lvm_lv.states(session, vg) for vg in groups}
-
-
 def _pv_rows(session: Session, scan: Scan, kind: str) -> Iterable[Row]:
-    if kind == "pv":
-        return pv_rows(scan)
-    return pv_rows(scan, by_segment=True, states=_states(session, scan.vgs))
+    return pv_rows(scan, by_segment=kind != "pv", states=states_of(session, scan.vgs, kind))
 
 
 # -- volume groups --------------------------------------------------------------------------------
@@ -228,7 +223,7 @@ def each_vg(
 def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:
     def rows(kind: str) -> Iterable[Row]:
         if kind in ("lv", "seg"):
-            states = _states(session, scan.vgs)
+            states = states_of(session, scan.vgs, kind)
             return vg_lv_rows(scan, scan.vgs, states, by_segment=kind == "seg")
         if kind in ("pv", "pvseg"):
             return _pv_rows(session, scan, kind)

@@ -252,20 +252,7 @@ def driver_version(request: Request) -> None:
 def split_name(request: Request) -> None:
     """The parts of a name; none if a subsystem is named that is not LVM."""
     uuid = LVM_UUID_PREFIX if request.words[1:] in ((), ("LVM",)) else ""
-    info = DeviceInfo(
-        request.words[0],
-        uuid,
-        0,
-        0,
-        0,
-        0,
-        False,
-        False,
-        False,
-        False,
-        0,
-        0,
-    )
+    info = DeviceInfo(request.words[0], uuid, 0, 0, 0, 0, False, False, False, False, 0, 0)
     for line in report_lines(request, NAME_REPORT, [DmRow(info)]):
         click.echo(line)
 
@@ -286,8 +273,8 @@ _UDEV_FLAGS = (
     "DM_UDEV_DISABLE_LIBRARY_FALLBACK_FLAG",
     "DM_UDEV_PRIMARY_SOURCE_FLAG",
     "DM_UDEV_FLAG7",
+    *(f"DM_SUBSYSTEM_UDEV_FLAG{bit}" for bit in range(8)),
 )
-_SUBSYSTEM_FLAGS = [f"DM_SUBSYSTEM_UDEV_FLAG{bit}" for bit in range(8)]
 """libdevmapper.h: the upper half of a cookie, from its lowest bit on."""
 
 
@@ -304,7 +291,7 @@ def udev_flags(request: Request) -> None:
         )
     if not 0 < cookie < 1 << 32:
         raise UlvmError("Incorrect cookie value.")
-    for bit, name in enumerate((*_UDEV_FLAGS, *_SUBSYSTEM_FLAGS)):
+    for bit, name in enumerate(_UDEV_FLAGS):
         if cookie >> 16 + bit & 1:
             click.echo(f"{name}='1'")
 

@@ -9,7 +9,8 @@ import click
 from ulvm.cli.common_options import reading_options
 from ulvm.cli.context import Context
 from ulvm.cli.report_options import Output, ReportCommand, report_options
-from ulvm.cli.reports import groups_of, states_of, vg_object, warned
+from ulvm.cli.reports import groups_of, vg_object, warned
+from ulvm.cli.row_states import states_of
 from ulvm.report.columns import FULL_REPORT
 from ulvm.report.rows import lv_rows, pv_rows, vg_rows
 

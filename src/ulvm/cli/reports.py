@@ -10,17 +10,17 @@ import click
 from ulvm.cli.common_options import reading_options
 from ulvm.cli.context import Context
 from ulvm.cli.report_options import Output, ReportCommand, report_options
+from ulvm.cli.row_states import states_of
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
-from ulvm.lvm import states as lvm_states
 from ulvm.lvm.names import given_device, plain_name, split_known, vg_name
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_tag
 from ulvm.report.log import CommandLog, LogObject
-from ulvm.report.rows import Row, States, lv_rows, pv_rows, vg_lv_rows, vg_rows
+from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.vgstore.scan import Scan
 
-__all__ = ["Failure", "groups_of", "lvs", "pvs", "states_of", "vg_object", "vgs", "warned"]
+__all__ = ["Failure", "groups_of", "lvs", "pvs", "vg_object", "vgs", "warned"]
 
 
 class Failure(NamedTuple):
@@ -72,21 +72,6 @@ def warned(session: Session, log: CommandLog, failures: Sequence[Failure]) -> in
         if within is not None:
             log.state(within, failed=True)
     return 5 if failures else 0
-
-
-def states_of(session: Session, groups: Sequence[VolumeGroup], rows: str) -> States:
-    """Which volumes are active, for rows that show it; nothing for any group where nobody may be
-    asked. Whether a snapshot is watched is a segment's field, and asked for where there are such.
-    """
-    if not session.host.activation or rows in ("vg", "pv"):
-        return {}
-    found = {vg.name: lvm_states.states(session, vg) for vg in groups}
-    if rows in ("seg", "pvseg"):
-        for (vg_name, lv_name), watched in lvm_states.monitored(session).items():
-            state = found.get(vg_name, {}).get(lv_name)
-            if state is not None:
-                found[vg_name][lv_name] = state._replace(monitored=watched)
-    return found
 
 
 def vg_object(vg: VolumeGroup) -> LogObject:
