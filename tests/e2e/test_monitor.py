@@ -123,3 +123,24 @@ def test_no_snapshot_and_a_name_that_is_none(host: UlvmHost) -> None:
 def test_a_forced_unmount_of_nothing_is_refused(host: UlvmHost) -> None:
     said = host.run(f"umount --lazy --force {host.base}", rc=5).stderr
     assert said == f"  Nothing is mounted on {host.base}.\n"
+
+
+def test_what_one_command_was_told_is_not_the_daemons(host: UlvmHost) -> None:
+    """Which is started by whoever comes first; `daemon start` is told for its whole life."""
+    never = "--config 'activation { snapshot_autoextend_threshold = 100 }'"
+    origin_and_snapshot(host, "64M", "")
+    host.run("vgchange -an vg")
+    host.run("daemon stop")
+    host.run(f"vgchange -ay -An {never} vg")
+    before = len(list((host.system_dir / "archive").iterdir()))
+    change(host, 0, 6)
+    until(lambda: size(host) == "12.00m")
+    assert len(list((host.system_dir / "archive").iterdir())) == before + 1
+    host.run("vgchange -an vg")
+    host.run("daemon stop")
+    host.run(f"daemon start {never}")
+    host.run("vgchange -ay vg")
+    assert "snapshot_autoextend_threshold is 100" in host.run("monitor status").stdout
+    change(host, 6, 4)
+    until(lambda: "Snapshot vg-snap is now 8" in host.log())
+    assert size(host) == "12.00m"

@@ -25,14 +25,15 @@ def daemon() -> None:
 
 def _running(context: Context) -> DaemonClient | None:
     host = context.host
-    return connect(host.run_dir, start=False, system_dir=host.system_dir, overrides=host.overrides)
+    return connect(host.run_dir, start=False, system_dir=host.system_dir)
 
 
 @daemon.command()
 @own_options
 @click.pass_obj
 def start(context: Context) -> None:
-    """Start the daemon if it does not run."""
+    """Start the daemon if it does not run. --config counts for its life; that of another command
+    which finds none running does not."""
     host = context.host
     client = connect(host.run_dir, start=True, system_dir=host.system_dir, overrides=host.overrides)
     assert client is not None

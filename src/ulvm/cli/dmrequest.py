@@ -181,13 +181,7 @@ class Request:
     def client(self, *, start: bool) -> DaemonClient | None:
         """Without a lease: what dmsetup suspends stays suspended."""
         host = self.context.host
-        return connect(
-            host.run_dir,
-            start=start,
-            system_dir=host.system_dir,
-            overrides=host.overrides,
-            lease=False,
-        )
+        return connect(host.run_dir, start=start, system_dir=host.system_dir, lease=False)
 
     def started(self) -> DaemonClient:
         client = self.client(start=True)

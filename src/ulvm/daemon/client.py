@@ -236,7 +236,8 @@ def connect(
 
     `start`: start one if none runs; it needs `system_dir`. Without it None if none runs, except
     that one which was killed with volumes active is started anew, and brings them back. (One that
-    is about to stop looks like that until it has dropped its state.)
+    is about to stop looks like that until it has dropped its state.) `overrides`: what of --config
+    counts for its life, and for what it runs.
     """
 
     def wanted() -> bool:

@@ -190,12 +190,7 @@ class Session:
     def dm(self) -> DaemonClient:
         """The daemon; started if none runs."""
         if self._dm is None:
-            self._dm = connect(
-                self.host.run_dir,
-                start=True,
-                system_dir=self.host.system_dir,
-                overrides=self.host.overrides,
-            )
+            self._dm = connect(self.host.run_dir, start=True, system_dir=self.host.system_dir)
             assert self._dm is not None
         return self._dm
 
@@ -205,12 +200,7 @@ class Session:
         if not self.host.activation:
             return None
         if self._dm is None:
-            self._dm = connect(
-                self.host.run_dir,
-                start=False,
-                system_dir=self.host.system_dir,
-                overrides=self.host.overrides,
-            )
+            self._dm = connect(self.host.run_dir, start=False, system_dir=self.host.system_dir)
         return self._dm
 
     @property

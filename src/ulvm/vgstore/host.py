@@ -73,7 +73,7 @@ class Host(NamedTuple):
     config: Config = Config()
     opener: DeviceOpener = open_shared
     overrides: str = ""
-    """The text of --config, for a daemon that this command starts."""
+    """The text of --config, for commands that this one begins."""
     memory: dict[Path, str] | None = None
     """Of a command on trial: files as it would have left them."""
     activation: bool = True
