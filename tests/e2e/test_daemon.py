@@ -176,7 +176,7 @@ def test_the_limits_of_the_starter_are_not_the_daemons(vg: UlvmHost) -> None:
     vg.run("daemon stop")
     words = shlex.join(vg.argv("vgchange -ay vg"))
     limits = "ulimit -Sf 10240; ulimit -St 99; ulimit -Sn 64"
-    argv = ["bash", "-c", f"{limits}; exec nice -n 7 {words}"]
+    argv = ["bash", "-c", f"{limits}; exec nice -n 7 ionice -c 3 {words}"]
     subprocess.run(argv, env=vg.env, check=True, capture_output=True)
     pid = vg.daemon_pid()
     for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CPU):
@@ -186,6 +186,8 @@ def test_the_limits_of_the_starter_are_not_the_daemons(vg: UlvmHost) -> None:
     if os.geteuid() == 0:
         own = os.getpriority(os.PRIO_PROCESS, 0)
         assert os.getpriority(os.PRIO_PROCESS, pid) == min(own, 0)
+    told = subprocess.run(["ionice", "-p", str(pid)], check=True, capture_output=True, text=True)
+    assert not told.stdout.startswith("idle")
     volume = NbdDevice(str(vg.run_dir / "nbd.sock"), "vg/lv")
     volume.write(0, bytes(16 * MIB))
     volume.flush()

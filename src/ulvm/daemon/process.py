@@ -22,6 +22,9 @@ _PR_SET_IO_FLUSHER = 57  # linux/prctl.h
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _M_ARENA_MAX = -8
 _OOM_SCORE = -500
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30}
+"""System call, by machine: glibc has no function for it (ioprio_set(2)). Class 0 is the default."""
+_IOPRIO_WHO_PROCESS = 1
 _SWITCH_SECONDS = 0.5e-3
 _OPEN_FILES = 1 << 16
 _LIMITS = ("FSIZE", "CPU", "AS", "DATA", "NPROC")
@@ -54,8 +57,8 @@ def is_held(run_dir: Path) -> bool:
 def lift_limits() -> None:
     """What the command that started us was limited to is not for all volumes from then on: with its
     `ulimit -f` writes would fail, and a snapshot turn invalid for ever; with its `ulimit -t` we
-    would be killed; with its `nice` whoever uses a volume waits. As far as we may: a user's hard
-    limit stays, and is logged."""
+    would be killed; with its `nice` or `ionice` whoever uses a volume waits. As far as we may: a
+    user's hard limit stays, and is logged."""
     for name in _LIMITS:
         number = getattr(resource, f"RLIMIT_{name}")
         if not _set_limit(number, resource.RLIM_INFINITY):
@@ -66,6 +69,9 @@ def lift_limits() -> None:
             os.setpriority(os.PRIO_PROCESS, 0, 0)
         except OSError as error:
             log.info("nice: %s", error)
+    call = _IOPRIO_SET.get(os.uname().machine)
+    if call is not None and _libc().syscall(call, _IOPRIO_WHO_PROCESS, 0, 0) != 0:
+        log.info("ionice: %s", os.strerror(ctypes.get_errno()))
 
 
 def _set_limit(number: int, wanted: int) -> bool:
@@ -78,6 +84,10 @@ def _set_limit(number: int, wanted: int) -> bool:
         resource.setrlimit(number, (hard, hard))
         return False
     return True
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def prepare() -> None:
@@ -98,7 +108,7 @@ def prepare() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody learns how a program ended
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = _libc()
     with contextlib.suppress(AttributeError):  # not glibc
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
         libc.mallopt(_M_ARENA_MAX, 2)
