@@ -4,7 +4,7 @@ The volume holds what volumes hold: data that compress about two to one (half), 
 quarter), and space that was never written (a quarter). All compress with zstd at level 1 and as
 many threads as there are cores.
 
-    ulvm backup      takes a snapshot, copies, compresses, two SHA-256, fsync, reads back and
+    ulvm backup      takes a snapshot, copies, compresses, two digests, fsync, reads back and
                      compares, removes the snapshot; --no-verify leaves the reading back out
     nbdcopy | zstd   of a snapshot made before, nothing of the kind; so dd, and qemu-img convert
 """

@@ -510,7 +510,7 @@ def backup(tmp_path: Path) -> tuple[Path, Path]:
         "ulvm",
         datetime(2024, 5, 1, tzinfo=UTC),
         VolumeInfo("vg", "db", uuid, uuid),
-        ImageInfo(image.name, summary.sha256, summary.compressed_sha256, summary.index),
+        ImageInfo(image.name, summary.digest, summary.compressed_sha256, summary.index),
         None,
         True,
     )

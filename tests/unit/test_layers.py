@@ -115,6 +115,7 @@ LIBRARIES = {
     "click": "cli",
     "mfusepy": "exports.fuse_session",
     "rich": "cli",
+    "xxhash": "backup.digest",
     "zstandard": "backup.frames",
     "numpy": "",
 }

@@ -2,10 +2,10 @@
 
 Three stages run beside each other. Worker threads read a piece of the device, compress it and
 decompress the result again to compare it with what was read. The calling thread appends the
-frames to the file in order and hashes the compressed bytes; a third thread hashes the raw
-bytes. Behind the writer a checker makes each batch durable, drops it from the page cache, reads
-it back and compares it with the frames. So a verified image was seen to decompress to what was
-read, and its bytes were seen to come back from the file system, without a second pass.
+frames to the file in order, and computes the digests of volume and file. Behind the writer a
+checker makes each batch durable, drops it from the page cache, reads it back and compares it with
+the frames. So a verified image was seen to decompress to what was read, and its bytes were seen to
+come back from the file system, without a second pass.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ulvm.backup.compare import is_zero
+from ulvm.backup.digest import VOLUME_DIGEST, Digest, new_hash
 from ulvm.backup.fileio import drop_cache, read_whole, sync, write_whole
 from ulvm.backup.frames import (
     DEFAULT_FRAME_SIZE,
@@ -36,10 +37,10 @@ _BATCH = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class ImageSummary:
-    """What was written; hashes are SHA-256 in hexadecimal."""
+    """What was written."""
 
     index: FrameIndex
-    sha256: str
+    digest: Digest
     compressed_sha256: str
 
 
@@ -104,13 +105,11 @@ class _Writer:
         self._local = threading.local()
         self._zeros = memoryview(bytes(frame_size))
         self._buffers = BufferPool(frame_size)
-        self._raw_hash = hashlib.sha256()
 
     def run(self, workers: int, progress: Progress) -> ImageSummary:
         size, frame_size = self._size, self._frame_size
-        compressed_hash = hashlib.sha256()
+        volume_hash, compressed_hash = new_hash(), hashlib.sha256()
         index = IndexBuilder()
-        hasher = SerialWorker(self._hash, depth=4, name="ulvm-backup-hash")
         checker = _Checker(self._fd, self._name) if self._verify else None
         pieces = in_order(
             range(-(-size // frame_size)), self._read, threads=workers, window=workers + 3
@@ -118,7 +117,10 @@ class _Writer:
         offset = done = 0
         try:
             for piece in pieces:
-                hasher.put(piece)
+                raw = self._zeros if piece.raw is None else memoryview(piece.raw)
+                volume_hash.update(raw[: piece.length])
+                if piece.raw is not None:
+                    self._buffers.give(piece.raw)
                 compressed_hash.update(piece.compressed)
                 write_whole(self._fd, piece.compressed, offset, self._name)
                 if checker is not None:
@@ -127,25 +129,18 @@ class _Writer:
                 index.add(len(piece.compressed), zero=piece.raw is None)
                 done += piece.length
                 progress(done, size)
-            hasher.finish()
             if checker is not None:
                 checker.finish()
             sync(self._fd, self._name)
         finally:
             pieces.close()
-            hasher.close()
             if checker is not None:
                 checker.close()
         return ImageSummary(
-            index.finish(size, frame_size), self._raw_hash.hexdigest(), compressed_hash.hexdigest()
+            index.finish(size, frame_size),
+            Digest(VOLUME_DIGEST, volume_hash.hexdigest()),
+            compressed_hash.hexdigest(),
         )
-
-    def _hash(self, piece: _Piece) -> None:
-        if piece.raw is None:
-            self._raw_hash.update(self._zeros[: piece.length])
-        else:
-            self._raw_hash.update(memoryview(piece.raw)[: piece.length])
-            self._buffers.give(piece.raw)
 
     def _read(self, number: int) -> _Piece:
         """One piece, read, compressed and checked."""

@@ -299,7 +299,7 @@ def _manifest(
         volume=VolumeInfo(
             snapshot.vg_name, snapshot.origin_name, snapshot.vg_uuid, snapshot.origin_uuid
         ),
-        image=ImageInfo(file_name, summary.sha256, summary.compressed_sha256, summary.index),
+        image=ImageInfo(file_name, summary.digest, summary.compressed_sha256, summary.index),
         snapshot=SnapshotInfo(
             watcher.last.total,
             watcher.peak,

@@ -1,12 +1,12 @@
 """The manifest beside a backup image: a small JSON file that says what the image is.
 
     {
-      "format": "ulvm-backup", "version": 1, "tool": "ulvm 0.1.0",
+      "format": "ulvm-backup", "version": 2, "tool": "ulvm 0.1.0",
       "time": "2024-05-01T12:00:00Z",               the instant the snapshot was taken, UTC
       "volume": {"vg": "vg0", "lv": "db", "vg_uuid": "...", "lv_uuid": "..."},
       "image": {
         "file": "vg0-db-20240501T120000Z.raw.zst",  beside the manifest
-        "size": 1073741824, "sha256": "...",        the raw volume
+        "size": 1073741824, "xxh128": "...",        the raw volume
         "compressed_size": 1234, "compressed_sha256": "...",
         "frame_size": 4194304,
         "frames": [91023, 90211, {"zero": 200, "length": 151}, ...]
@@ -18,8 +18,8 @@
 
 `frozen` and `synced` are where the volume's file systems were mounted: those that stood still for
 the snapshot, and those that could not be frozen and were only synced before it. Both are missing
-in manifests of programs that did not tell them apart.
-
+in manifests of programs that did not tell them apart. Version 1 has the volume's "sha256" instead
+of its "xxh128" (`ulvm.backup.digest`).
 
 `frames` lists the frames in order: a number is one frame of that many compressed bytes; an
 object is a run of frames of zeros, each `length` bytes. Offsets are the running sum. Sizes are
@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from ulvm.backup.digest import OLD_DIGEST, VOLUME_DIGEST, Digest
 from ulvm.backup.frames import MAX_FRAME_SIZE, MIN_FRAME_SIZE, FrameIndex, FrameRun
 from ulvm.errors import FormatError
 
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 FORMAT = "ulvm-backup"
-VERSION = 1
+VERSION = 2
 IMAGE_SUFFIX = ".raw.zst"
 MANIFEST_SUFFIX = ".json"
 MAX_MANIFEST_SIZE = 256 << 20
@@ -64,6 +65,8 @@ _NAME = re.compile(r"[A-Za-z0-9+_.-]{1,127}\Z")
 _FILE = re.compile(r"[A-Za-z0-9+_.-]{1,255}\Z")
 _UUID = re.compile(r"[A-Za-z0-9]{6}(-[A-Za-z0-9]{4}){5}-[A-Za-z0-9]{6}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_DIGESTS = {1: (OLD_DIGEST, _SHA256), VERSION: (VOLUME_DIGEST, re.compile(r"[0-9a-f]{32}\Z"))}
+"""Of a volume, by the manifest's version."""
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -81,7 +84,7 @@ class ImageInfo:
     """The image file; the raw and compressed sizes are the index's."""
 
     file: str
-    sha256: str
+    digest: Digest
     compressed_sha256: str
     index: FrameIndex
 
@@ -122,9 +125,10 @@ class Manifest(NamedTuple):
     def to_json(self) -> str:
         """The file's text. The frames stand on one line, all else on lines of its own."""
         index = self.image.index
+        (version,) = (v for v, (kind, _) in _DIGESTS.items() if kind == self.image.digest.kind)
         document: dict[str, Any] = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": version,
             "tool": self.tool,
             "time": self.time.astimezone(UTC).strftime(_TIME),
             "volume": {
@@ -136,7 +140,7 @@ class Manifest(NamedTuple):
             "image": {
                 "file": self.image.file,
                 "size": self.image.size,
-                "sha256": self.image.sha256,
+                self.image.digest.kind: self.image.digest.value,
                 "compressed_size": self.image.compressed_size,
                 "compressed_sha256": self.image.compressed_sha256,
                 "frame_size": index.frame_size,
@@ -173,13 +177,13 @@ def parse_manifest(text: str | bytes) -> Manifest:
     if top.text("format") != FORMAT:
         raise FormatError(f"this is not a manifest of a backup: format is {top.text('format')!r}")
     version = top.number("version", 1, _MAX_SIZE)
-    if version != VERSION:
-        raise FormatError(f"the manifest has version {version}, this program knows {VERSION}")
+    if version not in _DIGESTS:
+        raise FormatError(f"the manifest has version {version}, this program knows 1 to {VERSION}")
     return Manifest(
         tool=top.text("tool"),
         time=_time(top.text("time")),
         volume=_volume(top.object("volume")),
-        image=_image(top.object("image")),
+        image=_image(top.object("image"), *_DIGESTS[version]),
         snapshot=_snapshot(top.object("snapshot")) if top.has("snapshot") else None,
         verified=top.flag("verified"),
     )
@@ -205,7 +209,7 @@ def _snapshot(item: _Object) -> SnapshotInfo:
     )
 
 
-def _image(item: _Object) -> ImageInfo:
+def _image(item: _Object, kind: str, digest: re.Pattern[str]) -> ImageInfo:
     name = item.matching("file", _FILE)
     if name.startswith(".") or not name.endswith(IMAGE_SUFFIX):
         raise FormatError(f"the manifest names {name!r}, which is not an image beside it")
@@ -222,7 +226,10 @@ def _image(item: _Object) -> ImageInfo:
             f"the manifest says {claimed} compressed bytes, its frames make {index.compressed_size}"
         )
     return ImageInfo(
-        name, item.matching("sha256", _SHA256), item.matching("compressed_sha256", _SHA256), index
+        name,
+        Digest(kind, item.matching(kind, digest)),
+        item.matching("compressed_sha256", _SHA256),
+        index,
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 from ulvm.backup.compare import data_runs
+from ulvm.backup.digest import new_hash
 from ulvm.backup.frames import DEFAULT_FRAME_SIZE, Frame
 from ulvm.backup.image import read_sparse
 from ulvm.backup.pipeline import BufferPool, DevicePool, Progress, SerialWorker, in_order
@@ -32,7 +32,7 @@ def write_device(
     after_flush: Callable[[], None] = lambda: None,
     progress: Progress = lambda _done, _total: None,
 ) -> None:
-    """Make a device hold what the backup holds, durably. It must be at least as large. The SHA-256
+    """Make a device hold what the backup holds, durably. It must be at least as large. The digest
     of the volume is left to `check_device`, which has to compute it anyway. `after_flush` comes
     after those on the way, in another thread.
 
@@ -85,14 +85,14 @@ def check_device(
     threads: int = 2,
     progress: Progress = lambda _done, _total: None,
 ) -> None:
-    """Read the device back; FormatError unless its SHA-256 over the backup's size is the
+    """Read the device back; FormatError unless its digest over the backup's size is the
     backup's."""
-    size = backup.manifest.image.size
+    size, expected = backup.manifest.image.size, backup.manifest.image.digest
     step = DEFAULT_FRAME_SIZE
     devices = DevicePool(open_device, threads + 1)
     buffers = BufferPool(step)
     zeros = memoryview(bytes(step))
-    digest = hashlib.sha256()
+    found = new_hash(expected.kind)
 
     def read(offset: int) -> tuple[int, bytearray | None]:
         length = min(step, size - offset)
@@ -103,29 +103,20 @@ def check_device(
             buffers.give(buffer)
         return length, buffer if data else None
 
-    def update(piece: tuple[int, bytearray | None]) -> None:
-        length, buffer = piece
-        if buffer is None:
-            digest.update(zeros[:length])
-        else:
-            digest.update(memoryview(buffer)[:length])
-            buffers.give(buffer)
-
-    hasher = SerialWorker(update, depth=4, name="ulvm-restore-hash")
     pieces = in_order(range(0, size, step), read, threads=threads + 1, window=threads + 4)
     done = 0
     try:
-        for piece in pieces:
-            hasher.put(piece)
-            done += piece[0]
+        for length, buffer in pieces:
+            found.update((zeros if buffer is None else memoryview(buffer))[:length])
+            if buffer is not None:
+                buffers.give(buffer)
+            done += length
             progress(done, size)
-        hasher.finish()
     finally:
         pieces.close()
-        hasher.close()
         devices.close()
-    expected = backup.manifest.image.sha256
-    if digest.hexdigest() != expected:
+    if found.hexdigest() != expected.value:
         raise FormatError(
-            f"The volume reads back with SHA-256 {digest.hexdigest()}, the backup has {expected}."
+            f"The volume reads back with the {expected.kind} {found.hexdigest()}, "
+            f"the backup has {expected.value}."
         )

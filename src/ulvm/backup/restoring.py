@@ -4,7 +4,7 @@ Verify reads manifest and image from the disk, not from the page cache (`fileio`
 
 Restore into a new volume:
 
-    created (tagged `ulvm_restoring`) -> written, durable -> read back, SHA-256 -> tag removed
+    created (tagged `ulvm_restoring`) -> written, durable -> read back, digest -> tag removed
 
 Reading back goes through the daemon, as any use of the volume does, so it proves the mapping too.
 Before it the volume's extents on its PVs are dropped from this kernel's page cache, so the bytes
@@ -20,7 +20,7 @@ mounted file system does), while a snapshot is merged into it, or if it is too s
 snapshot may be lost for want of room is asked before. The volume carries the tag as long as its
 content is neither the old nor the new:
 
-    tagged -> first write -> ... -> written, durable -> read back, SHA-256 -> tag removed
+    tagged -> first write -> ... -> written, durable -> read back, digest -> tag removed
 
 A failure or a signal leaves the tag, but before the first write takes it off again: the content
 is the old one then, and the next restore needs `force` to destroy it. After a kill -9 there it

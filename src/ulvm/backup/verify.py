@@ -1,4 +1,4 @@
-"""Proving that a backup is whole: every frame, both hashes, against the manifest."""
+"""Proving that a backup is whole: every frame, both digests, against the manifest."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ulvm.backup.compare import is_zero
+from ulvm.backup.digest import new_hash
 from ulvm.backup.frames import Decompressor, Frame
-from ulvm.backup.pipeline import BufferPool, Progress, SerialWorker, in_order
+from ulvm.backup.pipeline import BufferPool, Progress, in_order
 from ulvm.backup.reader import Backup
 from ulvm.errors import FormatError
 
@@ -42,14 +43,14 @@ def read_frames(
     """Hand every frame, decompressed, to `handle` in `threads` threads at once, in no order.
 
     `handle` gets None for a frame of zeros. FormatError if a frame is damaged, or, at the end,
-    if a hash is not the manifest's; without `hash_raw` that of the volume is left out.
+    if a digest is not the manifest's; without `hash_raw` that of the volume is left out.
     """
     image = backup.manifest.image
     index = image.index
     local = threading.local()
     zeros = memoryview(bytes(index.frame_size))
     buffers = BufferPool(index.frame_size)
-    raw_hash, compressed_hash = hashlib.sha256(), hashlib.sha256()
+    raw_hash, compressed_hash = new_hash(image.digest.kind), hashlib.sha256()
 
     def work(frame: Frame) -> _Read:
         if not hasattr(local, "decompressor"):
@@ -72,32 +73,26 @@ def read_frames(
         handle(frame, None)
         return _Read(frame, compressed, None)
 
-    def done_with(read: _Read) -> None:
-        if hash_raw:
-            raw = zeros if read.raw is None else memoryview(read.raw)
-            raw_hash.update(raw[: read.frame.raw_length])
-        if read.raw is not None:
-            buffers.give(read.raw)
-
-    hasher = SerialWorker(done_with, depth=4, name="ulvm-verify-hash")
     results = in_order(index, work, threads=threads, window=threads + 3)
     done = 0
     try:
         for read in results:
-            hasher.put(read)
+            if hash_raw:
+                raw = zeros if read.raw is None else memoryview(read.raw)
+                raw_hash.update(raw[: read.frame.raw_length])
+            if read.raw is not None:
+                buffers.give(read.raw)
             compressed_hash.update(read.compressed)
             done += read.frame.raw_length
             progress(done, index.raw_size)
-        hasher.finish()
     finally:
         results.close()
-        hasher.close()
-    hashes = [("file", compressed_hash.hexdigest(), image.compressed_sha256)]
+    digests = [("SHA-256 of the file", compressed_hash.hexdigest(), image.compressed_sha256)]
     if hash_raw:
-        hashes.append(("volume", raw_hash.hexdigest(), image.sha256))
-    for what, got, expected in hashes:
+        of_volume = f"{image.digest.kind} of the volume"
+        digests.append((of_volume, raw_hash.hexdigest(), image.digest.value))
+    for what, got, expected in digests:
         if got != expected:
             raise FormatError(
-                f"The SHA-256 of the {what} in {backup.path} is {got}, "
-                f"the manifest says {expected}."
+                f"The {what} in {backup.path} is {got}, the manifest says {expected}."
             )

@@ -160,7 +160,7 @@ def restore(context: Context, path: Path, volume: str, force: bool, threads: int
 @own_options
 @click.pass_obj
 def verify(context: Context, path: Path, threads: int) -> None:
-    """Prove that BACKUP is whole: every byte is read and compared with its SHA-256."""
+    """Prove that BACKUP is whole: all is read, and the digests of file and volume compared."""
     from ulvm.backup.restoring import verify_backup
 
     session = context.session()

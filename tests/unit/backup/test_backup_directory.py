@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ulvm.backup.digest import Digest
 from ulvm.backup.frames import FrameIndex, FrameRun
 from ulvm.backup.manifest import ImageInfo, Manifest, VolumeInfo, parse_manifest
 from ulvm.backup.sinks.directory import BackupFiles, backup_name, remove_litter
@@ -26,7 +27,7 @@ NAME = "vg-db-20240501T120000Z"
 
 def manifest() -> Manifest:
     index = FrameIndex(512, 1 << 20, [FrameRun(1, 5, False)])
-    image = ImageInfo(f"{NAME}.raw.zst", "0" * 64, "0" * 64, index)
+    image = ImageInfo(f"{NAME}.raw.zst", Digest("xxh128", "0" * 32), "0" * 64, index)
     return Manifest("ulvm", TIME, VolumeInfo("vg", "db", UUID, UUID), image, None, True)
 
 

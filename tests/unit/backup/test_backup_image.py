@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from ulvm.backup import restore
 from ulvm.backup.frames import Compressor
@@ -63,7 +64,7 @@ def backup(tmp_path: Path) -> tuple[Path, bytes]:
         "ulvm",
         datetime(2024, 5, 1, tzinfo=UTC),
         VolumeInfo("vg", "db", UUID, UUID),
-        ImageInfo(image.name, summary.sha256, summary.compressed_sha256, summary.index),
+        ImageInfo(image.name, summary.digest, summary.compressed_sha256, summary.index),
         None,
         True,
     )
@@ -74,12 +75,49 @@ def backup(tmp_path: Path) -> tuple[Path, bytes]:
 
 def test_the_file_is_plain_zstd_of_the_volume(backup: tuple[Path, bytes]) -> None:
     path, raw = backup
-    manifest = json.loads(path.read_text())
-    assert manifest["image"]["sha256"] == hashlib.sha256(raw).hexdigest()
     done = subprocess.run(
         ["zstd", "-dc", path.with_name("b.raw.zst")], capture_output=True, check=True
     )
     assert done.stdout == raw
+
+
+def test_the_digests_are_those_of_volume_and_file(backup: tuple[Path, bytes]) -> None:
+    assert xxhash.xxh3_128(b"").hexdigest() == "99aa06d3014798d86001c324468d497f"  # XXH3's own
+    path, raw = backup
+    image = json.loads(path.read_text())["image"]
+    assert image["xxh128"] == xxhash.xxh3_128(raw).hexdigest()
+    file = path.with_name("b.raw.zst").read_bytes()
+    assert image["compressed_sha256"] == hashlib.sha256(file).hexdigest()
+
+
+def old_manifest(backup: tuple[Path, bytes], digest: str) -> Path:
+    """As it was in version 1."""
+    path, _ = backup
+    document = json.loads(path.read_text())
+    document["version"] = 1
+    del document["image"]["xxh128"]
+    document["image"]["sha256"] = digest
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_backup_of_the_first_version(backup: tuple[Path, bytes], tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(bytes(SIZE))
+    with Backup(old_manifest(backup, hashlib.sha256(backup[1]).hexdigest())) as opened:
+        verify(opened)
+        write_device(opened, opener(target, writable=True))
+        check_device(opened, opener(target))
+        assert json.loads(opened.manifest.to_json())["version"] == 1
+    assert target.read_bytes() == backup[1]
+
+
+def test_the_digest_of_the_first_version_counts(backup: tuple[Path, bytes], tmp_path: Path) -> None:
+    with Backup(old_manifest(backup, "0" * 64)) as opened:
+        with pytest.raises(FormatError, match="The sha256 of the volume in"):
+            verify(opened)
+        with pytest.raises(FormatError, match="reads back with the sha256"):
+            check_device(opened, opener(tmp_path / "volume"))
 
 
 def test_holes_are_not_stored(backup: tuple[Path, bytes]) -> None:

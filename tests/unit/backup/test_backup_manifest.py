@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ulvm.backup.digest import Digest
 from ulvm.backup.frames import FrameIndex, FrameRun
 from ulvm.backup.manifest import (
     ImageInfo,
@@ -32,7 +33,7 @@ def manifest() -> Manifest:
         volume=VolumeInfo("vg0", "db", UUID, UUID),
         image=ImageInfo(
             "vg0-db-20240501T120000Z.raw.zst",
-            "0" * 64,
+            Digest("xxh128", "0" * 32),
             "f" * 64,
             FrameIndex(4 * FRAME + 512, FRAME, runs),
         ),
@@ -91,7 +92,7 @@ def changed(path: str, value: Any) -> str:
     ("path", "value", "says"),
     [
         ("format", "tar", "not a manifest"),
-        ("version", 2, "version 2"),
+        ("version", 3, "version 3"),
         ("version", True, "version"),
         ("time", "yesterday", "time"),
         ("volume.vg", "../vg", "volume.vg"),
@@ -120,8 +121,8 @@ def changed(path: str, value: Any) -> str:
         ("image.frames", [True] * 5, r"frames\[0\]"),
         ("image.frames", ["1"] * 5, r"frames\[0\]"),
         ("image.compressed_size", 1031, "1031 compressed bytes, its frames make 1030"),
-        ("image.sha256", "0" * 63, "sha256"),
-        ("image.sha256", "Z" * 64, "sha256"),
+        ("image.xxh128", "0" * 31, "xxh128"),
+        ("image.xxh128", "Z" * 32, "xxh128"),
         ("image.compressed_sha256", None, "compressed_sha256"),
         ("snapshot.writers_waited_ms", -1, "writers_waited_ms"),
         ("snapshot.writers_waited_ms", float("nan"), "writers_waited_ms"),
@@ -182,7 +183,7 @@ MEMBERS = [
     "image",
     "image.file",
     "image.size",
-    "image.sha256",
+    "image.xxh128",
     "image.compressed_size",
     "image.frame_size",
     "image.frames",

@@ -90,6 +90,7 @@ def test_a_list_on_an_empty_host_makes_nothing(tmp_path: Path) -> None:
 DEAR = [
     "numpy",
     "rich",
+    "xxhash",
     "zstandard",
     "mfusepy",
     "ctypes",
