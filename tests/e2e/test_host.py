@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from tests.waiting import until
 
 pytestmark = needs.fuse
 
@@ -32,3 +36,19 @@ def test_a_snapshot_keeps_what_was_there(host: UlvmHost) -> None:
     host.run("lvs vg")
     assert host.path("vg/a").read_bytes() == new
     assert host.path("vg/s").read_bytes() == old
+
+
+def test_what_goes_on_by_itself_is_no_program_of_the_directory(
+    host: UlvmHost, tmp_path: Path
+) -> None:
+    """A merge that began in /tmp, where anybody can put an `ulvm` of their own."""
+    host.run(f"vgcreate vg {host.image('pv0.img', '64M')}")
+    host.run("lvcreate -n a -L 8M vg")
+    host.run("lvcreate -s -n s -L 8M vg/a")
+    (tmp_path / "ulvm").mkdir()
+    (tmp_path / "ulvm" / "__init__.py").write_text("open('ran', 'w')\nraise SystemExit\n")
+    program = [sys.executable, "-P", "-m", "ulvm.cli.start"]
+    words = ["lvconvert", "--background", "--merge", "vg/s"]
+    subprocess.run([*program, *words], cwd=tmp_path, env=host.env, check=True)
+    until(lambda: not host.attempt("lvs vg/s").stdout)
+    assert not (tmp_path / "ran").exists()

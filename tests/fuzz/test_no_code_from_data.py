@@ -102,6 +102,11 @@ def faults(tree: ast.Module) -> Iterator[str]:
             starts = full(node.func) in STARTS and node.args
             if starts and isinstance(node.args[0], ast.Constant | ast.JoinedStr):
                 yield "a program and its arguments in one string"
+        elif isinstance(node, ast.List):
+            for word, option in zip(node.elts, [*node.elts[1:], None], strict=False):
+                safe = isinstance(option, ast.Constant) and option.value == "-P"
+                if full(word) == "sys.executable" and not safe:
+                    yield "a Python that looks for modules where it is started"
 
 
 @pytest.mark.parametrize("module", PATHS)
@@ -124,6 +129,7 @@ def test_what_is_allowed_is_there() -> None:
         "from importlib import import_module as load\nload(x)", "import os as o\no.system(x)",
         "import subprocess\nsubprocess.run(x, shell=True)", "run(x, shell=y)",
         "import subprocess as s\ns.Popen(f'ls {x}')", "np.load(x, allow_pickle=True)",
+        'import sys\n[sys.executable, "-m", x]', "from sys import executable\n[executable]",
     ],
 )  # fmt: skip
 def test_each_is_seen(source: str) -> None:
@@ -131,7 +137,8 @@ def test_each_is_seen(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["re.compile(x)", "run(x, shell=False)", "a.b().eval", "load(x)"]
+    "source",
+    ["re.compile(x)", "run(x, shell=False)", "a.b().eval", "load(x)", '[sys.executable, "-P", x]'],
 )
 def test_others_are_not(source: str) -> None:
     assert not list(faults(ast.parse(source)))

@@ -286,7 +286,7 @@ def _start(
 def _launch(run_dir: Path, system_dir: Path, overrides: str) -> str:
     """Run the program; what it says on its ready pipe: nothing if all is well."""
     reader, writer = os.pipe()
-    command = [sys.executable, "-m", "ulvm.daemon.service", "--detached"]
+    command = [sys.executable, "-P", "-m", "ulvm.daemon.service", "--detached"]
     command += ["--run-dir", str(run_dir), "--system-dir", str(system_dir)]
     command += ["--ready-fd", str(writer)]
     if overrides:

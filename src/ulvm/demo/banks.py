@@ -70,7 +70,9 @@ class Bank(ABC):
         before = self.progress.read().transfers
         words = self._writer_words(volume)
         with deferred():  # between the start and the note of it nothing may come
-            self._writer = subprocess.Popen([sys.executable, "-m", *words], start_new_session=True)
+            self._writer = subprocess.Popen(
+                [sys.executable, "-P", "-m", *words], start_new_session=True
+            )
         self.wait_for(before + 50)
 
     def wait_for(self, transfers: int) -> None:

@@ -58,7 +58,7 @@ class DemoHost:
 
     def ulvm(self, command: str, *, quietly: bool = False) -> Finished:
         """`ulvm COMMAND`; UlvmError with what it printed if it fails."""
-        words = [sys.executable, "-m", "ulvm.cli.start", *shlex.split(command)]
+        words = [sys.executable, "-P", "-m", "ulvm.cli.start", *shlex.split(command)]
         return self._run(words, f"ulvm {command}", quietly)
 
     def shell(self, command: str) -> Finished:

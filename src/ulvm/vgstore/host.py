@@ -185,7 +185,9 @@ class Host(NamedTuple):
         return Path(self.config.get_str("global/locking_dir", str(self.run_dir / "lock")))
 
     def command(self, *words: str) -> list[str]:
-        """An ulvm command for this host as a program with its arguments, to run on its own."""
+        """An ulvm command for this host as a program with its arguments, to run on its own. What
+        lies in the directory where it is run is no part of the program."""
         settings = [f"ULVM_SYSTEM_DIR={self.system_dir}", f"ULVM_RUN_DIR={self.run_dir}"]
         overrides = ["--config", self.overrides] if self.overrides else []
-        return ["env", *settings, sys.executable, "-m", "ulvm.cli.start", *words, *overrides]
+        python = [sys.executable, "-P", "-m"]
+        return ["env", *settings, *python, "ulvm.cli.start", *words, *overrides]
