@@ -103,7 +103,8 @@ def open_log(config: Config, command: str, warn: Callable[[str], None]) -> LogFi
     if path and level:
         mode = os.O_TRUNC if config.get_bool("log/overwrite", False) else os.O_APPEND
         try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | mode, 0o666)
+            permitted = 0o666 & ~config.get_int("global/umask", 0o77)
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | mode, permitted)
         except OSError as error:
             warn(f"{path}: fopen failed: {error.strerror}")
     if not level or (file is None and not to_syslog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 from ulvm.errors import DeviceError
@@ -13,10 +14,12 @@ __all__ = ["private_dir", "write_atomically"]
 
 
 def private_dir(path: Path) -> None:
-    """Make the directory, mode 0700, and its parents; DeviceError if that cannot be."""
+    """Make the directory and those that it lies in; DeviceError if that cannot be. All that are
+    made have mode 0700: whoever could write to the system directory would give us our settings."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+        missing = takewhile(lambda place: not place.is_dir(), (path, *path.parents))
+        for place in reversed(list(missing)):
+            place.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise DeviceError(
             f"Cannot create directory {path}: {error.strerror}", errno=error.errno

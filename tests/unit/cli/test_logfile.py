@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,17 @@ def test_a_file_is_added_to_or_written_over(system: Path) -> None:
     settings(system, f'level=3 overwrite=1 file="{system}/log"')
     main(["vgs", "nope"])
     assert len((system / "log").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("text", "mode"), [("", 0o600), ("global/umask=022", 0o644)])
+def test_a_file_has_the_mode_that_is_set(system: Path, text: str, mode: int) -> None:
+    (system / "ulvm.conf").write_text(f'log {{ level=3 file="{system}/log" }}\n{text}\n')
+    old = os.umask(0)
+    try:
+        main(["vgs", "nope"])
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((system / "log").stat().st_mode) == mode
 
 
 def test_what_v_tells_is_kept_from_level_5_on(system: Path) -> None:

@@ -1,0 +1,30 @@
+"""Directories of our own."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from ulvm.errors import DeviceError
+from ulvm.vgstore.files import private_dir, write_atomically
+
+
+def test_what_is_made_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    old = os.umask(0)
+    try:
+        write_atomically(tmp_path / "etc" / "ulvm" / "backup" / "vg", b"")
+    finally:
+        os.umask(old)
+    made = [stat.S_IMODE(path.stat().st_mode) for path in sorted(tmp_path.rglob("*"))]
+    assert made == [0o700, 0o700, 0o700, 0o600]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755, "what was there is left as it is"
+
+
+def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+    (tmp_path / "etc").touch()
+    with pytest.raises(DeviceError, match=r"Cannot create directory .*/etc/ulvm: "):
+        private_dir(tmp_path / "etc" / "ulvm")
