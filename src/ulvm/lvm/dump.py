@@ -106,10 +106,10 @@ def write_dump(
 
 
 def pack(directory: Path, archive: Path) -> None:
-    """Turn a dump's directory into a compressed archive."""
-    with tarfile.open(archive, "w:gz") as tar:
+    """Turn a dump's directory into a new compressed archive, which is never anybody else's."""
+    descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
         tar.add(directory, arcname=directory.name)
-    os.chmod(archive, 0o600)
     shutil.rmtree(directory)
 
 
