@@ -65,6 +65,17 @@ def lvm_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def _of_user(environ: Mapping[str, str]) -> Path:
+    """Where a user's settings lie. In a container they may have no name and no home."""
+    base = environ.get("XDG_CONFIG_HOME")
+    try:
+        return Path(base) if base else Path.home() / ".config"
+    except RuntimeError:
+        raise RefusedError(
+            f"User {os.geteuid()} has no home directory: set HOME, or ULVM_SYSTEM_DIR."
+        ) from None
+
+
 class Host(NamedTuple):
     """Where this host keeps its things. `opener` is how PVs are opened for metadata."""
 
@@ -97,15 +108,15 @@ class Host(NamedTuple):
         cls, environ: Mapping[str, str], *, overrides: str = "", profile: str = ""
     ) -> Host:
         """ULVM_SYSTEM_DIR and ULVM_RUN_DIR, else root's or the user's own; `overrides` is the
-        text of `--config`, `profile` a command profile's name, else ULVM_COMMAND_PROFILE."""
+        text of `--config`, `profile` a command profile's name, else ULVM_COMMAND_PROFILE.
+        RefusedError for a user who has no directory at all."""
         root = os.geteuid() == 0
         if environ.get("ULVM_SYSTEM_DIR"):
             system_dir = Path(environ["ULVM_SYSTEM_DIR"])
         elif root:
             system_dir = Path("/etc/ulvm")
         else:
-            base = environ.get("XDG_CONFIG_HOME")
-            system_dir = (Path(base) if base else Path.home() / ".config") / "ulvm"
+            system_dir = _of_user(environ) / "ulvm"
         if environ.get("ULVM_RUN_DIR"):
             run_dir = Path(environ["ULVM_RUN_DIR"])
         elif root:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,3 +218,12 @@ def test_tags_of_the_host() -> None:
 def test_versions() -> None:
     assert parse_version("2.3.16") == (2, 3, 16)
     assert [parse_version(text) for text in ("2.3", "a.b.c", "", "1.2.3.4", "²...")] == [None] * 5
+
+
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HOME")
+    for name in ("getuid", "geteuid"):
+        monkeypatch.setattr(os, name, lambda: (1 << 31) - 5)  # in no passwd(5)
+    with pytest.raises(RefusedError, match="User 2147483643 has no home directory: set HOME, or"):
+        Host.from_environment({})
+    assert Host.from_environment({"ULVM_SYSTEM_DIR": str(tmp_path)}).run_dir == tmp_path / "run"
