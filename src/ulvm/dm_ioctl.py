@@ -10,16 +10,41 @@ Devices are named by their dm name; where an argument is called `device`, the na
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["DM_MAJOR", "FILE_MAJOR", "DeviceInfo", "DeviceMapper", "TableLine"]
+__all__ = [
+    "DM_MAJOR",
+    "FILE_MAJOR",
+    "DeviceInfo",
+    "DeviceMapper",
+    "TableLine",
+    "quoted_word",
+    "words_of",
+]
 
 DM_MAJOR = 253
 """Major number shown for mapped devices (what Debian's kernel gives device-mapper)."""
 
 FILE_MAJOR = 240
 """Major number shown for plain files used as disks; 240-254 are for local use."""
+
+
+_WORD = re.compile(r"(?:\\.|[^ \t\n\v\f\r])+", re.DOTALL)
+_QUOTED = re.compile(r"\\(.)", re.DOTALL)
+_TO_QUOTE = re.compile(r"[ \t\n\v\f\r\\]")
+
+
+def words_of(params: str) -> list[str]:
+    """The words of a target's parameters, in which a backslash quotes what follows it (the kernel's
+    dm_split_args): so a path may have blanks."""
+    return [_QUOTED.sub(r"\1", word) for word in _WORD.findall(params)]
+
+
+def quoted_word(word: str) -> str:
+    """A word for parameters, of which `words_of` makes the same one."""
+    return _TO_QUOTE.sub(r"\\\g<0>", word)
 
 
 class TableLine(NamedTuple):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,3 +156,22 @@ def test_a_merge_in_the_background_ends_on_devices_that_were_named(host: UlvmHos
     host.run(f"lvconvert --merge -b vg/s --devices {image}")
     shown = f"lvs -a --noheadings -o lv_name,lv_attr --devices {image} vg"
     until(lambda: host.run(shown).stdout.split() == ["o", "-wi-a-----"])
+
+
+@pytest.mark.parametrize("name", ["my disk.img", "a\\040b", "a\nb\tc", "a\u2028b \\"])
+def test_a_path_may_hold_any_letter(host: UlvmHost, name: str) -> None:
+    """A table's line has words between blanks; the state after kill -9 has lines, too."""
+    image = shlex.quote(str(host.image(name, "64M")))
+    host.run(f"vgcreate vg {image}")
+    host.run("lvcreate -L 8M -n a vg")
+    host.run("lvcreate -s -L 4M -n s vg/a")
+    shown = [host.run(f"dmsetup table {name}").stdout for name in ("vg-a-real", "vg-s")]
+    os.kill(host.daemon_pid(), signal.SIGKILL)
+    host.run("lvs vg")
+    assert [host.run(f"dmsetup table {name}").stdout for name in ("vg-a-real", "vg-s")] == shown
+    host.run("lvextend -L 8M vg/s")
+    host.run("lvconvert --merge vg/s")
+    host.run("vgremove -f vg")
+    path = str(host.base / name).replace("\\", r"\\").replace(" ", r"\ ")
+    if name.splitlines() == [name]:  # as a table on a command line has them
+        host.run("dmsetup create x --table " + shlex.quote(f"0 8 linear {path} 8"))

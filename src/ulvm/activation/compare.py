@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ulvm.activation.plan import PlannedDevice, root_of, tree_members
-from ulvm.dm_ioctl import DeviceInfo, DeviceMapper, TableLine
+from ulvm.dm_ioctl import DeviceInfo, DeviceMapper, TableLine, quoted_word, words_of
 from ulvm.errors import NotFoundError
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 
@@ -25,7 +25,7 @@ ABSENT = "/absent"
 
 def with_numbers(line: TableLine, numbers: dict[str, str]) -> TableLine:
     """The line with major:minor in place of the dm names that are in `numbers`."""
-    words = (numbers.get(word, word) for word in line.params.split())
+    words = (quoted_word(numbers.get(word, word)) for word in words_of(line.params))
     return TableLine(line.start, line.length, line.target_type, " ".join(words))
 
 
@@ -71,7 +71,7 @@ def _line_differs(dm: DeviceMapper, live: TableLine, planned: TableLine) -> bool
         return True
     if live.target_type == "error":
         return False
-    a, b = live.params.split(), planned.params.split()
+    a, b = words_of(live.params), words_of(planned.params)
     if live.target_type in ("snapshot", "snapshot-merge"):
         a, b = a[:3], b[:3]  # the chunk size is the store's own
     return len(a) != len(b) or any(not _same(dm, x, y) for x, y in zip(a, b, strict=True))

@@ -23,7 +23,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from ulvm.activation.names import dm_name, dm_uuid
-from ulvm.dm_ioctl import TableLine
+from ulvm.dm_ioctl import TableLine, quoted_word
 from ulvm.errors import NotFoundError, RefusedError
 from ulvm.metadata.model import (
     Area,
@@ -60,7 +60,7 @@ class Rank(IntEnum):
 
 
 class PlannedDevice(NamedTuple):
-    """In `table`, PVs stand as paths and dm devices as their names."""
+    """In `table`, PVs stand as paths, quoted, and dm devices as their names."""
 
     name: str
     uuid: str
@@ -250,14 +250,14 @@ class _Planner:
         pv = self._vg.pv(area.pv_uuid)
         path = self._path_of(area.pv_uuid)
         if pv is not None and path is not None:
-            return f"{path} {pv.pe_start + area.pe * self._vg.extent_size}"
+            return f"{quoted_word(path)} {pv.pe_start + area.pe * self._vg.extent_size}"
         if not self._partial:
             raise RefusedError(
                 f"Refusing activation of partial LV {self._vg.name}/{lv.name}.  "
                 "Use '--activationmode partial' to override."
             )
         if self._filler not in ("error", "zero"):
-            return f"{self._filler} 0"
+            return f"{quoted_word(self._filler)} 0"
         layer = f"missing_{segment}_{number}"
         table = (TableLine(0, length, self._filler),)
         self.missing.append(self._device(lv, layer, table, Rank.LOWER))

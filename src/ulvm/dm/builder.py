@@ -18,7 +18,7 @@ from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import Table
 from ulvm.dm.targets import TARGETS
 from ulvm.dm.targets.base import Target, TargetContext
-from ulvm.dm_ioctl import TableLine
+from ulvm.dm_ioctl import TableLine, words_of
 from ulvm.errors import DeviceError, TableError
 from ulvm.units import SECTOR
 
@@ -77,7 +77,7 @@ class TableBuilder:
                 if kind is None:
                     raise TableError(f"{line.target_type}: unknown target type")
                 begin, length = line.start * SECTOR, line.length * SECTOR
-                targets.append(kind(context, begin, length, line.params.split()))
+                targets.append(kind(context, begin, length, words_of(line.params)))
             table = Table(targets, read_only=read_only)
             if not device.ever_loaded:
                 table.check_sizes()

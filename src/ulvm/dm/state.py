@@ -35,7 +35,7 @@ from ulvm.dm.targets.merge import MergeTarget
 from ulvm.dm.targets.mirror import MirrorTarget
 from ulvm.dm.targets.origin import OriginTarget
 from ulvm.dm.targets.snapshot import SnapshotTarget
-from ulvm.dm_ioctl import TableLine
+from ulvm.dm_ioctl import TableLine, quoted_word, words_of
 from ulvm.errors import FormatError, RefusedError, UlvmError
 from ulvm.units import SECTOR
 
@@ -73,7 +73,7 @@ def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
 
 def _lines(mapper: LocalMapper, table: Table) -> list[list[Any]]:
     def name(device: BlockDevice) -> str:
-        return mapper.stable_name(device)
+        return quoted_word(mapper.stable_name(device))
 
     def line(target: Target) -> list[Any]:
         kind, params = target.type_name, target.table(name)
@@ -125,7 +125,7 @@ def _written_by(entry: dict[str, Any]) -> set[str]:
     """The origins to which writes pass through this device."""
     kinds = (OriginTarget.type_name, MergeTarget.type_name)
     lines = [words for _, _, kind, words in entry.get("table", ()) if kind in kinds]
-    return {origin for words in lines for origin in words.split()[:1]}
+    return {origin for words in lines for origin in words_of(words)[:1]}
 
 
 def _read_by(entry: dict[str, Any]) -> set[str]:
@@ -135,14 +135,14 @@ def _read_by(entry: dict[str, Any]) -> set[str]:
     return {
         origin
         for (kind, words), lost in zip(lines, entry.get("lost", ()), strict=False)
-        for origin in words.split()[:1]
+        for origin in words_of(words)[:1]
         if kind == SnapshotTarget.type_name and lost != "invalid"
     }
 
 
 def _cows_of(entry: dict[str, Any]) -> dict[str, int]:
     """Of the snapshots that it is, or was when it had a table, and the sizes of these in bytes."""
-    lines = [(kind, words.split(), size) for _, size, kind, words in entry.get("table", ())]
+    lines = [(kind, words_of(words), size) for _, size, kind, words in entry.get("table", ())]
     own = {
         words[1]: size * SECTOR
         for kind, words, size in lines

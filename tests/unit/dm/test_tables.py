@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.dm.lab import SECTOR, Lab
 from ulvm.dm.table import parse_table
+from ulvm.dm_ioctl import quoted_word, words_of
 from ulvm.errors import BusyError, DeviceError, NotFoundError, TableError
 
 
@@ -275,3 +276,21 @@ def test_messages_are_refused_by_targets_that_know_none(lab: Lab) -> None:
         lab.dm.message("z", 0, "hello")
     with pytest.raises(TableError, match="outside"):
         lab.dm.message("z", 8, "hello")
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ("/a 8", ["/a", "8"]),
+        ("  /a\\ b \t8 ", ["/a b", "8"]),
+        (r"\/a\\b 8", ["/a\\b", "8"]),
+        ("/a\\\nb", ["/a\nb"]),
+        ("/a\\", ["/a\\"]),
+        ("/a\u00a0b\u2028c", ["/a\u00a0b\u2028c"]),
+        ("", []),
+    ],
+)
+def test_a_backslash_quotes(params: str, words: list[str]) -> None:
+    """dm-table.c, dm_split_args; its blanks are ASCII's."""
+    assert words_of(params) == words
+    assert words_of(" ".join(map(quoted_word, words))) == words
