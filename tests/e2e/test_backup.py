@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import xxhash
@@ -53,7 +55,7 @@ def vg(host: UlvmHost) -> UlvmHost:
 
 
 def uri(host: UlvmHost, volume: str) -> str:
-    return f"nbd+unix:///{volume}?socket={host.run_dir}/nbd.sock"
+    return f"nbd+unix:///{volume}?socket={quote(str(host.run_dir))}/nbd.sock"
 
 
 def fill(host: UlvmHost, volume: str, tmp_path: Path, seed: int = 1) -> bytes:
@@ -307,6 +309,17 @@ def test_exec_with_nbd(vg: UlvmHost, tmp_path: Path) -> None:
     vg.run(f"backup vg/db --exec 'nbdcopy {{nbd}} {out}'")
     assert out.read_bytes() == raw
     assert lvs(vg) == ["db"]
+
+
+def test_exec_with_nbd_below_a_directory_of_any_name(short_tmp: Path) -> None:
+    base = short_tmp / "a b&c#%41"
+    base.mkdir()
+    with closing(UlvmHost(base)) as host:
+        image = host.image("pv", "32M")
+        host.run(f"vgcreate vg {shlex.quote(str(image))}")
+        host.run("lvcreate -n db -L 8M vg")
+        host.run("backup vg/db --exec 'nbdcopy {nbd} out'")
+        assert (base / "out").read_bytes() == content(host, "vg/db")
 
 
 def test_the_status_of_the_program_is_the_commands(vg: UlvmHost) -> None:

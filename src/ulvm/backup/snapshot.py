@@ -16,6 +16,7 @@ A volume that is not active is activated for the time of the backup.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from contextlib import ExitStack
@@ -104,9 +105,10 @@ class BackupSnapshot:
 
     @property
     def nbd_uri(self) -> str:
-        return (
-            f"nbd+unix:///{self.vg_name}/{self.name}?socket={self._session.host.run_dir}/nbd.sock"
-        )
+        from urllib.parse import quote  # for this alone
+
+        socket = quote(os.fsencode(self._session.host.run_dir / "nbd.sock"))
+        return f"nbd+unix:///{self.vg_name}/{self.name}?socket={socket}"
 
     @property
     def environment(self) -> dict[str, str]:
