@@ -32,7 +32,7 @@ LAYERS: dict[str, frozenset[str]] = {
     # The two sides of the control socket; only the service knows the device mapper.
     "daemon.messages": frozenset({"errors", "dm_ioctl"}),
     "daemon.state": frozenset({"errors"}),
-    "daemon.process": frozenset(),
+    "daemon.process": frozenset({"errors"}),
     "daemon.client": frozenset(
         {"errors", "faultpoints", "dm_ioctl"}
         | {"daemon.messages", "daemon.state", "daemon.process"}

@@ -31,7 +31,7 @@ from ulvm.daemon.messages import (
 )
 from ulvm.daemon.state import read_state
 from ulvm.dm_ioctl import DeviceInfo, TableLine
-from ulvm.errors import DaemonGoneError, DeviceError, ProtocolError
+from ulvm.errors import DaemonGoneError, DeviceError, ProtocolError, RefusedError
 from ulvm.faultpoints import reach
 
 __all__ = ["CONTROL_SOCKET", "NBD_SOCKET", "DaemonClient", "connect"]
@@ -207,8 +207,7 @@ class DaemonClient:
     def stop(self, *, force: bool = False) -> None:
         """Returns when the daemon has taken everything down and its process is gone. BusyError
         while volumes are open, unless `force`."""
-        raw = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, _, _ = _CREDENTIALS.unpack(raw)
+        pid, _, _ = _CREDENTIALS.unpack(_credentials(self._sock))
         if not pid and self._run_dir is not None:  # of another PID namespace
             from ulvm.daemon.process import is_held  # for this alone
 
@@ -237,7 +236,8 @@ def connect(
     `start`: start one if none runs; it needs `system_dir`. Without it None if none runs, except
     that one which was killed with volumes active is started anew, and brings them back. (One that
     is about to stop looks like that until it has dropped its state.) `overrides`: what of --config
-    counts for its life, and for what it runs.
+    counts for its life, and for what it runs. RefusedError if it is neither ours nor root's: what
+    it told us of our volumes would be anything. Root may ask all.
     """
 
     def wanted() -> bool:
@@ -262,7 +262,16 @@ def _try(run_dir: Path) -> socket.socket | None:
             f"Cannot connect to {run_dir / CONTROL_SOCKET}: {error.strerror or error}.",
             errno=error.errno,
         ) from error
+    _, owner, _ = _CREDENTIALS.unpack(_credentials(sock))
+    if os.geteuid() not in (0, owner) and owner != 0:
+        sock.close()
+        raise RefusedError(f"The daemon at {run_dir} is user {owner}'s.")
     return sock
+
+
+def _credentials(sock: socket.socket) -> bytes:
+    """Of who listens at the other end."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
 
 
 def _start(

@@ -13,6 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
+from ulvm.errors import RefusedError
+
 __all__ = ["hold_run_dir", "is_held", "lift_limits", "prepare"]
 
 log = logging.getLogger("ulvmd")
@@ -32,7 +34,13 @@ _LIMITS = ("FSIZE", "CPU", "AS", "DATA", "NPROC")
 
 
 def hold_run_dir(run_dir: Path) -> int | None:
-    """The run directory's lock, held until the process ends; None if another daemon has it."""
+    """The run directory's lock, held until the process ends; None if another daemon has it.
+
+    RefusedError for another user's directory, but for root's: they could have us follow a link of
+    theirs, or load the tables of a state of theirs."""
+    owner = run_dir.stat().st_uid
+    if owner not in (0, os.geteuid()):
+        raise RefusedError(f"{run_dir} belongs to user {owner}, and only their daemon can use it.")
     descriptor = os.open(run_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
-import time
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import needs
+from tests.waiting import until
 from ulvm.daemon import client
 from ulvm.daemon.control import Connection, ControlServer
 from ulvm.daemon.state import drop_state, write_state
-from ulvm.errors import RefusedError
+from ulvm.errors import DeviceError, RefusedError
 
 
 def running(folder: Path) -> list[str]:
@@ -51,10 +54,7 @@ def test_no_daemon_is_started_after_one_that_was_stopping(
         assert client.connect(short_tmp, start=False, system_dir=short_tmp) is None
     assert len(said) == 2
     assert all("already runs" in text for text in said)
-    end = time.monotonic() + 20
-    while running(short_tmp):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: not running(short_tmp))
 
 
 class Interrupted(BaseException):
@@ -123,3 +123,35 @@ def test_a_daemon_of_another_version_is_told_and_can_be_stopped(
     finally:
         server.stop()
     assert done == (["devices"] if side == "client" else [])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "taken"), [(1, 1, True), (1, 0, True), (0, 1, True), (1, 2, False)]
+)
+def test_only_an_own_daemon_is_believed(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch, ours: int, theirs: int, taken: bool
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_tmp / client.CONTROL_SOCKET))
+        listener.listen()
+        monkeypatch.setattr(client, "_credentials", lambda _: struct.pack("3i", 1, theirs, theirs))
+        monkeypatch.setattr(os, "geteuid", lambda: ours)
+        if taken:
+            found = client.connect(short_tmp, start=False)
+            assert found is not None
+            found.close()
+        else:
+            with pytest.raises(RefusedError, match="is user 2's"):
+                client.connect(short_tmp, start=False)
+
+
+@needs.root
+def test_no_daemon_runs_in_the_directory_of_another_user(short_tmp: Path) -> None:
+    """A link of theirs would have it write where they may not."""
+    (short_tmp / "run").mkdir()
+    (short_tmp / "run" / "ulvmd.log").symlink_to(short_tmp / "made")
+    os.chown(short_tmp / "run", 65534, 65534)
+    with pytest.raises(DeviceError, match=r"did not start: .*/run belongs to user 65534"):
+        client.connect(short_tmp / "run", start=True, system_dir=short_tmp)
+    assert not (short_tmp / "made").exists()
+    until(lambda: not running(short_tmp))
