@@ -208,3 +208,13 @@ def test_no_space_for_a_copy_costs_the_snapshot_not_the_origin(full: UlvmHost) -
     device.flush()  # It is copied then at the latest.
     device.close()
     assert full.run("lvs --noheadings -o lv_attr vg/snap").stdout.split() == ["swi-I-s---"]
+
+
+def test_no_group_is_named_mapper(vg: UlvmHost) -> None:
+    """`mapper/vg-lv` is the device of vg/lv, also where nothing is called /dev/mapper."""
+    vg.env["ULVM_DEV_DIR"] = str(vg.base / "dev")
+    vg.image("c.img", "8M")
+    said = f"  {vg.base}/dev/mapper: already exists in filesystem\n"
+    assert vg.run("vgcreate mapper c.img", rc=3).stderr.startswith(said)
+    assert vg.run("vgrename vg mapper", rc=5).stderr == said
+    assert vg.run("vgs --noheadings -o vg_name").stdout.split() == ["vg"]

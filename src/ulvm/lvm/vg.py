@@ -86,10 +86,11 @@ def create(
 
 def _path_taken(session: Session, name: str) -> str | None:
     """Why a new VG's directory could not be made, if volumes of a VG of the name are active or
-    something of the name lies where it would."""
+    something of the name lies where it would. `mapper/NAME` is a dm device to all commands, and
+    with LVM2 the directory is there before the first volume."""
     path = session.host.dev_dir / name
     vg = next((vg for vg in session.scan().vgs if vg.name == name), None)
-    if os.path.lexists(path) or (vg is not None and lvm_lv.states(session, vg)):
+    if name == "mapper" or os.path.lexists(path) or (vg is not None and lvm_lv.states(session, vg)):
         return f"{path}: already exists in filesystem"
     return None
 
