@@ -313,3 +313,14 @@ def test_requests_to_a_suspended_volume_do_not_use_up_all_threads(vg: UlvmHost) 
         vg.run("dmsetup resume vg-lv")
         assert readers.wait(30) == 0
     until(lambda: len(list(tasks.iterdir())) <= before + SERVING_THREADS)
+
+
+@needs.root
+@needs.program("setpriv")
+def test_why_there_is_no_tree_is_told(host: UlvmHost) -> None:
+    """As in a container that may not mount."""
+    host.run(f"vgcreate vg {host.image('disk', '16M')}")
+    words = ["setpriv", "--bounding-set", "-sys_admin", *host.argv("lvcreate -L 4M -n lv vg")]
+    subprocess.run(words, env=host.env, check=True, stdout=subprocess.DEVNULL)
+    said = host.run("daemon status").stdout
+    assert f"cannot be mounted on {host.run_dir}/dev: fusermount3: mount failed: Operation" in said

@@ -49,6 +49,7 @@ from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import BusyError, NotSupportedError, RefusedError
 from ulvm.exports.fuse_nodes import OpenNodes, Place
 from ulvm.exports.fuse_requests import MAX_IO, Requests
+from ulvm.exports.heard import standard_error
 from ulvm.mounts.table import mount_at
 from ulvm.mounts.unmount import unmount
 
@@ -278,9 +279,12 @@ class FuseSession:
         )
         if not handle:
             raise RefusedError(f"libfuse refuses the mount options {','.join(self._options)}.")
-        if self._library.fuse_mount(handle, os.fsencode(self.mountpoint)) != 0:
+        with standard_error() as said:
+            status = self._library.fuse_mount(handle, os.fsencode(self.mountpoint))
+        if status != 0:
             self._library.fuse_destroy(handle)
-            raise RefusedError(f"The volumes cannot be mounted on {self.mountpoint} by FUSE.")
+            reason = "; ".join(said) or "libfuse does not say why"
+            raise RefusedError(f"The volumes cannot be mounted on {self.mountpoint}: {reason}.")
         self._handle = handle
         self._session = self._library.fuse_get_session(handle)
         self._agreed.clear()
