@@ -89,9 +89,9 @@ class Service:
         )
         freezer.attach(self.mapper)
         self._freezer = freezer
-        exports = MapperExports(self.mapper)
-        self._nbd = NbdServer(exports)
-        self._fuse = FuseServer(exports, self._run_dir / DEV_DIR)
+        self._exports = MapperExports(self.mapper)
+        self._nbd = NbdServer(self._exports)
+        self._fuse: FuseServer | None = None
         self._fuse_problem: str | None = None
         self._tcp: list[str] = []
         self._repairs = Repairs(self.mapper, host.command)
@@ -137,6 +137,7 @@ class Service:
             # ENOTCONN.
             with contextlib.suppress(FileExistsError):
                 (self._run_dir / DEV_DIR).mkdir(mode=0o700)
+            self._fuse = FuseServer(self._exports, self._run_dir / DEV_DIR)
             self._fuse.start()
         except (UlvmError, OSError) as error:
             # NBD serves all the same: a machine without FUSE is one of those we are for.
@@ -159,7 +160,7 @@ class Service:
             self._repairs.stop,
             self._nbd.stop,
             self._unlink,
-            self._fuse.stop,
+            self._stop_fuse,
             self._take_down,
         ):
             try:
@@ -337,9 +338,13 @@ class Service:
         )
         return [export_names(d)[0] for d in devices if d.open_count > holds[d]]
 
+    def _stop_fuse(self) -> None:
+        if self._fuse is not None:
+            self._fuse.stop()
+
     def _without_fuse(self) -> str | None:
         """Why there is no FUSE tree; None if there is one."""
-        if self._fuse_problem is not None or self._fuse.mounted:
+        if self._fuse_problem is not None or (self._fuse is not None and self._fuse.mounted):
             return self._fuse_problem
         return "it was unmounted; a daemon that is started anew has it again"
 

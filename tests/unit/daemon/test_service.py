@@ -16,12 +16,12 @@ import pytest
 
 from tests.unit.dm.stage_lab import StageLab
 from tests.waiting import until
-from ulvm.daemon.client import CONTROL_SOCKET
+from ulvm.daemon.client import CONTROL_SOCKET, connect
 from ulvm.daemon.service import STAGE_DIR, Service
 from ulvm.daemon.state import STATE_FILE, read_state, write_state
 from ulvm.dm.device import MappedDevice
 from ulvm.dm_ioctl import TableLine
-from ulvm.errors import RefusedError
+from ulvm.errors import NotSupportedError, RefusedError
 from ulvm.vgstore.host import Host
 
 
@@ -38,6 +38,26 @@ def service(short_tmp: Path) -> Iterator[Service]:
     assert (short_tmp / "run" / STATE_FILE).exists()
     yield service
     service.stop()
+
+
+def test_without_libfuse_it_serves_all_the_same(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> None:
+        raise NotSupportedError("FUSE needs libfuse3: there is none.")
+
+    monkeypatch.setattr("ulvm.exports.fuse.load_mfusepy", absent)
+    (short_tmp / "run").mkdir()
+    service = Service(Host(short_tmp / "etc", short_tmp / "run"))
+    service.start()
+    try:
+        client = connect(short_tmp / "run", start=False)
+        assert client is not None
+        assert client.daemon_status()["fuse_problem"] == "FUSE needs libfuse3: there is none."
+        client.create("zeros")
+        client.close()
+    finally:
+        service.stop()
 
 
 def test_no_command_reaches_the_daemon_once_its_doors_close(
