@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -34,3 +35,19 @@ def test_the_wheel_installs_pages_and_completion(tmp_path: Path) -> None:
             if ".data/data/" in name
         }
     assert installed == shared_files()
+
+
+def test_no_library_may_be_older_than_the_one_that_is_needed() -> None:
+    """Before 8.4 click's ParamType takes no parameter; before 3.1 mfusepy cannot be told which
+    libfuse to take, and where there are two it takes the old one."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    libraries = {
+        "click>=8.4",
+        "rich>=13",
+        "mfusepy>=3.1",
+        "numpy>=1.26",
+        "xxhash>=3",
+        "zstandard>=0.22",
+    }
+    assert set(wanted["project"]["dependencies"]) == libraries
+    assert set(wanted["build-system"]["requires"]) - libraries == {"setuptools>=65"}
