@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,27 @@ def test_no_group_is_named_mapper(vg: UlvmHost) -> None:
     assert vg.run("vgcreate mapper c.img", rc=3).stderr.startswith(said)
     assert vg.run("vgrename vg mapper", rc=5).stderr == said
     assert vg.run("vgs --noheadings -o vg_name").stdout.split() == ["vg"]
+
+
+def test_a_group_that_another_host_has_active_stays_as_it_is(vg: UlvmHost) -> None:
+    """Another user's daemon has the images, ours is busy with a group of its own."""
+    (vg.base / "other").mkdir()
+    with closing(UlvmHost(vg.base / "other")) as other:
+        other.run(f"vgcreate og {other.image('c.img', '16M')}")
+        other.run("lvcreate -L 4M -n lv og")
+        for name in ("a.img", "b.img"):
+            other.run(f"devices add {vg.base / name}")
+        vg.run("lvchange -ay vg/lv")
+        before = images(vg)
+        for command in (
+            "lvremove -y vg/lv",
+            "vgremove -yf vg",
+            "vgrename vg wg",
+            "lvrename vg lv x",
+        ):
+            assert "a.img is in use by another program" in other.run(command, rc=5).stderr
+        assert images(vg) == before
+        vg.run("daemon stop")
+        other.run(f"dmsetup create x --table '0 8 linear {vg.base}/a.img 0'")
+        other.run("lvrename vg lv x")  # who has it is ours
+        other.run("vgremove -yf vg")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ulvm.activation.names import dm_name, dm_uuid, strays, volume_of
@@ -202,6 +202,23 @@ class Session:
         if self._dm is None:
             self._dm = connect(self.host.run_dir, start=False, system_dir=self.host.system_dir)
         return self._dm
+
+    def holds(self, vg: VolumeGroup) -> bool:
+        """Whether our daemon may have disks of the VG open. Where it does not and they are in use,
+        another host has the VG active, another user's perhaps, and would not hear of a change."""
+        dm = self.dm_if_running
+        if dm is None:
+            return False
+        devices = dm.devices()
+        if any(info.uuid.startswith(dm_uuid(vg.uuid, "")) for info in devices):
+            return True
+        numbers = set()
+        for info in devices:
+            with suppress(NotFoundError):  # removed a moment ago
+                numbers.update(dm.deps(info.name))
+        files = {dm.device_name(*number) for number in numbers}
+        disks = {os.path.realpath(file) for file in files if file is not None}
+        return any(os.path.realpath(pv.path) in disks for pv in self.last_scan.pvs_of(vg))
 
     @property
     def activator(self) -> Activator:
@@ -404,7 +421,7 @@ class Session:
                 command=self.command_line,
                 allow_missing=allow_missing,
                 exported=exported,
-                exclusive=self.dm_if_running is None,
+                exclusive=not self.holds(old),
                 mend=mend,
                 settle=settle,
                 ignore=ignore,

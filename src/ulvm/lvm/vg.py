@@ -298,7 +298,7 @@ def remove(session: Session, name: str, *, incomplete: bool = False) -> None:
             session.last_scan,
             vg,
             command=session.command_line,
-            exclusive=session.dm_if_running is None,
+            exclusive=not session.holds(vg),
             warn=session.warn,
             verbose=session.verbose,
         )
