@@ -29,9 +29,18 @@ def private_dir(path: Path) -> None:
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file, mode 0600: a reader or a crash sees the old one or the new one, whole.
 
-    DeviceError when the file system will not have it; the old file is then as it was.
+    DeviceError when the file system will not have it; the old file is then as it was. What is there
+    and no file (/dev/stdout, /dev/null, a pipe) is not replaced but written to.
     """
     private_dir(path.parent)
+    if path.exists() and not path.is_file():
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise DeviceError(
+                f"Failed to write {path}: {error.strerror}", errno=error.errno
+            ) from error
+        return
     temporary: str | None = None
     try:
         import tempfile  # and all that it imports, for writing alone

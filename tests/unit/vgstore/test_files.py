@@ -28,3 +28,21 @@ def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
     (tmp_path / "etc").touch()
     with pytest.raises(DeviceError, match=r"Cannot create directory .*/etc/ulvm: "):
         private_dir(tmp_path / "etc" / "ulvm")
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """`vgcfgbackup -f /dev/null`, by root, made a file of it."""
+    pipe, link = tmp_path / "pipe", tmp_path / "stdout"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for path in (pipe, link):
+            write_atomically(path, b"text")
+            assert os.read(reader, 9) == b"text"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    with pytest.raises(DeviceError, match="Is a directory"):
+        write_atomically(tmp_path, b"text")
