@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -281,3 +283,62 @@ def test_the_daemon_is_killed_between_any_two_requests() -> None:
             host.attempt("daemon stop --force")  # if the point was not reached
             check(host, case, what)
         effort.tally("kills of the daemon at points")
+
+
+SIGNALLED = """
+import os, signal, sys
+from ulvm import faultpoints
+left, name = int(sys.argv.pop(1)), signal.Signals[sys.argv.pop(1)]
+def reach(point):
+    global left
+    left -= "metadata" in point
+    if not left:
+        os.kill(os.getpid(), name)
+        left = -1
+faultpoints.reach = reach
+from ulvm.cli.start import main
+sys.exit(main())
+"""
+"""`ulvm`, which sends itself a signal at the n-th point that is about metadata."""
+
+
+@pytest.mark.parametrize(
+    ("first", "command", "point"),
+    [
+        ("", "vgcreate other c.img d.img", 13),  # before the first header that counts
+        ("vgcreate other c.img d.img", "vgremove other", 4),  # areas cleared, labels not
+        ("vgcreate other c.img d.img", "vgsplit other split d.img", 12),
+        ("vgcreate other c.img; vgcreate more d.img", "vgmerge other more", 14),
+        ("vgcreate other c.img", "vgextend other d.img", 4),
+    ],
+)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_waits_for_metadata(first: str, command: str, point: int, name: str) -> None:
+    """As in LVM2. What is half done would be refused to all but the same command, or with it."""
+    base = Path(tempfile.mkdtemp(prefix="ulvm", dir="/tmp"))
+    try:
+        host = UlvmHost(base)
+        for disk in ("c", "d"):
+            host.image(f"{disk}.img", "64M")
+        for each in filter(None, first.split("; ")):
+            host.run(each)
+        done = subprocess.run(
+            [sys.executable, "-c", SIGNALLED, str(point), name, *command.split()],
+            cwd=base,
+            env=host.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode in (130, -signal.Signals[name]), done
+        shown = host.run("pvs")
+        assert not shown.stderr
+        host.run("vgck")
+        assert "[unknown]" not in shown.stdout
+        assert "exported" not in host.run("vgs -o vg_exported --noheadings").stdout
+        again = host.attempt(command)
+        assert again.rc == 5, "it is done already"
+    finally:
+        shutil.rmtree(base)

@@ -3,9 +3,9 @@
 Locks. A change holds the volume group's lock from its scan to the last resume (`change_vg`), so
 what it read cannot change under it. `lock` may be taken again by the same session.
 
-Signals. Between the first suspend and the last resume SIGINT, SIGTERM and SIGHUP are held back
-(lvm.undisturbed); a kill -9 there is repaired by the daemon (daemon.service) from the committed
-metadata.
+Signals. From the first write of metadata to the last resume SIGINT, SIGTERM and SIGHUP are held
+back (lvm.undisturbed); a kill -9 there is repaired by the daemon (daemon.service) from the
+committed metadata.
 """
 
 from __future__ import annotations
@@ -413,42 +413,42 @@ class Session:
                     if pv.uuid != after.uuid
                 ]
                 self._scan = found
-            pending = prepare(
-                self.host,
-                found,
-                old,
-                new,
-                command=self.command_line,
-                allow_missing=allow_missing,
-                exported=exported,
-                exclusive=not self.holds(old),
-                mend=mend,
-                settle=settle,
-                ignore=ignore,
-                relabel=renamed,
-                warn=self.warn,
-                verbose=self.verbose,
-            )
             committed = False
-
-            def commit() -> None:
-                nonlocal committed
-                when_suspended()
-                pending.commit()
-                committed = True
-
             report = SwapReport()
-            try:
-                activator = self.activator_if_running
-                with undisturbed():
+            with undisturbed():
+                pending = prepare(
+                    self.host,
+                    found,
+                    old,
+                    new,
+                    command=self.command_line,
+                    allow_missing=allow_missing,
+                    exported=exported,
+                    exclusive=not self.holds(old),
+                    mend=mend,
+                    settle=settle,
+                    ignore=ignore,
+                    relabel=renamed,
+                    warn=self.warn,
+                    verbose=self.verbose,
+                )
+
+                def commit() -> None:
+                    nonlocal committed
+                    when_suspended()
+                    pending.commit()
+                    committed = True
+
+                try:
+                    activator = self.activator_if_running
                     if activator is None:
                         commit()
                     else:
                         report = activator.swap(old, pending.vg, commit, start_merge=start_merge)
-            except BaseException:
-                if not committed:
-                    pending.revert()
-                raise
+                except BaseException:
+                    if not committed:
+                        pending.revert()
+                    raise
             for name in report.left:
                 self.warn(f"WARNING: {name} is still open; it answers with errors until closed.")
             discards = self.host.config.get_bool("devices/issue_discards", False)

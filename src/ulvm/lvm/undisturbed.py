@@ -1,6 +1,7 @@
-"""Changes of devices are not cut short by SIGINT, SIGTERM or SIGHUP: a signal that comes in the
-midst of one waits for its end. What is suspended would stay so until the next change of the group,
-and its users would wait as long."""
+"""Changes of devices and of metadata are not cut short by SIGINT, SIGTERM or SIGHUP: a signal that
+comes in the midst of one waits for its end, as in LVM2, which holds signals back under its locks.
+What is suspended would stay so until the next change of the group, and its users would wait as
+long; and PVs that a half of the metadata names are refused to all but the same command."""
 
 from __future__ import annotations
 
