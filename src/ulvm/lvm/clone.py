@@ -8,7 +8,6 @@ from ulvm.activation.names import LVM_UUID_PREFIX
 from ulvm.blockdev.file import FileDevice
 from ulvm.errors import NotFoundError, RefusedError, UlvmError
 from ulvm.lvm.session import Session
-from ulvm.lvm.undisturbed import undisturbed
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
 from ulvm.metadata.names import check_new_vg_name
 from ulvm.metadata.pv_edit import set_uuid
@@ -48,7 +47,8 @@ def import_clone(
         for pv in devices:
             # Held by a daemon, a virtual machine, another program: the claim says by whom.
             FileDevice(pv.path, writable=True, claim=True).close()
-        with session.lock(wanted.name), undisturbed():
+        with session.lock(wanted.name):
+            session.hold_signals()
             write_clone(session.host, devices, wanted, session.command_line)
             add_devices(session.host, [DeviceEntry(pv.device, pv.uuid) for pv in wanted.pvs])
             try:

@@ -86,6 +86,7 @@ def join(
         was_active = state is not None
         activator = session.activator_if_running
         if activator is not None:
+            session.hold_signals()
             activator.deactivate(vg, name)
         try:
             return session.change_vg(

@@ -22,7 +22,6 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import resize
 from ulvm.lvm.resize import Resize, Target
 from ulvm.lvm.session import Session
-from ulvm.lvm.undisturbed import undisturbed
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.mounts.filesystem_size import SizedFileSystem
 from ulvm.units import SECTOR
@@ -94,11 +93,11 @@ def _check_unused(job: _Job) -> None:
 def _grow(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
     if check:
         found.check()
-    with undisturbed():
-        job.resize()
-        vg = job.session.scan().vg(job.vg.name)
-        grown = lvm_lv.get(vg, job.lv.name)
-        found.grow(vg.lv_sectors(grown) * SECTOR, force=not check)
+    job.session.hold_signals()
+    job.resize()
+    vg = job.session.scan().vg(job.vg.name)
+    grown = lvm_lv.get(vg, job.lv.name)
+    found.grow(vg.lv_sectors(grown) * SECTOR, force=not check)
 
 
 def _cut(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
@@ -115,8 +114,8 @@ def _cut(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
         _check_unused(job)
         if check:
             found.check()
-        with undisturbed():
-            found.shrink(job.wanted.wanted * vg.extent_size * SECTOR, force=not check)
-            job.resize()
+        session.hold_signals()
+        found.shrink(job.wanted.wanted * vg.extent_size * SECTOR, force=not check)
+        job.resize()
     finally:
         found.mount_again()

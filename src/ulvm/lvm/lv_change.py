@@ -221,6 +221,7 @@ def set_minor(
                 f"Logical volume {volume} will be deactivated temporarily. Continue?"
             ):
                 raise RefusedError(f"{volume} device number not changed.")
+            session.hold_signals()
             lvm_lv.deactivate(session, vg_name, name)
         try:
             session.change_vg(vg_name, lambda vg: lv_edit.set_minor(vg, name, minor, major=major))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from ulvm.errors import RefusedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
-from ulvm.lvm.undisturbed import undisturbed
 from ulvm.metadata.layout import usable_extents
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.pv_edit import resize_pv, set_allocatable, set_tags, set_uuid
@@ -72,15 +71,14 @@ def change(
                 word = "allocatable" if allocatable else "NOT allocatable"
                 session.verbose(f'Setting physical volume "{path}" {word}')
             session.verbose(f'Updating physical volume "{path}"')
-            with undisturbed():
-                session.change_vg(
-                    pv.vg_name,
-                    edit,
-                    ignore=None if ignore is None else {uuid: ignore},
-                    relabel={pv.uuid: uuid} if new_identity else None,
-                )
-                if new_identity:
-                    add_devices(session.host, [DeviceEntry(pv.path, uuid)])
+            session.change_vg(
+                pv.vg_name,
+                edit,
+                ignore=None if ignore is None else {uuid: ignore},
+                relabel={pv.uuid: uuid} if new_identity else None,
+            )
+            if new_identity:
+                add_devices(session.host, [DeviceEntry(pv.path, uuid)])
         return True
 
 
@@ -131,17 +129,17 @@ def _finish_relabelling(session: Session, pv: PvDevice) -> bool:
         scan = session.scan()
         if not any(vg.uuid == old.uuid and vg.seqno == old.seqno for vg in scan.vgs):
             return False  # Changed meanwhile, which has written over slot 1.
-        with undisturbed():
-            prepare(
-                session.host,
-                scan,
-                old,
-                meant._replace(seqno=old.seqno, missing_uuids=frozenset()),
-                command=session.command_line,
-                allow_missing=True,
-                warn=session.warn,
-                verbose=session.verbose,
-            ).commit()
+        session.hold_signals()
+        prepare(
+            session.host,
+            scan,
+            old,
+            meant._replace(seqno=old.seqno, missing_uuids=frozenset()),
+            command=session.command_line,
+            allow_missing=True,
+            warn=session.warn,
+            verbose=session.verbose,
+        ).commit()
     add_devices(session.host, [DeviceEntry(pv.path, pv.uuid)])
     return True
 

@@ -13,8 +13,8 @@ nothing has changed.
 A cut in the midst of a split's 1 or 2, or a merge's 2, leaves PVs that two VGs name. Every other
 change of these is refused (`vgstore.commit`), and the same command, given again, goes on from
 there: it writes the text that is ahead to all of its PVs first. A cut behind a split's 2, or a
-merge's 1, leaves a VG that is exported and whole, which vgimport takes in. Ctrl-C waits for the
-last step.
+merge's 1, leaves a VG that is exported and whole, which vgimport takes in. A signal is no cut: it
+waits for the last step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from typing import Any
 from ulvm.errors import NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
-from ulvm.lvm.undisturbed import undisturbed
 from ulvm.metadata import edit
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.regroup import export_vg, import_vg, merge_vgs, pvs_of_lv, split_vg
@@ -142,19 +141,19 @@ def split(
             rest, new = split_vg(vg, base, moving, active.__contains__)
             owner = base.system_id
             session.verbose("Writing out updated volume groups")
-        with undisturbed():
-            left = None if rest is None else _prepared(session, vg, rest)
-            try:
-                _prepared(session, there, export_vg(new)).commit()
-            except BaseException:
-                if left is not None:
-                    left.revert()
-                raise
+        session.hold_signals()
+        left = None if rest is None else _prepared(session, vg, rest)
+        try:
+            _prepared(session, there, export_vg(new)).commit()
+        except BaseException:
             if left is not None:
-                left.commit()
-            else:
-                remove_backup(session.host, source)
-            _import_as(session, target, owner)
+                left.revert()
+            raise
+        if left is not None:
+            left.commit()
+        else:
+            remove_backup(session.host, source)
+        _import_as(session, target, owner)
         return new_target
 
 
@@ -225,17 +224,17 @@ def merge(session: Session, target: str, source: str) -> None:
         _check_complete(into)
         if lvm_lv.states(session, vg):
             raise RefusedError(f'Logical volumes in "{source}" must be inactive')
-        with undisturbed():
-            # What an earlier vgmerge that got into step 2 committed has the PVs already.
-            both = into
-            if not _holds(into, {pv.uuid for pv in vg.pvs}):
-                both = merge_vgs(into, vg)
-                session.change_vg(source, export_vg)
-            session.verbose("Writing out updated volume group")
-            try:
-                _prepared(session, into, both).commit()
-            except UlvmError:
-                if both is not into:
-                    _import_as(session, source, vg.system_id)
-                raise
+        session.hold_signals()
+        # What an earlier vgmerge that got into step 2 committed has the PVs already.
+        both = into
+        if not _holds(into, {pv.uuid for pv in vg.pvs}):
+            both = merge_vgs(into, vg)
+            session.change_vg(source, export_vg)
+        session.verbose("Writing out updated volume group")
+        try:
+            _prepared(session, into, both).commit()
+        except UlvmError:
+            if both is not into:
+                _import_as(session, source, vg.system_id)
+            raise
         check_members(session.scan(), both)  # What a disk refused of a commit that stands.

@@ -9,7 +9,6 @@ from ulvm.activation.names import LVM_UUID_PREFIX, split_dm_name
 from ulvm.errors import DeviceError, FormatError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
-from ulvm.lvm.undisturbed import undisturbed
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader
 from ulvm.vgstore.archive import archived, backup_path, read_backup
@@ -78,18 +77,18 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
 
 def _write_new(session: Session, scan: Scan, wanted: VolumeGroup) -> None:
     """A VG of which nothing is left on its PVs."""
+    session.hold_signals()
     try:
-        with undisturbed():
-            prepare(
-                session.host,
-                scan,
-                None,
-                wanted,
-                command=session.command_line,
-                exclusive=session.dm_if_running is None,
-                warn=session.warn,
-                verbose=session.verbose,
-            ).commit()
+        prepare(
+            session.host,
+            scan,
+            None,
+            wanted,
+            command=session.command_line,
+            exclusive=session.dm_if_running is None,
+            warn=session.warn,
+            verbose=session.verbose,
+        ).commit()
     except UlvmError as error:
         raise type(error)(f"{error.message}\nRestore failed.") from error
 

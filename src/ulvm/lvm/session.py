@@ -3,14 +3,15 @@
 Locks. A change holds the volume group's lock from its scan to the last resume (`change_vg`), so
 what it read cannot change under it. `lock` may be taken again by the same session.
 
-Signals. From the first write of metadata to the last resume SIGINT, SIGTERM and SIGHUP are held
-back (lvm.undisturbed); a kill -9 there is repaired by the daemon (daemon.service) from the
-committed metadata.
+Signals. From the first step that changes metadata until the last lock is let go SIGINT, SIGTERM and
+SIGHUP are held back (`hold_signals`), as in LVM2: neither devices nor metadata are left half-way. A
+kill -9 there is repaired by the daemon (daemon.service) from the committed metadata.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,7 +32,9 @@ from ulvm.vgstore.scan import PvDevice, Scan, scan
 if TYPE_CHECKING:
     from ulvm.activation.activate import Activator, SwapReport
 
-__all__ = ["Change", "Messages", "Session"]
+__all__ = ["HELD_BACK", "Change", "Messages", "Session"]
+
+HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _LAST_SEEN = " (last written to"
 _READ_ONLY = "Operation prohibited while --readonly is set."
@@ -81,11 +84,12 @@ class Session:
         self.say = messages.say
         self.warn = messages.warn
         self.verbose = messages.verbose
-        self.ask = messages.ask
         self._dm: DaemonClient | None = None
         self._scan: Scan | None = None
         self._said: set[str] = set()
         self._held: dict[str, int] = {}
+        self._mask: set[int] | None = None
+        """The signals that were blocked before some were held back."""
 
     def another(self) -> Session:
         """A session of its own, for another thread."""
@@ -96,6 +100,17 @@ class Session:
         if text not in self._said:
             self._said.add(text)
             self.warn(text)
+
+    def ask(self, question: str) -> bool:
+        """As `Messages.ask`; whoever is asked may interrupt."""
+        held, self._mask = self._mask, None
+        try:
+            if held is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            return self.messages.ask(question)
+        finally:
+            if held is not None:
+                self.hold_signals()
 
     def close(self) -> None:
         if self._dm is not None:
@@ -297,7 +312,7 @@ class Session:
             try:
                 yield
             finally:
-                del self._held[vg_name]
+                self._let_go(vg_name)
 
     @contextmanager
     def lock_global(self) -> Iterator[None]:
@@ -312,7 +327,20 @@ class Session:
             try:
                 yield
             finally:
-                del self._held[""]
+                self._let_go("")
+
+    def _let_go(self, name: str) -> None:
+        """Behind the last of the locks a signal that was held back takes effect."""
+        del self._held[name]
+        if not self._held and self._mask is not None:
+            before, self._mask = self._mask, None
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def hold_signals(self) -> None:
+        """What comes now is not to be cut short, nor what follows under the locks that are held."""
+        assert self._held
+        if self._mask is None:
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
 
     def vg_for_change(
         self, vg_name: str, *, exported: bool = False, settle: bool = False
@@ -390,7 +418,6 @@ class Session:
         """
         # Not for those who only look.
         from ulvm.activation.activate import SwapReport
-        from ulvm.lvm.undisturbed import undisturbed
         from ulvm.vgstore.checks import check_change, check_complete
         from ulvm.vgstore.commit import prepare
 
@@ -413,42 +440,42 @@ class Session:
                     if pv.uuid != after.uuid
                 ]
                 self._scan = found
+            self.hold_signals()
+            pending = prepare(
+                self.host,
+                found,
+                old,
+                new,
+                command=self.command_line,
+                allow_missing=allow_missing,
+                exported=exported,
+                exclusive=not self.holds(old),
+                mend=mend,
+                settle=settle,
+                ignore=ignore,
+                relabel=renamed,
+                warn=self.warn,
+                verbose=self.verbose,
+            )
             committed = False
+
+            def commit() -> None:
+                nonlocal committed
+                when_suspended()
+                pending.commit()
+                committed = True
+
             report = SwapReport()
-            with undisturbed():
-                pending = prepare(
-                    self.host,
-                    found,
-                    old,
-                    new,
-                    command=self.command_line,
-                    allow_missing=allow_missing,
-                    exported=exported,
-                    exclusive=not self.holds(old),
-                    mend=mend,
-                    settle=settle,
-                    ignore=ignore,
-                    relabel=renamed,
-                    warn=self.warn,
-                    verbose=self.verbose,
-                )
-
-                def commit() -> None:
-                    nonlocal committed
-                    when_suspended()
-                    pending.commit()
-                    committed = True
-
-                try:
-                    activator = self.activator_if_running
-                    if activator is None:
-                        commit()
-                    else:
-                        report = activator.swap(old, pending.vg, commit, start_merge=start_merge)
-                except BaseException:
-                    if not committed:
-                        pending.revert()
-                    raise
+            try:
+                activator = self.activator_if_running
+                if activator is None:
+                    commit()
+                else:
+                    report = activator.swap(old, pending.vg, commit, start_merge=start_merge)
+            except BaseException:
+                if not committed:
+                    pending.revert()
+                raise
             for name in report.left:
                 self.warn(f"WARNING: {name} is still open; it answers with errors until closed.")
             discards = self.host.config.get_bool("devices/issue_discards", False)

@@ -11,7 +11,6 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import pv as lvm_pv
 from ulvm.lvm.names import given_vg, look_for
 from ulvm.lvm.session import Change, Session
-from ulvm.lvm.undisturbed import undisturbed
 from ulvm.metadata import edit, vg_edit
 from ulvm.metadata.layout import PvOptions
 from ulvm.metadata.model import VolumeGroup
@@ -73,17 +72,17 @@ def create(
             session.verbose(f"Adding physical volume '{pv.path}' to volume group '{name}'")
             vg = edit.add_pv(vg, as_member(pv, extent_size))
         scan = session.scan()
-        with undisturbed():
-            pending = prepare(
-                session.host,
-                scan,
-                None,
-                vg,
-                command=session.command_line,
-                warn=session.warn,
-                verbose=session.verbose,
-            )
-            return pending.commit()
+        session.hold_signals()
+        pending = prepare(
+            session.host,
+            scan,
+            None,
+            vg,
+            command=session.command_line,
+            warn=session.warn,
+            verbose=session.verbose,
+        )
+        return pending.commit()
 
 
 def _path_taken(session: Session, name: str) -> str | None:
@@ -295,16 +294,16 @@ def remove(session: Session, name: str, *, incomplete: bool = False) -> None:
             raise RefusedError(
                 f'Volume group "{name}" still contains {len(vg.visible_lvs())} logical volume(s)'
             )
-        with undisturbed():
-            remove_vg(
-                session.host,
-                session.last_scan,
-                vg,
-                command=session.command_line,
-                exclusive=not session.holds(vg),
-                warn=session.warn,
-                verbose=session.verbose,
-            )
+        session.hold_signals()
+        remove_vg(
+            session.host,
+            session.last_scan,
+            vg,
+            command=session.command_line,
+            exclusive=not session.holds(vg),
+            warn=session.warn,
+            verbose=session.verbose,
+        )
 
 
 def rename(session: Session, old: str, new: str) -> None:

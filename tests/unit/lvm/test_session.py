@@ -346,3 +346,34 @@ def test_an_interrupt_leaves_nothing_suspended_behind_a_refresh(
         lv_change.refresh(busy.session, "vg", ["o"])
     assert not any(info.suspended for info in busy.mapper.devices())
     assert busy.read("o", 0, 512) == b"\x11" * 512
+
+
+def test_an_interrupt_waits_for_the_last_lock_and_for_no_answer(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(_question: str) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return True
+
+    monkeypatch.setattr(lab.session.messages, "ask", asked)
+    steps = []
+
+    def lock_twice() -> None:
+        with lab.session.lock_global(), lab.session.lock("vg"):
+            lv.create(lab.session, "vg", "x", extents=1)
+            signal.raise_signal(signal.SIGINT)
+            steps.append("locked")
+
+    def answer() -> None:
+        with lab.session.lock("vg"):
+            lv.create(lab.session, "vg", "y", extents=1)
+            lab.session.ask("Go on?")
+            steps.append("answered")
+
+    for step in (lock_twice, answer):
+        with pytest.raises(KeyboardInterrupt):
+            step()
+    assert steps == ["locked"]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    lv.create(lab.session, "vg", "z", extents=1)
+    assert {"x", "y", "z"} <= {found.name for found in lab.vg.lvs}
