@@ -16,6 +16,7 @@ from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.e2e.test_backup_interrupts import Heard
 from ulvm.backup.job import BackupRequest, backup
+from ulvm.backup.leftovers import TAG
 from ulvm.backup.pipeline import Progress, Stage
 from ulvm.backup.restoring import restore
 from ulvm.errors import DeviceError, UlvmError
@@ -176,3 +177,26 @@ def test_a_snapshot_is_removed_whatever_its_name(vg: UlvmHost, tmp_path: Path, g
         assert isinstance(found.messages, Heard)
         assert found.messages.warned == []
     assert vg.run(f"lvs --noheadings -o lv_name {group}").stdout.split() == ["db", "two"]
+
+
+@pytest.mark.parametrize("renamed", ["lvrename vg {} mine", "vgrename vg other"])
+def test_a_snapshot_in_use_is_not_left_behind_whatever_its_name(
+    vg: UlvmHost, renamed: str, tmp_path: Path
+) -> None:
+    """Neither for `--clean` nor for another backup."""
+    said: list[str] = []
+
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        (name,) = volumes(vg).keys() - {"db", "two"}
+        vg.run(renamed.format(name))
+        group = "other" if "vgrename" in renamed else "vg"
+        said.append(vg.run("backup --clean -y").stdout)
+        said.append(vg.run(f"backup {group}/two --to {tmp_path} -y").stderr)
+        said.append(vg.run(f"lvs --noheadings -o lv_tags {group}").stdout.strip())
+        yield lambda done, total: None
+
+    with closing(session(vg)) as found, pytest.raises(UlvmError, match="no export"):
+        backup(found, BackupRequest("vg/db", directory=tmp_path), stage=stage)
+    assert said == ["  Nothing was left behind.\n", "", TAG]
+    assert {path.name[:2] for path in (vg.run_dir / "lock").iterdir()} == {"P_", "V_"}

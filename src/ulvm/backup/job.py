@@ -26,7 +26,7 @@ from typing import NamedTuple
 import ulvm
 from ulvm.backup.image import ImageSummary, write_image
 from ulvm.backup.interrupts import Interrupted, deferred, interruptible
-from ulvm.backup.leftovers import left_behind, lock_path
+from ulvm.backup.leftovers import forget, left_behind
 from ulvm.backup.manifest import ImageInfo, Manifest, SnapshotInfo, VolumeInfo
 from ulvm.backup.pipeline import Stage, no_stage
 from ulvm.backup.sinks.directory import BackupFiles, backup_name, remove_litter
@@ -151,8 +151,9 @@ def _clean_one(session: Session, vg_name: str, name: str) -> bool:
     from ulvm.backup.sinks.mounted import unmount_left  # not for --to
 
     unmount_left(session.host, vg_name, name)
+    vg = session.scan().vg(vg_name)
     lvm_lv.remove(session, vg_name, name)
-    lock_path(session.host, vg_name, name).unlink(missing_ok=True)
+    forget(session.host, vg, vg.volume(name))
     session.say(f"Removed snapshot {vg_name}/{name}.")
     return True
 

@@ -2,11 +2,12 @@
 
 A backup's snapshot carries the LV tag `ulvm_backup` from the same metadata commit that creates
 it, so there is no instant at which it exists untagged. While its backup lives, that holds flock
-on `<run_dir>/lock/B_<vg>_<snapshot>`, taken before the commit; the kernel drops the lock when
-the process dies, however it dies.
+on `<run_dir>/lock/B_<vg>_<snapshot>`, taken before the commit, and from the commit on, before the
+VG's lock is let go, on `U_<dm UUID>`, since it may be renamed; the kernel drops the locks when the
+process dies, however it dies.
 
-    tag   lock      the snapshot is
-    yes   held      in use by a backup that runs
+    tag   locks     the snapshot is
+    yes   one held  in use by a backup that runs
     yes   free      left behind: nobody will remove it but us
     no    -         the user's own
 
@@ -37,7 +38,9 @@ __all__ = [
     "RESTORING_TAG",
     "TAG",
     "check_restored",
+    "forget",
     "hold",
+    "hold_snapshot",
     "hold_target",
     "hold_volume",
     "is_held",
@@ -69,9 +72,25 @@ def lock_path(host: Host, vg: str, snapshot: str) -> Path:
 @contextmanager
 def hold(host: Host, vg: str, snapshot: str) -> Iterator[None]:
     """Be the living owner of a snapshot. BusyError if somebody else is."""
-    path = lock_path(host, vg, snapshot)
-    with _flock(host, path, f"{vg}/{snapshot} belongs to a backup that is running."):
+    with _flock(host, lock_path(host, vg, snapshot), _backed_up(vg, snapshot)):
         yield
+
+
+@contextmanager
+def hold_snapshot(host: Host, vg: VolumeGroup, snapshot: LogicalVolume) -> Iterator[None]:
+    """As `hold`, of a snapshot that is there, whatever its name becomes."""
+    with _flock(host, _volume_path(host, vg, snapshot), _backed_up(vg.name, snapshot.name)):
+        yield
+
+
+def _backed_up(vg: str, snapshot: str) -> str:
+    return f"{vg}/{snapshot} belongs to a backup that is running."
+
+
+def forget(host: Host, vg: VolumeGroup, snapshot: LogicalVolume) -> None:
+    """Remove the locks' files of a snapshot that was left behind and is removed."""
+    lock_path(host, vg.name, snapshot.name).unlink(missing_ok=True)
+    _volume_path(host, vg, snapshot).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -86,9 +105,12 @@ def hold_target(host: Host, vg: str, lv: str) -> Iterator[None]:
 def hold_volume(host: Host, vg: VolumeGroup, lv: LogicalVolume) -> Iterator[None]:
     """Be the only one who restores to this volume, whatever its name becomes. BusyError if somebody
     else is."""
-    path = host.lock_dir / f"U_{dm_uuid(vg.uuid, lv.uuid)}"
-    with _flock(host, path, _restoring(vg.name, lv.name)):
+    with _flock(host, _volume_path(host, vg, lv), _restoring(vg.name, lv.name)):
         yield
+
+
+def _volume_path(host: Host, vg: VolumeGroup, lv: LogicalVolume) -> Path:
+    return host.lock_dir / f"U_{dm_uuid(vg.uuid, lv.uuid)}"
 
 
 def _restoring(vg: str, lv: str) -> str:
@@ -131,9 +153,13 @@ def _locked(path: Path, refusal: str) -> int:
 
 
 def is_held(host: Host, vg: str, snapshot: str) -> bool:
-    """Whether a living backup owns the snapshot."""
+    """Whether a living backup owns the snapshot, so far as its name tells."""
+    return _is_locked(lock_path(host, vg, snapshot))
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        fd = os.open(lock_path(host, vg, snapshot), os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -150,5 +176,8 @@ def left_behind(host: Host, vg: VolumeGroup) -> list[str]:
     return [
         lv.name
         for lv in vg.visible_lvs()
-        if TAG in lv.tags and vg.is_cow(lv.name) and not is_held(host, vg.name, lv.name)
+        if TAG in lv.tags
+        and vg.is_cow(lv.name)
+        and not is_held(host, vg.name, lv.name)
+        and not _is_locked(_volume_path(host, vg, lv))
     ]

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from ulvm.activation.names import dm_name, dm_uuid
 from ulvm.backup.interrupts import deferred
-from ulvm.backup.leftovers import TAG, check_restored, hold
+from ulvm.backup.leftovers import TAG, check_restored, hold, hold_snapshot
 from ulvm.backup.quiesce.commands import quiesced
 from ulvm.backup.size import choose_cow_extents
 from ulvm.backup.watch import CowStatus, parse_cow_status
@@ -129,6 +129,7 @@ class BackupSnapshot:
             vg, origin = self._check()
             self._activate(vg)
             extents, how = self._cow_extents(vg, origin)
+            owned = self._stack.enter_context(ExitStack())  # it is removed before that is let go
             with quiesced(
                 request.quiesce,
                 request.resume,
@@ -138,6 +139,7 @@ class BackupSnapshot:
                 self._stack.callback(self._remove)
                 with session.lock(self.vg_name), deferred():
                     made = self._create(extents)
+                    owned.enter_context(hold_snapshot(session.host, made, made.volume(self.name)))
             session.say(self._words(made, how))
             self._say_waited()
         except BaseException:
