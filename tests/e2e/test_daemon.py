@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -315,6 +316,22 @@ def test_a_snapshot_half_made_by_a_dead_command_is_finished(vg: UlvmHost) -> Non
     with open(vg.path("vg/lv"), "r+b", buffering=0) as stream:
         stream.write(b"new" * 1000)
     assert vg.path("vg/snap").read_bytes()[:3000] == b"old" * 1000
+
+
+def test_what_a_dead_command_left_waits_for_the_next_one_whatever_the_settings_say(
+    vg: UlvmHost,
+) -> None:
+    """Nobody else would resume it."""
+    (vg.system_dir / "ulvm.conf").write_text("global { wait_for_locks = 0 }\n")
+    vg.env["ULVM_FAULT_POINT"] = "at=after suspend"
+    assert vg.attempt("lvcreate -s -n s -L 4M vg/lv").rc == -signal.SIGKILL
+    del vg.env["ULVM_FAULT_POINT"]
+    with (vg.run_dir / "lock/V_vg").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        until(lambda: "left suspended" in vg.log())
+        time.sleep(2)
+        assert "SUSPENDED" in vg.run("dmsetup info").stdout
+    until(lambda: "SUSPENDED" not in vg.run("dmsetup info").stdout)
 
 
 def test_a_merge_ends_although_all_who_waited_for_it_were_killed(vg: UlvmHost) -> None:

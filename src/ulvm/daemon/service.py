@@ -94,14 +94,14 @@ class Service:
         self._fuse: FuseServer | None = None
         self._fuse_problem: str | None = None
         self._tcp: list[str] = []
-        self._repairs = Repairs(self.mapper, host.command)
+        self._repairs = Repairs(self.mapper, host.background_command)
         self._control = ControlServer(
             self._run_dir / CONTROL_SOCKET, self._handlers(), abandoned=self._repairs.abandoned
         )
         self._monitor = Monitor(
             self.mapper,
             policy=PolicyFile(host).policy,
-            command=host.command,
+            command=host.background_command,
             mount_points=lambda name: [m.mount_point for m in freezer.mounts(name, every=True)],
             monitoring=host.config.get_bool("activation/monitoring", True),
         )

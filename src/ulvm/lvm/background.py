@@ -22,7 +22,7 @@ def start_background(session: Session, *words: str) -> None:
         return
     devices = (word for path in session.host.only_devices for word in ("--devices", path))
     subprocess.Popen(
-        session.host.command(*words, *devices),
+        session.host.background_command(*words, *devices),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -31,6 +31,7 @@ __all__ = [
 
 ROOT_RUN_DIR = Path("/run/ulvm")
 
+_WAITS = "global/wait_for_locks=1"
 _SAME_IN_LVM = ("SYSTEM_DIR", "COMMAND_PROFILE")
 """ULVM_... that has the meaning of LVM_..."""
 
@@ -202,3 +203,11 @@ class Host(NamedTuple):
         overrides = ["--config", self.overrides] if self.overrides else []
         python = [sys.executable, "-P", "-m"]
         return ["env", *settings, *python, "ulvm.cli.start", *words, *overrides]
+
+    def background_command(self, *words: str) -> list[str]:
+        """As `command`, of one that nobody gives again when it is refused: it waits for locks,
+        whatever the settings say."""
+        overrides = self.overrides
+        if _WAITS not in overrides:
+            overrides = f"{overrides} {_WAITS}".strip()
+        return self._replace(overrides=overrides).command(*words)
