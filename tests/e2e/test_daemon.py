@@ -521,3 +521,42 @@ def test_sigusr1_writes_the_stacks_to_the_log_and_ends_nothing(vg: UlvmHost) -> 
     os.kill(pid, signal.SIGUSR1)
     until(lambda: "wait_for_stop" in vg.log())
     assert vg.daemon_pid() == pid
+
+
+STOPPED = """
+import os, signal, sys
+import ulvm.daemon.client
+def reach(point):
+    if point == "after suspend":
+        ulvm.daemon.client.reach = lambda point: None
+        os.kill(os.getpid(), signal.SIGSTOP)
+ulvm.daemon.client.reach = reach
+from ulvm.cli.start import main
+sys.exit(main())
+"""
+"""`ulvm`, which stops when it has suspended a device, as one that waits for the processor."""
+
+
+def test_a_report_shows_nothing_that_another_command_has_half_way(vg: UlvmHost) -> None:
+    stopped = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, "lvcreate", "-s", "-n", "s", "-L4M", "vg/lv"],
+        env=vg.env,
+        stdout=subprocess.DEVNULL,
+    )
+    os.waitid(os.P_PID, stopped.pid, os.WSTOPPED | os.WNOWAIT)
+    report = vg.start("lvs --noheadings -o lv_name,lv_attr vg")
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            report.wait(timeout=3)
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+    assert stopped.wait() == 0
+    shown, _ = report.communicate()
+    assert shown.split() == ["lv", "owi-a-s---", "s", "swi-a-s---"]
+
+
+def test_a_report_shows_at_once_what_nobody_is_at(vg: UlvmHost) -> None:
+    vg.run("dmsetup suspend vg-lv")
+    began = time.monotonic()
+    assert vg.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-s-----"]
+    assert time.monotonic() - began < 9, "nobody was waited for"

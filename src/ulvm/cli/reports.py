@@ -10,14 +10,14 @@ import click
 from ulvm.cli.common_options import reading_options
 from ulvm.cli.context import Context
 from ulvm.cli.report_options import Output, ReportCommand, report_options
-from ulvm.cli.row_states import states_of
+from ulvm.cli.row_states import at_rest, states_of
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm.names import given_device, plain_name, split_known, vg_name
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_tag
 from ulvm.report.log import CommandLog, LogObject
-from ulvm.report.rows import Row, lv_rows, pv_rows, vg_lv_rows, vg_rows
+from ulvm.report.rows import Row, States, lv_rows, pv_rows, vg_lv_rows, vg_rows
 from ulvm.vgstore.scan import Scan
 
 __all__ = ["Failure", "groups_of", "lvs", "pvs", "vg_object", "vgs", "warned"]
@@ -39,7 +39,7 @@ def groups_of(
     groups: list[VolumeGroup] = []
     failures: list[Failure] = []
     for text in scan.foreign_warnings() if not names else ():
-        session.warn(text)
+        session.warn_once(text)
     for name in names or [*(vg.name for vg in scan.vgs), *scan.broken]:
         try:
             groups.append(_group(session, scan, name))
@@ -100,6 +100,40 @@ def lvs(
     part = output.part("seg" if segments else "lv")
     by_segment = part.rows == "seg"
     session = context.session()
+
+    def look() -> tuple[_Volumes, States]:
+        found = _volumes(session, names)
+        return found, states_of(session, found.groups, part.rows)
+
+    found, states = at_rest(session, look)
+    rows = list(
+        lv_rows(
+            found.scan,
+            found.groups,
+            states,
+            hidden=hidden or found.only is not None,
+            by_segment=by_segment,
+            only=found.only,
+        )
+    )
+    _log_volumes(output.log, found.groups, rows)
+    status = warned(session, output.log, found.failures)
+    output.add((part, rows))
+    output.finish()
+    return status
+
+
+class _Volumes(NamedTuple):
+    """`only`: the volumes of the groups to show, or None for all."""
+
+    scan: Scan
+    groups: list[VolumeGroup]
+    only: frozenset[tuple[str, str]] | None
+    failures: list[Failure]
+
+
+def _volumes(session: Session, names: Sequence[str]) -> _Volumes:
+    """What is to be shown of what there is now."""
     scan = session.scan()
     wanted, only, failures = _named_volumes(session, scan, names)
     groups, broken = groups_of(session, scan, wanted) if wanted or not names else ([], [])
@@ -109,22 +143,7 @@ def lvs(
         failures += [
             Failure(vg_object(vg), f"Volume group {vg.name} is exported") for vg in exported
         ]
-    states = states_of(session, groups, part.rows)
-    rows = list(
-        lv_rows(
-            scan,
-            groups,
-            states,
-            hidden=hidden or only is not None,
-            by_segment=by_segment,
-            only=only,
-        )
-    )
-    _log_volumes(output.log, groups, rows)
-    status = warned(session, output.log, [*broken, *failures])
-    output.add((part, rows))
-    output.finish()
-    return status
+    return _Volumes(scan, groups, only, [*broken, *failures])
 
 
 def _log_volumes(log: CommandLog, groups: Sequence[VolumeGroup], rows: Sequence[Row]) -> None:

@@ -168,6 +168,19 @@ class Session:
                 break
         return found
 
+    @contextmanager
+    def quiet(self, vg_names: Iterable[str]) -> Iterator[None]:
+        """No other command changes these VGs meanwhile, if none that is at work takes too long."""
+        others = [name for name in vg_names if name not in self._held]
+        wait = self.host.config.get_bool("global/wait_for_locks", True)
+        deadline = time.monotonic() + (_PATIENCE if wait else 0)
+        while True:
+            with nobody_at_work(self.host, others) as alone:
+                if alone or time.monotonic() >= deadline:
+                    yield
+                    return
+            time.sleep(_PAUSE)
+
     def _is_odd(self, found: Scan) -> bool:
         return (
             bool(found.broken)
