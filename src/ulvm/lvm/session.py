@@ -41,6 +41,8 @@ _READ_ONLY = "Operation prohibited while --readonly is set."
 _PATIENCE = 10.0
 """Seconds for which what is odd is put down to a command at work. One that holds its locks for
 longer may wait for this one itself: a freeze hook that lists volumes."""
+_PATIENCE_LOCKED = 0.5
+"""While we hold a lock ourselves: that command may be waiting for us, with as much patience."""
 _PAUSE = 0.005
 
 
@@ -88,6 +90,7 @@ class Session:
         self._scan: Scan | None = None
         self._said: set[str] = set()
         self._held: dict[str, int] = {}
+        self._quiet = False  # whether shared locks are held
         self._mask: set[int] | None = None
         """The signals that were blocked before some were held back."""
 
@@ -153,7 +156,8 @@ class Session:
         found = scan(self.host, extra_paths)
         if not self.host.locking or not self._is_odd(found):
             return found
-        deadline = time.monotonic() + _PATIENCE
+        patience = _PATIENCE_LOCKED if self._held or self._quiet else _PATIENCE
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             named = {"", *found.broken, *(vg.name for vg in (*found.vgs, *found.foreign))}
             others = [name for name in sorted(named) if name not in self._held]
@@ -177,7 +181,11 @@ class Session:
         while True:
             with nobody_at_work(self.host, others) as alone:
                 if alone or time.monotonic() >= deadline:
-                    yield
+                    self._quiet = True
+                    try:
+                        yield
+                    finally:
+                        self._quiet = False
                     return
             time.sleep(_PAUSE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +15,7 @@ from ulvm.lvm.session import Session
 from ulvm.metadata import edit
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.commit import prepare
-from ulvm.vgstore.locks import vg_lock
+from ulvm.vgstore.locks import global_lock, vg_lock
 from ulvm.vgstore.scan import scan
 
 
@@ -83,3 +84,16 @@ def test_nobody_is_waited_for_where_that_is_not_wanted(lab: Lab, half: Half, wha
         host = host._replace(config=host.config.with_overrides(f"global/{what}"))
     with vg_lock(lab.host, "vg", exclusive=True):
         assert Session(host, Heard()).scan().warnings
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_who_holds_a_lock_does_not_wait_long_for_another(
+    lab: Lab, half: Half, shared: bool
+) -> None:
+    """Which may be waiting for that lock: as long as both have patience nobody gets on."""
+    session = Session(lab.host, Heard())
+    began = time.monotonic()
+    ours = session.quiet(["vg"]) if shared else session.lock("vg")
+    with ours, global_lock(lab.host, exclusive=True):
+        assert session.scan().warnings
+    assert time.monotonic() - began < 5
