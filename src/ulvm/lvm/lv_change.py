@@ -188,6 +188,11 @@ def use(session: Session, vg_name: str, name: str) -> LvState | None:
 def _activate(session: Session, vg: VolumeGroup, name: str, *, partial: bool = False) -> None:
     """The volume, with whoever sees to the end of the merges and moves that this sets going."""
     lvm_lv.activate(session, vg.name, name, partial=partial)
+    _resume_polling(session, vg, name)
+
+
+def _resume_polling(session: Session, vg: VolumeGroup, name: str) -> None:
+    """Of a volume that is active again."""
     now = session.scan().vg(vg.name)
     lvm_merge.resume_polling(session, now)
     if any(vg.lower_lvs(lv) for lv in tree_members(vg, name)):
@@ -206,28 +211,37 @@ def set_minor(
     """The volume has this minor number from now on. One that is active is taken down for it, which
     is asked about unless by `force`, and comes back with the new number: refused if another device
     has that."""
-    with session.lock(vg_name):
-        vg = session.vg_for_change(vg_name)
-        lv = lvm_lv.get(vg, name)
-        volume = f"{vg_name}/{name}"
-        active = name in lvm_lv.states(session, vg)
-        if active:
-            for info in session.dm.devices():
-                if info.minor == minor and volume_of(info.uuid) != dm_uuid(vg.uuid, lv.uuid):
-                    raise RefusedError(
-                        f"Minor number {minor} is that of {info.name}: take another for {volume}."
-                    )
-            if not force and not session.ask(
-                f"Logical volume {volume} will be deactivated temporarily. Continue?"
-            ):
-                raise RefusedError(f"{volume} device number not changed.")
-            session.hold_signals()
-            lvm_lv.deactivate(session, vg_name, name)
-        try:
-            session.change_vg(vg_name, lambda vg: lv_edit.set_minor(vg, name, minor, major=major))
-        finally:
+    taken_down = False
+    try:
+        with session.lock(vg_name):
+            vg = session.vg_for_change(vg_name)
+            lv = lvm_lv.get(vg, name)
+            volume = f"{vg_name}/{name}"
+            active = name in lvm_lv.states(session, vg)
             if active:
-                _activate(session, vg, name)
+                for info in session.dm.devices():
+                    if info.minor == minor and volume_of(info.uuid) != dm_uuid(vg.uuid, lv.uuid):
+                        raise RefusedError(
+                            f"Minor number {minor} is that of {info.name}: "
+                            f"take another for {volume}."
+                        )
+                if not force and not session.ask(
+                    f"Logical volume {volume} will be deactivated temporarily. Continue?"
+                ):
+                    raise RefusedError(f"{volume} device number not changed.")
+                session.hold_signals()
+                lvm_lv.deactivate(session, vg_name, name)
+                taken_down = True
+            try:
+                session.change_vg(
+                    vg_name, lambda vg: lv_edit.set_minor(vg, name, minor, major=major)
+                )
+            finally:
+                if active:
+                    lvm_lv.activate(session, vg_name, name)
+    finally:
+        if taken_down:  # Not under the lock: what is started would hold signals back for good.
+            _resume_polling(session, vg, name)
 
 
 def refresh(session: Session, vg_name: str, names: Sequence[str], *, partial: bool = False) -> None:

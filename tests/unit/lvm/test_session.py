@@ -377,3 +377,17 @@ def test_an_interrupt_waits_for_the_last_lock_and_for_no_answer(
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
     lv.create(lab.session, "vg", "z", extents=1)
     assert {"x", "y", "z"} <= {found.name for found in lab.vg.lvs}
+
+
+def test_what_sees_to_the_end_of_a_merge_listens_to_signals(
+    busy: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would never hear of those that are held back when it is started."""
+    masks = []
+    monkeypatch.setattr(
+        merge,
+        "resume_polling",
+        lambda *_: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+    )
+    lv_change.set_minor(busy.session, "vg", "o", 77, force=1)
+    assert masks == [set()]
