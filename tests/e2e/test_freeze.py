@@ -54,6 +54,48 @@ def test_what_lies_over_a_volume_is_not_frozen_in_its_place(host: UlvmHost, tmp_
     assert f"ms; synced, but could not be frozen: {directory}." in said
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        'backup {{ backup_dir="{0}/b" archive_dir="{0}/a" }}',
+        'log {{ file="{0}/log" level=7 }}',
+        "log {{ level=0 }}",
+    ],
+)
+def test_what_a_command_writes_beside_may_lie_on_what_is_frozen(
+    host: UlvmHost, tmp_path: Path, setting: str
+) -> None:
+    """Metadata backups, the log, standard output and error: it would wait for itself."""
+    host.run(f"pvcreate {host.image('pv', '128M')}")
+    host.run("vgcreate vg pv")
+    host.run("lvcreate -n db -L 32M vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/db")], check=True)
+    directory = tmp_path / "mnt"
+    with mounted(host.path("vg/db"), directory):
+        for name in "ab":
+            (directory / name).mkdir()
+        argv = host.argv(
+            f"lvcreate -vvvv -s -n s -L 8M vg/db --config '{setting.format(directory)}'"
+        )
+        with (directory / "out" if "level=0" in setting else tmp_path / "out").open("wb") as out:
+            command = subprocess.Popen(argv, env=host.env, stdout=out, stderr=out)
+        try:
+            assert command.wait(60) == 0
+        except subprocess.TimeoutExpired:
+            for name in ("vg-db-real", "vg-db"):
+                host.run(f"dmsetup resume {name}")
+            raise
+        finally:
+            command.wait()
+        if "backup" in setting:
+            assert "s {" in (directory / "b/vg").read_text()
+        else:
+            told = (directory / ("log" if "file" in setting else "out")).read_text()
+            assert "Suspending vg-db" in told
+            assert "Resuming vg-db" in told
+            assert 'Logical volume "s" created.' in told
+
+
 def test_what_was_frozen_is_thawed_though_something_lies_over_it(tmp_path: Path) -> None:
     directory = tmp_path / "mnt"
     with mounted(ext4(tmp_path / "image"), directory):

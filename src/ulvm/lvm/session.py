@@ -23,6 +23,7 @@ from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.dm_ioctl import DeviceInfo, DeviceMapper
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm.names import split_known
+from ulvm.lvm.words import Words
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
 from ulvm.vgstore.host import Host
@@ -83,9 +84,10 @@ class Session:
         self.messages = messages
         self.group: VolumeGroup | None = None
         """The first that was to be changed, as it was."""
-        self.say = messages.say
-        self.warn = messages.warn
-        self.verbose = messages.verbose
+        self._words = Words(messages)
+        self.say = self._words.say
+        self.warn = self._words.warn
+        self.verbose = self._words.verbose
         self._dm: DaemonClient | None = None
         self._scan: Scan | None = None
         self._said: set[str] = set()
@@ -280,6 +282,7 @@ class Session:
             self._path_of,
             view=lambda vg: as_activated(self.host.config, vg),
             filler=filler,
+            kept=self._words.kept,
         )
 
     def _told(self, dm: DaemonClient) -> DeviceMapper:
@@ -483,16 +486,23 @@ class Session:
             def commit() -> None:
                 nonlocal committed
                 when_suspended()
-                pending.commit()
+                pending.commit(back_up=False)
                 committed = True
 
             report = SwapReport()
             try:
                 activator = self.activator_if_running
-                if activator is None:
-                    commit()
-                else:
-                    report = activator.swap(old, pending.vg, commit, start_merge=start_merge)
+                with self._words.kept():
+                    try:
+                        if activator is None:
+                            commit()
+                        else:
+                            report = activator.swap(
+                                old, pending.vg, commit, start_merge=start_merge
+                            )
+                    finally:
+                        if committed:
+                            pending.back_up()
             except BaseException:
                 if not committed:
                     pending.revert()

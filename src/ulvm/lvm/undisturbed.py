@@ -6,10 +6,12 @@ and its users would wait as long. Those that go with a change of metadata are he
 from __future__ import annotations
 
 import signal
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from ulvm.activation.activate import Activator, SwapReport
+from ulvm.activation.plan import PathOf
+from ulvm.dm_ioctl import DeviceMapper
 from ulvm.lvm.session import HELD_BACK
 from ulvm.metadata.model import VolumeGroup
 
@@ -27,17 +29,30 @@ def _undisturbed() -> Iterator[None]:
 
 
 class UndisturbedActivator(Activator):
-    """Each change of devices as a whole, or what is left when it failed. A `swap` has the commit in
-    its midst: whoever makes that (`Session.change_vg`) holds signals back over both."""
+    """Each change of devices as a whole, or what is left when it failed, and what is said of it
+    `kept` for its end. A `swap` has the commit in its midst: whoever makes that
+    (`Session.change_vg`) holds both back over both."""
+
+    def __init__(
+        self,
+        dm: DeviceMapper,
+        path_of: PathOf,
+        *,
+        view: Callable[[VolumeGroup], VolumeGroup],
+        filler: str,
+        kept: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        super().__init__(dm, path_of, view=view, filler=filler)
+        self._kept = kept
 
     def activate(self, vg: VolumeGroup, lv_name: str, *, partial: bool = False) -> None:
-        with _undisturbed():
+        with _undisturbed(), self._kept():
             super().activate(vg, lv_name, partial=partial)
 
     def deactivate(self, vg: VolumeGroup, lv_name: str) -> None:
-        with _undisturbed():
+        with _undisturbed(), self._kept():
             super().deactivate(vg, lv_name)
 
     def refresh(self, vg: VolumeGroup, *, start_merges: Container[str] = ()) -> SwapReport:
-        with _undisturbed():
+        with _undisturbed(), self._kept():
             return super().refresh(vg, start_merges=start_merges)

@@ -7,7 +7,10 @@
     (the caller loads tables and suspends)
     commit    10. headers with slot 0 = the new text  11. flush
               12. headers of areas that go out of use, with the mark of that; damage is mended
-              13. PVs that left the VG are made orphans  14. backup file
+              13. PVs that left the VG are made orphans
+    (the caller resumes)
+    back_up   14. backup file; it may lie on a file system that is frozen while what is under it is
+              suspended
 
 A flush here is that of the step before it alone: it is written with FUA (`_write`).
 
@@ -163,9 +166,10 @@ class Pending:
             self._relabelled.append(old)
             write_label(self._host, new, in_use=True)
 
-    def commit(self) -> VolumeGroup:
+    def commit(self, *, back_up: bool = True) -> VolumeGroup:
         """Make the new metadata the ones that count. DeviceError if no area could be written:
-        then the old ones still count, and the change is taken back."""
+        then the old ones still count, and the change is taken back. Without `back_up` the caller
+        calls it."""
         failures: list[str] = []
         for area in self._areas:
             try:
@@ -183,7 +187,9 @@ class Pending:
             self._try(partial(_write_header, self._host, area, retired))
         if self.mend:
             self._try(self._mend)
-        self._after()
+        self._free_those_that_left()
+        if back_up:
+            self.back_up()
         return self.vg
 
     def _mend(self) -> None:
@@ -216,16 +222,19 @@ class Pending:
         header = header.with_commit(RawLocn.of_text(offset, self._data))
         _write(self._host, pv.path, [(header.start, header.pack())])
 
-    def _after(self) -> None:
-        """Steps 13 and 14. The change stands: what fails here is told and no more."""
-        old = self._old
-        if old is not None:
-            stay = {pv.uuid for pv in self.vg.pvs}
-            for pv in self._scan.pvs_of(old):
-                if pv.uuid not in stay and not self.regroup:
-                    self._try(partial(_make_orphan, self._host, pv))
-            if old.name != self.vg.name:
-                self._try(partial(remove_backup, self._host, old.name))
+    def _free_those_that_left(self) -> None:
+        """Step 13. The change stands: what fails here is told and no more."""
+        if self._old is None or self.regroup:
+            return
+        stay = {pv.uuid for pv in self.vg.pvs}
+        for pv in self._scan.pvs_of(self._old):
+            if pv.uuid not in stay:
+                self._try(partial(_make_orphan, self._host, pv))
+
+    def back_up(self) -> None:
+        """Step 14, likewise."""
+        if self._old is not None and self._old.name != self.vg.name:
+            self._try(partial(remove_backup, self._host, self._old.name))
         self._try(self._back_up)
 
     def _back_up(self) -> None:
