@@ -54,6 +54,29 @@ def test_what_lies_over_a_volume_is_not_frozen_in_its_place(host: UlvmHost, tmp_
     assert f"ms; synced, but could not be frozen: {directory}." in said
 
 
+def test_what_no_path_leads_to_is_frozen_at_another_place_or_synced(
+    host: UlvmHost, tmp_path: Path
+) -> None:
+    host.run(f"pvcreate {host.image('pv', '128M')}")
+    host.run("vgcreate vg pv")
+    host.run("lvcreate -n db -L 32M vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/db")], check=True)
+    above, bound, target = tmp_path / "above", tmp_path / "bound", tmp_path / "backups"
+    for directory in (above / "db", bound, target):
+        directory.mkdir(parents=True)
+    with mounted(host.path("vg/db"), above / "db"), mounted(ext4(tmp_path / "over"), above):
+        said = host.run("backup vg/db --exec 'true {nbd}'").stdout
+    assert f"ms; synced, but could not be frozen: {above}/db." in said
+    with mounted(host.path("vg/db"), above / "db"):
+        subprocess.run(["mount", "--bind", above / "db", bound], check=True)
+        try:
+            with mounted(tmp_path / "over", above):
+                said = host.run(f"backup vg/db --to {target}").stdout
+        finally:
+            subprocess.run(["umount", bound], check=True)
+    assert f"ms; frozen: {bound}." in said
+
+
 @pytest.mark.parametrize(
     "setting",
     [

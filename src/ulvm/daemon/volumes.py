@@ -127,10 +127,10 @@ class MountFreezer:
         return list(found.values())
 
     def freeze(self, name: str) -> FrozenMounts | None:
-        mounts = self.mounts(name)
+        mounts = self.mounts(name, every=True)
         if not mounts:
             return None
-        return FrozenMounts(mounts).__enter__()
+        return FrozenMounts(reversed(mounts)).__enter__()
 
     def thaw(self, token: Frozen) -> None:
         assert isinstance(token, FrozenMounts)

@@ -11,7 +11,8 @@ now is clean: its journal is empty. States of one mount in `FrozenMounts`:
   interrupts us then, it is thawed on the way out; FITHAW on what is not frozen says EINVAL, which
   is ignored.
 * What is frozen is held open until it is thawed: with no descriptor left, with another mount over
-  it, or lazily unmounted. One that another mount lies over already cannot be frozen.
+  it, or lazily unmounted. Of the places where it is mounted one does that a path leads to; where
+  other mounts lie over all of them, or over what is above them, it cannot be frozen.
 * A file system that somebody else has frozen (EBUSY) is left frozen: it is theirs to thaw.
 * FIFREEZE outlives its process. A guard process thaws if ours dies (kill -9) in between, or cannot:
   it waits for the end of a pipe that we hold.
@@ -49,11 +50,14 @@ _GUARD = 'read -r word || for m in "$@"; do "$0" --unfreeze "$m"; done'
 
 
 def _open(mount: Mount) -> int | None:
-    """The mount's own directory; None if another mount lies over it: no path leads there then."""
+    """The mount's own directory; None if another mount lies over it, or over what is above it: no
+    path leads there then. DeviceError."""
     try:
         descriptor = os.open(mount.mount_point, os.O_RDONLY | os.O_CLOEXEC)
         with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
             found = _MOUNT_ID.search(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise DeviceError(
             f"Cannot open {mount.mount_point}: {error.strerror}.", errno=error.errno
@@ -62,6 +66,16 @@ def _open(mount: Mount) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _reached(places: list[Mount]) -> Mount:
+    """The first of a file system's mounts that a path leads to, or the first. DeviceError."""
+    for mount in places:
+        descriptor = _open(mount)
+        if descriptor is not None:
+            os.close(descriptor)
+            return mount
+    return places[0]
 
 
 def _sync(mount: Mount) -> None:
@@ -111,14 +125,19 @@ def _thaw(descriptor: int, mount: Mount) -> None:
 
 
 class FrozenMounts:
-    """A context in which file systems are frozen. For one thread.
+    """A context in which file systems are frozen. For one thread. Of each the `mounts` may be all
+    that there are.
 
     `frozen`: the mounts that were frozen; `synced`: those that could only be synced;
     `milliseconds`: how long the writers of the frozen ones waited (0.0 if none was).
     """
 
     def __init__(self, mounts: Iterable[Mount], *, guard: bool = True) -> None:
-        self._mounts = list({mount.device: mount for mount in mounts}.values())
+        self._places: dict[tuple[int, int], list[Mount]] = {}
+        """The mounts of each file system that can be written to."""
+        for mount in mounts:
+            if not mount.read_only:
+                self._places.setdefault(mount.device, []).append(mount)
         self._use_guard = guard
         self._guard: subprocess.Popen[bytes] | None = None
         self._to_thaw: list[tuple[Mount, int]] = []
@@ -139,7 +158,7 @@ class FrozenMounts:
         return _printable(self.synced)
 
     def __enter__(self) -> FrozenMounts:
-        writable = [mount for mount in self._mounts if not mount.read_only]
+        writable = [_reached(places) for places in self._places.values()]
         for mount in writable:
             _sync(mount)
         if writable and self._use_guard:
