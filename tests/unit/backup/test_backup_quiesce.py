@@ -66,6 +66,15 @@ def test_a_hanging_quiesce_is_given_up(tmp_path: Path) -> None:
     assert log.read_text() == "r\n"
 
 
+def test_resume_runs_when_all_that_quiesce_started_has_ended(tmp_path: Path) -> None:
+    """A program that takes its time over SIGTERM may still freeze what resume has thawed."""
+    log = tmp_path / "log"
+    stubborn = """sh -c 'trap "" TERM; echo q >>$LOG; sleep 2; echo frozen >>$LOG'; :"""
+    with pytest.raises(RefusedError, match=r"no answer in 1 s"):
+        run(log, stubborn, "echo r >>$LOG", timeout=1)
+    assert log.read_text() == "q\nfrozen\nr\n"
+
+
 def test_a_failing_resume_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="resume command failed with status 7"):
         run(tmp_path / "log", ":", "exit 7")

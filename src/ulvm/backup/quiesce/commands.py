@@ -12,8 +12,9 @@ its client exits).
     started   quiesce fails, times out   failed     resume runs, the backup is given up
     quiet     end of the block, any way  resumed    resume runs
 
-Resume runs once quiesce was begun, whatever happens: failure, Ctrl-C, SIGTERM. If the shell is
-gone by then (`exit`, `exec`, a kill), resume runs in a new one. The shell is in a process group
+Resume runs once quiesce was begun, whatever happens: failure, Ctrl-C, SIGTERM; a quiesce that is
+still at it is ended first, with all that it started, lest it freeze what was thawed. If the shell
+is gone by then (`exit`, `exec`, a kill), resume runs in a new one. The shell is in a process group
 of its own, so that a Ctrl-C at the terminal does not kill the holder of the lock before resume.
 If ulvm itself is killed, the shell sees the end of the pipe it waits on and runs resume.
 """
@@ -29,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
+from ulvm.backup.groups import end_group
 from ulvm.backup.interrupts import deferred
 from ulvm.errors import RefusedError
 
@@ -159,8 +161,8 @@ class _Shell:
 
     def _run_resume(self, process: subprocess.Popen[bytes]) -> str | None:
         """Run the second command; a sentence if it failed."""
-        if not self._waiting_for_word:
-            self._stop_quiesce(process)
+        if not self._waiting_for_word and process.poll() is None:
+            end_group(process)
         gone = process.poll() is not None  # before our word, after which it may well end
         os.close(self._go)
         if gone:
@@ -173,22 +175,12 @@ class _Shell:
         try:
             status = process.wait(self._timeout)
         except subprocess.TimeoutExpired:
-            _kill(process, signal.SIGKILL)
+            _kill(process)
             return f"The resume command did not end in {self._timeout:g} s and was killed."
         return f"The resume command failed with status {status}." if status else None
 
-    def _stop_quiesce(self, process: subprocess.Popen[bytes]) -> None:
-        """End a quiesce command that is still at it, with all that it started."""
-        if process.poll() is None:
-            try:
-                _kill(process, signal.SIGTERM, timeout=5)
-            except subprocess.TimeoutExpired:
-                _kill(process, signal.SIGKILL)
 
-
-def _kill(
-    process: subprocess.Popen[bytes], signum: signal.Signals, timeout: float | None = None
-) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signum)
-    process.wait(timeout)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -16,20 +16,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 
+from ulvm.backup.groups import end_group
 from ulvm.backup.interrupts import deferred
 from ulvm.errors import UsageError
 
 __all__ = ["run_command", "words_in"]
 
 _PATTERN = re.compile(r"\{(mount|device|nbd)\}")
-_GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL when the backup is interrupted."""
 
 
 def words_in(command: str) -> frozenset[str]:
@@ -56,29 +52,7 @@ def run_command(command: str, values: Mapping[str, str], environment: Mapping[st
     except BaseException:
         if process is not None:
             with deferred():
-                _end_group(process)
+                end_group(process)
         raise
-    _end_group(process)
+    end_group(process)
     return 128 - status if status < 0 else status
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Wait until no process of the group is left, asking and then forcing them to go."""
-    for signum, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
-        if not _signal_group(process.pid, signum):
-            break
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and _signal_group(process.pid, 0):
-            process.poll()
-            time.sleep(0.02)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE)
-
-
-def _signal_group(group: int, signum: int) -> bool:
-    """False if the group is empty."""
-    try:
-        os.killpg(group, signum)
-    except ProcessLookupError:
-        return False
-    return True
