@@ -90,13 +90,18 @@ def test_a_failing_resume_does_not_hide_the_first_error(tmp_path: Path) -> None:
     assert warnings == ["The resume command failed with status 7."]
 
 
-def test_resume_after_the_shell_was_killed(tmp_path: Path) -> None:
+def test_resume_runs_after_the_shell_was_killed_and_the_backup_is_given_up(tmp_path: Path) -> None:
+    """The snapshot may be from after the shell's end, and with it that of the lock it held."""
     log = tmp_path / "log"
-    with quiesced(
-        "echo $$ >$LOG", "echo r >>$LOG", environment={"LOG": str(log)}, warn=lambda _: None
-    ):
-        os.kill(int(log.read_text()), signal.SIGKILL)
-        time.sleep(0.1)
+    environment = {"LOG": str(log)}
+
+    def kill_in_between() -> None:
+        with quiesced("echo $$ >$LOG", "echo r >>$LOG", environment=environment, warn=print):
+            os.kill(int(log.read_text()), signal.SIGKILL)
+            time.sleep(0.1)
+
+    with pytest.raises(RefusedError, match="let go too soon"):
+        kill_in_between()
     assert log.read_text().endswith("\nr\n")
 
 

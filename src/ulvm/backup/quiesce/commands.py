@@ -11,6 +11,7 @@ its client exits).
     started   quiesce exits 0            quiet      the snapshot is taken
     started   quiesce fails, times out   failed     resume runs, the backup is given up
     quiet     end of the block, any way  resumed    resume runs
+    quiet     its shell is gone          failed     resume runs, the backup is given up
 
 Resume runs once quiesce was begun, whatever happens: failure, Ctrl-C, SIGTERM; a quiesce that is
 still at it is ended first, with all that it started, lest it freeze what was thawed. If the shell
@@ -164,6 +165,7 @@ class _Shell:
         if not self._waiting_for_word and process.poll() is None:
             end_group(process)
         gone = process.poll() is not None  # before our word, after which it may well end
+        lost = gone and self._waiting_for_word
         os.close(self._go)
         if gone:
             process = subprocess.Popen(
@@ -177,7 +179,11 @@ class _Shell:
         except subprocess.TimeoutExpired:
             _kill(process)
             return f"The resume command did not end in {self._timeout:g} s and was killed."
-        return f"The resume command failed with status {status}." if status else None
+        if status:
+            return f"The resume command failed with status {status}."
+        if lost:  # the snapshot may be from after that
+            return "The shell of the quiesce command was killed, and what it held let go too soon."
+        return None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
