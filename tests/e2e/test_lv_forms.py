@@ -395,6 +395,28 @@ def test_a_second_mount_is_of_the_same_file_system(host: UlvmHost, tmp_path: Pat
 @needs.fuse
 @needs.loop
 @needs.program("mkfs.ext4")
+def test_a_directory_of_a_file_system_stays_what_is_mounted(host: UlvmHost, tmp_path: Path) -> None:
+    """Brought back as a whole, it would have its users write to other places."""
+    host.run(f"vgcreate vg {host.image('a.img', '96M')}")
+    host.run("lvcreate -L 32M -n fs vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/fs")], check=True)
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    for where in (whole, part):
+        where.mkdir()
+    host.run(f"mount vg/fs {whole}")
+    (whole / "inner").mkdir()
+    (whole / "inner/file").write_text("kept")
+    subprocess.run(["mount", "--bind", whole / "inner", part], check=True)
+    subprocess.run(["umount", whole], check=True)
+    refused = host.run("lvreduce -r -y -L 16M vg/fs", rc=5)
+    assert f"is mounted on {part}: unmount it" in refused.stderr
+    assert (part / "file").read_text() == "kept"
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.ext4")
 def test_a_mounted_volume_is_known_after_it_was_renamed(host: UlvmHost, tmp_path: Path) -> None:
     host.run(f"vgcreate vg {host.image('a.img', '96M')}")
     host.run("lvcreate -L 16M -n fs vg")

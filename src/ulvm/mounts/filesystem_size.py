@@ -125,10 +125,10 @@ class SizedFileSystem:
             raise RefusedError("Xfs filesystem shrinking is unsupported.")
 
     def unmount(self) -> None:
-        """Unmount it; `mount_again` brings it back. BusyError while somebody uses it, or where it
-        is mounted in several places, of which some may be parts of it."""
+        """Unmount it; `mount_again` brings it back. BusyError while somebody uses it, or where that
+        could not bring all back: it is mounted in several places, or a directory of it is."""
         mounts = [mount for name in self._names for mount in mounts_of(name, every=True)]
-        if len(mounts) > 1:
+        if len(mounts) > 1 or any(mount.root != "/" for mount in mounts):
             places = ", ".join(mount.mount_point for mount in mounts)
             raise BusyError(f"{self._path} is mounted on {places}: unmount it.")
         self._unmounted = mounts
