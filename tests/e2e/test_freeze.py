@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +119,41 @@ def test_what_a_command_writes_beside_may_lie_on_what_is_frozen(
             assert "Suspending vg-db" in told
             assert "Resuming vg-db" in told
             assert 'Logical volume "s" created.' in told
+
+
+def test_a_command_is_not_stopped_while_something_is_frozen(host: UlvmHost, tmp_path: Path) -> None:
+    """Ctrl-Z waits for the thaw."""
+    host.run(f"pvcreate {host.image('pv', '128M')}")
+    host.run("vgcreate vg pv")
+    host.run("lvcreate -n db -L 32M vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/db")], check=True)
+    daemon = host.daemon_pid()
+
+    def freezes() -> bool:
+        """Whether the daemon has started what guards a freeze."""
+        children = Path(f"/proc/{daemon}/task").glob("*/children")
+        return any(path.read_text() for path in children)
+
+    directory = tmp_path / "mnt"
+    with mounted(host.path("vg/db"), directory):
+        mount = mount_at(directory)
+        assert mount is not None
+        argv = host.argv("lvcreate -s -n s -L 8M vg/db")
+        command = subprocess.Popen(
+            ["env", "--default-signal=TSTP", *argv],
+            env=host.env,
+            process_group=0,  # that of an orphan is never stopped from a terminal
+        )
+        try:
+            while not freezes():
+                assert command.poll() is None
+            command.send_signal(signal.SIGTSTP)
+            assert os.waitpid(command.pid, os.WUNTRACED)[1] & 0xFF == 0x7F
+            time.sleep(1)
+            assert writes(mount)
+        finally:
+            command.send_signal(signal.SIGCONT)
+            assert command.wait() == 0
 
 
 def test_what_was_frozen_is_thawed_though_something_lies_over_it(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 Locks. A change holds the volume group's lock from its scan to the last resume (`change_vg`), so
 what it read cannot change under it. `lock` may be taken again by the same session.
 
-Signals. From the first step that changes metadata until the last lock is let go SIGINT, SIGTERM and
-SIGHUP are held back (`hold_signals`), as in LVM2: neither devices nor metadata are left half-way. A
-kill -9 there is repaired by the daemon (daemon.service) from the committed metadata.
+Signals. From the first step that changes metadata until the last lock is let go those of a terminal
+and SIGTERM are held back (`hold_signals`), as in LVM2: neither devices nor metadata are left
+half-way. A kill -9 there is repaired by the daemon (daemon.service) from the committed metadata.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELD_BACK", "Change", "Messages", "Session"]
 
-HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HELD_BACK = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 
 _LAST_SEEN = " (last written to"
 _READ_ONLY = "Operation prohibited while --readonly is set."

@@ -1,7 +1,7 @@
-"""Changes of devices are not cut short by SIGINT, SIGTERM or SIGHUP: a signal that comes in the
-midst of one waits for its end. What is suspended would stay so until the next change of the group,
-and its users would wait as long. Those that go with a change of metadata are held back by
-`Session.hold_signals`."""
+"""Changes of devices are not cut short by Ctrl-C, SIGTERM or SIGHUP, nor halted by Ctrl-Z: a signal
+that comes in the midst of one waits for its end. What is suspended would stay so until the next
+change of the group, or until the command goes on, and its users would wait as long. Those that go
+with a change of metadata are held back by `Session.hold_signals`."""
 
 from __future__ import annotations
 
