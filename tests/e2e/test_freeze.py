@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.waiting import until
-from ulvm.mounts import FrozenMounts, Mount, mount_at
+from ulvm.mounts import FrozenMounts, Mount, mount_at, table
 
 pytestmark = [
     needs.root,
@@ -119,6 +120,31 @@ def test_what_a_command_writes_beside_may_lie_on_what_is_frozen(
             assert "Suspending vg-db" in told
             assert "Resuming vg-db" in told
             assert 'Logical volume "s" created.' in told
+
+
+def test_a_btrfs_is_found_by_whatever_name_its_device_was_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mount table has no device's number for it; on LUKS its source is /dev/mapper/X."""
+    loop, node = tmp_path / "block/loop99", tmp_path / "X"
+    texts = {
+        "dev": "7:99",
+        "ro": "0",
+        "loop/backing_file": "/volume",
+        "loop/autoclear": "1",
+        "loop/dio": "1",
+        "loop/offset": "0",
+    }
+    (loop / "holders").mkdir(parents=True)
+    (loop / "loop").mkdir()
+    for name, text in texts.items():
+        (loop / name).write_text(f"{text}\n")
+    os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(7, 99))
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(f"47 27 0:41 / /mnt rw,relatime - btrfs {node} rw,ssd\n")
+    monkeypatch.setattr(table, "_MOUNTINFO", mountinfo)
+    found = table.mounts_of("/volume", sys_block=tmp_path / "block")
+    assert [mount.mount_point for mount in found] == ["/mnt"]
 
 
 def test_a_command_is_not_stopped_while_something_is_frozen(host: UlvmHost, tmp_path: Path) -> None:

@@ -115,6 +115,18 @@ def _stacked_on(directory: Path) -> Iterable[tuple[str, tuple[int, int]]]:
         yield from _stacked_on(holder.resolve())
 
 
+def _node(mount: Mount) -> tuple[int, int] | None:
+    """The block device that a btrfs stands on. Its own number is no device's, and its source is the
+    name that mount(8) was given, /dev/mapper/NAME say: a node, none of our files."""
+    if mount.fs_type != "btrfs":
+        return None
+    try:
+        number = os.stat(mount.source).st_rdev
+    except OSError:  # renamed meanwhile
+        return None
+    return os.major(number), os.minor(number)
+
+
 def mounts_of(
     path: str | os.PathLike[str],
     *,
@@ -144,6 +156,6 @@ def mounts_of(
     found: dict[tuple[int, int], Mount] = {}
     table = mount_table()
     for mount in table:
-        if mount.device in numbers or mount.source in names:
+        if mount.device in numbers or mount.source in names or _node(mount) in numbers:
             found.setdefault(mount.device, mount)
     return [mount for mount in table if mount.device in found] if every else list(found.values())
