@@ -59,7 +59,8 @@ def test_an_ext_file_system_has_the_size_of_its_volume(host: UlvmHost, tmp_path:
     (where / "kept").write_text("kept")
     # It is asked about, since it has to be unmounted.
     assert "NOT reduced" in host.run("lvreduce -r -L 24M vg/fs", rc=5).stderr
-    host.run("lvreduce -r -y -L 24M vg/fs")
+    # resize2fs cuts what is a file to it, which a volume's is not for it to do.
+    assert "truncate" not in host.run("lvreduce -r -y -L 24M vg/fs").stdout
     assert (where / "kept").read_text() == "kept"
     host.run(f"umount {where}")
     assert ext_blocks(volume) == 24 * MIB == volume.stat().st_size

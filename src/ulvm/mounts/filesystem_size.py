@@ -117,7 +117,8 @@ class SizedFileSystem:
         self.may_shrink()
         if self.mounts:
             raise BusyError(f"{self._path} is mounted on {self.mounts[0].mount_point}.")
-        self._succeed(["resize2fs", *(["-f"] if force else []), str(self._path), f"{size >> 10}K"])
+        with self._as_device() as device:
+            self._resize_ext(device, size, force)
 
     def may_shrink(self) -> None:
         """RefusedError where it is of a kind that cannot."""
