@@ -17,7 +17,7 @@ _ERROR, _RESULT, _INFO = 3, 4, 5
 
 
 class Console:
-    """`lvm.session.Messages` on the standard streams. `yes` and `denies` answer every question;
+    """`lvm.words.Messages` on the standard streams. `yes` and `denies` answer every question;
     `quiet` leaves out what was not asked for (LVM's -qq), `mute` that as well; `prefix` stands
     before each line, `indent` before what -v tells."""
 

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from ulvm.activation.names import dm_name, dm_uuid, strays, volume_of
 from ulvm.blockdev.base import BlockDevice
@@ -23,7 +23,7 @@ from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.dm_ioctl import DeviceInfo, DeviceMapper
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm.names import split_known
-from ulvm.lvm.words import Words
+from ulvm.lvm.words import Messages, Words
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
 from ulvm.vgstore.host import Host
@@ -33,7 +33,7 @@ from ulvm.vgstore.scan import PvDevice, Scan, scan
 if TYPE_CHECKING:
     from ulvm.activation.activate import Activator, SwapReport
 
-__all__ = ["HELD_BACK", "Change", "Messages", "Session"]
+__all__ = ["HELD_BACK", "Change", "Session"]
 
 HELD_BACK = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 
@@ -45,27 +45,6 @@ longer may wait for this one itself: a freeze hook that lists volumes."""
 _PATIENCE_LOCKED = 0.5
 """While we hold a lock ourselves: that command may be waiting for us, with as much patience."""
 _PAUSE = 0.005
-
-
-class Messages(Protocol):
-    """Where a command's words go. Texts are without LVM's indentation; a text of several lines is
-    several messages."""
-
-    verbosity: int
-    """How much of `verbose` is wanted: nothing at 0."""
-
-    def say(self, text: str) -> None:
-        """A result, on standard output."""
-
-    def warn(self, text: str) -> None:
-        """A warning, on standard error."""
-
-    def verbose(self, text: str) -> None:
-        """What is done, for who wants to know it (-v)."""
-
-    def ask(self, question: str) -> bool:
-        """`question` ends before ` [y/n]: `, or is the whole prompt if it ends in a blank. Without
-        a terminal the answer is no; with --yes nothing is printed and it is yes."""
 
 
 class Change(NamedTuple):

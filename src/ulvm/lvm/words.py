@@ -1,4 +1,4 @@
-"""What a command says, kept while volumes are suspended.
+"""What a command says, and that it is kept while volumes are suspended.
 
 Standard output, or the log, may be a file on a file system that is frozen then: who writes to it
 waits for the end of the freeze, for which nobody else would care.
@@ -8,12 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from ulvm.lvm.session import Messages
+__all__ = ["Messages", "Words"]
 
-__all__ = ["Words"]
+
+class Messages(Protocol):
+    """Where a command's words go. Texts are without LVM's indentation; a text of several lines is
+    several messages."""
+
+    verbosity: int
+    """How much of `verbose` is wanted: nothing at 0."""
+
+    def say(self, text: str) -> None:
+        """A result, on standard output."""
+
+    def warn(self, text: str) -> None:
+        """A warning, on standard error."""
+
+    def verbose(self, text: str) -> None:
+        """What is done, for who wants to know it (-v)."""
+
+    def ask(self, question: str) -> bool:
+        """`question` ends before ` [y/n]: `, or is the whole prompt if it ends in a blank. Without
+        a terminal the answer is no; with --yes nothing is printed and it is yes."""
 
 
 class Words:
