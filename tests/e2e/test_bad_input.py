@@ -76,6 +76,13 @@ def test_an_unknown_segment_type(vg: UlvmHost) -> None:
         rewrite(vg.base / name, b'type = "striped"', b'type = "strange"')
     refused(vg, "lvcreate -L 4M -n x vg", "strange")
     refused(vg, "lvchange -ay vg/lv", "strange")
+    # What it lies on is not known, so all PVs leave the group and it stays behind.
+    refused(vg, "vgsplit vg new a.img b.img", "Cannot change VG vg with unknown segments in it!")
+    c = vg.image("c.img", "64M")
+    vg.run(f"vgcreate other {c}")
+    before = c.read_bytes()
+    refused(vg, "vgmerge vg other", "Cannot change VG vg with unknown segments in it!")
+    assert c.read_bytes() == before
 
 
 def test_a_missing_pv(vg: UlvmHost) -> None:

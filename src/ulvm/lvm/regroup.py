@@ -31,7 +31,7 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.regroup import export_vg, import_vg, merge_vgs, pvs_of_lv, split_vg
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.archive import remove_backup
-from ulvm.vgstore.checks import check_complete, check_members
+from ulvm.vgstore.checks import check_complete, check_known, check_members
 from ulvm.vgstore.commit import Pending, prepare
 from ulvm.vgstore.pv import device_path
 
@@ -164,6 +164,7 @@ def _to_split(session: Session, source: str, target: str) -> VolumeGroup:
         if "EXPORTED" in vg.status:
             raise RefusedError(f"Volume group {source} is exported")
         _check_complete(vg)
+        check_known(vg)
     except UlvmError as error:
         raise RefusedError(f"{error.message}\nFailed to read VG {target}.") from error
     return session.vg_for_change(source)
@@ -222,6 +223,7 @@ def merge(session: Session, target: str, source: str) -> None:
         if "EXPORTED" in into.status:
             raise RefusedError(f"Volume group {target} is exported")
         _check_complete(into)
+        check_known(into)
         if lvm_lv.states(session, vg):
             raise RefusedError(f'Logical volumes in "{source}" must be inactive')
         session.hold_signals()

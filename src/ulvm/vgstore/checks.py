@@ -16,6 +16,7 @@ from ulvm.vgstore.scan import PvDevice, Scan
 __all__ = [
     "check_change",
     "check_complete",
+    "check_known",
     "check_members",
     "check_settled",
     "check_single",
@@ -28,6 +29,15 @@ def check_complete(vg: VolumeGroup) -> None:
     """RefusedError, with LVM's words, if PVs are missing."""
     if vg.partial:
         raise RefusedError(incomplete_words(vg))
+
+
+def check_known(vg: VolumeGroup) -> None:
+    """RefusedError if a volume is of a type that is not known, nor then what it stands on."""
+    if vg.has_unknown_segments:
+        raise RefusedError(
+            f"Cannot change VG {vg.name} with unknown segments in it!\n"
+            f"Cannot process volume group {vg.name}"
+        )
 
 
 def check_settled(scan: Scan, vg: VolumeGroup) -> None:
@@ -73,11 +83,7 @@ def check_change(
     if not settle:
         check_settled(scan, old)
         check_settled(scan, vg)
-    if vg.has_unknown_segments:
-        raise RefusedError(
-            f"Cannot change VG {vg.name} with unknown segments in it!\n"
-            f"Cannot process volume group {vg.name}"
-        )
+    check_known(vg)
     if not allow_missing:
         check_complete(vg)
     if scan.in_doubt(old) or scan.in_doubt(vg):
