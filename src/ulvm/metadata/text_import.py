@@ -3,8 +3,9 @@
 What a reader must not accept silently: an unknown `status` word, a name that is no name, extents
 that do not add up. Each is a FormatError that names the VG, the LV and the trouble. A segment of
 an unknown type becomes an `UnknownSegment`, with which the VG can be read and never be written.
-Unknown `flags` words and unknown keys are dropped, as LVM drops them at its next write; what LVM
-would keep and this model cannot (lock arguments, removed-LV history) is refused.
+Unknown `flags` words and unknown keys are dropped, as LVM drops them at its next write; so is the
+history of thin volumes that were removed, once no thin volume is left that came from them. What LVM
+would keep and this model cannot (lock arguments) is refused.
 """
 
 from __future__ import annotations
@@ -86,9 +87,8 @@ def vg_from_tree(tree: Section) -> VolumeGroup:
     name, section = found
     check_stored_name("volume group", name)
     where = f"volume group {name}"
-    for key in ("lock_args", "historical_logical_volumes"):
-        if key in section:
-            raise FormatError(f"VG {name} has {key}, which is not supported.")
+    if "lock_args" in section:
+        raise FormatError(f"VG {name} has lock_args, which is not supported.")
     lock_type = _get(section, "lock_type", str, where, "none")
     if lock_type != "none":
         raise FormatError(f"VG {name} has lock_type {lock_type}, which is not supported.")

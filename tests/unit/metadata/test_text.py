@@ -92,3 +92,27 @@ def test_a_long_string_takes_little_memory(part: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 16 * len(text)
     finally:
         tracemalloc.stop()
+
+
+HISTORY = """
+historical_logical_volumes {
+gone {
+id = "aaaaaa-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa"
+creation_time = 1780000000
+removal_time = 1790000000
+descendants = ["THIN"]
+}
+}
+}
+"""
+
+
+def test_the_history_of_thin_volumes_that_are_gone() -> None:
+    """Without a descendant it is dropped, as LVM2 does with the next change; a group with one is
+    looked at and not written."""
+    text = (DATA / "ring-seqno19.txt").read_text()
+    end = text.index("\n}\n# Generated")
+    with_history = text[:end] + HISTORY + text[end + 3 :]
+    assert vg_from_text(with_history) == vg_from_text(text)
+    thin = with_history.replace('type = "striped"', 'type = "thin"')
+    assert vg_from_text(thin).has_unknown_segments
