@@ -182,3 +182,20 @@ def wait_until_moved(host: UlvmHost) -> None:
     while used(host) != [0, 4, 24]:
         assert time.monotonic() < deadline, host.run("lvs -a -o+devices").stdout
         time.sleep(0.1)
+
+
+def test_what_is_moved_is_not_removed_and_keeps_its_snapshots(group: UlvmHost) -> None:
+    killed(group, "pvmove -n base a.img c.img", BEGUN)
+    volumes = group.run("lvs -a --noheadings -o lv_name vg").stdout
+    locked = "Can't remove locked logical volume vg/base."
+    assert locked in group.run("lvremove -y vg/base", rc=5).stderr
+    group.run("vgchange -an vg")
+    (group.base / "c.img").rename(group.base / "away.img")
+    refused = group.run("vgreduce --removemissing --force vg", rc=5).stderr
+    assert locked in refused
+    assert "pvmove --abort" in refused
+    assert group.run("lvs -a --noheadings -o lv_name vg").stdout == volumes
+    group.run("pvmove --abort")
+    group.run("vgreduce --removemissing --force vg")
+    group.run("vgchange -ay vg")
+    assert set(group.path("vg/snap").read_bytes()[: 8 * MIB]) == {1}

@@ -21,6 +21,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.names import vg_name as vg_name_of
 from ulvm.lvm.session import Session
+from ulvm.metadata.edit import check_unlocked
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_new_lv_name, name_problem
 from ulvm.units import display_size
@@ -67,6 +68,7 @@ def remove_one(session: Session, name: str, *, force: bool, uuid: str) -> None:
         if now.name != lv_name:
             raise RefusedError(f"Logical volume {name} was renamed to {now.name} meanwhile.")
         lvm_lv.get(vg, lv_name)
+        check_unlocked(vg, now, "remove")  # Its snapshots would go first, and it would stay.
         segments = vg.snapshots_of_origin(lv_name)
         snapshots = [s.cow for s in segments if not s.merging]  # A merging one goes with it.
         active = lvm_lv.states_at_rest(session, vg, [lv_name, *snapshots])

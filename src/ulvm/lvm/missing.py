@@ -17,7 +17,7 @@ from ulvm.errors import NotFoundError, RefusedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Change, Session
 from ulvm.metadata import edit
-from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.vgstore.pv import device_path
 
 __all__ = ["remove", "restore"]
@@ -34,9 +34,10 @@ def remove(session: Session, name: str, *, force: bool, mirrors: bool = False) -
             return True
         partial = [lv.name for lv in vg.lvs if vg.is_partial(lv)]
         if force and not mirrors:
-            for lv in vg.lvs:
-                if vg.has_lost_extents(lv):
-                    _remove_volume(session, name, lv.name)
+            lost = [lv for lv in vg.lvs if vg.has_lost_extents(lv)]
+            _check_at_rest(vg, lost)
+            for lv in lost:
+                _remove_volume(session, name, lv.name)
         elif partial:
             for lv_name in partial if force else ():
                 session.warn(f"Non-mirror-image LV {lv_name} found: can't remove.")
@@ -54,6 +55,16 @@ def remove(session: Session, name: str, *, force: bool, mirrors: bool = False) -
             return False
         session.say(f"Wrote out consistent volume group {name}.")
         return True
+
+
+def _check_at_rest(vg: VolumeGroup, lost: Sequence[LogicalVolume]) -> None:
+    """A volume of which extents are moved stays, so its snapshots must, too; and where the way out
+    of a missing PV, or to one, is given up, nothing of it may be lost."""
+    for lv in lost:
+        try:
+            edit.check_unlocked(vg, lv, "remove")
+        except RefusedError as error:
+            raise RefusedError(f"{error.message}\nSee pvmove --abort.") from None
 
 
 def _remove_volume(session: Session, vg_name: str, lv_name: str) -> None:

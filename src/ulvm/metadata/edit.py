@@ -38,6 +38,7 @@ __all__ = [
     "auto_name",
     "check_extent_size",
     "check_new",
+    "check_unlocked",
     "extend_lv",
     "new_vg",
     "reduce_lv",
@@ -147,7 +148,8 @@ def auto_name(vg: VolumeGroup) -> str:
     return next_lv_name(lv.name for lv in vg.lvs)
 
 
-def _check_unlocked(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
+def check_unlocked(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
+    """RefusedError if extents of it are being moved. `what` is wanted of it, such as "remove"."""
     if lv.locked:
         raise RefusedError(f"Can't {what} locked logical volume {vg.name}/{lv.name}.")
 
@@ -260,7 +262,7 @@ def extend_lv(
     their size as the last segment's, and the policy as the volume's, unless given.
     `approximate`: as far as the policy lets it grow, if at all."""
     lv = vg.volume(name)
-    _check_unlocked(vg, lv, "resize")
+    check_unlocked(vg, lv, "resize")
     more = extents - lv.extent_count
     if more <= 0:
         raise RefusedError(
@@ -305,7 +307,7 @@ def extend_lv(
 def reduce_lv(vg: VolumeGroup, name: str, extents: int) -> VolumeGroup:
     """Cut to the first `extents` logical extents."""
     lv = vg.volume(name)
-    _check_unlocked(vg, lv, "resize")
+    check_unlocked(vg, lv, "resize")
     if vg.is_origin(name):
         raise RefusedError("Snapshot origin volumes cannot be reduced in size yet.")
     if extents <= 0:
@@ -352,7 +354,7 @@ def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
     """Remove a volume; of a snapshot the hidden LV that ties it to its origin, and a virtual
     origin, too; with an origin the snapshot that is merging into it."""
     lv = vg.volume(name)
-    _check_unlocked(vg, lv, "remove")
+    check_unlocked(vg, lv, "remove")
     snapshots = [s for s in vg.snapshots_of_origin(name) if not s.merging]
     if snapshots:
         raise RefusedError(
