@@ -341,7 +341,7 @@ class Activator:
         suspended: list[PlannedDevice] = []
         unwritten: list[PlannedDevice] = []
         by_rank = sorted(wanted, key=lambda d: d.rank)
-        at_once = {Rank.IMAGE, Rank.LOWER}
+        at_once = {Rank.MISSING, Rank.IMAGE, Rank.LOWER}
         if not any(d.uuid in present for d in wanted if d.rank >= Rank.LOWER):
             at_once.add(Rank.MOVE)
         begun = 0.0

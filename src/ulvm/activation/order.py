@@ -61,7 +61,7 @@ def _suspend_order(device: PlannedDevice) -> int:
 
 
 _SUSPEND_ORDER = (
-    Rank.ORIGIN, Rank.SNAPSHOT, Rank.MERGED, Rank.LOWER, Rank.MOVE, Rank.IMAGE,
+    Rank.ORIGIN, Rank.SNAPSHOT, Rank.MERGED, Rank.LOWER, Rank.MOVE, Rank.IMAGE, Rank.MISSING,
 )  # fmt: skip
 
 

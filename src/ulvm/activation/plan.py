@@ -45,12 +45,14 @@ PathOf = Callable[[str], str | None]
 class Rank(IntEnum):
     """Order of resume; suspend goes the other way round."""
 
+    MISSING = -3
+    """What stands in for areas on missing PVs, under all else."""
     IMAGE = -2
     """A side of a move, if it is a volume of its own."""
     MOVE = -1
     """A pvmoveN: after what it stands on; before it is live, nothing may write past it."""
     LOWER = 0
-    """-real, -cow, and what stands in for missing areas."""
+    """-real and -cow."""
     SNAPSHOT = 1
     """Before the origin: a snapshot that is not there yet misses what is overwritten."""
     ORIGIN = 2
@@ -260,5 +262,5 @@ class _Planner:
             return f"{quoted_word(self._filler)} 0"
         layer = f"missing_{segment}_{number}"
         table = (TableLine(0, length, self._filler),)
-        self.missing.append(self._device(lv, layer, table, Rank.LOWER))
+        self.missing.append(self._device(lv, layer, table, Rank.MISSING))
         return f"{self.missing[-1].name} 0"
