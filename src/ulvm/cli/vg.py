@@ -27,6 +27,7 @@ from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_tag
+from ulvm.vgstore.system_id import checked_system_id
 
 __all__ = ["vgcreate", "vgextend", "vgreduce", "vgremove", "vgrename"]
 
@@ -87,6 +88,7 @@ def vgcreate(context: Context, /, name: str, paths: tuple[str, ...], **asked: An
     if asked["alloc"] == "inherit":
         raise UsageError("Volume Group allocation policy cannot inherit from anything")
     name = new_vg_name(name, session.host.run_dir)
+    system_id = _system_id(session, asked["systemid"])
     copies = asked["vgmetadatacopies"]
     if copies is None:
         copies = session.host.config.get_int("metadata/vgmetadatacopies", 0)
@@ -104,11 +106,35 @@ def vgcreate(context: Context, /, name: str, paths: tuple[str, ...], **asked: An
         metadata_copies=max(copies, 0),
         profile=context.settings.metadata_profile,
         autoactivation=asked["setautoactivation"] != "n",
-        system_id=asked["systemid"],
+        system_id=system_id,
     )
-    system = session.host.system_id if asked["systemid"] is None else asked["systemid"]
-    owner = f" with system ID {system}" if system else ""
+    owner = f" with system ID {system_id}" if system_id else ""
     session.say(f'Volume group "{name}" successfully created{owner}')
+
+
+def _system_id(session: Session, asked: str | None) -> str:
+    """That of a new VG: this host's unless another is asked for, which is warned of. UsageError
+    for what is none."""
+    local = session.host.system_id
+    if asked is None:
+        return local
+    if not asked:
+        session.warn(
+            "WARNING: Empty system ID supplied.\n"
+            "WARNING: A VG without a system ID allows unsafe access from other hosts."
+        )
+        return ""
+    warnings: list[str] = []
+    found = checked_system_id(asked, warnings)
+    for text in warnings:
+        session.warn(text)
+    if not found:
+        raise UsageError("Run `vgcreate --help' for more information.")
+    if local and found != local:
+        session.warn(
+            f"VG with system ID {found} might become inaccessible as local system ID is {local}"
+        )
+    return found
 
 
 def _no_cluster(asked: dict[str, Any]) -> None:

@@ -234,3 +234,32 @@ def test_signatures_are_wiped_if_the_settings_say_so(
     left = image.read_bytes()[(1 << 20) + 65600 :][:8]
     assert left == (bytes(8) if wipe else b"_BHRfS_M")
     assert main(["daemon", "stop"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "owner", "says"),
+    [
+        ('a b"x', 0, "abx", "VG with system ID abx might become inaccessible as local system ID"),
+        ("me", 0, "me", ""),
+        ("", 0, "", "WARNING: A VG without a system ID allows unsafe access from other hosts."),
+        ("localhost", 3, None, 'WARNING: system ID may not begin with the string "localhost".'),
+        ("%%", 3, None, "WARNING: Invalid system ID format: %%"),
+    ],
+)
+def test_the_owner_of_a_new_group(
+    image: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    asked: str,
+    status: int,
+    owner: str | None,
+    says: str,
+) -> None:
+    """What could be no host's ID is none of a group's: nobody could use it."""
+    settings = ["--config", 'global/system_id_source="lvmlocal" local/system_id="me"']
+    assert main(["vgcreate", "vg", str(image), "--systemid", asked, *settings]) == status
+    told = capsys.readouterr()
+    assert says in told.err
+    assert bool(says) == bool(told.err)
+    assert main(["vgs", "--foreign", "--noheadings", "-o", "vg_systemid", *settings]) == 0
+    assert capsys.readouterr().out.split() == ([owner] if owner else [])
