@@ -279,6 +279,7 @@ def pvchange(
             remove_tags=drop,
             new_identity=new_identity,
             ignore=None if metadataignore is None else metadataignore == "y",
+            force=force > 0,
         )
 
     done = left = 0

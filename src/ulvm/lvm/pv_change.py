@@ -30,10 +30,12 @@ def change(
     remove_tags: Sequence[str] = (),
     new_identity: bool = False,
     ignore: bool | None = None,
+    force: bool = False,
 ) -> bool:
     """Change a PV, by one commit; whether there was something to change. `new_identity`: another
-    UUID; `ignore`: its metadata areas go out of use, or back into it. RefusedError for what a PV in
-    no VG cannot have."""
+    UUID; `ignore`: its metadata areas go out of use, or back into it; where the VG says how many
+    are in use, the user is asked first unless `force`. RefusedError for what a PV in no VG cannot
+    have."""
     with session.lock_global():
         scan = session.scan([path], unowned=True)
         scan.check_used(path)
@@ -55,8 +57,14 @@ def change(
                 word = "allocatable" if allocatable else "unallocatable"
                 session.warn(f'Physical volume "{path}" is already {word}.')
                 return False
+            copies = vg.metadata_copies
             if ignore is not None:
+                question = f"Override preferred number of copies of VG {vg.name} metadata?"
+                if copies and not force and not session.ask(question):
+                    raise RefusedError("")
                 _check_ignore(session, vg, pv, ignore)
+                if copies:
+                    copies = _copies_with(session, vg, pv, ignore)
             uuid = new_uuid() if new_identity else pv.uuid
             if new_identity and lvm_lv.states(session, vg):
                 raise RefusedError(f"Volume group containing {path} has active logical volumes")
@@ -65,6 +73,7 @@ def change(
                 if allocatable is not None:
                     vg = set_allocatable(vg, pv.uuid, allocatable)
                 vg = set_tags(vg, pv.uuid, add=add_tags, remove=remove_tags)
+                vg = vg._replace(metadata_copies=copies)
                 return set_uuid(vg, pv.uuid, uuid) if new_identity else vg
 
             if allocatable is not None:
@@ -91,8 +100,20 @@ def _check_ignore(session: Session, vg: VolumeGroup, pv: PvDevice, ignore: bool)
         raise RefusedError(f"Cannot disable all metadata areas in volume group {vg.name}.")
 
 
+def _copies_with(session: Session, vg: VolumeGroup, pv: PvDevice, ignore: bool) -> int:
+    """How many copies the VG is to have so that the areas of the PV stay as they are wanted."""
+    others = (other for other in session.last_scan.pvs_of(vg) if other.uuid != pv.uuid)
+    used = sum(not mda.ignored for other in others for mda in other.areas)
+    used += 0 if ignore else len(pv.areas)
+    session.warn(
+        f"WARNING: Changing preferred number of copies of VG {vg.name} metadata "
+        f"from {vg.metadata_copies} to {used}"
+    )
+    return used
+
+
 def _check_ignored_already(pv: PvDevice, ignore: bool) -> None:
-    if pv.areas and all(mda.ignored == ignore for mda in pv.areas):
+    if all(mda.ignored == ignore for mda in pv.areas):
         word = "ignored" if ignore else "marked as in-use"
         raise RefusedError(f'Metadata areas on physical volume "{pv.path}" already {word}.')
 

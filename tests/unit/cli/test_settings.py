@@ -263,3 +263,30 @@ def test_the_owner_of_a_new_group(
     assert bool(says) == bool(told.err)
     assert main(["vgs", "--foreign", "--noheadings", "-o", "vg_systemid", *settings]) == 0
     assert capsys.readouterr().out.split() == ([owner] if owner else [])
+
+
+def test_a_group_that_says_how_many_copies_it_has(
+    tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked, and adjusted: an area that is taken out of use is not taken in again instead."""
+    other = tmp_path / "other"
+    with other.open("xb") as file:
+        file.truncate(64 << 20)
+    assert main(["vgcreate", "--vgmetadatacopies", "1", "vg", str(image), str(other)]) == 0
+    capsys.readouterr()
+
+    def used() -> list[str]:
+        assert main(["pvs", "--noheadings", "-o", "pv_mda_used_count,vg_mda_copies"]) == 0
+        return capsys.readouterr().out.split()
+
+    assert used() == ["0", "1", "1", "1"]
+    assert main(["pvchange", "--metadataignore", "n", str(other)]) == 5
+    assert "Override preferred number of copies of VG vg metadata?" in capsys.readouterr().err
+    assert used() == ["0", "1", "1", "1"]
+    assert main(["pvchange", "-y", "--metadataignore", "n", str(other)]) == 0
+    said = capsys.readouterr().err
+    assert "WARNING: Changing preferred number of copies of VG vg metadata from 1 to 2" in said
+    assert used() == ["1", "2", "1", "2"]
+    assert main(["pvchange", "-f", "--metadataignore", "y", str(image)]) == 0
+    capsys.readouterr()
+    assert used() == ["1", "1", "0", "1"]
