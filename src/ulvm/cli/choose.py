@@ -37,10 +37,12 @@ __all__ = [
 
 
 class Chosen(NamedTuple):
-    """`names`: VG/LV, VG, or the path of a PV. `failures`: sentences about what was not found."""
+    """`names`: VG/LV, VG, or the path of a PV. `failures`: sentences about what was not found.
+    `uuids`: of the VGs, of which two may have one name."""
 
     names: list[str]
     failures: list[str]
+    uuids: Sequence[str] = ()
 
 
 # -- logical volumes ------------------------------------------------------------------------------
@@ -62,11 +64,13 @@ def choose_lvs(session: Session, words: Sequence[str], select: str | None = None
         except NotFoundError as error:
             failures += error.message.splitlines()
     if not words:
-        chosen = {vg.name: {lv.name for lv in vg.visible_lvs()} for vg in scan.vgs}
-    groups = [scan.vg(name) for name in chosen]
-    if any(word.startswith("@") for word in words):
+        for vg in scan.vgs:
+            chosen.setdefault(vg.name, set()).update(lv.name for lv in vg.visible_lvs())
+    if not words or any(word.startswith("@") for word in words):
         # LVM2 goes through all groups then.
         groups = [vg for vg in scan.vgs if vg.name in chosen]
+    else:
+        groups = [scan.vg(name) for name in chosen]
     pairs = [(vg, lv.name) for vg in groups for lv in vg.lvs if lv.name in chosen[vg.name]]
     if select is not None:
         selected = selected_lvs(session, scan, groups, select)
@@ -143,7 +147,7 @@ def choose_vgs(
     exported VGs alone, which is a failure only for one that is named. UsageError for a word that
     names a volume."""
     scan = session.scan()
-    names: list[str] = []
+    found: list[VolumeGroup] = []
     failures: list[str] = []
     tags = {check_tag(word[1:]) for word in words if word.startswith("@")}
     for word in words or [*scan.broken]:
@@ -151,7 +155,7 @@ def choose_vgs(
             continue
         try:
             vg = _group(scan, _name(word, session))
-            names.append(vg.name)
+            found.append(vg)
             if "EXPORTED" in vg.status and not exported:
                 failures.append(f"Volume group {vg.name} is exported")
         except UsageError:
@@ -162,15 +166,14 @@ def choose_vgs(
         for text in scan.foreign_warnings():
             session.warn(text)
     if tags or not words:
-        every = [vg for vg in scan.vgs if not words or tags & {*vg.tags}]
-        names += [vg.name for vg in every if _alone(scan, vg.name, failures)]
+        found += [vg for vg in scan.vgs if not words or tags & {*vg.tags}]
     if not exported:
-        away = {vg.name for vg in scan.vgs if "EXPORTED" in vg.status}
-        names = [name for name in names if name not in away]
+        found = [vg for vg in found if "EXPORTED" not in vg.status]
     if select is not None:
         selected = _selected_vgs(session, scan, select)
-        names = [name for name in names if name in selected]
-    return Chosen(list(dict.fromkeys(names)), list(dict.fromkeys(failures)))
+        found = [vg for vg in found if vg.uuid in selected]
+    names = {vg.uuid: vg.name for vg in found}
+    return Chosen([*names.values()], list(dict.fromkeys(failures)), [*names])
 
 
 def _name(word: str, session: Session) -> str:
@@ -178,16 +181,6 @@ def _name(word: str, session: Session) -> str:
         return vg_name_of(word, session.host.run_dir)
     except RefusedError as error:
         raise RefusedError(f"{error.message}\nCannot process volume group {word}") from None
-
-
-def _alone(scan: Scan, name: str, failures: list[str]) -> bool:
-    """Whether no other VG has the name."""
-    try:
-        scan.vg(name)
-    except UlvmError as error:
-        failures.append(error.message)
-        return False
-    return True
 
 
 def each_vg(
@@ -203,7 +196,8 @@ def each_vg(
     chosen = choose_vgs(session, words, select, exported=exported)
     status = 0
     processed = Processed(session)
-    for name in chosen.names:
+    for name, uuid in zip(chosen.names, chosen.uuids, strict=True):
+        session.mean(uuid)
         with processed.group(name) as told:
             try:
                 if work(name) is False:
@@ -229,7 +223,7 @@ def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:
             return _pv_rows(session, scan, kind)
         return vg_rows(scan, scan.vgs)
 
-    return {row.vg.name for row in _selected(session, "vg", select, rows) if row.vg}
+    return {row.vg.uuid for row in _selected(session, "vg", select, rows) if row.vg}
 
 
 # -- physical volumes -----------------------------------------------------------------------------

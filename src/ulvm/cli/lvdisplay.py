@@ -71,7 +71,7 @@ def lvdisplay(
     session = context.session()
     show = context.console.display
     scan = session.scan()
-    volumes, failures = choose_lvs(session, names, select)
+    volumes, failures, _ = choose_lvs(session, names, select)
     wanted = set(volumes)
     if hidden:
         within = [vg for vg in scan.vgs if not names or vg.name in names]
@@ -86,7 +86,7 @@ def lvdisplay(
     full_path = session.host.config.get_bool("global/lvdisplay_shows_full_device_path", False)
     chosen = list(dict.fromkeys(volume.partition("/")[0] for volume in volumes))
     # As they were named; what has no volume is not shown.
-    named = [scan.vg(name) for name in chosen]
+    named = [vg for name in chosen for vg in scan.vgs if vg.name == name]
     for vg in [*named, *(vg for vg in scan.vgs if vg not in named)]:
         if "EXPORTED" in vg.status:
             if names and any(volume.startswith(f"{vg.name}/") for volume in wanted):

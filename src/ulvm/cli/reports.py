@@ -40,7 +40,9 @@ def groups_of(
     failures: list[Failure] = []
     for text in scan.foreign_warnings() if not names else ():
         session.warn_once(text)
-    for name in names or [*(vg.name for vg in scan.vgs), *scan.broken]:
+    if not names:
+        groups += scan.vgs
+    for name in names or scan.broken:
         try:
             groups.append(_group(session, scan, name))
         except UsageError:

@@ -39,10 +39,12 @@ def states_of(session: Session, groups: Sequence[VolumeGroup], rows: str) -> Sta
     """
     if not session.host.activation or rows in ("vg", "pv"):
         return {}
-    found = {vg.name: lvm_states.states(session, vg) for vg in groups}
+    found = {vg.uuid: lvm_states.states(session, vg) for vg in groups}
     if rows in ("seg", "pvseg"):
-        for (vg_name, lv_name), watched in lvm_states.monitored(session).items():
-            state = found.get(vg_name, {}).get(lv_name)
-            if state is not None:
-                found[vg_name][lv_name] = state._replace(monitored=watched)
+        told = lvm_states.monitored(session)
+        for vg in groups:
+            active = found[vg.uuid]
+            for name, state in active.items():
+                watched = told.get((vg.name, name), state.monitored)
+                active[name] = state._replace(monitored=watched)
     return found

@@ -180,6 +180,10 @@ def _at_event(session: Session, word: str) -> bool:
 
 def _activation(session: Session, name: str, asked: dict[str, Any]) -> bool:
     word = asked["activate"]
+    if sum(vg.name == name for vg in session.last_scan.vgs) > 1:
+        session.warn(
+            "WARNING: activating multiple VGs with the same name is dangerous and may fail."
+        )
     if not wants_active(word):
         activity = vg_activation.deactivate(session, name)
         if activity is None:

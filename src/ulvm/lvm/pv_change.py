@@ -40,6 +40,7 @@ def change(
         scan = session.scan([path], unowned=True)
         scan.check_used(path)
         pv = scan.pv(path)
+        _mean_its_group(session, pv)
         if pv.vg_name is None:
             if add_tags or remove_tags:
                 raise RefusedError(
@@ -89,6 +90,13 @@ def change(
             if new_identity:
                 add_devices(session.host, [DeviceEntry(pv.path, uuid)])
         return True
+
+
+def _mean_its_group(session: Session, pv: PvDevice) -> None:
+    """Not another one of its name."""
+    for vg in session.last_scan.vgs:
+        if vg.pv(pv.uuid) is not None:
+            session.mean(vg.uuid)
 
 
 def _check_ignore(session: Session, vg: VolumeGroup, pv: PvDevice, ignore: bool) -> None:
@@ -171,6 +179,7 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
         scan = session.scan([path], unowned=True)
         scan.check_used(path)
         pv = scan.pv(path)
+        _mean_its_group(session, pv)
         real = pv.size // SECTOR
         size = real if sectors is None else sectors
         if sectors is not None and sectors != real:

@@ -74,6 +74,7 @@ class Session:
         self._quiet = False  # whether shared locks are held
         self._mask: set[int] | None = None
         """The signals that were blocked before some were held back."""
+        self._meant = ""
 
     def another(self) -> Session:
         """A session of its own, for another thread."""
@@ -128,8 +129,14 @@ class Session:
         for name, why in found.broken.items() if unowned else ():
             owned = ", ".join(pv.path for pv in found.pvs if pv.vg_name == name)
             self.warn_once(f"WARNING: VG {name} on {owned} is not understood: {why}")
-        self._scan = found
-        return found
+        self._scan = found._replace(meant=self._meant)
+        return self._scan
+
+    def mean(self, vg_uuid: str) -> None:
+        """From now on the name of this VG means it, and not another one of that name."""
+        self._meant = vg_uuid
+        if self._scan is not None:
+            self._scan = self._scan._replace(meant=vg_uuid)
 
     def _settled(self, extra_paths: Iterable[str]) -> Scan:
         """A scan that did not look in the midst of another command's change. One that finds nothing

@@ -317,10 +317,13 @@ def rename(session: Session, old: str, new: str) -> None:
         name = next((vg.name for vg in session.last_scan.vgs if vg.uuid == old), None)
         if name is not None:
             session.say(f"Processing VG {name} because of matching UUID {old}")
+            session.mean(old)
+            same = "New VG name must differ from the old VG name."
         else:
+            same = "Old and new volume group names must differ"
             name = given_vg(old, session.host.run_dir)
         if name == new:
-            raise RefusedError("Old and new volume group names must differ")
+            raise RefusedError(same)
         first, second = sorted((name, new))
         with session.lock(first), session.lock(second):
             session.find_vg(name)

@@ -19,7 +19,7 @@ from ulvm.vgstore.scan import PvDevice, Scan
 __all__ = ["Row", "States", "lv_rows", "pv_rows", "vg_lv_rows", "vg_rows"]
 
 States = Mapping[str, Mapping[str, LvState]]
-"""Active volumes by VG and name; of a VG that is not there nobody asked."""
+"""Active volumes by the VG's UUID and name; of a VG that is not there nobody asked."""
 _NOBODY_ASKED: States = {}
 
 
@@ -63,8 +63,8 @@ def lv_rows(
 ) -> Iterator[Row]:
     """`hidden`: also volumes that are not visible, a merging snapshot say. `only`: (VG, LV)."""
     for vg in groups:
-        active = states.get(vg.name, {})
-        asked = vg.name in states
+        active = states.get(vg.uuid, {})
+        asked = vg.uuid in states
         for lv in vg.lvs:
             if lv.snapshot_segment is not None or not (hidden or vg.is_visible(lv)):
                 continue
@@ -120,8 +120,8 @@ def _pv_segments(row: Row, states: States) -> Iterator[Row]:
     if vg is None or pv is None:
         yield row._replace(pv_segment=(0, 0))
         return
-    active = states.get(vg.name, {})
-    row = row._replace(asked=vg.name in states)
+    active = states.get(vg.uuid, {})
+    row = row._replace(asked=vg.uuid in states)
     used = []
     for lv in vg.lvs:
         for segment in lv.segments:

@@ -78,13 +78,20 @@ class Scan(NamedTuple):
     reappeared: frozenset[str] = frozenset()
     """UUIDs of PVs that are marked as missing, are there again, and hold nothing: the mark does not
     count, and goes with the next change."""
+    meant: str = ""
+    """UUID of the VG that is meant by its name where another one has that, too."""
 
     def vg(self, name: str) -> VolumeGroup:
         """NotFoundError as LVM prints it; FormatError for a VG that cannot be understood,
-        RefusedError if two have the name."""
+        RefusedError if two have the name and none of them is meant."""
         found = [vg for vg in self.vgs if vg.name == name]
         if len(found) > 1:
-            raise RefusedError(f"Multiple VGs found with the same name: skipping {name}")
+            found = [vg for vg in found if vg.uuid == self.meant]
+            if not found:
+                raise RefusedError(
+                    f"Multiple VGs found with the same name: skipping {name}\n"
+                    "Use --select vg_uuid=<uuid> in place of the VG name."
+                )
         if found:
             return found[0]
         if any(vg.name == name for vg in self.foreign):
@@ -308,7 +315,8 @@ def _assemble(
     for vg in {best.uuid: best for best, _ in newest.values()}.values():
         if vg.name in names:
             warnings.append(
-                f"WARNING: VG name {vg.name} is used by VGs {names[vg.name]} and {vg.uuid}."
+                f"WARNING: VG name {vg.name} is used by VGs {vg.uuid} and {names[vg.name]}.\n"
+                "Fix duplicate VG names with vgrename uuid, a device filter, or system IDs."
             )
         names[vg.name] = vg.uuid
         for kind in dict.fromkeys(_unknown_types(vg)):

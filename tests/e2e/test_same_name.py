@@ -1,0 +1,71 @@
+"""Two volume groups of one name, as when disks of two hosts come together."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.host import UlvmHost
+
+
+@pytest.fixture
+def twins(host: UlvmHost) -> tuple[UlvmHost, list[str]]:
+    """vg on a.img with `one`, and another vg on b.img with `two` and `one`; their UUIDs."""
+    a, b = host.image("a.img", "64M"), host.image("b.img", "64M")
+    host.run(f"vgcreate -s 1M vg {a}")
+    host.run("lvcreate -an -Zn -Wn -l 4 -n one vg")
+    first = host.run("vgs --noheadings -o vg_uuid vg").stdout.strip()
+    host.run(f"lvmdevices --deldev {a}")
+    host.run(f"vgcreate -s 1M vg {b}")
+    host.run("lvcreate -an -Zn -Wn -l 6 -n two vg")
+    host.run("lvcreate -an -Zn -Wn -l 6 -n one vg")
+    second = host.run("vgs --noheadings -o vg_uuid vg").stdout.strip()
+    host.run(f"lvmdevices --adddev {a}")
+    return host, [first, second]
+
+
+def shown(host: UlvmHost, fields: str) -> list[str]:
+    return sorted(host.run(f"lvs --noheadings -o {fields}").stdout.split())
+
+
+def test_both_are_shown_and_a_name_alone_is_not_enough(
+    twins: tuple[UlvmHost, list[str]],
+) -> None:
+    host, uuids = twins
+    assert sorted(host.run("vgs --noheadings -o vg_uuid").stdout.split()) == sorted(uuids)
+    assert shown(host, "lv_name") == ["one", "one", "two"]
+    assert host.run("lvdisplay -c").stdout.count("/dev/vg/one:") == 2
+    before = [(host.base / name).read_bytes() for name in ("a.img", "b.img")]
+    refused = host.run("vgremove -y vg", rc=5).stderr
+    assert "Multiple VGs found with the same name: skipping vg" in refused
+    assert "Use --select vg_uuid=<uuid> in place of the VG name." in refused
+    assert "Fix duplicate VG names with vgrename uuid" in refused
+    assert [(host.base / name).read_bytes() for name in ("a.img", "b.img")] == before
+
+
+def test_one_is_renamed_by_its_uuid(twins: tuple[UlvmHost, list[str]]) -> None:
+    host, uuids = twins
+    other = (host.base / "a.img").read_bytes()
+    host.run(f"vgrename {uuids[1]} new")
+    assert (host.base / "a.img").read_bytes() == other
+    found = host.run("vgs --noheadings -o vg_name,vg_uuid")
+    assert sorted(found.stdout.split()) == sorted(["vg", uuids[0], "new", uuids[1]])
+    assert "WARNING" not in found.stderr
+    host.run("vgchange -ay")
+    assert shown(host, "lv_full_name") == ["new/one", "new/two", "vg/one"]
+
+
+def test_one_is_chosen_by_its_uuid(twins: tuple[UlvmHost, list[str]]) -> None:
+    host, uuids = twins
+    other = (host.base / "a.img").read_bytes()
+    host.run(f"vgchange --addtag t -S vg_uuid={uuids[1]}")
+    host.run(f"pvchange --addtag p {host.base}/b.img")
+    tags = host.run("pvs --noheadings -o vg_uuid,vg_tags,pv_tags").stdout.split()
+    assert sorted(tags) == sorted([*uuids, "t", "p"])
+    # Of volumes of one name it is seen which is active.
+    host.run(f"vgchange -ay -S vg_uuid={uuids[1]}")
+    active = host.run("lvs --noheadings -o vg_uuid,lv_active").stdout
+    assert [line.split()[0] for line in active.splitlines() if "active" in line] == [uuids[1]] * 2
+    host.run("vgchange -an")
+    host.run(f"vgremove -y -S vg_uuid={uuids[1]}")
+    assert host.run("vgs --noheadings -o vg_uuid").stdout.split() == [uuids[0]]
+    assert (host.base / "a.img").read_bytes() == other
