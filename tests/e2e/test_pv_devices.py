@@ -175,3 +175,30 @@ def test_a_path_may_hold_any_letter(host: UlvmHost, name: str) -> None:
     path = str(host.base / name).replace("\\", r"\\").replace(" ", r"\ ")
     if name.splitlines() == [name]:  # as a table on a command line has them
         host.run("dmsetup create x --table " + shlex.quote(f"0 8 linear {path} 8"))
+
+
+def test_an_active_volume_stays_on_its_disk_when_a_copy_comes_up(host: UlvmHost) -> None:
+    """Nothing else tells them apart: the disk has another name than when its group was changed
+    last, and the copy is found first."""
+    settings = host.system_dir / "ulvm.conf"
+    settings.write_text(settings.read_text() + "devices { allow_changes_with_duplicate_pvs = 1 }\n")
+    first = host.image("first", "16M")
+    host.run(f"vgcreate -s 1M vg {first}")
+    host.run("lvcreate -l 4 -n lv vg")
+    host.run("vgchange -an vg")
+    disk, copy = first.rename(host.base / "disk"), host.base / "copy"
+    host.run("lvmdevices --update")
+    shutil.copy(disk, copy)
+    host.run("vgchange -ay vg")
+    host.path("vg/lv").write_bytes(b"d" * (4 << 20))
+    host.run(f"lvmdevices --deldev {disk}")
+    host.run(f"lvmdevices --adddev {copy}")
+    host.run(f"lvmdevices --adddev {disk}")
+    shown = host.run("pvs --noheadings -o pv_name")
+    assert shown.stdout.split() == [str(disk)]
+    assert f"prefers device {disk} because device is used by LV." in shown.stderr
+    before = copy.read_bytes()
+    host.run("lvextend -l +1 vg/lv")
+    assert copy.read_bytes() == before
+    with host.path("vg/lv").open("rb") as file:
+        assert file.read(4 << 20) == b"d" * (4 << 20)

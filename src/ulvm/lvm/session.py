@@ -141,7 +141,7 @@ class Session:
     def _settled(self, extra_paths: Iterable[str]) -> Scan:
         """A scan that did not look in the midst of another command's change. One that finds nothing
         odd did not, or what it saw is as good as before or after."""
-        found = scan(self.host, extra_paths)
+        found = scan(self.host, extra_paths, self._in_use)
         if not self.host.locking or not self._is_odd(found):
             return found
         patience = _PATIENCE_LOCKED if self._held or self._quiet else _PATIENCE
@@ -151,11 +151,11 @@ class Session:
             others = [name for name in sorted(named) if name not in self._held]
             with nobody_at_work(self.host, others) as alone:
                 if alone:
-                    return scan(self.host, extra_paths)
+                    return scan(self.host, extra_paths, self._in_use)
             if not self._held and not self.host.config.get_bool("global/wait_for_locks", True):
                 break
             time.sleep(_PAUSE)
-            found = scan(self.host, extra_paths)
+            found = scan(self.host, extra_paths, self._in_use)
             if not self._is_odd(found):
                 break
         return found
@@ -176,6 +176,18 @@ class Session:
                         self._quiet = False
                     return
             time.sleep(_PAUSE)
+
+    def _in_use(self) -> frozenset[str]:
+        """The real paths of the disks and files that dm devices stand on."""
+        dm = self.dm_if_running
+        if dm is None:
+            return frozenset()
+        numbers: set[tuple[int, int]] = set()
+        for info in dm.devices():
+            with suppress(NotFoundError):  # It was removed since.
+                numbers.update(dm.deps(info.name))
+        names = (dm.device_name(major, minor) for major, minor in numbers)
+        return frozenset(os.path.realpath(name) for name in names if name is not None)
 
     def _is_odd(self, found: Scan) -> bool:
         return (
@@ -233,15 +245,9 @@ class Session:
         dm = self.dm_if_running
         if dm is None:
             return False
-        devices = dm.devices()
-        if any(info.uuid.startswith(dm_uuid(vg.uuid, "")) for info in devices):
+        if any(info.uuid.startswith(dm_uuid(vg.uuid, "")) for info in dm.devices()):
             return True
-        numbers = set()
-        for info in devices:
-            with suppress(NotFoundError):  # removed a moment ago
-                numbers.update(dm.deps(info.name))
-        files = {dm.device_name(*number) for number in numbers}
-        disks = {os.path.realpath(file) for file in files if file is not None}
+        disks = self._in_use()
         return any(os.path.realpath(pv.path) in disks for pv in self.last_scan.pvs_of(vg))
 
     @property

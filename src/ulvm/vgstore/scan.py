@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -164,8 +164,13 @@ class Scan(NamedTuple):
         return vg._replace(pvs=tuple(pvs))
 
 
-def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
-    """Look at every device that the settings name (`candidates`), and at `extra_paths`."""
+def scan(
+    host: Host,
+    extra_paths: Iterable[str] = (),
+    in_use: Callable[[], Container[str]] = frozenset,
+) -> Scan:
+    """Look at every device that the settings name (`candidates`), and at `extra_paths`. `in_use`:
+    the real paths that active volumes stand on, which is asked for where a PV is on two devices."""
     entries = read_devices(host) if uses_devices_file(host) else []
     candidates = find_candidates(host, extra_paths)
     texts: dict[tuple[int, int], VolumeGroup | FormatError] = {}
@@ -208,7 +213,7 @@ def scan(host: Host, extra_paths: Iterable[str] = ()) -> Scan:
         elif size // SECTOR >= least:
             bare.append(PvDevice.without_label(path, size))
     expected = {e.path: e.pv_uuid for e in entries}
-    pvs, duplicates = _without_duplicates(found, expected, warnings)
+    pvs, duplicates = _without_duplicates(found, expected, in_use, warnings)
     chosen = {pv.path for pv in pvs}
     unused.update({pv.path for pv in found} - chosen)
     label_warnings = len(warnings)
@@ -269,20 +274,25 @@ def _identity(path: str) -> tuple[int, int, int]:
 
 
 def _without_duplicates(
-    found: Sequence[PvDevice], expected: dict[str, str | None], warnings: list[str]
+    found: Sequence[PvDevice],
+    expected: dict[str, str | None],
+    in_use: Callable[[], Container[str]],
+    warnings: list[str],
 ) -> tuple[list[PvDevice], frozenset[str]]:
-    """Of two devices with one PV UUID, that which the devices file or the metadata have it on,
-    else the first."""
+    """Of two devices with one PV UUID, that on which volumes are active, else that which the
+    devices file or the metadata have it on, else the first."""
     by_uuid: dict[str, list[PvDevice]] = defaultdict(list)
     for pv in found:
         by_uuid[pv.uuid].append(pv)
     hints = {(p.uuid, p.device) for _, _, vg in copies(found) for p in vg.pvs}
     kept, duplicates = [], set()
     preferred = []
+    busy = in_use() if len(by_uuid) < len(found) else ()
     for uuid, same in by_uuid.items():
         named = [pv for pv in same if expected.get(pv.path) == uuid]
         matching = [pv for pv in named or same if (uuid, pv.path) in hints]
-        chosen = (matching or named or same)[0]
+        used = [pv for pv in same if len(same) > 1 and os.path.realpath(pv.path) in busy]
+        chosen = (used or matching or named or same)[0]
         kept.append(chosen)
         for other in same:
             if other is not chosen:
@@ -290,6 +300,7 @@ def _without_duplicates(
                 warnings.append(f"WARNING: Not using device {other.path} for PV {uuid}.")
         if uuid in duplicates:
             why = "device name matches previous" if matching else "device was seen first"
+            why = "device is used by LV" if used else why
             preferred.append(f"WARNING: PV {uuid} prefers device {chosen.path} because {why}.")
     warnings += preferred
     return kept, frozenset(duplicates)
