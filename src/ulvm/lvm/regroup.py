@@ -28,7 +28,14 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
 from ulvm.metadata.model import VolumeGroup
-from ulvm.metadata.regroup import export_vg, import_vg, merge_vgs, pvs_of_lv, split_vg
+from ulvm.metadata.regroup import (
+    check_limits,
+    export_vg,
+    import_vg,
+    merge_vgs,
+    pvs_of_lv,
+    split_vg,
+)
 from ulvm.metadata.uuid import new_uuid
 from ulvm.vgstore.archive import remove_backup
 from ulvm.vgstore.checks import check_complete, check_known, check_members
@@ -127,6 +134,8 @@ def split(
             active = lvm_lv.states(session, vg)
             if there is not None and active:
                 raise RefusedError(f'Logical volumes in "{source}" must be inactive')
+            if there is not None:
+                check_limits(there, vg)
             base = there or edit.new_vg(
                 target,
                 uuid=new_uuid(),
@@ -141,6 +150,9 @@ def split(
             rest, new = split_vg(vg, base, moving, active.__contains__)
             owner = base.system_id
             session.verbose("Writing out updated volume groups")
+        for part in (rest, new):
+            if part is not None and not any(pv.areas for pv in session.last_scan.pvs_of(part)):
+                raise RefusedError("Cannot split: Nowhere to store metadata for new Volume Group")
         session.hold_signals()
         left = None if rest is None else _prepared(session, vg, rest)
         try:
@@ -192,11 +204,7 @@ def _moving(
         lv = vg.lv(lv_name)
         if lv is None or lv.snapshot_segment is not None:
             raise NotFoundError(f"Logical volume {lv_name} not in volume group {vg.name}")
-        names = {lv.name}
-        for segment in vg.snapshot_segments():
-            if lv.name in (segment.origin, segment.cow):
-                names |= {segment.origin, segment.cow}
-        return {uuid for v in vg.lvs if v.name in names for uuid in pvs_of_lv(vg, v)}
+        return pvs_of_lv(vg, lv)
     moving = set()
     for path in paths:
         try:

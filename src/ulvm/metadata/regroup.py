@@ -14,7 +14,15 @@ from ulvm.metadata.names import check_lv_name_length, next_snapshot_name
 from ulvm.metadata.segments import pv_runs
 from ulvm.metadata.uuid import new_uuid
 
-__all__ = ["Split", "export_vg", "import_vg", "merge_vgs", "pvs_of_lv", "split_vg"]
+__all__ = [
+    "Split",
+    "check_limits",
+    "export_vg",
+    "import_vg",
+    "merge_vgs",
+    "pvs_of_lv",
+    "split_vg",
+]
 
 
 def export_vg(vg: VolumeGroup) -> VolumeGroup:
@@ -48,12 +56,14 @@ def split_vg(
     pv_uuids: Collection[str],
     is_active: Callable[[str], bool],
 ) -> Split:
-    """Move PVs and what lies on them from `vg` to `target`, which may be empty. `is_active` tells
-    of a volume's name; what moves must be inactive."""
+    """Move PVs and what lies on them from `vg` to `target`, which may be empty; as in LVM2 also
+    what lies on none, but a virtual origin, which stays with its COW. `is_active` tells of a
+    volume's name; what moves must be inactive."""
     moving = set()
     for lv in vg.lvs:
         on = pvs_of_lv(vg, lv)
-        if not on or on.isdisjoint(pv_uuids):
+        tied = lv.snapshot_segment is not None or vg.is_virtual_origin(lv)
+        if tied or (on and on.isdisjoint(pv_uuids)):
             continue
         if not on <= set(pv_uuids):
             raise RefusedError(f"Can't split Logical Volume {lv.name} between two Volume Groups")
@@ -62,6 +72,9 @@ def split_vg(
         segment = tie.snapshot_segment
         if segment is None:
             continue
+        origin = vg.lv(segment.origin)
+        if segment.cow in moving and origin is not None and vg.is_virtual_origin(origin):
+            moving.add(origin.name)
         if (segment.cow in moving) != (segment.origin in moving):
             raise RefusedError(f"Can't split snapshot {segment.cow} between two Volume Groups")
         if segment.cow in moving:
@@ -79,6 +92,21 @@ def split_vg(
     return Split(rest if rest.pvs else None, new)
 
 
+def check_limits(target: VolumeGroup, source: VolumeGroup) -> None:
+    """RefusedError if all of `source` is more than `target` may have; LVM2 asks no less when but a
+    part of it is to go there."""
+    volumes = len(target.visible_lvs()) + len(source.visible_lvs())
+    for limit, count, what in (
+        (target.max_pv, len(target.pvs) + len(source.pvs), "physical volumes"),
+        (target.max_lv, volumes, "logical volumes"),
+    ):
+        if limit and count > limit:
+            raise RefusedError(
+                f"Maximum number of {what} ({limit}) exceeded  for "
+                f'"{target.name}" and "{source.name}"'
+            )
+
+
 def merge_vgs(target: VolumeGroup, source: VolumeGroup) -> VolumeGroup:
     """All of `source` in `target`; the names of hidden volumes are made anew where both have
     them."""
@@ -90,17 +118,7 @@ def merge_vgs(target: VolumeGroup, source: VolumeGroup) -> VolumeGroup:
             f"Extent sizes differ: {target.extent_size} ({target.name}) and "
             f"{source.extent_size} ({source.name})"
         )
-    if target.max_pv and len(target.pvs) + len(source.pvs) > target.max_pv:
-        raise RefusedError(
-            f'Maximum number of physical volumes ({target.max_pv}) exceeded for "{source.name}" '
-            f'and "{target.name}"'
-        )
-    volumes = len(target.visible_lvs()) + len(source.visible_lvs())
-    if target.max_lv and volumes > target.max_lv:
-        raise RefusedError(
-            f'Maximum number of logical volumes ({target.max_lv}) exceeded for "{source.name}" '
-            f'and "{target.name}"'
-        )
+    check_limits(target, source)
     return _joined(target, source)
 
 

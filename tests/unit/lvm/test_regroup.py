@@ -10,6 +10,7 @@ from tests.unit.lvm.lab import Kept, Lab
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import DeviceError, RefusedError, UlvmError
+from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import regroup
 from ulvm.lvm.clone import import_clone
 from ulvm.metadata.mda import MdaHeader, RawLocn
@@ -151,6 +152,20 @@ def test_nothing_is_split_off_to_a_group_that_is_not_here(
         regroup.split(lab.session, "vg", "new", paths=paths(lab, "c"))
     assert refused.value.message.startswith(why)
     assert refused.value.message.endswith("Failed to read VG new.")
+    assert lab.contents() == before
+
+
+@pytest.mark.parametrize(("limit", "what"), [("max_pv", "physical"), ("max_lv", "logical")])
+def test_no_more_goes_to_a_group_than_it_may_have(tmp_path: Path, limit: str, what: str) -> None:
+    lab = Lab(tmp_path, names=NAMES)
+    regroup.split(lab.session, "vg", "new", paths=paths(lab, "d"), attributes={limit: 1})
+    for name in ("one", "two"):
+        lvm_lv.create_virtual(
+            lab.session, "vg", name, type_name="zero", extents=lambda vg: 1, active=False
+        )
+    before = lab.contents()
+    with pytest.raises(RefusedError, match=rf"Maximum number of {what} volumes \(1\) exceeded"):
+        regroup.split(lab.session, "vg", "new", paths=paths(lab, "c"))
     assert lab.contents() == before
 
 
