@@ -50,7 +50,9 @@ def remove(session: Session, name: str, *, force: bool, mirrors: bool = False) -
                 "vgreduce --removemissing --mirrorsonly --force.\n"
                 "WARNING: Proceeding to remove empty missing PVs."
             )
-        left = session.change_vg(name, _without_missing, allow_missing=True).vg
+        # LVM2's words go further than its deeds: where a partial volume stays, all PVs do.
+        done = _without_missing if (force and not mirrors) or not partial else lambda vg: vg
+        left = session.change_vg(name, done, allow_missing=True).vg
         if left.partial and not force:
             return False
         session.say(f"Wrote out consistent volume group {name}.")
@@ -72,10 +74,12 @@ def _remove_volume(session: Session, vg_name: str, lv_name: str) -> None:
     if vg.lv(lv_name) is None:
         return  # it went with its origin
     session.warn(f"WARNING: Removing partial LV {vg_name}/{lv_name}.")
-    snapshots = [s.cow for s in vg.snapshots_of_origin(lv_name) if not s.merging]
-    for each in (*snapshots, lv_name):
+    segments = vg.snapshots_of_origin(lv_name)
+    for each in (*(s.cow for s in segments if not s.merging), lv_name):
         lvm_lv.remove(session, vg_name, each)
-        session.say(f'Logical volume "{each}" successfully removed.')
+        with_it = [s.cow for s in segments if s.merging and each == lv_name]
+        for gone in (*with_it, each):
+            session.say(f'Logical volume "{gone}" successfully removed.')
 
 
 def _without_missing(vg: VolumeGroup) -> VolumeGroup:

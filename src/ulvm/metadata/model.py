@@ -380,10 +380,12 @@ class VolumeGroup(_Fields):
         )
 
     def is_partial(self, lv: LogicalVolume) -> bool:
-        """Whether it has lost extents, or, of an origin, one of its snapshots has."""
+        """Whether it has lost extents, or, of an origin that is not virtual, one of its snapshots
+        has."""
         if not self.all_missing:
             return False
-        cows = {snapshot.cow for snapshot in self.snapshots_of_origin(lv.name)}
+        above = () if self.is_virtual_origin(lv) else self.snapshots_of_origin(lv.name)
+        cows = {snapshot.cow for snapshot in above}
         return any(
             self.has_lost_extents(volume)
             for volume in (lv, *(v for v in self.lvs if v.name in cows))

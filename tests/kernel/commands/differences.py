@@ -184,7 +184,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "Each volume is removed by one commit.",
         "LVM2 commits twice for a snapshot, and once for several plain volumes, after it has said "
         "of each that it is removed; a command that is interrupted has then said what is not so.",
-        command=r"^lvremove ",
+        command=r"^(lvremove |vgreduce --removemissing --force )",
         ours=r"disk: seqno \+\d+",
         theirs=r"disk: seqno \+\d+",
     ),
