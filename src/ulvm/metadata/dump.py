@@ -115,9 +115,7 @@ def _dump_pv_header(found: Headers, data: bytes, sector_at: int) -> None:
     found.show(f"pv_header_extension at {sector_at + at}")
     found.show(f"pv_header_extension.version {version}")
     found.show(f"pv_header_extension.flags {flags}")
-    _Lists(found, data, sector_at, "pv_header_extension").dump(
-        at + 8, "location of bootloader area"
-    )
+    _Lists(found, data, sector_at, "pv_header_extension").dump(at + 8, "bootloader area")
 
 
 class _Lists:

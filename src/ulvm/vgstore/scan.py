@@ -249,7 +249,7 @@ def scan(
         tuple(pv._replace(vg_name=owner.get(pv.uuid)) for pv in found if pv.path not in chosen),
         tuple(bare),
         str(host.dev_dir),
-        tuple(foreign),
+        tuple(reversed(foreign)),
         local_system_id(host.config),
         host.config.get_bool("devices/allow_changes_with_duplicate_pvs", False),
         differing,
