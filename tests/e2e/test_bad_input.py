@@ -85,6 +85,20 @@ def test_an_unknown_segment_type(vg: UlvmHost) -> None:
     assert c.read_bytes() == before
 
 
+def test_a_part_of_a_volume_of_an_unknown_type(vg: UlvmHost) -> None:
+    """Asked for by name it is shown, and not written to: it may be the side of a mirror."""
+    vg.run("lvcreate -an -L 16M -n whole -i 2 vg")
+    for name in ("a.img", "b.img"):
+        path = vg.base / name
+        rewrite(path, b'"READ", "WRITE", "VISIBLE"]', b'"READ", "WRITE"]           ')
+        whole = b"segment1 {\nstart_extent = 0\nextent_count = 4\n\ntype = "
+        rewrite(path, whole + b'"striped"', whole + b'"strange"')
+    refused(vg, "lvchange -ay vg/lv", "Operation not permitted on hidden LV vg/lv.")
+    vg.run("lvchange -ay -y vg/lv")
+    shown = vg.run("dmsetup info -c --noheadings -o name,read_only").stdout
+    assert shown.split() == ["vg-lv:Read-only"]
+
+
 def test_a_missing_pv(vg: UlvmHost) -> None:
     vg.run("lvcreate -an -L 8M -n other vg")
     (vg.base / "b.img").rename(vg.base / "gone.img")

@@ -160,6 +160,10 @@ def switch(
     if not active:
         lvm_lv.deactivate(session, vg_name, name)
         return
+    if vg.is_component(lv) and not session.ask(
+        "Do you want to activate component LV in read-only mode?"
+    ):
+        raise RefusedError(f"Operation not permitted on hidden LV {vg_name}/{name}.")
     marked = "ACTIVATION_SKIP" in root_of(vg, name).flags | lv.flags and not ignore_skip
     if marked:
         return

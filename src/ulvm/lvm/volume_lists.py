@@ -35,7 +35,11 @@ def may_activate(config: Config, vg: VolumeGroup, lv_name: str, *, auto: bool = 
 
 
 def as_activated(config: Config, vg: VolumeGroup) -> VolumeGroup:
-    """The VG with the volumes read only that the list has."""
+    """The VG with the volumes read only that the list has, and what may be a part of another:
+    written to by itself, the side of a mirror say is no copy of the other any more."""
+    for lv in vg.lvs if vg.has_unknown_segments else ():
+        if vg.is_component(lv):
+            vg = vg.with_lv(lv._replace(status=lv.status - {"WRITE"}))
     setting = "activation/read_only_volume_list"
     if config.get(setting) is None:
         return vg

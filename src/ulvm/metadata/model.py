@@ -316,6 +316,17 @@ class VolumeGroup(_Fields):
         """Whether it is the hidden origin of zeroes of a sparse volume."""
         return lv.name.endswith("_vorigin") and "VISIBLE" not in lv.status
 
+    def is_component(self, lv: LogicalVolume) -> bool:
+        """Whether it may be a part of a volume of a type that is not known: hidden, and of no use
+        to those that are."""
+        hidden = "VISIBLE" not in lv.status and not (lv.is_pvmove or self.is_cow(lv.name))
+        return (
+            hidden
+            and self.has_unknown_segments
+            and not self.is_virtual_origin(lv)
+            and self.pvmove_image_of(lv.name) is None
+        )
+
     def is_visible(self, lv: LogicalVolume) -> bool:
         """LVM2's derived rule (lv_is_visible): a snapshotN never; a COW iff its origin is
         visible (or virtual) and it is not merging; else the VISIBLE flag."""
