@@ -101,3 +101,24 @@ def test_a_split_that_was_killed_goes_on(group: UlvmHost) -> None:
         group.run("vgmerge vg other")
         assert group.run("vgs --noheadings -o vg_name,pv_count").stdout.split() == ["vg", "2"]
     assert point > 20
+
+
+def test_a_disk_that_was_given_up_comes_back_with_its_volume(group: UlvmHost) -> None:
+    group.run("lvcreate -L 4M -n two vg b.img")
+    group.path("vg/two").write_bytes(b"x" * 5000)
+    group.run("vgchange -an vg")
+    disk, away = group.base / "b.img", group.base / "away.img"
+    disk.rename(away)
+    group.run("vgreduce --removemissing --force vg")
+    before = next(
+        path
+        for path in sorted((group.system_dir / "archive").glob("vg_*.vg"))
+        if "vgreduce" in path.read_text()
+    )
+    away.rename(disk)
+    assert names(group) == ["one"]
+    group.run(f"vgcfgrestore -f {before} vg")
+    assert group.run("vgck vg").stderr == ""
+    assert names(group) == ["one", "two"]
+    group.run("vgchange -ay vg")
+    assert group.path("vg/two").read_bytes()[:5000] == b"x" * 5000

@@ -71,6 +71,7 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
             allow_missing=True,
             exported=True,
             settle=True,
+            take_back=True,
             frees=False,  # Another state of the VG may yet be wanted, with its data.
         )
 
@@ -134,7 +135,7 @@ def _read(session: Session, vg_name: str, path: Path) -> VolumeGroup:
 
 
 def _check_pvs(session: Session, wanted: VolumeGroup) -> None:
-    scan = session.last_scan
+    scan = session.last_scan.with_outdated(wanted)
     missing = 0
     for pv in wanted.pvs:
         device = scan.by_uuid(pv.uuid)

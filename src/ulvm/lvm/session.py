@@ -419,6 +419,7 @@ class Session:
         ignore: Mapping[str, bool] | None = None,
         relabel: Mapping[str, str] | None = None,
         frees: bool = True,
+        take_back: bool = False,
         before_commit: Callable[[VolumeGroup], None] = lambda vg: None,
         when_suspended: Callable[[], None] = lambda: None,
     ) -> Change:
@@ -430,7 +431,8 @@ class Session:
         `mend`: damaged metadata areas are written anew. `settle`: PVs may have different metadata.
         `ignore`: by PV, whether its metadata areas are out of use from now on; `relabel`: new UUIDs
         of PVs by the old ones, which `edit` has put in the VG. `frees` False: extents that the new
-        VG does not use keep what is in them, whatever the settings say.
+        VG does not use keep what is in them, whatever the settings say. `take_back`: the new VG may
+        have PVs that the VG has gone on without.
         """
         # Not for those who only look.
         from ulvm.activation.activate import SwapReport
@@ -442,6 +444,8 @@ class Session:
             if not allow_missing:
                 check_complete(old)
             new = edit(old)
+            if take_back:
+                self._scan = self.last_scan.with_outdated(new)
             found = self.last_scan
             check_change(
                 found, old, new, allow_missing=allow_missing, exported=exported, settle=settle

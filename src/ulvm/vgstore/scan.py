@@ -152,6 +152,12 @@ class Scan(NamedTuple):
             pvs=tuple(pv.with_uuid(uuids.get(pv.uuid, pv.uuid)) for pv in self.pvs)
         )
 
+    def with_outdated(self, vg: VolumeGroup) -> Scan:
+        """As it will be when `vg` has the PVs again that it went on without."""
+        back = [pv for pv in self.outdated if vg.pv(pv.uuid) is not None]
+        left = tuple(pv for pv in self.outdated if pv not in back)
+        return self._replace(pvs=(*self.pvs, *back), outdated=left)
+
     def as_found(self, vg: VolumeGroup) -> VolumeGroup:
         """The VG with today's paths, and the mark on PVs that are missing: what LVM2 writes."""
         pvs = []
