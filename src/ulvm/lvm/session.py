@@ -38,6 +38,7 @@ __all__ = ["HELD_BACK", "Change", "Session"]
 HELD_BACK = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 
 _LAST_SEEN = " (last written to"
+_REASON = " because device "
 _READ_ONLY = "Operation prohibited while --readonly is set."
 _PATIENCE = 10.0
 """Seconds for which what is odd is put down to a command at work. One that holds its locks for
@@ -45,6 +46,12 @@ longer may wait for this one itself: a freeze hook that lists volumes."""
 _PATIENCE_LOCKED = 0.5
 """While we hold a lock ourselves: that command may be waiting for us, with as much patience."""
 _PAUSE = 0.005
+
+
+def _what(text: str) -> str:
+    """Of a warning, without what a change makes another: where a missing PV was, and why one of two
+    devices is preferred."""
+    return text.partition(_LAST_SEEN)[0].partition(_REASON)[0]
 
 
 class Change(NamedTuple):
@@ -115,8 +122,7 @@ class Session:
             _ = self.dm_if_running
         found = self._settled(extra_paths)
         for text in found.warnings[: found.label_warnings if labels_only else None]:
-            # Where a missing PV was is not known any more after a change.
-            what = text.partition(_LAST_SEEN)[0]
+            what = _what(text)
             if what not in self._said:
                 self._said.add(what)
                 self.warn(text)
@@ -193,7 +199,7 @@ class Session:
         return (
             bool(found.broken)
             or any(pv.unowned for pv in found.pvs)
-            or any(text.partition(_LAST_SEEN)[0] not in self._said for text in found.warnings)
+            or any(_what(text) not in self._said for text in found.warnings)
         )
 
     @property

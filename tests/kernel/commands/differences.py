@@ -367,7 +367,9 @@ def apply(line: str, ours: Outcome, theirs: Outcome, used: set[Difference]) -> b
         if new != (ours, theirs):
             used.add(difference)
             ours, theirs = new
-    return ours == theirs
+        if ours == theirs:
+            return True
+    return False
 
 
 def _sorted(outcome: Outcome) -> Outcome:
