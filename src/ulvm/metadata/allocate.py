@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
-from ulvm.metadata.segments import PvExtents, PvRun, pv_runs
+from ulvm.metadata.segments import PvExtents, PvRun
 
 __all__ = [
     "POLICIES",
@@ -52,12 +52,9 @@ class FreeArea(NamedTuple):
 
 def free_areas(vg: VolumeGroup, pv: PhysicalVolume) -> list[FreeArea]:
     """The unused runs of a PV by ascending extent."""
-    used = sorted(
-        (run.pe, run.length) for lv in vg.lvs for run in pv_runs(lv) if run.pv_uuid == pv.uuid
-    )
     areas = []
     at = 0
-    for pe, length in used:
+    for pe, length in vg.used_runs(pv.uuid):
         if pe > at:
             areas.append(FreeArea(at, pe - at))
         at = pe + length

@@ -202,19 +202,21 @@ class LogicalVolume(NamedTuple):
 
 
 class _Index:
-    """Look-ups of a VG by name, made once: a report asks them of every volume. Where two volumes
-    have one name, the first counts."""
+    """Look-ups of a VG's volumes, made once: a report asks them of every volume. Where two have
+    one name or UUID, the first counts."""
 
-    __slots__ = ("by_cow", "by_name", "by_origin", "moves", "snapshots")
+    __slots__ = ("by_cow", "by_name", "by_origin", "by_uuid", "moves", "snapshots")
 
     def __init__(self, lvs: tuple[LogicalVolume, ...]) -> None:
         self.by_name = {lv.name: lv for lv in reversed(lvs)}
+        self.by_uuid = {lv.uuid: lv for lv in reversed(lvs)}
         found = [segment for lv in lvs if (segment := lv.snapshot_segment) is not None]
         self.snapshots = tuple(found)
         self.by_cow = {segment.cow: segment for segment in reversed(found)}
-        self.by_origin: dict[str, tuple[SnapshotSegment, ...]] = {}
+        by_origin: dict[str, list[SnapshotSegment]] = {}
         for segment in found:
-            self.by_origin[segment.origin] = (*self.by_origin.get(segment.origin, ()), segment)
+            by_origin.setdefault(segment.origin, []).append(segment)
+        self.by_origin = {name: tuple(segments) for name, segments in by_origin.items()}
         self.moves = tuple(lv for lv in lvs if lv.is_pvmove)
 
 
@@ -246,10 +248,35 @@ class VolumeGroup(_Fields):
     def _index(self) -> _Index:
         return _Index(self.lvs)
 
+    @cached_property
+    def _pvs_by_uuid(self) -> dict[str, PhysicalVolume]:
+        return {pv.uuid: pv for pv in reversed(self.pvs)}
+
+    @cached_property
+    def _visible_lvs(self) -> tuple[LogicalVolume, ...]:
+        return tuple(v for v in self.lvs if self.is_visible(v))
+
+    @cached_property
+    def _runs(self) -> dict[str, list[tuple[int, int]]]:
+        """By PV, what `used_runs` says of it, unsorted."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for lv in self.lvs:
+            for segment in lv.segments:
+                if isinstance(segment, StripedSegment | MirrorSegment):
+                    length = segment.area_len
+                    for area in segment.areas:
+                        if not area.lv:
+                            found.setdefault(area.pv_uuid, []).append((area.pe, length))
+        return found
+
+    @cached_property
+    def _allocated(self) -> dict[str, int]:
+        return {uuid: sum(length for _, length in runs) for uuid, runs in self._runs.items()}
+
     # -- look-ups ---------------------------------------------------------------------------
 
     def pv(self, uuid: str) -> PhysicalVolume | None:
-        return next((p for p in self.pvs if p.uuid == uuid), None)
+        return self._pvs_by_uuid.get(uuid)
 
     def lv(self, name: str) -> LogicalVolume | None:
         return self._index.by_name.get(name)
@@ -262,7 +289,7 @@ class VolumeGroup(_Fields):
         return lv
 
     def lv_by_uuid(self, uuid: str) -> LogicalVolume | None:
-        return next((v for v in self.lvs if v.uuid == uuid), None)
+        return self._index.by_uuid.get(uuid)
 
     def snapshot_segments(self) -> Iterator[SnapshotSegment]:
         return iter(self._index.snapshots)
@@ -343,34 +370,31 @@ class VolumeGroup(_Fields):
         return "VISIBLE" in lv.status
 
     def visible_lvs(self) -> tuple[LogicalVolume, ...]:
-        return tuple(v for v in self.lvs if self.is_visible(v))
+        return self._visible_lvs
 
     # -- sizes ------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def extent_count(self) -> int:
         return sum(p.pe_count for p in self.pvs)
 
+    def used_runs(self, pv_uuid: str) -> list[tuple[int, int]]:
+        """(first physical extent, number) of all that LVs use of a PV, in order."""
+        return sorted(self._runs.get(pv_uuid, ()))
+
     def allocated(self, pv_uuid: str) -> int:
         """Physical extents of a PV that LVs use."""
-        return sum(
-            s.area_len
-            for lv in self.lvs
-            for s in lv.segments
-            if isinstance(s, StripedSegment | MirrorSegment)
-            for a in s.areas
-            if a.pv_uuid == pv_uuid
-        )
+        return self._allocated.get(pv_uuid, 0)
 
-    @property
+    @cached_property
     def free_count(self) -> int:
         return self.extent_count - sum(self.allocated(p.uuid) for p in self.pvs)
 
-    @property
+    @cached_property
     def has_unknown_segments(self) -> bool:
         return any(isinstance(s, UnknownSegment) for lv in self.lvs for s in lv.segments)
 
-    @property
+    @cached_property
     def all_missing(self) -> frozenset[str]:
         """UUIDs of PVs that are not there, or are back with content that does not count."""
         return self.missing_uuids | {pv.uuid for pv in self.pvs if pv.missing}
@@ -396,11 +420,8 @@ class VolumeGroup(_Fields):
         if not self.all_missing:
             return False
         above = () if self.is_virtual_origin(lv) else self.snapshots_of_origin(lv.name)
-        cows = {snapshot.cow for snapshot in above}
-        return any(
-            self.has_lost_extents(volume)
-            for volume in (lv, *(v for v in self.lvs if v.name in cows))
-        )
+        cows = (self.lv(snapshot.cow) for snapshot in above)
+        return any(self.has_lost_extents(volume) for volume in (lv, *cows) if volume is not None)
 
     def lv_sectors(self, lv: LogicalVolume) -> int:
         return lv.extent_count * self.extent_size
