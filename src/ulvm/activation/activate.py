@@ -150,8 +150,10 @@ class Activator:
 
     def _remove_unused_moves(self, vg: VolumeGroup) -> None:
         """A move nothing active stands on any more is interrupted."""
+        if not (moves := vg.pvmoves()):
+            return
         present = self._by_uuid()
-        for move in vg.pvmoves():
+        for move in moves:
             for lv in (move, *reversed(vg.lower_lvs(move))):
                 uuid = dm_uuid(vg.uuid, lv.uuid)
                 if uuid in present and not self._dm.info(uuid).open_count:

@@ -75,17 +75,25 @@ def read_state(
 
 def write_state(run_dir: Path, devices: list[dict[str, Any]]) -> None:
     """OSError if the run directory will not have it; the old one is then as it was."""
+    _write(run_dir, _text(devices))
+
+
+def _text(devices: list[dict[str, Any]]) -> str:
     state = {
         "version": _VERSION,
         "boot_id": _BOOT_ID.read_text().strip(),
         "devices": devices,
     }
+    return json.dumps(state, separators=(",", ":"))  # In a tenth of the time of json.dump.
+
+
+def _write(run_dir: Path, text: str) -> None:
     path = run_dir / STATE_FILE
     beside = path.with_suffix(".new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w") as stream:
-            json.dump(state, stream, separators=(",", ":"))
+            stream.write(text)
         os.replace(beside, path)
     except BaseException:
         with suppress(OSError):  # it takes up room where there may be none
@@ -111,6 +119,9 @@ class StateKeeper:
         self._thread = threading.Thread(target=self._run, name="ulvm-state", daemon=True)
         self._problem = ""
         """Why the last save failed."""
+        self._written: str | None = None
+        """What the file says, if it is there. Much that is told of changes no device's entry (a
+        load), and a file that says the same need not be written again."""
         self._stopped = False
 
     def start(self) -> None:
@@ -148,7 +159,10 @@ class StateKeeper:
 
     def _save(self) -> None:
         try:
-            write_state(self._run_dir, self._describe())
+            text = _text(self._describe())
+            if text != self._written:
+                _write(self._run_dir, text)
+                self._written = text
         except Exception as error:  # MemoryError, say: as good a reason to try again
             problem = str(error) or type(error).__name__
             if problem != self._problem:
@@ -162,6 +176,7 @@ class StateKeeper:
             self._problem = ""
 
     def _drop(self) -> None:
+        self._written = None
         try:
             drop_state(self._run_dir)
         except OSError as error:

@@ -66,12 +66,33 @@ def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
     if table is not None:
         entry["table"] = _lines(mapper, table)
         entry["table_read_only"] = table.read_only
-        snapshots = [t.snapshot for t in table.targets if isinstance(t, SnapshotTarget)]
-        entry["lost"] = [_lost(s) for s in snapshots if not s.gave_away]
+        entry["lost"] = [_lost(s) for s in _snapshots(table) if not s.gave_away]
     return entry
 
 
 def _lines(mapper: LocalMapper, table: Table) -> list[list[Any]]:
+    """Those of a table without snapshots change with the names of its devices alone, and are kept:
+    all devices are described at each change of one."""
+    kept = table.described
+    if kept is not None and kept[0] == _names(mapper, table):
+        return kept[1]
+    lines = _lines_now(mapper, table)
+    if not _snapshots(table):
+        table.described = _names(mapper, table), lines
+    return lines
+
+
+def _snapshots(table: Table) -> list[CowSnapshot]:
+    if table.described is not None:
+        return []
+    return [t.snapshot for t in table.targets if isinstance(t, SnapshotTarget)]
+
+
+def _names(mapper: LocalMapper, table: Table) -> tuple[str, ...]:
+    return tuple(mapper.stable_name(device) for device in table.devices)
+
+
+def _lines_now(mapper: LocalMapper, table: Table) -> list[list[Any]]:
     def name(device: BlockDevice) -> str:
         return quoted_word(mapper.stable_name(device))
 

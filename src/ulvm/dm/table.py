@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.targets.base import Target
@@ -72,6 +73,8 @@ class Table:
         self.settling = tuple(t for t in targets if type(t).settle is not Target.settle)
         """The targets for which a flush of the devices is not all."""
         self.can_discard = bool(targets) and all(t.can_discard for t in targets)
+        self.described: tuple[tuple[str, ...], list[list[Any]]] | None = None
+        """See `dm.state`: the names of `devices`, and its lines with these."""
         self.block_size = max((d.block_size for d in self.devices), default=SECTOR)
 
     def check_sizes(self) -> None:

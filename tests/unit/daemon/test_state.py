@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 
@@ -69,12 +69,11 @@ def test_what_is_no_state_is_ignored(tmp_path: Path, text: str) -> None:
 def test_what_could_not_be_written_takes_up_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(_state: Any, stream: IO[str], **_: Any) -> None:
-        stream.write("{")
+    def fails(*_: object) -> None:
         raise MemoryError
 
     write_state(tmp_path, DEVICES)
-    monkeypatch.setattr(json, "dump", half)
+    monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(MemoryError):
         write_state(tmp_path, [])
     assert [p.name for p in tmp_path.iterdir()] == [STATE_FILE]
