@@ -15,6 +15,7 @@ from ulvm.metadata.allocate import (
     allocate_striped,
     effective_policy,
 )
+from ulvm.metadata.layout import MAX_EXTENTS, check_extents
 from ulvm.metadata.model import (
     Area,
     LogicalVolume,
@@ -105,6 +106,19 @@ def add_pv(vg: VolumeGroup, pv: PhysicalVolume) -> VolumeGroup:
         raise RefusedError(
             f"No space for '{pv.device}' - volume group '{vg.name}' holds max {vg.max_pv} "
             f"physical volume(s).\nPV {pv.device} cannot be added to VG {vg.name}."
+        )
+    try:
+        check_extents(pv.device, pv.pe_count, vg.extent_size)
+    except RefusedError as error:
+        raise RefusedError(
+            f"{error.message}\n"
+            f"Format-specific setup of physical volume '{pv.device}' failed.\n"
+            f"PV {pv.device} cannot be added to VG {vg.name}."
+        ) from None
+    if (count := vg.extent_count + pv.pe_count) > MAX_EXTENTS:
+        raise RefusedError(
+            f"Unable to add {pv.device} to {vg.name}: new extent count ({count}) exceeds limit "
+            f"({MAX_EXTENTS}).\nPV {pv.device} cannot be added to VG {vg.name}."
         )
     return vg._replace(pvs=(*vg.pvs, pv))
 

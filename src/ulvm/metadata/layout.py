@@ -12,7 +12,15 @@ from ulvm.errors import RefusedError
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn
 from ulvm.units import SECTOR, display_size
 
-__all__ = ["DEFAULT_ALIGNMENT", "PvLayout", "PvOptions", "plan_layout", "usable_extents"]
+__all__ = [
+    "DEFAULT_ALIGNMENT",
+    "MAX_EXTENTS",
+    "PvLayout",
+    "PvOptions",
+    "check_extents",
+    "plan_layout",
+    "usable_extents",
+]
 
 PAGE = 4096
 """Bytes; LVM aligns to the memory page."""
@@ -20,6 +28,8 @@ DEFAULT_ALIGNMENT = 2048
 MDA_START = -(-LABEL_SCAN_SIZE // PAGE) * PAGE // SECTOR
 DEFAULT_METADATA_SIZE = DEFAULT_ALIGNMENT - PAGE // SECTOR
 MIN_METADATA_SIZE = 8 * PAGE // SECTOR
+MAX_EXTENTS = (1 << 32) - 1
+"""Of a PV and of a VG: LVM2 counts in 32 bits, and a text with more is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +151,12 @@ def usable_extents(
         if area.offset // SECTOR >= pe_start:
             end = min(end, area.offset // SECTOR)
     return max(0, end - pe_start) // extent_size
+
+
+def check_extents(device: str, extents: int, extent_size: int) -> None:
+    """RefusedError if a PV has more extents of `extent_size` sectors than can be counted."""
+    if extents > MAX_EXTENTS:
+        raise RefusedError(f"PV {device} too large for extent size {display_size(extent_size)}.")
 
 
 def _round_up(value: int, step: int) -> int:

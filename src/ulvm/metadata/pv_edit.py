@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ulvm.errors import RefusedError
+from ulvm.metadata.layout import check_extents
 from ulvm.metadata.model import (
     MirrorSegment,
     PhysicalVolume,
@@ -60,8 +61,10 @@ def set_uuid(vg: VolumeGroup, pv_uuid: str, new: str) -> VolumeGroup:
 
 
 def resize_pv(vg: VolumeGroup, pv_uuid: str, sectors: int, extents: int) -> VolumeGroup:
-    """The device has `sectors` now, room for `extents`. RefusedError if those in use do not fit."""
+    """The device has `sectors` now, room for `extents`. RefusedError if those in use do not fit,
+    or there are more than can be counted."""
     pv = _pv(vg, pv_uuid)
+    check_extents(pv.device, extents, vg.extent_size)
     end = max(
         (run.pe + run.length for lv in vg.lvs for run in pv_runs(lv) if run.pv_uuid == pv_uuid),
         default=0,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from ulvm.errors import RefusedError
+from ulvm.metadata.layout import MAX_EXTENTS
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.names import check_lv_name_length, next_snapshot_name
 from ulvm.metadata.segments import pv_runs
@@ -105,6 +106,11 @@ def check_limits(target: VolumeGroup, source: VolumeGroup) -> None:
                 f"Maximum number of {what} ({limit}) exceeded  for "
                 f'"{target.name}" and "{source.name}"'
             )
+    if (count := target.extent_count + source.extent_count) > MAX_EXTENTS:
+        raise RefusedError(
+            f"Unable to merge {source.name} into {target.name}: new extent count ({count}) exceeds "
+            f"limit ({MAX_EXTENTS})."
+        )
 
 
 def merge_vgs(target: VolumeGroup, source: VolumeGroup) -> VolumeGroup:

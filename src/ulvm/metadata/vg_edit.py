@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.edit import check_extent_size
+from ulvm.metadata.layout import MAX_EXTENTS
 from ulvm.metadata.model import (
     LogicalVolume,
     MirrorSegment,
@@ -108,6 +109,8 @@ def set_extent_size(vg: VolumeGroup, sectors: int) -> VolumeGroup:
         size = extents * old
         if size % sectors:
             raise RefusedError(f"New size {size} for {what} not an exact number of new extents.")
+        if size // sectors > MAX_EXTENTS:
+            raise RefusedError(f"New extent count {size // sectors} for {what} exceeds 32 bits.")
         return size // sectors
 
     def segment_of(lv: LogicalVolume, segment: Segment) -> Segment:

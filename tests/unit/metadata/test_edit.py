@@ -18,9 +18,12 @@ from ulvm.metadata.model import (
     UnknownSegment,
     VolumeGroup,
 )
+from ulvm.metadata.pv_edit import resize_pv
+from ulvm.metadata.regroup import merge_vgs
 from ulvm.metadata.segments import PvExtents
 from ulvm.metadata.snapshot_edit import add_snapshot
 from ulvm.metadata.uuid import new_uuid
+from ulvm.metadata.vg_edit import set_extent_size
 
 MIB = 2048
 """Sectors."""
@@ -384,3 +387,30 @@ def test_unknown_segments_are_told() -> None:
     assert not vg.has_unknown_segments
     odd = lv._replace(segments=(UnknownSegment(0, 3, "thin-pool"),))
     assert vg.with_lv(odd).has_unknown_segments
+
+
+def test_what_cannot_be_counted_in_32_bits_is_refused() -> None:
+    """LVM2's words; what was written with more extents would not be read again."""
+    most = (1 << 32) - 1
+    vg = group(10)
+    with pytest.raises(RefusedError) as refused:
+        edit.add_pv(vg, pv(most + 1, "/dev/x"))
+    assert refused.value.message == (
+        "PV /dev/x too large for extent size 4.00 MiB.\n"
+        "Format-specific setup of physical volume '/dev/x' failed.\n"
+        "PV /dev/x cannot be added to VG vg."
+    )
+    with pytest.raises(RefusedError) as refused:
+        edit.add_pv(vg, pv(most - 9, "/dev/x"))
+    assert refused.value.message == (
+        "Unable to add /dev/x to vg: new extent count (4294967296) exceeds limit (4294967295).\n"
+        "PV /dev/x cannot be added to VG vg."
+    )
+    full = edit.add_pv(vg, pv(most - 10, "/dev/x"))
+    assert full.extent_count == most
+    with pytest.raises(RefusedError, match="New extent count 8589934590 for vg exceeds 32 bits"):
+        set_extent_size(full, 4096)
+    with pytest.raises(RefusedError, match="PV /dev/0 too large for extent size"):
+        resize_pv(vg, vg.pvs[0].uuid, 1 << 46, most + 1)
+    with pytest.raises(RefusedError, match="4294967305"):
+        merge_vgs(full, group(10))
