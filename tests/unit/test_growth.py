@@ -15,6 +15,7 @@ from ulvm.dm.mapper import LocalMapper
 from ulvm.dm_ioctl import TableLine
 from ulvm.metadata.allocate import free_areas
 from ulvm.metadata.model import Area, LogicalVolume, PhysicalVolume, StripedSegment, VolumeGroup
+from ulvm.metadata.tree import parse
 
 
 def calls(work: Callable[[], object]) -> int:
@@ -64,6 +65,13 @@ def test_each_row_of_a_report_costs_the_same(what: str) -> None:
         return calls(lambda: [REPORTED[what](vg, n) for n in range(rows)])
 
     assert report(400) < 2.2 * report(200)
+
+
+def test_a_text_that_was_parsed_is_not_kept() -> None:
+    text = "vg {\n\tseqno = 1\n}\n"
+    before = sys.getrefcount(text)
+    assert parse(text) == {"vg": {"seqno": 1}}
+    assert sys.getrefcount(text) == before
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ Time and memory are linear in the text; the nesting depth is bounded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TypeAlias
 
 from ulvm.errors import FormatError
@@ -60,7 +60,7 @@ class _Parser:
         self._kind, self._token = next(self._tokens)
         self._at = 0
 
-    def _scan(self) -> Iterator[tuple[str, str]]:
+    def _scan(self) -> Generator[tuple[str, str], None, None]:
         text, at = self._text, 0
         while at < len(text):
             match = _TOKEN.match(text, at)
@@ -98,6 +98,9 @@ class _Parser:
         root: Section = {}
         while self._kind != "end":
             self._node(root, 1)
+        # It refers to this, and this to it: the text would stay until the next look for cycles,
+        # which a command that reads a group again for each of its volumes has seldom (cli.start).
+        self._tokens.close()
         return root
 
     def _node(self, parent: Section, depth: int) -> None:
