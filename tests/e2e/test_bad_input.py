@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -216,6 +216,22 @@ def test_no_space_on_the_host_file_system(full: UlvmHost) -> None:
         with pytest.raises(OSError, match="No space left on device"):
             stream.write(os.urandom(4 * MIB))
     assert full.run("lvs --noheadings -o lv_attr vg").stdout.split() == ["-wi-a-----"]
+
+
+@needs.root
+def test_a_stop_says_that_what_was_written_is_on_no_disk(full: UlvmHost) -> None:
+    full.run("lvcreate -s -L 8M -n snap vg/lv")
+    device = NbdDevice(str(full.run_dir / "nbd.sock"), "vg/lv")
+    with suppress(DeviceError):
+        for offset in range(0, 40 * MIB, MIB):
+            device.write(offset, os.urandom(MIB))
+    device.close()
+    said = full.run("daemon stop --force", rc=5).stderr
+    assert "could not take down vg-lv, " in said
+    assert f"waits in {full.run_dir} for the next daemon" in said
+    subprocess.run(["mount", "-o", "remount,size=200m", full.base / "small"], check=True)
+    full.run("lvs")
+    assert full.run("daemon stop").stdout == "  The daemon has stopped; all volumes are inactive.\n"
 
 
 @needs.root

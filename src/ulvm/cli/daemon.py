@@ -11,7 +11,7 @@ import click
 from ulvm.cli.common_options import own_options
 from ulvm.cli.context import Context
 from ulvm.daemon.client import DaemonClient, connect
-from ulvm.errors import NotFoundError
+from ulvm.errors import DeviceError, NotFoundError
 from ulvm.mounts import mount_at
 from ulvm.units import SECTOR, display_size
 
@@ -45,12 +45,23 @@ def start(context: Context) -> None:
 @own_options
 @click.pass_obj
 def stop(context: Context, force: bool) -> None:
-    """Deactivate all volumes and stop the daemon. Refused while volumes are in use."""
+    """Deactivate all volumes and stop the daemon. Refused while volumes are in use.
+
+    What was written and the disks refuse waits in the run directory for the next daemon; that is
+    said, and the exit code is 5.
+    """
     client = _running(context)
     if client is None:
         context.console.say("The daemon does not run.")
         return
-    client.stop(force=force)
+    left = client.stop(force=force)
+    if left:
+        run_dir = context.host.run_dir
+        raise DeviceError(
+            f"The daemon has stopped, but could not take down {', '.join(left)}. What was written "
+            f"there and is on no disk waits in {run_dir} for the next daemon, until the machine "
+            f"starts anew. See {run_dir / 'ulvmd.log'}."
+        )
     context.console.say("The daemon has stopped; all volumes are inactive.")
 
 

@@ -204,23 +204,28 @@ class DaemonClient:
         args = {"host": host, "port": port, "tls_certificates": tls_certificates, "force": force}
         return int(self._call("listen", args))
 
-    def stop(self, *, force: bool = False) -> None:
-        """Returns when the daemon has taken everything down and its process is gone. BusyError
-        while volumes are open, unless `force`."""
+    def stop(self, *, force: bool = False) -> list[str]:
+        """Returns when the daemon has taken everything down and its process is gone; the names of
+        devices that it had to leave to the next one. BusyError while volumes are open, unless
+        `force`."""
+        from ulvm.daemon.process import is_held  # for this alone
+
         pid, _, _ = _CREDENTIALS.unpack(_credentials(self._sock))
         if not pid and self._run_dir is not None:  # of another PID namespace
-            from ulvm.daemon.process import is_held  # for this alone
-
             self._call("stop", {"force": force})
             while is_held(self._run_dir):
                 time.sleep(_PAUSE)
-            return
-        process = os.pidfd_open(pid)
-        try:
-            self._call("stop", {"force": force})
-            select.select([process], [], [])
-        finally:
-            os.close(process)
+        else:
+            process = os.pidfd_open(pid)
+            try:
+                self._call("stop", {"force": force})
+                select.select([process], [], [])
+            finally:
+                os.close(process)
+        state = None if self._run_dir is None else read_state(self._run_dir)
+        if self._run_dir is None or state is None or is_held(self._run_dir):  # by another one
+            return []
+        return [device["name"] for device in state["devices"]]
 
 
 def connect(
