@@ -16,6 +16,7 @@ from ulvm.dm_ioctl import TableLine
 from ulvm.metadata.allocate import free_areas
 from ulvm.metadata.model import Area, LogicalVolume, PhysicalVolume, StripedSegment, VolumeGroup
 from ulvm.metadata.tree import parse
+from ulvm.vgstore.read import Texts
 
 
 def calls(work: Callable[[], object]) -> int:
@@ -72,6 +73,24 @@ def test_a_text_that_was_parsed_is_not_kept() -> None:
     before = sys.getrefcount(text)
     assert parse(text) == {"vg": {"seqno": 1}}
     assert sys.getrefcount(text) == before
+
+
+def test_a_text_is_parsed_once_for_all_looks_of_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bytes] = []
+
+    def parsed(text: bytes) -> VolumeGroup:
+        asked.append(text)
+        return group(1)
+
+    monkeypatch.setattr("ulvm.vgstore.read.vg_from_text", parsed)
+    texts = Texts()
+    for after in (b"b\0", b"b\0", b"c\0", b"b\0"):
+        texts.next_scan()
+        assert texts.parsed(b"a\0") is texts.parsed(b"a\0")
+        texts.parsed(after)
+    assert asked == [b"a", b"b", b"c", b"b"]  # The scan before is all that is known.
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from ulvm.vgstore.archive import backup_vg
 from ulvm.vgstore.clone import interrupted, write_clone
 from ulvm.vgstore.devices import DeviceEntry, add_devices
 from ulvm.vgstore.pv import device_path
+from ulvm.vgstore.read import Texts
 from ulvm.vgstore.scan import PvDevice, Scan, read_pv
 from ulvm.vgstore.scan import scan as look
 
@@ -79,7 +80,7 @@ def _device(session: Session, named: str) -> PvDevice:
     warnings: list[str] = []
     device = session.host.opener(path, False)
     try:
-        pv = read_pv(path, device, {}, warnings)
+        pv = read_pv(path, device, Texts(), warnings)
     finally:
         device.close()
     for text in warnings:

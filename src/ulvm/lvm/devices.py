@@ -20,6 +20,7 @@ from ulvm.metadata.uuid import format_uuid, parse_uuid
 from ulvm.vgstore.device_ids import KNOWN_TYPES, device_id, part_of
 from ulvm.vgstore.devices import DeviceEntry, add_devices, lost_words, read_devices, remove_devices
 from ulvm.vgstore.pv import device_path
+from ulvm.vgstore.read import Texts
 from ulvm.vgstore.scan import PvDevice, read_pv
 from ulvm.vgstore.scan import scan as look
 
@@ -253,7 +254,7 @@ def _pv_on(session: Session, path: str) -> PvDevice | None:
     except UlvmError:
         return None
     try:
-        return read_pv(path, device, {}, [])
+        return read_pv(path, device, Texts(), [])
     except UlvmError:
         return None
     finally:

@@ -28,6 +28,7 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
 from ulvm.vgstore.host import Host
 from ulvm.vgstore.locks import global_lock, nobody_at_work, vg_lock
+from ulvm.vgstore.read import Texts
 from ulvm.vgstore.scan import PvDevice, Scan, scan
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Session:
         self.verbose = self._words.verbose
         self._dm: DaemonClient | None = None
         self._scan: Scan | None = None
+        self._texts = Texts()
         self._said: set[str] = set()
         self._held: dict[str, int] = {}
         self._quiet = False  # whether shared locks are held
@@ -147,7 +149,7 @@ class Session:
     def _settled(self, extra_paths: Iterable[str]) -> Scan:
         """A scan that did not look in the midst of another command's change. One that finds nothing
         odd did not, or what it saw is as good as before or after."""
-        found = scan(self.host, extra_paths, self._in_use)
+        found = scan(self.host, extra_paths, self._texts, self._in_use)
         if not self.host.locking or not self._is_odd(found):
             return found
         patience = _PATIENCE_LOCKED if self._held or self._quiet else _PATIENCE
@@ -157,11 +159,11 @@ class Session:
             others = [name for name in sorted(named) if name not in self._held]
             with nobody_at_work(self.host, others) as alone:
                 if alone:
-                    return scan(self.host, extra_paths, self._in_use)
+                    return scan(self.host, extra_paths, self._texts, self._in_use)
             if not self._held and not self.host.config.get_bool("global/wait_for_locks", True):
                 break
             time.sleep(_PAUSE)
-            found = scan(self.host, extra_paths, self._in_use)
+            found = scan(self.host, extra_paths, self._texts, self._in_use)
             if not self._is_odd(found):
                 break
         return found

@@ -21,6 +21,7 @@ from ulvm.units import SECTOR
 from ulvm.vgstore.candidates import min_sectors
 from ulvm.vgstore.devices import DeviceEntry, add_devices, remove_devices
 from ulvm.vgstore.host import Host
+from ulvm.vgstore.read import Texts
 from ulvm.vgstore.scan import PvDevice, read_pv
 
 __all__ = [
@@ -99,7 +100,7 @@ def create_pv(host: Host, path: str, *, uuid: str, options: PvOptions) -> PvDevi
         device.write(label.sector * SECTOR, label.pack())
         device.flush()
         reach("after a new label was written")
-        pv = read_pv(path, device, {}, [])
+        pv = read_pv(path, device, Texts(), [])
     finally:
         device.close()
     if pv is None:

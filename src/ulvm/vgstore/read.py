@@ -25,10 +25,33 @@ from ulvm.metadata.mda import (
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import vg_from_text
 
-__all__ = ["MdaCopy", "PvDevice", "read_pv"]
+__all__ = ["MdaCopy", "PvDevice", "Texts", "read_pv"]
 
 _MAX_TEXT = 64 << 20
 """Bytes; a header that claims more is damaged or hostile."""
+
+
+class Texts:
+    """What texts say, by their bytes, each parsed once. Those that the scan before met stay known:
+    a command looks several times, and most groups are then as they were. For one thread."""
+
+    def __init__(self) -> None:
+        self._before: dict[bytes, VolumeGroup | FormatError] = {}
+        self._met: dict[bytes, VolumeGroup | FormatError] = {}
+
+    def next_scan(self) -> None:
+        self._before, self._met = self._met, {}
+
+    def parsed(self, text: bytes) -> VolumeGroup | FormatError:
+        """`text` with the NUL at its end."""
+        found = self._met.get(text, self._before.get(text))
+        if found is None:
+            try:
+                found = vg_from_text(text.rstrip(b"\0"))
+            except FormatError as error:
+                found = error
+        self._met[text] = found
+        return found
 
 
 class MdaCopy(NamedTuple):
@@ -104,10 +127,10 @@ class PvDevice(NamedTuple):
 def read_pv(
     path: str,
     device: BlockDevice,
-    texts: dict[tuple[int, int], VolumeGroup | FormatError],
+    texts: Texts,
     warnings: list[str],
 ) -> PvDevice | None:
-    """What the device holds; None if it is no PV. `texts` keeps what was parsed, by (size, CRC)."""
+    """What the device holds; None if it is no PV."""
     size = device.size
     if size < LABEL_SCAN_SIZE:
         return None
@@ -138,7 +161,7 @@ def _read_mda(
     path: str,
     device: BlockDevice,
     copy: MdaCopy,
-    texts: dict[tuple[int, int], VolumeGroup | FormatError],
+    texts: Texts,
 ) -> tuple[MdaCopy, list[str]]:
     """The area with what it holds, and what is wrong with it."""
     offset = copy.offset
@@ -183,13 +206,7 @@ def _read_mda(
             f"WARNING: metadata on {path} at {at} has invalid summary for VG.",
             f"WARNING: bad metadata text on {path} in mda{copy.number}",
         ]
-    key = (locn.size, locn.checksum)
-    if key not in texts:
-        try:
-            texts[key] = vg_from_text(text.rstrip(b"\0"))
-        except FormatError as error:
-            texts[key] = error
-    parsed = texts[key]
+    parsed = texts.parsed(text)
     if isinstance(parsed, FormatError):
         return copy._replace(problem=parsed.message, vg_name=_first_word(text)), []
     return copy._replace(vg=parsed, vg_name=parsed.name), []

@@ -30,7 +30,7 @@ from ulvm.vgstore.newest import (
     newest_texts,
     warn_about_old_copies,
 )
-from ulvm.vgstore.read import MdaCopy, PvDevice, read_pv
+from ulvm.vgstore.read import MdaCopy, PvDevice, Texts, read_pv
 from ulvm.vgstore.system_id import is_foreign, local_system_id
 
 __all__ = ["MdaCopy", "PvDevice", "Scan", "read_pv", "scan"]
@@ -173,13 +173,16 @@ class Scan(NamedTuple):
 def scan(
     host: Host,
     extra_paths: Iterable[str] = (),
+    texts: Texts | None = None,
     in_use: Callable[[], Container[str]] = frozenset,
 ) -> Scan:
-    """Look at every device that the settings name (`candidates`), and at `extra_paths`. `in_use`:
-    the real paths that active volumes stand on, which is asked for where a PV is on two devices."""
+    """Look at every device that the settings name (`candidates`), and at `extra_paths`. `texts`: of
+    whoever looks again. `in_use`: the real paths that active volumes stand on, which is asked for
+    where a PV is on two devices."""
+    texts = texts or Texts()
+    texts.next_scan()
     entries = read_devices(host) if uses_devices_file(host) else []
     candidates = find_candidates(host, extra_paths)
-    texts: dict[tuple[int, int], VolumeGroup | FormatError] = {}
     warnings = list(candidates.warnings)
     unreadable: dict[str, str] = {}
     found: list[PvDevice] = []
