@@ -85,7 +85,7 @@ def _prepared(session: Session, old: VolumeGroup | None, new: VolumeGroup) -> Pe
         old,
         new,
         command=session.command_line,
-        exclusive=session.dm_if_running is None,
+        exclusive=not any(session.holds(vg) for vg in (old, new) if vg is not None),
         regroup=True,
         exported=True,
         warn=session.warn,

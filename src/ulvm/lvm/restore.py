@@ -86,7 +86,7 @@ def _write_new(session: Session, scan: Scan, wanted: VolumeGroup) -> None:
             None,
             wanted,
             command=session.command_line,
-            exclusive=session.dm_if_running is None,
+            exclusive=not session.holds(wanted),
             warn=session.warn,
             verbose=session.verbose,
         ).commit()

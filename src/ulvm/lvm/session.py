@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,13 +22,13 @@ from ulvm.daemon.client import NBD_SOCKET, DaemonClient, connect
 from ulvm.dm_ioctl import DeviceInfo, DeviceMapper
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm.names import split_known
+from ulvm.lvm.settled import SettledScans, what_is_odd
 from ulvm.lvm.words import Messages, Words
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
 from ulvm.vgstore.host import Host
-from ulvm.vgstore.locks import global_lock, nobody_at_work, vg_lock
-from ulvm.vgstore.read import Texts
-from ulvm.vgstore.scan import PvDevice, Scan, scan
+from ulvm.vgstore.locks import global_lock, vg_lock
+from ulvm.vgstore.scan import PvDevice, Scan
 
 if TYPE_CHECKING:
     from ulvm.activation.activate import Activator, SwapReport
@@ -38,21 +37,7 @@ __all__ = ["HELD_BACK", "Change", "Session"]
 
 HELD_BACK = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 
-_LAST_SEEN = " (last written to"
-_REASON = " because device "
 _READ_ONLY = "Operation prohibited while --readonly is set."
-_PATIENCE = 10.0
-"""Seconds for which what is odd is put down to a command at work. One that holds its locks for
-longer may wait for this one itself: a freeze hook that lists volumes."""
-_PATIENCE_LOCKED = 0.5
-"""While we hold a lock ourselves: that command may be waiting for us, with as much patience."""
-_PAUSE = 0.005
-
-
-def _what(text: str) -> str:
-    """Of a warning, without what a change makes another: where a missing PV was, and why one of two
-    devices is preferred."""
-    return text.partition(_LAST_SEEN)[0].partition(_REASON)[0]
 
 
 class Change(NamedTuple):
@@ -77,10 +62,10 @@ class Session:
         self.verbose = self._words.verbose
         self._dm: DaemonClient | None = None
         self._scan: Scan | None = None
-        self._texts = Texts()
         self._said: set[str] = set()
         self._held: dict[str, int] = {}
-        self._quiet = False  # whether shared locks are held
+        self._scans = SettledScans(host, self._held.keys(), self._said, self._in_use)
+        self.quiet = self._scans.quiet
         self._mask: set[int] | None = None
         """The signals that were blocked before some were held back."""
         self._meant = ""
@@ -122,9 +107,9 @@ class Session:
         if self.host.config.get_bool("devices/scan_lvs", False):
             # A daemon that was killed comes back first: volumes are among what is looked at.
             _ = self.dm_if_running
-        found = self._settled(extra_paths)
+        found = self._scans.scan(extra_paths)
         for text in found.warnings[: found.label_warnings if labels_only else None]:
-            what = _what(text)
+            what = what_is_odd(text)
             if what not in self._said:
                 self._said.add(what)
                 self.warn(text)
@@ -146,45 +131,6 @@ class Session:
         if self._scan is not None:
             self._scan = self._scan._replace(meant=vg_uuid)
 
-    def _settled(self, extra_paths: Iterable[str]) -> Scan:
-        """A scan that did not look in the midst of another command's change. One that finds nothing
-        odd did not, or what it saw is as good as before or after."""
-        found = scan(self.host, extra_paths, self._texts, self._in_use)
-        if not self.host.locking or not self._is_odd(found):
-            return found
-        patience = _PATIENCE_LOCKED if self._held or self._quiet else _PATIENCE
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            named = {"", *found.broken, *(vg.name for vg in (*found.vgs, *found.foreign))}
-            others = [name for name in sorted(named) if name not in self._held]
-            with nobody_at_work(self.host, others) as alone:
-                if alone:
-                    return scan(self.host, extra_paths, self._texts, self._in_use)
-            if not self._held and not self.host.config.get_bool("global/wait_for_locks", True):
-                break
-            time.sleep(_PAUSE)
-            found = scan(self.host, extra_paths, self._texts, self._in_use)
-            if not self._is_odd(found):
-                break
-        return found
-
-    @contextmanager
-    def quiet(self, vg_names: Iterable[str]) -> Iterator[None]:
-        """No other command changes these VGs meanwhile, if none that is at work takes too long."""
-        others = [name for name in vg_names if name not in self._held]
-        wait = self.host.config.get_bool("global/wait_for_locks", True)
-        deadline = time.monotonic() + (_PATIENCE if wait else 0)
-        while True:
-            with nobody_at_work(self.host, others) as alone:
-                if alone or time.monotonic() >= deadline:
-                    self._quiet = True
-                    try:
-                        yield
-                    finally:
-                        self._quiet = False
-                    return
-            time.sleep(_PAUSE)
-
     def _in_use(self) -> frozenset[str]:
         """The real paths of the disks and files that dm devices stand on."""
         dm = self.dm_if_running
@@ -196,13 +142,6 @@ class Session:
                 numbers.update(dm.deps(info.name))
         names = (dm.device_name(major, minor) for major, minor in numbers)
         return frozenset(os.path.realpath(name) for name in names if name is not None)
-
-    def _is_odd(self, found: Scan) -> bool:
-        return (
-            bool(found.broken)
-            or any(pv.unowned for pv in found.pvs)
-            or any(_what(text) not in self._said for text in found.warnings)
-        )
 
     @property
     def last_scan(self) -> Scan:

@@ -109,10 +109,14 @@ class Lab:
         self.host = Host(folder / "etc", folder / "run", opener=self.open)
         self.mapper = LocalMapper(open_file=self.open)
         self.heard = Heard()
-        self.session = LocalSession(self.host, self.heard, command_line="test")
-        self.session.mapper = self.mapper
+        self.begin(self.host)
         if images is None:
             self._create()
+
+    def begin(self, host: Host) -> None:
+        """Another command, with the settings of `host`."""
+        self.session = LocalSession(host, self.heard, command_line="test")
+        self.session.mapper = self.mapper
 
     def open(self, path: str, writable: bool) -> BlockDevice:
         return self.devices[path]

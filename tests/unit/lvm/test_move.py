@@ -99,7 +99,7 @@ def test_a_move_nothing_stands_on_is_interrupted(begun: tuple[Lab, str, move.Mov
 
 def test_a_trial_starts_no_process(begun: tuple[Lab, str, move.Move]) -> None:
     lab, _, found = begun
-    lab.session.host = lab.host.on_trial()
+    lab.begin(lab.host.on_trial())
     assert move.resume_polling(lab.session, lab.vg) == 1
     merge.poll_in_background(lab.session, "vg", "o")
     assert found.name == "pvmove0"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.lvm.lab import Heard, Lab
 from ulvm.blockdev.base import BlockDevice
-from ulvm.lvm import session as session_module
+from ulvm.lvm import settled
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
 from ulvm.metadata.uuid import new_uuid
@@ -68,7 +68,7 @@ def test_what_is_odd_and_nobody_is_at_is_told(lab: Lab, half: Half) -> None:
 def test_a_lock_that_is_held_for_long_hinders_no_reader(
     lab: Lab, half: Half, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(settled, "_PATIENCE", 0.1)
     heard = Heard()
     with vg_lock(lab.host, "vg", exclusive=True):
         assert Session(lab.host, heard).scan().vg("vg").lv("new") is not None

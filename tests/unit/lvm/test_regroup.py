@@ -173,7 +173,7 @@ def test_no_more_goes_to_a_group_than_it_may_have(tmp_path: Path, limit: str, wh
 def two(lab: Lab) -> Lab:
     """`vg` with a and `other` with b, both this host's by their system ID."""
     lab.session.change_vg("vg", lambda vg: vg._replace(system_id="here"))
-    lab.session.host = lab.host._replace(foreign=True)
+    lab.begin(lab.host._replace(foreign=True))
     regroup.split(lab.session, "vg", "other", paths=paths(lab, "b"))
     return lab
 

@@ -252,11 +252,10 @@ def test_a_store_larger_than_of_use_is_cut(busy: Lab) -> None:
 
 def test_a_pv_is_not_resized_while_another_command_has_its_group(busy: Lab) -> None:
     """What that one has suspended is not what a command that died has left."""
-    session = busy.session
-    session.host = session.host._replace(config=Config().with_overrides("global/wait_for_locks=0"))
+    busy.begin(busy.host._replace(config=Config().with_overrides("global/wait_for_locks=0")))
     busy.mapper.suspend("vg-o")
     with vg_lock(busy.host, "vg", exclusive=True), pytest.raises(BusyError):
-        pv_change.resize(session, next(iter(busy.devices)))
+        pv_change.resize(busy.session, next(iter(busy.devices)))
     assert busy.mapper.info("vg-o").suspended
     busy.mapper.resume("vg-o")
 

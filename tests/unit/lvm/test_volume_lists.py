@@ -47,12 +47,12 @@ def test_volume_list(settings: str, expected: bool) -> None:
 def test_what_may_not_be_activated_is_not_made_where_it_would_have_to_be_wiped(lab: Lab) -> None:
     lv.create(lab.session, "vg", "o", extents=1, active=False)
     config = Config().with_overrides('activation { volume_list = [ "vg/o" ] }')
-    lab.session.host = lab.host._replace(config=config)
+    lab.begin(lab.host._replace(config=config))
     before = lab.vg
     with pytest.raises(RefusedError, match="not active locally"):
         lv.create(lab.session, "vg", "a", extents=1)
     config = Config().with_overrides("activation { volume_list = [] }")
-    lab.session.host = lab.host._replace(config=config)
+    lab.begin(lab.host._replace(config=config))
     with pytest.raises(RefusedError, match="snapshot exception store"):
         snapshot.create(lab.session, "vg", "o", "s", extents=1)
     assert lab.vg == before
