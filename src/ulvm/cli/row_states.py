@@ -21,7 +21,8 @@ def at_rest(session: Session, look: Callable[[], tuple[_T, States]]) -> tuple[_T
     is looked at again, and its metadata with it, when that command is through: LVM2's reports wait
     for it by a lock."""
     found, states = look()
-    changing = [vg for vg, active in states.items() if any(map(_is_half_way, active.values()))]
+    half_way = {vg for vg, active in states.items() if any(map(_is_half_way, active.values()))}
+    changing = [vg.name for vg in session.last_scan.vgs if vg.uuid in half_way]
     if not changing or not session.host.locking:
         return found, states
     with session.quiet(changing):
