@@ -447,7 +447,11 @@ class Session:
                         if committed:
                             pending.back_up()
             except BaseException:
-                if not committed:
+                if committed:
+                    self.warn(
+                        f"WARNING: Volume group {vg_name} has changed, its devices may not have."
+                    )
+                else:
                     pending.revert()
                 raise
             for name in report.left:

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.lvm.lab import EXTENT, KIB, Lab, renamed_at_the_next_lock
 from ulvm.cli.lv import remove_one
 from ulvm.dm_ioctl import TableLine
-from ulvm.errors import BusyError, NotFoundError, RefusedError, UlvmError
+from ulvm.errors import BusyError, DeviceError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv, lv_change, merge, pv_change, snapshot
 from ulvm.lvm import vg as lvm_vg
 from ulvm.lvm.lv_change import Changes
@@ -98,6 +98,25 @@ def test_an_edit_that_is_refused_changes_nothing(busy: Lab) -> None:
         with pytest.raises(UlvmError):
             refused()
         assert (busy.contents(), busy.tables()) == (contents, tables)
+
+
+def test_a_change_that_stands_is_told_whatever_became_of_the_devices(
+    busy: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is told of an error alone would take a merge that has been committed for undone."""
+    snap(busy)
+
+    def gone(*_words: object, **_named: object) -> None:
+        raise DeviceError("The daemon does not answer: Broken pipe.")
+
+    monkeypatch.setattr(busy.mapper, "resume", gone)
+    with pytest.raises(DeviceError):
+        merge.start(busy.session, "vg", "s")
+    assert busy.vg.merging_snapshot_of("o") is not None
+    assert busy.heard.warned[-1] == (
+        "WARNING: Volume group vg has changed, its devices may not have."
+    )  # fmt: skip
+    monkeypatch.undo()
 
 
 def test_a_lock_may_be_taken_again_inside(lab: Lab) -> None:
