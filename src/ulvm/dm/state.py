@@ -71,8 +71,8 @@ def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
 
 
 def _lines(mapper: LocalMapper, table: Table) -> list[list[Any]]:
-    """Those of a table without snapshots change with the names of its devices alone, and are kept:
-    all devices are described at each change of one."""
+    """Those of a table without snapshots change with the names of its devices alone, and are kept,
+    to be read only: all devices are described at each change of one."""
     kept = table.described
     if kept is not None and kept[0] == _names(mapper, table):
         return kept[1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.unit.dm.lab import Lab
 from ulvm.blockdev.base import BlockDevice, Buffer, WritableBuffer
@@ -109,14 +111,21 @@ class StageLab(Lab):
             self.stage(name)._thread = threading.current_thread()
 
 
+def saved(lab: StageLab) -> dict[str, Any]:
+    """The state as it is read from a file."""
+    found = json.loads(json.dumps(lab.dm.snapshot_state()))
+    assert isinstance(found, dict)
+    return found
+
+
 def killed(lab: StageLab, folder: Path, size: int = BIG, *, stopped: bool = False) -> StageLab:
     """Another process on what the files held, the stage's among them, and its mapper; `stopped`:
     the one before was not killed, and saved its state as a daemon does."""
-    state = lab.dm.snapshot_state()
+    state = saved(lab)
 
     def save() -> None:
         nonlocal state
-        now = lab.dm.snapshot_state()
+        now = saved(lab)
         if len(now["devices"]) == len(state["devices"]):
             state = now
 
