@@ -73,30 +73,36 @@ def test_on_bare_blocks(short_tmp: Path) -> None:
     assert "runs on bare blocks" in stdout
 
 
-MOMENTS = [0.0, 0.3, 0.6, 1.0, 1.6, 2.5, 4.0]
-"""Seconds after the first PV was there."""
+MOMENTS = [
+    ("  Physical volume", 0.0),
+    ("$ ulvm vgcreate", 0.03),
+    ("$ ulvm lvcreate -n", 0.2),
+    ("$ ulvm backup", 0.3),
+    ("$ ulvm verify", 0.1),
+    ("$ ulvm restore", 0.2),
+    ("$ ulvm lvconvert --merge", 0.05),
+]
+"""Seconds after a line that begins so."""
 
 
-@pytest.mark.parametrize("after", MOMENTS)
-def test_an_interrupt_tidies_up(short_tmp: Path, after: float) -> None:
-    interrupt(short_tmp / "demo", after, "--blocks")
+@pytest.mark.parametrize(("line", "after"), MOMENTS)
+def test_an_interrupt_tidies_up(short_tmp: Path, line: str, after: float) -> None:
+    interrupt(short_tmp / "demo", line, after, "--blocks")
 
 
 @needs.root
 @needs.fuse
 @needs.loop
 @needs.program("mkfs.ext4")
-@pytest.mark.parametrize("after", MOMENTS)
-def test_an_interrupt_unmounts(short_tmp: Path, after: float) -> None:
-    interrupt(short_tmp / "demo", after)
+@pytest.mark.parametrize(("line", "after"), MOMENTS)
+def test_an_interrupt_unmounts(short_tmp: Path, line: str, after: float) -> None:
+    interrupt(short_tmp / "demo", line, after)
 
 
-def interrupt(directory: Path, after: float, *options: str) -> None:
+def interrupt(directory: Path, line: str, after: float, *options: str) -> None:
     process = start(directory, *options)
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("  Physical volume"):
-            break
+    assert any(said.startswith(line) for said in process.stdout)
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
