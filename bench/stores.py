@@ -5,6 +5,9 @@ the formulas of the format (its data chunks are holes); then the real command ac
 is the daemon's greatest size less what it had before, and less the touched pages of the map (one
 state byte and four bytes of place for each of 2 N chunks: in a random order all of them).
 
+How reads of a snapshot go on with so many exceptions is seen within 128 MiB, half of whose chunks
+have one: the map is looked at for each, and is as large as the store makes it.
+
 A merge gives back chunks that were written to the origin, in random order or in sequence. Its rate
 is counted in chunks per flush of the machine, since that is what the kernel's own rate hangs on:
 chunks a second, times the seconds that fdatasync(2) takes after a write of 4 KiB there.
@@ -22,7 +25,7 @@ import numpy as np
 
 from bench.bed import MIB, Bed
 from bench.contestants import Ulvm
-from bench.fio import Load, put
+from bench.fio import Load, put, sample
 from bench.guest import KERNEL, guest
 from bench.guest import PROGRAMS as GUEST_PROGRAMS
 from bench.host import Host, hosting
@@ -54,8 +57,9 @@ def write_store(path: Path, begin: int, count: int) -> None:
 
 
 @contextmanager
-def _stored(bed: Bed, count: int) -> Iterator[Host]:
-    """A host with an inactive volume and its snapshot that has so many exceptions."""
+def _stored(bed: Bed, count: int, *, stored: bool = True) -> Iterator[Host]:
+    """A host with an inactive volume and its snapshot that has so many exceptions, or room for
+    them."""
     mib = (count * 2 * _CHUNK) // MIB + 1
     cow_mib = count * _CHUNK * 260 // 256 // MIB + 8
     with ExitStack() as stack:
@@ -67,8 +71,8 @@ def _stored(bed: Bed, count: int) -> Iterator[Host]:
         host.ulvm(f"lvcreate -q -n data -L {mib}m b {image}")
         host.ulvm(f"lvcreate -q -s -c 4k -n s -L {cow_mib}m b/data {cow}")
         host.ulvm("vgchange -q -an b")
-        # The only volume on its PV: it begins with the first extent.
-        write_store(cow, _PE_START, count)
+        if stored:  # The only volume on its PV: it begins with the first extent.
+            write_store(cow, _PE_START, count)
         yield host
 
 
@@ -113,6 +117,22 @@ def _column(number: int) -> Callable[[Bed], Measured]:
     return how
 
 
+def _reads(bed: Bed) -> Measured:
+    with ExitStack() as stack:
+        trials: dict[str, Callable[[], Sample]] = {}
+        for label, count in {"no exceptions": 0, **_COUNTS}.items():
+            host = stack.enter_context(_stored(bed, count or _COUNTS["100,000"], stored=count > 0))
+            host.ulvm("vgchange -q -ay b")
+            trials[label] = _reading(bed, host)
+        return turns(bed.rounds, trials, bed.told)
+
+
+def _reading(bed: Bed, host: Host) -> Callable[[], Sample]:
+    load = Load("randread", span=_SPAN)
+    target = host.target("b/s")
+    return lambda: sample(target, load, bed.size, bed.seconds, bed.short, unit="IOPS")
+
+
 def _merge(rw: str) -> Callable[[Bed], Measured]:
     order = "random" if rw == "randwrite" else "sequential"
 
@@ -149,6 +169,14 @@ STORES = [
         "MiB",
         _column(1),
         (Goal("at most 100 MiB", 100.0, False),),
+    ),
+    OwnRow(
+        "growth-exceptions",
+        "random reads of a snapshot by its exceptions",
+        "IOPS",
+        _reads,
+        more=True,
+        programs=("fio",),
     ),
     OwnRow(
         "merge-random",

@@ -1,6 +1,7 @@
-"""All tests. Those in virtual machines have a process of their own, and what it says comes last: a
-machine keeps one core busy, and the other tests hardly more than one. The lives that change hands
-come behind the others: a merge that is cut in its midst wants a machine that is not held up."""
+"""All tests, in two processes, since each keeps hardly more than one core busy. Those in virtual
+machines and those of crashes are beside the others, and what they say comes last. The lives that
+change hands come behind the others: a merge that is cut in its midst wants a machine that is not
+held up."""
 
 from __future__ import annotations
 
@@ -10,21 +11,21 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MACHINES = "tests/kernel"
+BESIDE = ["tests/kernel", "tests/crash"]
 ALONE = "tests/kernel/test_takeover.py"
 
 
 def main() -> int:
-    log = ROOT / "build" / "kernel.log"
+    log = ROOT / "build" / "beside.log"
     log.parent.mkdir(exist_ok=True)
     pytest = [sys.executable, "-m", "pytest"]
-    packages = sorted(f"tests/{path.parent.name}" for path in ROOT.glob("tests/*/__init__.py"))
-    packages.remove(MACHINES)
+    packages = {f"tests/{path.parent.name}" for path in ROOT.glob("tests/*/__init__.py")}
+    others = sorted(packages.difference(BESIDE))
     with log.open("wb") as stream:
-        machines = [*pytest, MACHINES, f"--ignore={ALONE}"]
+        beside = [*pytest, *BESIDE, f"--ignore={ALONE}"]
         runs = [
-            subprocess.Popen(machines, cwd=ROOT, stdout=stream, stderr=stream),
-            subprocess.Popen([*pytest, *packages, ALONE], cwd=ROOT),
+            subprocess.Popen(beside, cwd=ROOT, stdout=stream, stderr=stream),
+            subprocess.Popen([*pytest, *others, ALONE], cwd=ROOT),
         ]
         for run in runs:
             while run.poll() is None:

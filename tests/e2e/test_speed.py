@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import pytest
 from bench.bed import MIB, Bed, making
 from bench.contestants import NBDKIT, QEMU_OVERLAY, Ulvm
-from bench.fio import Load, Target, sample
+from bench.fio import Load, Target, sample, write_all
 from bench.model import Sample
 
 from tests import needs
@@ -83,6 +83,16 @@ def test_sequential_reads(served: _Served) -> None:
     assert found >= 0.3
 
 
+def test_a_read_that_is_waited_for(served: _Served) -> None:
+    """At a queue depth of 1: the time of one, with what it takes to wake each side."""
+    load = Load("randread", depth=1)
+
+    def ratio(_: int) -> float:
+        return served.put(served.snapshot, load).value / served.put(served.nbdkit, load).value
+
+    assert _best(ratio, floor=0.3) >= 0.3
+
+
 def test_first_writes(served: _Served) -> None:
     """The goal is 1.0. Without the stage it is below 0.05."""
     part = _SIZE // _ROUNDS
@@ -92,3 +102,10 @@ def test_first_writes(served: _Served) -> None:
         return served.put(served.origin, load).value / served.put(served.overlay, load).value
 
     assert _best(ratio, floor=0.15) >= 0.15
+
+
+def test_rewrites(served: _Served) -> None:
+    write_all(served.origin, _SIZE, served.bed.short)
+    load = Load("randwrite")
+    found = _best(lambda _: served.cheapness(served.origin, served.nbdkit, load), floor=0.3)
+    assert found >= 0.3
