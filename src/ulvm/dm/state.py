@@ -73,12 +73,13 @@ def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
 def _lines(mapper: LocalMapper, table: Table) -> list[list[Any]]:
     """Those of a table without snapshots change with the names of its devices alone, and are kept,
     to be read only: all devices are described at each change of one."""
+    names = _names(mapper, table)  # before the lines: a rename in between is seen the next time
     kept = table.described
-    if kept is not None and kept[0] == _names(mapper, table):
+    if kept is not None and kept[0] == names:
         return kept[1]
     lines = _lines_now(mapper, table)
     if not _snapshots(table):
-        table.described = _names(mapper, table), lines
+        table.described = names, lines
     return lines
 
 

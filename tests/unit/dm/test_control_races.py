@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.unit.dm.lab import SECTOR, Lab
+from ulvm.dm import state
 from ulvm.dm.mapper import LocalMapper
-from ulvm.dm.table import parse_table
+from ulvm.dm.table import Table, parse_table
 from ulvm.errors import BusyError, NotFoundError, TableError
 
 OPERATIONS: dict[str, Callable[[LocalMapper, str], object]] = {
@@ -175,3 +176,26 @@ def test_a_refusal_half_way_tells_of_what_it_has_changed(
     lab.dm.on_change.append(lambda: saved.append(lab.dm.snapshot_state()))
     refuse(lab)
     assert saved[-1] == lab.dm.snapshot_state() != before
+
+
+def test_a_device_below_that_is_renamed_while_the_state_is_told(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines are kept by the names that they hold, not by those of a moment later."""
+    lab.device("below", "0 8 zero")
+    lab.device("above", "0 8 linear below 0")
+    lines_now = state._lines_now
+
+    def renamed(mapper: LocalMapper, table: Table) -> list[list[Any]]:
+        found = lines_now(mapper, table)
+        if table is lab.dm.mapped("above").live:
+            monkeypatch.undo()
+            lab.dm.rename("below", "under")
+        return found
+
+    monkeypatch.setattr(state, "_lines_now", renamed)
+    told = []
+    for _ in range(2):
+        devices = {device["name"]: device for device in lab.dm.snapshot_state()["devices"]}
+        told.append(devices["above"]["table"][0][3])
+    assert told == ["below 0", "under 0"]
