@@ -90,6 +90,14 @@ def test_a_failing_resume_does_not_hide_the_first_error(tmp_path: Path) -> None:
     assert warnings == ["The resume command failed with status 7."]
 
 
+def test_what_a_killed_shell_has_started_ends_before_resume_runs(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(RefusedError, match="no snapshot was taken"):
+        run(log, "(sleep 0.5; echo frozen >>$LOG) & kill -9 $$", "echo r >>$LOG")
+    time.sleep(0.7)
+    assert log.read_text() == "r\n"
+
+
 def test_resume_runs_after_the_shell_was_killed_and_the_backup_is_given_up(tmp_path: Path) -> None:
     """The snapshot may be from after the shell's end, and with it that of the lock it held."""
     log = tmp_path / "log"

@@ -162,8 +162,8 @@ class _Shell:
 
     def _run_resume(self, process: subprocess.Popen[bytes]) -> str | None:
         """Run the second command; a sentence if it failed."""
-        if not self._waiting_for_word and process.poll() is None:
-            end_group(process)
+        if not self._waiting_for_word:
+            end_group(process)  # its shell may be gone, and what that started may not
         gone = process.poll() is not None  # before our word, after which it may well end
         lost = gone and self._waiting_for_word
         os.close(self._go)
