@@ -12,6 +12,9 @@ from ulvm.faultpoints import reach
 
 __all__ = ["private_dir", "write_atomically"]
 
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+"""Links, often to a file, and not to be replaced all the same."""
+
 
 def private_dir(path: Path) -> None:
     """Make the directory and those that it lies in; DeviceError if that cannot be. All that are
@@ -26,6 +29,16 @@ def private_dir(path: Path) -> None:
         ) from error
 
 
+def _write_in_place(path: Path, data: bytes, stream: int | None) -> None:
+    """`stream`: the descriptor that the path stands for. Opened anew a file would begin at its
+    start, and what is said there later would be written over this."""
+    try:
+        with open(path if stream is None else os.dup(stream), "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise DeviceError(f"Failed to write {path}: {error.strerror}", errno=error.errno) from error
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file, mode 0600: a reader or a crash sees the old one or the new one, whole.
 
@@ -33,13 +46,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     and no file (/dev/stdout, /dev/null, a pipe) is not replaced but written to.
     """
     private_dir(path.parent)
-    if path.exists() and not path.is_file():
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise DeviceError(
-                f"Failed to write {path}: {error.strerror}", errno=error.errno
-            ) from error
+    stream = _STREAMS.get(str(path))
+    if stream is not None or (path.exists() and not path.is_file()):
+        _write_in_place(path, data, stream)
         return
     temporary: str | None = None
     try:

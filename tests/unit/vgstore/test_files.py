@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ulvm.errors import DeviceError
+from ulvm.vgstore import files
 from ulvm.vgstore.files import private_dir, write_atomically
 
 
@@ -46,3 +47,18 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     assert link.is_symlink()
     with pytest.raises(DeviceError, match="Is a directory"):
         write_atomically(tmp_path, b"text")
+
+
+def test_standard_output_is_not_replaced_where_it_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to it, that is, in /dev; nor is what was said before written over."""
+    out, link = tmp_path / "out", tmp_path / "stdout"
+    link.symlink_to(out)
+    with out.open("wb", buffering=0) as stream:
+        monkeypatch.setattr(files, "_STREAMS", {str(link): stream.fileno()})
+        stream.write(b"said, ")
+        write_atomically(link, b"text, ")
+        stream.write(b"said")
+    assert link.is_symlink()
+    assert out.read_bytes() == b"said, text, said"
