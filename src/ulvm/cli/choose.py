@@ -242,14 +242,15 @@ def choose_pvs(
     # Group by group, as LVM2 goes through them.
     there = [row.device for row in pv_rows(scan) if row.device is not None]
     found = [pv for pv in there if not words or pv.path in paths or _has(scan, pv, tags)]
-    owners = {pv.vg_name for pv in found}
-    partial = [vg for vg in scan.vgs if change and vg.name in owners and vg.partial]
-    away = {vg.name for vg in scan.vgs if change and "EXPORTED" in vg.status}
-    left = away | {vg.name for vg in partial}
-    chosen = [pv.path for pv in found if pv.vg_name not in left]
+    ours = {pv.uuid for pv in found}
+    partial = [vg for vg in scan.vgs if change and vg.partial and ours & _members(vg)]
+    away = [vg for vg in scan.vgs if change and "EXPORTED" in vg.status]
+    exported = {uuid for vg in away for uuid in _members(vg)}
+    left = exported.union(*map(_members, partial))
+    chosen = [pv.path for pv in found if pv.uuid not in left]
     failures = [line for vg in partial for line in incomplete_words(vg).splitlines()]
     for pv in found:
-        if pv.path in paths and pv.vg_name in away:
+        if pv.path in paths and pv.uuid in exported:
             failures.append(f"Cannot use PV {paths.pop(pv.path)} in exported VG {pv.vg_name}.")
     failures += [
         no_such_pv(session, word)
@@ -291,6 +292,10 @@ def no_such_pv(session: Session, word: str) -> str:
 def _has(scan: Scan, device: PvDevice, tags: set[str]) -> bool:
     if device.vg_name is None:
         return False
-    vg = next((vg for vg in scan.vgs if vg.name == device.vg_name), None)
-    member = vg.pv(device.uuid) if vg is not None else None
-    return vg is not None and member is not None and bool(tags & {*member.tags, *vg.tags})
+    members = ((vg, vg.pv(device.uuid)) for vg in scan.vgs)
+    return any(pv is not None and bool(tags & {*pv.tags, *vg.tags}) for vg, pv in members)
+
+
+def _members(vg: VolumeGroup) -> set[str]:
+    """UUIDs of PVs: two VGs may have one name."""
+    return {pv.uuid for pv in vg.pvs}

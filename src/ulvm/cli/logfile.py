@@ -25,7 +25,13 @@ RESULT = WARNING
 
 _FIELDS = ("time", "command", "fileline", "message")
 _PACKAGE = PurePath(__file__).parent.parent
-_SAYING = ("cli/console.py", "cli/logfile.py", "lvm/session.py", "lvm/words.py")
+_SAYING = (
+    "cli/console.py",
+    "cli/logfile.py",
+    "lvm/session.py",
+    "lvm/undisturbed.py",
+    "lvm/words.py",
+)
 """Where words pass through: the line that is told is that of their caller."""
 
 

@@ -303,7 +303,9 @@ class Session:
         """What comes now is not to be cut short, nor what follows under the locks that are held."""
         assert self._held
         if self._mask is None:
-            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+            # Known before: one that comes just now is raised out of the call that holds it back.
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
 
     def vg_for_change(
         self, vg_name: str, *, exported: bool = False, settle: bool = False

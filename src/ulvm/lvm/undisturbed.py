@@ -21,8 +21,9 @@ __all__ = ["UndisturbedActivator"]
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Hold those signals back in this thread."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -32,6 +32,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 
 from ulvm.errors import DeviceError
@@ -69,12 +70,14 @@ def _open(mount: Mount) -> int | None:
 
 
 def _reached(places: list[Mount]) -> Mount:
-    """The first of a file system's mounts that a path leads to, or the first. DeviceError."""
+    """The first of a file system's mounts that a path leads to, or the first. DeviceError if that
+    is one whose path we may not follow."""
     for mount in places:
-        descriptor = _open(mount)
-        if descriptor is not None:
-            os.close(descriptor)
-            return mount
+        with suppress(DeviceError):
+            descriptor = _open(mount)
+            if descriptor is not None:
+                os.close(descriptor)
+                return mount
     return places[0]
 
 

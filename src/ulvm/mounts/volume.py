@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -195,7 +196,13 @@ def _mount_by_fuse2fs(
     # The file system belongs to whom the volume belongs to, whatever owners its files name.
     option = ["-o", ",".join([*words, "fakeroot"])]
     done = subprocess.run(
-        ["fuse2fs", os.fspath(path), where, *option], capture_output=True, text=True, check=False
+        ["fuse2fs", os.fspath(path), where, *option],
+        capture_output=True,
+        text=True,
+        check=False,
+        # It stays: what is held back here, in the midst of a change, is not to be so for its life.
+        start_new_session=True,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, ()),
     )
     if done.returncode != 0:
         reason = _reason(done.stderr or done.stdout, f"fuse2fs ends with {done.returncode}")
