@@ -2,9 +2,9 @@
 
     {"version": 1, "boot_id": "...", "devices": [...]}        (see dm.state for the devices)
 
-Written beside and renamed after every change, before the change is answered; it need survive
-kill -9, not a power cut, so nothing is synced: after a boot the boot_id differs and the file means
-nothing, as the kernel's devices are gone after a boot. A clean stop removes it.
+Written beside and renamed after every change of what it says, before that is answered; it need
+survive kill -9, not a power cut, so nothing is synced: after a boot the boot_id differs and the
+file means nothing, as the kernel's devices are gone after a boot. A clean stop removes it.
 
 A write that fails leaves no file, since an older one would bring back tables that lead to where
 other volumes lie by now. Until it has been tried again with success a kill -9 costs all devices,

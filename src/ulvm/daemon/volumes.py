@@ -108,9 +108,8 @@ class MountFreezer:
     def attach(self, mapper: LocalMapper) -> None:
         self._mapper = mapper
 
-    def mounts(self, name: str, *, every: bool = False) -> list[Mount]:
-        """What is mounted on the dm device of this name; `every`: each place where it is, the last
-        mounted first."""
+    def mounts(self, name: str) -> list[Mount]:
+        """Each place where something is mounted on the dm device of this name."""
         assert self._mapper is not None
         device = self._mapper.mapped(name)
         found: dict[tuple[int, int], Mount] = {}
@@ -122,15 +121,11 @@ class MountFreezer:
             for export in _names(former, device.uuid):
                 for mount in mounts_of(self._root / export, former=True):
                     found.setdefault(mount.device, mount)
-        if every:
-            return [mount for mount in reversed(mount_table()) if mount.device in found]
-        return list(found.values())
+        return [mount for mount in mount_table() if mount.device in found]
 
     def freeze(self, name: str) -> FrozenMounts | None:
-        mounts = self.mounts(name, every=True)
-        if not mounts:
-            return None
-        return FrozenMounts(reversed(mounts)).__enter__()
+        mounts = self.mounts(name)
+        return FrozenMounts(mounts).__enter__() if mounts else None
 
     def thaw(self, token: Frozen) -> None:
         assert isinstance(token, FrozenMounts)

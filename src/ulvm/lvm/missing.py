@@ -24,8 +24,8 @@ __all__ = ["remove", "restore"]
 
 
 def remove(session: Session, name: str, *, force: bool, mirrors: bool = False) -> bool:
-    """Drop the missing PVs that hold nothing; with `force` first all volumes with extents on
-    missing PVs, and the snapshots of such origins; with `mirrors` none of these, since none is a
+    """Drop the missing PVs, unless a volume needs one; with `force` first all volumes with extents
+    on missing PVs, and the snapshots of such origins; with `mirrors` none of these, since none is a
     mirror's. Whether that is what was wanted."""
     with session.lock_global(), session.lock(name):
         vg = session.vg_for_change(name)

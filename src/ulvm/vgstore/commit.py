@@ -290,7 +290,7 @@ def prepare(
     """Steps 1 to 9: everything that may be refused or fail, before anything counts.
 
     `old` is None for a new VG. `allow_missing`: for what LVM allows while PVs are missing.
-    `exclusive`: nobody may have the PVs open for writing (no daemon of ours runs that might);
+    `exclusive`: nobody may have the PVs open for writing (no daemon of ours has them);
     never those that join.
     `regroup`: PVs come from another VG or have gone to one, whose text they hold.
     `exported`: for what LVM allows with an exported VG. `mend`: damaged areas are written anew.
