@@ -37,12 +37,10 @@ __all__ = [
 
 
 class Chosen(NamedTuple):
-    """`names`: VG/LV, VG, or the path of a PV. `failures`: sentences about what was not found.
-    `uuids`: of the VGs, of which two may have one name."""
+    """`names`: VG/LV, or the path of a PV. `failures`: sentences about what was not found."""
 
     names: list[str]
     failures: list[str]
-    uuids: Sequence[str] = ()
 
 
 # -- logical volumes ------------------------------------------------------------------------------
@@ -141,11 +139,11 @@ def _pv_rows(session: Session, scan: Scan, kind: str) -> Iterable[Row]:
 
 def choose_vgs(
     session: Session, words: Sequence[str], select: str | None = None, *, exported: bool = True
-) -> Chosen:
-    """The VGs, in the order of the words; all, the last found first, for no words and for tags,
-    those that cannot be read among the failures. `exported` False: for commands that leave
-    exported VGs alone, which is a failure only for one that is named. UsageError for a word that
-    names a volume."""
+) -> tuple[list[VolumeGroup], list[str]]:
+    """The VGs, in the order of the words, and sentences about what was not found; all, the last
+    found first, for no words and for tags, those that cannot be read among the failures. `exported`
+    False: for commands that leave exported VGs alone, which is a failure only for one that is
+    named. UsageError for a word that names a volume."""
     scan = session.scan()
     found: list[VolumeGroup] = []
     failures: list[str] = []
@@ -172,8 +170,8 @@ def choose_vgs(
     if select is not None:
         selected = _selected_vgs(session, scan, select)
         found = [vg for vg in found if vg.uuid in selected]
-    names = {vg.uuid: vg.name for vg in found}
-    return Chosen([*names.values()], list(dict.fromkeys(failures)), [*names])
+    once = {vg.uuid: vg for vg in found}
+    return [*once.values()], list(dict.fromkeys(failures))
 
 
 def _name(word: str, session: Session) -> str:
@@ -193,14 +191,14 @@ def each_vg(
 ) -> int:
     """Do the work for each VG chosen, go on after a failure, and fail in the end; exit code. The
     work may say False for a failure that it has told itself."""
-    chosen = choose_vgs(session, words, select, exported=exported)
+    groups, failures = choose_vgs(session, words, select, exported=exported)
     status = 0
     processed = Processed(session)
-    for name, uuid in zip(chosen.names, chosen.uuids, strict=True):
-        session.mean(uuid)
-        with processed.group(name) as told:
+    for vg in groups:
+        session.mean(vg.uuid)  # two may have one name
+        with processed.group(vg.name) as told:
             try:
-                if work(name) is False:
+                if work(vg.name) is False:
                     status = RefusedError.exit_code
                     told.failed = True
             except UsageError:
@@ -209,9 +207,9 @@ def each_vg(
                 session.warn(error.message)
                 status = error.exit_code
                 told.failed = True
-    for sentence in chosen.failures:
+    for sentence in failures:
         session.warn(sentence)
-    return RefusedError.exit_code if chosen.failures else status
+    return RefusedError.exit_code if failures else status
 
 
 def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:

@@ -46,7 +46,7 @@ def lvremove(context: Context, names: tuple[str, ...], force: int, select: str |
     if not names and select is None:
         raise no_such_syntax("lvremove")
     session = context.session()
-    volumes, failures, _ = choose_lvs(session, names, select)
+    volumes, failures = choose_lvs(session, names, select)
     scan = session.last_scan
     uuids = {f"{vg.name}/{lv.name}": lv.uuid for vg in scan.vgs for lv in vg.lvs}
 

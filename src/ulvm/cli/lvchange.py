@@ -150,7 +150,7 @@ def lvchange(
     as_partial = partial or mode == "partial"
     if as_partial:
         session.warn("PARTIAL MODE. Incomplete logical volumes will be processed.")
-    volumes, failures, _ = choose_lvs(session, names, select)
+    volumes, failures = choose_lvs(session, names, select)
     refused = False
     named = _named(session, names)
 

@@ -153,7 +153,7 @@ def _merge(
 ) -> int:
     if only_snapshots and len(names) > 1:
         raise RefusedError("One LV position arg is required.")
-    volumes, failures, _ = choose_lvs(session, names)
+    volumes, failures = choose_lvs(session, names)
     run_dir, default = session.host.run_dir, session.host.default_vg
     try:
         split = [split_known(word, run_dir, default) for word in names if not word.startswith("@")]

@@ -71,7 +71,7 @@ def lvdisplay(
     session = context.session()
     show = context.console.display
     scan = session.scan()
-    volumes, failures, _ = choose_lvs(session, names, select)
+    volumes, failures = choose_lvs(session, names, select)
     wanted = set(volumes)
     if hidden:
         within = [vg for vg in scan.vgs if not names or vg.name in names]

@@ -124,10 +124,7 @@ def _system_id(session: Session, asked: str | None) -> str:
             "WARNING: A VG without a system ID allows unsafe access from other hosts."
         )
         return ""
-    warnings: list[str] = []
-    found = checked_system_id(asked, warnings)
-    for text in warnings:
-        session.warn(text)
+    found = checked_system_id(asked, session.warn)
     if not found:
         raise UsageError("Run `vgcreate --help' for more information.")
     if local and found != local:

@@ -73,21 +73,17 @@ def read_state(
     return state if devices else None
 
 
-def write_state(run_dir: Path, devices: list[dict[str, Any]]) -> None:
-    """OSError if the run directory will not have it; the old one is then as it was."""
-    _write(run_dir, _text(devices))
-
-
-def _text(devices: list[dict[str, Any]]) -> str:
+def write_state(run_dir: Path, devices: list[dict[str, Any]], known: str | None = None) -> str:
+    """What the file says from now on; `known`: what it says already, which need not be written
+    again. OSError if the run directory will not have it; the old one is then as it was."""
     state = {
         "version": _VERSION,
         "boot_id": _BOOT_ID.read_text().strip(),
         "devices": devices,
     }
-    return json.dumps(state, separators=(",", ":"))  # In a tenth of the time of json.dump.
-
-
-def _write(run_dir: Path, text: str) -> None:
+    text = json.dumps(state, separators=(",", ":"))  # In a tenth of the time of json.dump.
+    if text == known:
+        return text
     path = run_dir / STATE_FILE
     beside = path.with_suffix(".new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -99,6 +95,7 @@ def _write(run_dir: Path, text: str) -> None:
         with suppress(OSError):  # it takes up room where there may be none
             beside.unlink()
         raise
+    return text
 
 
 def drop_state(run_dir: Path) -> None:
@@ -159,10 +156,7 @@ class StateKeeper:
 
     def _save(self) -> None:
         try:
-            text = _text(self._describe())
-            if text != self._written:
-                _write(self._run_dir, text)
-                self._written = text
+            self._written = write_state(self._run_dir, self._describe(), self._written)
         except Exception as error:  # MemoryError, say: as good a reason to try again
             problem = str(error) or type(error).__name__
             if problem != self._problem:

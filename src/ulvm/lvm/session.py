@@ -11,7 +11,6 @@ half-way. A kill -9 there is repaired by the daemon (daemon.service) from the co
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +22,7 @@ from ulvm.dm_ioctl import DeviceInfo, DeviceMapper
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm.names import split_known
 from ulvm.lvm.settled import SettledScans, what_is_odd
+from ulvm.lvm.signals import HeldSignals
 from ulvm.lvm.words import Messages, Words
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.candidates import is_volume
@@ -33,9 +33,7 @@ from ulvm.vgstore.scan import PvDevice, Scan
 if TYPE_CHECKING:
     from ulvm.activation.activate import Activator, SwapReport
 
-__all__ = ["HELD_BACK", "Change", "Session"]
-
-HELD_BACK = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+__all__ = ["Change", "Session"]
 
 _READ_ONLY = "Operation prohibited while --readonly is set."
 
@@ -66,8 +64,7 @@ class Session:
         self._held: dict[str, int] = {}
         self._scans = SettledScans(host, self._held.keys(), self._said, self._in_use)
         self.quiet = self._scans.quiet
-        self._mask: set[int] | None = None
-        """The signals that were blocked before some were held back."""
+        self._signals = HeldSignals()
         self._meant = ""
 
     def another(self) -> Session:
@@ -82,14 +79,8 @@ class Session:
 
     def ask(self, question: str) -> bool:
         """As `Messages.ask`; whoever is asked may interrupt."""
-        held, self._mask = self._mask, None
-        try:
-            if held is not None:
-                signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        with self._signals.let_through():
             return self.messages.ask(question)
-        finally:
-            if held is not None:
-                self.hold_signals()
 
     def close(self) -> None:
         if self._dm is not None:
@@ -295,17 +286,13 @@ class Session:
     def _let_go(self, name: str) -> None:
         """Behind the last of the locks a signal that was held back takes effect."""
         del self._held[name]
-        if not self._held and self._mask is not None:
-            before, self._mask = self._mask, None
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if not self._held:
+            self._signals.let_go()
 
     def hold_signals(self) -> None:
         """What comes now is not to be cut short, nor what follows under the locks that are held."""
         assert self._held
-        if self._mask is None:
-            # Known before: one that comes just now is raised out of the call that holds it back.
-            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        self._signals.hold()
 
     def vg_for_change(
         self, vg_name: str, *, exported: bool = False, settle: bool = False

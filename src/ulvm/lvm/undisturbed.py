@@ -5,14 +5,13 @@ with a change of metadata are held back by `Session.hold_signals`."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from ulvm.activation.activate import Activator, SwapReport
 from ulvm.activation.plan import PathOf
 from ulvm.dm_ioctl import DeviceMapper
-from ulvm.lvm.session import HELD_BACK
+from ulvm.lvm.signals import HeldSignals
 from ulvm.metadata.model import VolumeGroup
 
 __all__ = ["UndisturbedActivator"]
@@ -20,13 +19,12 @@ __all__ = ["UndisturbedActivator"]
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Hold those signals back in this thread."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    signals = HeldSignals()
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        signals.hold()
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signals.let_go()
 
 
 class UndisturbedActivator(Activator):

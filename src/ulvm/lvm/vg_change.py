@@ -107,10 +107,7 @@ def set_system_id(session: Session, name: str, system_id: str) -> None:
     """Give the VG to another host, or to none (""). The user is asked; RefusedError."""
     local = session.host.system_id
     if system_id:
-        warnings: list[str] = []
-        system_id = checked_system_id(system_id, warnings)
-        for text in warnings:
-            session.warn(text)
+        system_id = checked_system_id(system_id, session.warn)
         if not system_id:
             raise RefusedError("Unable to set system ID.")
 

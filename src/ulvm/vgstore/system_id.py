@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from ulvm.metadata.model import VolumeGroup
@@ -44,7 +45,7 @@ def host_system_id(config: Config) -> tuple[str, list[str]]:
     else:
         warnings.append(f'WARNING: Unrecognised system_id_source "{source}".')
     if found:
-        found = checked_system_id(found, warnings)
+        found = checked_system_id(found, warnings.append)
     if not found:
         warnings.append(f"WARNING: No system ID found from system_id_source {source}.")
     return found, warnings
@@ -55,14 +56,14 @@ def local_system_id(config: Config) -> str:
     return host_system_id(config)[0]
 
 
-def checked_system_id(text: str, warnings: list[str]) -> str:
+def checked_system_id(text: str, warn: Callable[[str], None]) -> str:
     """What is left of a text without what no system ID has; empty, with a warning, if that is no
     system ID."""
     found = _NOT_ALLOWED.sub("", text)[:_LONGEST].lstrip("-._+")
     if not found:
-        warnings.append(f"WARNING: Invalid system ID format: {text}")
+        warn(f"WARNING: Invalid system ID format: {text}")
     elif found.startswith("localhost"):
-        warnings.append('WARNING: system ID may not begin with the string "localhost".')
+        warn('WARNING: system ID may not begin with the string "localhost".')
         return ""
     return found
 
