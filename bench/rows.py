@@ -29,8 +29,12 @@ __all__ = ["LOADS"]
 _PLAIN = Ulvm()
 _ORIGIN = Ulvm(snapshots=1)
 _SNAPSHOT = Ulvm(snapshots=1, on="snapshot")
+_SNAPSHOT_64K = Ulvm(snapshots=1, chunk="64k", on="snapshot")
 _RAW = (NBDKIT, QEMU)
 _COW = (NBDKIT_COW, QEMU_OVERLAY)
+_OVERLAYS = (*_COW, NBD_SERVER_COW)
+"""The last one's goes with the connection that wrote it: it has no part in rows of several
+connections, or that want all to be written before."""
 _BESIDE = Ulvm("ulvm, plain LV")
 _ONE = Ulvm("ulvm, 1 snapshot", snapshots=1)
 
@@ -58,7 +62,7 @@ def _reads() -> Iterator[LoadRow]:
     places = (
         ("plain", "plain LV", _PLAIN, (*_RAW, QEMU_OVERLAY)),
         ("origin", "origin with a snapshot", _ORIGIN, (*_RAW, QEMU_OVERLAY)),
-        ("snapshot", "snapshot, nothing copied", _SNAPSHOT, (NBDKIT, *_COW)),
+        ("snapshot", "snapshot, nothing copied", _SNAPSHOT, (NBDKIT, *_OVERLAYS)),
     )
     for depth in (1, 16, 64):
         for place, where, volume, peers in places:
@@ -73,8 +77,15 @@ def _reads() -> Iterator[LoadRow]:
         "read-snapshot-written-qd16",
         "random read 4 KiB, QD 16, snapshot, all written",
         Load("randread"),
-        (_SNAPSHOT, NBDKIT, *_COW, NBD_SERVER_COW),
+        (_SNAPSHOT, NBDKIT, *_COW),
         _read_goals(16, ()),
+        written=True,
+    )
+    yield LoadRow(
+        "read-snapshot-written-64k",
+        "the same with chunks of 64 KiB",
+        Load("randread"),
+        (_SNAPSHOT_64K, NBDKIT, *_COW),
         written=True,
     )
 
@@ -119,13 +130,28 @@ def _rewrites() -> Iterator[LoadRow]:
             (_least(0.9, _BESIDE, text="0.9 x a plain LV"),) if number == 16 else (),
             written=True,
         )
-    yield LoadRow(
-        "rewrite-snapshot",
-        "rewrite 4 KiB, QD 16, snapshot",
-        Load("randwrite", span=_PART),
-        (_SNAPSHOT, *_COW, NBD_SERVER_COW),
-        written=True,
-    )
+    for name, where, volume in (
+        ("origin-1", "origin with 1 snapshot", _ORIGIN),
+        ("snapshot", "snapshot", _SNAPSHOT),
+    ):
+        yield LoadRow(
+            f"rewrite-{name}-flush32",
+            f"rewrite 4 KiB, QD 16, {where}, a flush every 32",
+            Load("randwrite", span=_PART, flush_every=32),
+            (volume, *_COW),
+            written=True,
+        )
+    for name, size, volume in (
+        ("", "", _SNAPSHOT),
+        ("-64k", " with chunks of 64 KiB", _SNAPSHOT_64K),
+    ):
+        yield LoadRow(
+            f"rewrite-snapshot{name}",
+            f"rewrite 4 KiB, QD 16, snapshot{size}",
+            Load("randwrite", span=_PART),
+            (volume, *_COW),
+            written=True,
+        )
 
 
 def _first_writes() -> Iterator[LoadRow]:
@@ -135,7 +161,7 @@ def _first_writes() -> Iterator[LoadRow]:
             f"first-origin-qd{depth}",
             f"first write 4 KiB, QD {depth}, origin with a snapshot",
             replace(_FIRST, depth=depth),
-            (_ORIGIN, *_COW, NBD_SERVER_COW),
+            (_ORIGIN, *_OVERLAYS),
             better if depth == 16 else (),
         )
     for every in (1, 32, 1024):
@@ -143,7 +169,7 @@ def _first_writes() -> Iterator[LoadRow]:
             f"first-origin-flush{every}",
             f"first write 4 KiB, QD 16, origin with a snapshot, a flush every {every}",
             replace(_FIRST, flush_every=every),
-            (_ORIGIN, QEMU_OVERLAY, NBD_SERVER_COW, NBDKIT_COW),
+            (_ORIGIN, *_OVERLAYS),
             (_least(1.0, QEMU_OVERLAY, text="1.0 x qemu-nbd qcow2"),) if every == 32 else (),
         )
     yield LoadRow(
@@ -157,7 +183,7 @@ def _first_writes() -> Iterator[LoadRow]:
         "first-origin-64k",
         "first write 4 KiB in a chunk of 64 KiB, QD 16, origin with a snapshot",
         replace(_FIRST, align=64 << 10),
-        (Ulvm(snapshots=1, chunk="64k"), *_COW),
+        (Ulvm(snapshots=1, chunk="64k"), *_OVERLAYS),
     )
     process = Ulvm(snapshots=1, durability="process")
     yield LoadRow(
@@ -172,12 +198,17 @@ def _first_writes() -> Iterator[LoadRow]:
         replace(_FIRST, flush_every=32),
         (process, NBDKIT_COW),
     )
-    yield LoadRow(
-        "first-snapshot",
-        "first write 4 KiB, QD 16, to a snapshot",
-        _FIRST,
-        (_SNAPSHOT, *_COW, NBD_SERVER_COW),
-    )
+    for name, text, volume, load in (
+        ("", "first write 4 KiB, QD 16, to a snapshot", _SNAPSHOT, _FIRST),
+        ("-flush32", "the same with a flush every 32", _SNAPSHOT, replace(_FIRST, flush_every=32)),
+        (
+            "-64k",
+            "first write 4 KiB in a chunk of 64 KiB, QD 16, to a snapshot",
+            _SNAPSHOT_64K,
+            replace(_FIRST, align=64 << 10),
+        ),
+    ):
+        yield LoadRow(f"first-snapshot{name}", text, load, (volume, *_OVERLAYS))
 
 
 def _sequential() -> Iterator[LoadRow]:
@@ -195,7 +226,7 @@ def _sequential() -> Iterator[LoadRow]:
             f"sequential-first-{bs.lower()}",
             f"sequential first write {size}, QD 4, origin with a snapshot",
             Load("write", bs, depth=4, once=True),
-            (_ORIGIN, NBDKIT, *_COW),
+            (_ORIGIN, NBDKIT, *_OVERLAYS),
             (_least(0.5, NBDKIT, text="0.5 x nbdkit file"),) if judged else (),
         )
 
@@ -255,16 +286,22 @@ def _growth() -> Iterator[LoadRow]:
         replace(_FIRST, span=_PART),
         tuple(Ulvm(f"{number} snapshots", snapshots=number) for number in (0, 1, 4, 16)),
     )
-    yield LoadRow(
-        "growth-size",
-        "rewrite 4 KiB, QD 16, origin with a snapshot, by size of the volume",
-        Load("randwrite", span=_PART),
-        tuple(
-            Ulvm(name, snapshots=1, sparse=size)
-            for name, size in (("1 GiB", 1 << 30), ("100 GiB", 100 << 30), ("10 TiB", 10 << 40))
-        ),
-        written=True,
+    sizes = tuple(
+        Ulvm(name, snapshots=1, sparse=size)
+        for name, size in (("1 GiB", 1 << 30), ("100 GiB", 100 << 30), ("10 TiB", 10 << 40))
     )
+    for name, word, load in (
+        ("-read", "random read", Load("randread", span=_PART)),
+        ("", "rewrite", Load("randwrite", span=_PART)),
+        ("-first", "first write", replace(_FIRST, span=_PART)),
+    ):
+        yield LoadRow(
+            f"growth-size{name}",
+            f"{word} 4 KiB, QD 16, origin with a snapshot, by size of the volume",
+            load,
+            sizes,
+            written=not load.once,
+        )
 
 
 LOADS = [

@@ -252,21 +252,18 @@ class Origin:
             self.device.readinto_each(pieces)
 
     def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        """`write` of each; what is settled in one call of the device."""
+        """`write` of each; where all is settled in one call of the device."""
         settled, shift = self._settled, self._shift
-        direct: list[tuple[int, memoryview]] = []
+        if settled is not None:
+            for offset, data in pieces:
+                first = offset >> shift
+                if not settled[first] or first != (offset + len(data) - 1) >> shift:
+                    break
+            else:
+                self.device.write_each(pieces)
+                return
         for offset, data in pieces:
-            first = offset >> shift
-            alone = first == (offset + len(data) - 1) >> shift
-            if settled is not None and alone and settled[first]:
-                direct.append((offset, data))
-                continue
-            if direct:
-                self.device.write_each(direct)
-                direct = []
             self.write(offset, data)
-        if direct:
-            self.device.write_each(direct)
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Copied out first, or staged."""
