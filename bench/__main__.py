@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.backups import BACKUPS
 from bench.bed import MIB, making
 from bench.commands import COMMANDS
-from bench.machine import describe
+from bench.machine import describe, source
 from bench.model import Report, Row, RowResult
 from bench.report import goals_text, row_text
 from bench.rows import LOADS
@@ -82,8 +82,8 @@ def _options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the rows and stop")
     options = parser.parse_args(words)
     options.rounds = options.rounds or (3 if options.quick else 5)
-    options.seconds = options.seconds or (0.5 if options.quick else 2.0)
-    options.size = options.size or (64 if options.quick else 512)
+    options.seconds = options.seconds or (1.0 if options.quick else 2.0)
+    options.size = options.size or (256 if options.quick else 512)
     return options
 
 
@@ -104,6 +104,9 @@ def main(words: list[str] | None = None) -> int:
     report = Report({}, settings)
     if options.again and options.json.exists():
         report = Report.load(options.json)
+        if report.options != settings or report.machine.get("ulvm") != source():
+            print(f"{options.json} is of other settings, or of another source", file=sys.stderr)
+            return 2
         rows = [row for row in rows if report.find(row.name) is None]
     run(rows, report, options)
     report.save(options.json)

@@ -144,8 +144,9 @@ class _NbdServer:
             # In the foreground it would serve one connection alone, and end.
             words = ["nbd-server", "-C", str(settings), "-p", str(folder / "pid")]
             subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            _wait_for(path)
+            _wait_for(folder / "pid")
             try:
+                _wait_for(path)
                 yield Target(uri=f"nbd+unix:///x?socket={path}")
             finally:
                 os.kill(int((folder / "pid").read_text()), signal.SIGTERM)

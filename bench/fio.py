@@ -38,9 +38,8 @@ class Load:
     """`rw` and `bs` are fio's; `depth` requests are under way on each of `clients` connections.
 
     `reads`: per cent of reads in a mix; `flush_every`: writes between two flushes, 0 for none;
-    `align`: bytes between two places that are written at random, for one write a chunk; `span`:
-    bytes from `begin` on that are touched, at most (0: all); `rate`: requests a second, 0 for all
-    that go."""
+    `span`: bytes from `begin` on that are touched, at most (0: all); `rate`: requests a second, 0
+    for all that go."""
 
     rw: str
     bs: str = "4k"
@@ -49,7 +48,6 @@ class Load:
     reads: int = 0
     flush_every: int = 0
     once: bool = False
-    align: int = 0
     begin: int = 0
     span: int = 0
     rate: int = 0
@@ -76,8 +74,6 @@ class Load:
             found += [f"--rwmixread={self.reads}"]
         if self.flush_every:
             found += [f"--fsync={self.flush_every}"]
-        if self.align:
-            found += [f"--blockalign={self.align}"]
         if self.rate:
             found += [f"--rate_iops={self.rate}"]
         return found
@@ -134,7 +130,8 @@ def sample(
     ran = max(side["runtime"] for side in both) / 1000 + (0 if load.once else _RAMP)
     ran = max(min(ran, elapsed), 1e-3)
     client = (found["usr_cpu"] + found["sys_cpu"]) / 100 * load.clients
-    return Sample(value, round((after - before) / ran, 4), round(client, 4))
+    server = round((after - before) / ran, 4) if target.pids else None
+    return Sample(value, server, round(client, 4))
 
 
 def write_all(target: Target, size: int, folder: Path) -> None:

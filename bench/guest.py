@@ -27,8 +27,6 @@ __all__ = ["KERNEL", "LOADS", "PROGRAMS", "Guest", "guest"]
 PROGRAMS = ("qemu-system-x86_64", "fio", "dmsetup", "lvm", "busybox", "cpio", "dpkg-deb")
 
 _SPAN = 64 * MIB
-_MERGED = 1024
-"""Chunks of 4 KiB that a merge copies."""
 _FIO = (
     "LD_LIBRARY_PATH=/files /files/fio --name=load --output-format=json --thread --randrepeat=0 "
     "--ioengine=libaio --direct=1 --bs=4k"
@@ -54,7 +52,8 @@ class Guest:
 LOADS = {"qd1-flush32": (1, 32), "qd16-flush32": (16, 32), "qd16": (16, 0)}
 """Of the slow-down: queue depth, and writes between two flushes."""
 KERNEL = "kernel, in its guest"
-_ORDERS = {"random": "randwrite", "sequential": "write"}
+_ORDERS = {"random": ("randwrite", 1024), "sequential": ("write", 8192)}
+"""Of a merge: fio's word, and so many chunks of 4 KiB that it lasts for some seconds."""
 
 
 def guest(bed: Bed) -> Guest:
@@ -75,8 +74,8 @@ def _measure(bed: Bed) -> Guest:
             commands[f"first {name} {number}"] = _first(words, lasting)
         commands[f"flush {number}"] = _flush(lasting)
     for number in range(rounds):
-        for name, rw in _ORDERS.items():
-            commands[f"merge {name} {number}"] = _merge(rw)
+        for name, (rw, chunks) in _ORDERS.items():
+            commands[f"merge {name} {number}"] = _merge(rw, chunks)
     with ExitStack() as stack:
         origin = stack.enter_context(bed.sparse(_SPAN))
         origin.write_bytes(b"\xa5" * _SPAN)
@@ -112,13 +111,13 @@ def _flush(lasting: str) -> str:
 fio --filename=/dev/vda --rw=randwrite --iodepth=1 --runtime={lasting} --time_based --fsync=1"""
 
 
-def _merge(rw: str) -> str:
+def _merge(rw: str, chunks: int) -> str:
     """Chunks are written to the origin, so they are there to be merged back."""
     return f"""{_HELPERS}
 blkdiscard /dev/vdb || exit 1
 dmsetup create snap --table "0 $sectors snapshot /dev/vda /dev/vdb P 8" || exit 1
 dmsetup create origin --table "0 $sectors snapshot-origin /dev/vda" || exit 1
-fio --filename=/dev/mapper/origin --rw={rw} --iodepth=16 --number_ios={_MERGED} >/dev/null
+fio --filename=/dev/mapper/origin --rw={rw} --iodepth=16 --number_ios={chunks} >/dev/null
 dmsetup remove origin
 dmsetup remove snap
 read begun rest </proc/uptime
@@ -155,7 +154,7 @@ def _read(outcomes: Mapping[str, vm.Outcome], rounds: int) -> Guest:
     for number in range(rounds):
         job = _job(outcomes[f"flush {number}"])
         found.flush_ms.append(job["sync"]["lat_ns"]["mean"] / 1e6)
-    for name in _ORDERS:
+    for name, (_, chunks) in _ORDERS.items():
         rates = []
         for number in range(rounds):
             outcome = outcomes[f"merge {name} {number}"]
@@ -163,7 +162,7 @@ def _read(outcomes: Mapping[str, vm.Outcome], rounds: int) -> Guest:
             if times is None:
                 raise RuntimeError(f"the guest's merge failed: {outcome.stderr}{outcome.stdout}")
             seconds = float(times[2]) - float(times[1])
-            rates.append(_MERGED / seconds * found.flush_ms[number] / 1000)
+            rates.append(chunks / seconds * found.flush_ms[number] / 1000)
         found.merged[name] = rates
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.bed import Bed
 from ulvm import __version__
 
-__all__ = ["describe"]
+__all__ = ["describe", "source"]
 
 _VERSIONS = {
     "nbdkit": "nbdkit --version",
@@ -29,7 +29,7 @@ def describe(bed: Bed) -> dict[str, str]:
     """What a reader must know to make sense of the numbers; nothing that names the machine."""
     found = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "ulvm": _said("git rev-parse --short HEAD") or __version__,
+        "ulvm": source(),
         "processor": f"{os.cpu_count()} x {_processor()}",
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -43,6 +43,15 @@ def describe(bed: Bed) -> dict[str, str]:
             version = re.search(r"\d+(\.\d+)+", _said(command))
             found[name] = version[0] if version else "?"
     return found
+
+
+def source() -> str:
+    """The commit that is measured, or the version where there is no repository."""
+    words = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    if shutil.which("git") is None:
+        return __version__
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else __version__
 
 
 def _processor() -> str:

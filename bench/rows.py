@@ -40,7 +40,9 @@ _ONE = Ulvm("ulvm, 1 snapshot", snapshots=1)
 
 _FIRST = Load("randwrite", once=True)
 _PART = 64 * MIB
-"""Of the volume, where all of it would take too long to copy so many times."""
+"""Of the volume, where all of it would take too long to write before."""
+_STAGES = 256 * MIB
+"""Of the volume, where all of it would take too long to copy so many times: some stages."""
 
 
 def _least(bound: float, *of: Contestant, text: str) -> Goal:
@@ -175,14 +177,14 @@ def _first_writes() -> Iterator[LoadRow]:
     yield LoadRow(
         "first-origin-4",
         "first write 4 KiB, QD 16, origin with 4 snapshots",
-        replace(_FIRST, span=2 * _PART),
+        replace(_FIRST, span=_STAGES),
         (Ulvm(snapshots=4), _ONE),
         (_least(0.5, _ONE, text="at most twice the time with 1"),),
     )
     yield LoadRow(
         "first-origin-64k",
-        "first write 4 KiB in a chunk of 64 KiB, QD 16, origin with a snapshot",
-        replace(_FIRST, align=64 << 10),
+        "first write 4 KiB, QD 16, origin with a snapshot with chunks of 64 KiB",
+        _FIRST,
         (Ulvm(snapshots=1, chunk="64k"), *_OVERLAYS),
     )
     process = Ulvm(snapshots=1, durability="process")
@@ -203,9 +205,9 @@ def _first_writes() -> Iterator[LoadRow]:
         ("-flush32", "the same with a flush every 32", _SNAPSHOT, replace(_FIRST, flush_every=32)),
         (
             "-64k",
-            "first write 4 KiB in a chunk of 64 KiB, QD 16, to a snapshot",
+            "first write 4 KiB, QD 16, to a snapshot with chunks of 64 KiB",
             _SNAPSHOT_64K,
-            replace(_FIRST, align=64 << 10),
+            _FIRST,
         ),
     ):
         yield LoadRow(f"first-snapshot{name}", text, load, (volume, *_OVERLAYS))
@@ -283,7 +285,7 @@ def _growth() -> Iterator[LoadRow]:
     yield LoadRow(
         "growth-snapshots",
         "first write 4 KiB, QD 16, by snapshots",
-        replace(_FIRST, span=_PART),
+        replace(_FIRST, span=_STAGES),
         tuple(Ulvm(f"{number} snapshots", snapshots=number) for number in (0, 1, 4, 16)),
     )
     sizes = tuple(
@@ -293,7 +295,7 @@ def _growth() -> Iterator[LoadRow]:
     for name, word, load in (
         ("-read", "random read", Load("randread", span=_PART)),
         ("", "rewrite", Load("randwrite", span=_PART)),
-        ("-first", "first write", replace(_FIRST, span=_PART)),
+        ("-first", "first write", replace(_FIRST, span=_STAGES)),
     ):
         yield LoadRow(
             f"growth-size{name}",

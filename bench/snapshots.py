@@ -10,11 +10,12 @@ time of one over the time of the other, beside the kernel's own such ratio from 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from bench.bed import MIB, Bed
 from bench.contestants import Ulvm
@@ -28,6 +29,8 @@ from bench.own import OwnRow, elapsed
 __all__ = ["SNAPSHOTS"]
 
 _SPAN = 128 * MIB
+_STAGES = 256 * MIB
+"""Some stages, so that most of what is written is copied as well."""
 _PAUSE_MS = 20.0
 
 
@@ -51,30 +54,23 @@ class _Volume:
 
     def longest_wait(self, *, snapshot: bool) -> float:
         """Milliseconds; the snapshot is taken amid the load."""
-        target = self.host.target("b/data")
         seconds = max(self.bed.seconds, 1.5)
-        failed: list[BaseException] = []
-
-        def take() -> None:
-            time.sleep(seconds / 2)
-            try:
-                self.create()
-            except RuntimeError as error:
-                failed.append(error)
-
-        taker = threading.Thread(target=take)
-        if snapshot:
-            taker.start()
-        try:
-            found = put(target, Load("randwrite", span=_SPAN), self.size, seconds, self.bed.short)
-        finally:
+        with self.loaded(Load("randwrite", span=_SPAN), seconds) as found:
             if snapshot:
-                taker.join()
-        if failed:
-            raise failed[0]
+                time.sleep(seconds / 2)
+                self.create()
         if snapshot:
             self.remove()
         return float(found["write"]["clat_ns"]["max"]) / 1e6
+
+    @contextmanager
+    def loaded(self, load: Load, seconds: float) -> Iterator[dict[str, Any]]:
+        """The load goes on meanwhile; what fio says of it is there behind the block."""
+        target, found = self.host.target("b/data"), dict[str, Any]()
+        with ThreadPoolExecutor(1) as pool:
+            putting = pool.submit(put, target, load, self.size, seconds, self.bed.short)
+            yield found
+            found |= putting.result()
 
 
 @contextmanager
@@ -106,15 +102,9 @@ def _create(bed: Bed) -> Measured:
 
     def trial(volume: _Volume) -> Callable[[], Sample]:
         def run() -> Sample:
-            load = Load("randwrite", depth=1, span=_SPAN, rate=2000)
-            writer = threading.Thread(
-                target=put,
-                args=(volume.host.target("b/data"), load, volume.size, 1.5, bed.short),
-            )
-            writer.start()
-            time.sleep(0.7)
-            seconds = volume.create()
-            writer.join()
+            with volume.loaded(Load("randwrite", depth=1, span=_SPAN, rate=2000), 1.5):
+                time.sleep(0.7)
+                seconds = volume.create()
             volume.remove()
             return Sample(seconds)
 
@@ -130,10 +120,10 @@ def _create(bed: Bed) -> Measured:
 def _slow_down(name: str) -> Callable[[Bed], Measured]:
     def how(bed: Bed) -> Measured:
         depth, every = LOADS[name]
-        load = Load("randwrite", depth=depth, flush_every=every, once=True, span=64 * MIB)
+        load = Load("randwrite", depth=depth, flush_every=every, once=True, span=_STAGES)
 
         def rate(volume: Ulvm) -> float:
-            with contextmanager(volume.serving)(bed, 64 * MIB) as target:
+            with contextmanager(volume.serving)(bed, _STAGES) as target:
                 found = sample(target, load, bed.size, bed.seconds, bed.short, unit="IOPS")
                 return found.value
 
