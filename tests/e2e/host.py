@@ -110,13 +110,15 @@ class UlvmHost:
 
     def close(self) -> None:
         """Unmount what stands on the volumes, detach their loop devices, stop the daemon."""
-        for loop in self._loops():
-            for where in _mounted(loop):
-                subprocess.run(["umount", where], check=True)
-            # A loop device that detaches itself is gone with its mount.
-            if loop in self._loops():
-                subprocess.run(["losetup", "--detach", loop], check=True)
-        self.run("daemon stop --force")
+        try:
+            for loop in self._loops():
+                for where in _mounted(loop):
+                    subprocess.run(["umount", where], check=True)
+                # A loop device that detaches itself is gone with its mount.
+                if loop in self._loops():
+                    subprocess.run(["losetup", "--detach", loop], check=True)
+        finally:
+            self.run("daemon stop --force")
 
     def _loops(self) -> list[str]:
         found = []

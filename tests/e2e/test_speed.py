@@ -51,10 +51,11 @@ class _Served:
 
     def cheapness(self, ours: Target, peer: Target, load: Load) -> float:
         """What the peer spends on a request over what we spend."""
-        spent = [
-            (one.server or 0.0) / one.value for one in (self.put(ours, load), self.put(peer, load))
-        ]
-        return spent[1] / max(spent[0], 1e-9)
+        spent = []
+        for one in (self.put(ours, load), self.put(peer, load)):
+            assert one.server  # of the right processes, and for long enough to be counted
+            spent.append(one.server / one.value)
+        return spent[1] / spent[0]
 
 
 def _best(ratio: Callable[[int], float], floor: float) -> float:

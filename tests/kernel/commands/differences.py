@@ -31,6 +31,8 @@ class Difference(NamedTuple):
     """The exit code of ours that it is about."""
     any_order: bool = False
     """The lines that are printed may come in another order."""
+    either: bool = False
+    """Lines of one side alone are this difference as well, where both have a pattern."""
 
 
 DIFFERENCES: tuple[Difference, ...] = (
@@ -77,6 +79,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         ours=r"err: (Tables are measured by .*|Statistics are kept by .*|Command failed\.)",
         theirs=r"out: .*|err: (Device does not exist\.|Command failed\.)",
         rc=((1, 0),),
+        either=True,
     ),
     Difference(
         "dmsetup remove --deferred does not put a removal off.",
@@ -112,10 +115,18 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "An active sparse volume is not removed without a question.",
         "LVM2 asks about every active volume but these.",
-        command=r"^lvremove (-y )?va/w$",
-        ours=r".*",
+        command=r"^lvremove va/w$",
+        ours=r"err: (Do you really want to remove active .*|  Logical volume va/w not removed\.)",
         theirs=r".*",
-        rc=((0, 5), (5, 0)),
+        rc=((5, 0),),
+    ),
+    Difference(
+        "What was not removed without a question is there to be removed.",
+        "LVM2 has removed that sparse volume before.",
+        command=r"^lvremove -y va/w$",
+        ours=r"out:   Logical volume \"w\" successfully removed\.|disk: (-.*|seqno \+1|\+desc.*)",
+        theirs=r"err:   Failed to find logical volume .*",
+        rc=((0, 5),),
     ),
     Difference(
         "A command line that fits no form is answered with the nearest of the forms that are here.",
@@ -162,8 +173,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "A slash at the end of a volume group's name is allowed.",
         "Shells complete the name of a directory so: `vgs /dev/va/`.",
         command=r"^\w+ (va/|/dev/va/)$",
-        ours=r".*",
-        theirs=r".*",
+        ours=r"out:   (LV|VG|t|va) +(VG|va|#PV|1) .*",
+        theirs=r"err: .*",
         rc=((0, 5), (0, 3)),
     ),
     Difference(
@@ -225,6 +236,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         command=r"^!archives",
         ours=r"out: .*\*before\* executing 'vgremove.*",
         theirs=r"out: .*\*before\* executing 'vgremove.*",
+        either=True,
     ),
     Difference(
         "`dmsetup info -c -o all` shows the device.",
@@ -265,8 +277,9 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`!=` of a time is what `=` is not.",
         "To LVM2 both are the same where the time stands for more than a second.",
         command=r"-S 'lv_time!=",
-        ours=r"out: .*",
-        theirs=r"out: .*",
+        ours=r"out:   (LV|a|b) +",
+        theirs=r"out:   (LV|a|b) +",
+        either=True,
     ),
     Difference(
         "A number of seconds may stand between quotes.",
@@ -275,6 +288,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         ours=r"out: .*",
         theirs=r"err: .*",
         rc=((0, 5),),
+        either=True,
     ),
     Difference(
         "What is for RAID, mirrored, thin, cached and VDO volumes is refused with a sentence.",
@@ -333,6 +347,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs=r"err:   ((Loading table for|Suppressed|Resuming|Suspending|Removing).*"
         r"|Creating va-\S+|Creating logical volume snapshot\d"
         r"|activation/volume_list .* for va/s2?\.)",
+        either=True,
     ),
     Difference(
         "The log of lvremove says first that a volume was removed, then that this was a success.",
@@ -347,29 +362,40 @@ DIFFERENCES: tuple[Difference, ...] = (
         command=r"^vg(remove|split|merge) -v",
         ours=r"err:   (Archiving|Creating) volume group .*",
         theirs=r"err:   (Archiving|Creating) volume group .*",
+        either=True,
     ),
 )
 
 
 def apply(line: str, ours: Outcome, theirs: Outcome, used: set[Difference]) -> bool:
-    """Whether the outcomes of a step are alike but for what the table allows; what of it was
-    needed is added to `used`."""
-    if ours == theirs:
-        return True
-    for difference in DIFFERENCES:
-        if not re.search(difference.command, line) or difference.only_rc not in (None, ours.rc):
-            continue
+    """Whether the outcomes of a step are alike but for what the table allows; what of it they are
+    not alike without is added to `used`."""
+    about = [
+        difference
+        for difference in DIFFERENCES
+        if re.search(difference.command, line) and difference.only_rc in (None, ours.rc)
+    ]
+    if not _alike(ours, theirs, about):
+        return False
+    if ours != theirs:
+        used.update(d for d in about if not _alike(ours, theirs, [o for o in about if o is not d]))
+    return True
+
+
+def _alike(ours: Outcome, theirs: Outcome, allowed: Iterable[Difference]) -> bool:
+    for difference in allowed:
+        if ours == theirs:
+            break
         new = _without(ours, difference.ours), _without(theirs, difference.theirs)
+        both = difference.ours and difference.theirs and not difference.either
+        if both and (new[0] == ours or new[1] == theirs):
+            continue
         if difference.any_order:
             new = _sorted(new[0]), _sorted(new[1])
         if (ours.rc, theirs.rc) in difference.rc:
             new = new[0]._replace(rc=theirs.rc), new[1]
-        if new != (ours, theirs):
-            used.add(difference)
-            ours, theirs = new
-        if ours == theirs:
-            return True
-    return False
+        ours, theirs = new
+    return ours == theirs
 
 
 def _sorted(outcome: Outcome) -> Outcome:
