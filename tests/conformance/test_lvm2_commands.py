@@ -237,6 +237,31 @@ def test_striped_error_and_zero_volumes(both: Both) -> None:
     """)
 
 
+def test_stripes_that_are_longer_than_an_extent(both: Both) -> None:
+    both.add_devices(30, 30)
+    both.typed("""
+        vgcreate -s 64k vg @0 @1
+        lvcreate -an -Zn -Wn -l1 -n a vg
+        lvextend -i2 -I 48k -l +6 vg/a
+        lvextend -i2 -I 2k -l +6 vg/a
+        lvextend -i2 -I 512k -l +6 vg/a
+        lvextend -i2 -I 96k -l +1 vg/a
+        lvresize -i2 -I 5m -l 4 vg/a
+        lvcreate -an -Zn -Wn -i2 -I 64k -l 10 -n c vg
+        vgchange -s 16k vg
+        lvreduce -f -l 34 vg/c
+        lvextend -l +3 vg/c
+        lvreduce -f -l 34 vg/c
+        lvcreate -an -Zn -Wn -l1 -n d vg
+        lvextend -i2 -l +5 vg/d
+        lvs --segments -o+devices,stripes,stripesize,seg_pe_ranges
+    """)
+    # LVM2 has no active volumes here. Of areas that are no whole stripes it would make one that
+    # no kernel takes.
+    both.host.run("lvextend -l +100%FREE vg/c")
+    both.host.run("vgchange -ay vg")
+
+
 _SHOWN = """
         pvs
         vgs

@@ -17,7 +17,7 @@ from ulvm.lvm import resize
 from ulvm.lvm.names import plain_name, split_known
 from ulvm.lvm.resize import Resize, Target
 from ulvm.lvm.session import Session
-from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_size
+from ulvm.lvm.sizes import SizeRequest, parse_extents, parse_sectors, parse_size
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.metadata.names import name_problem
 from ulvm.report.attributes import percent
@@ -202,12 +202,11 @@ def _request(
 
 
 def _shape(stripes: int | None, stripesize: str | None) -> Stripes:
-    try:
-        return parse_stripes(stripes, stripesize)
-    except UsageError as error:
-        if error.message.startswith("Invalid stripe size"):
-            raise RefusedError("Stripe size must be power of 2.") from None
-        raise
+    """What the size comes to the group says: it is checked by `resize.target`."""
+    shape = parse_stripes(stripes, None)
+    if stripesize is None:
+        return shape
+    return shape._replace(size=parse_sectors(stripesize, "--stripesize", unit="k"))
 
 
 def _resize(
@@ -286,8 +285,9 @@ def _by_policy(session: Session, vg_name: str, lv_name: str) -> None:
             return
         have = lv.extent_count
         wanted = policy.wanted(have, float(full))
-        wanted = resize.whole_stripes(session, lv, wanted, stripes, room=None)
+        width = resize.last_width(vg, lv)
+        wanted = resize.whole_stripes(session, vg, lv, wanted, width, room=None)
         # What room there is, rather than nothing; without any the refusal names the full wish.
-        room = vg.free_count // stripes * stripes
+        room = vg.free_count // width * width
         goal = Target(have, min(wanted, have + room) if room else wanted, None, None, False)
         resize.grow_to(session, vg, lv, Resize(None, True), goal)

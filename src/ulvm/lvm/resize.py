@@ -11,8 +11,9 @@ volume that is longer than its file system, and the same command goes on from th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ulvm.errors import RefusedError, UsageError
 from ulvm.lvm import lv as lvm_lv
@@ -31,6 +32,7 @@ __all__ = [
     "default_stripe",
     "grow_to",
     "last_stripes",
+    "last_width",
     "target",
     "whole_stripes",
 ]
@@ -69,10 +71,13 @@ def target(session: Session, vg: VolumeGroup, lv: LogicalVolume, asked: Resize) 
     held."""
     name = f"{vg.name}/{lv.name}"
     have = lv.extent_count
+    asked = _fitting(session, vg, asked)
     places = places_of(session, vg, asked.pv_words)
     wanted, approximate = _extents(session, vg, lv, asked, places)
     if wanted <= 0:
         raise RefusedError(f"Unable to reduce {name} below 1 extent.")
+    if wanted < have and (asked.stripes or asked.stripe_size):
+        session.say("Ignoring stripes, stripesize and mirrors arguments when reducing.")
     if asked.grow is True and wanted < have:
         raise RefusedError(
             f"New size given ({wanted} extents) not larger than existing size ({have} extents)"
@@ -86,12 +91,28 @@ def target(session: Session, vg: VolumeGroup, lv: LogicalVolume, asked: Resize) 
     stripes, stripe_size = asked.stripes, asked.stripe_size
     if wanted > have:
         stripes, stripe_size = _shape(session, lv, asked)
-    wanted = whole_stripes(
-        session, lv, wanted, stripes or 1, room=vg.free_count if approximate else None
-    )
+    room = vg.free_count if approximate else None
+    width = _width(vg, stripes or 1, stripe_size or 0)
+    wanted = whole_stripes(session, vg, lv, wanted, width, room=room)
     if wanted == have:
         raise RefusedError(f"New size ({wanted} extents) matches existing size ({have} extents)")
     return Target(have, wanted, stripes, stripe_size, approximate)
+
+
+def _fitting(session: Session, vg: VolumeGroup, asked: Resize) -> Resize:
+    """With a stripe size that is no longer than an extent: what is asked for is cut, and said."""
+    size = asked.stripe_size
+    if size is None:
+        return asked
+    if size > vg.extent_size:
+        session.say(
+            f"Reducing stripe size {display_size(size)} to maximum, "
+            f"physical extent size {display_size(vg.extent_size)}."
+        )
+        size = vg.extent_size
+    if size & (size - 1):
+        raise RefusedError("Stripe size must be power of 2.")
+    return replace(asked, stripe_size=size)
 
 
 def _extents(
@@ -142,6 +163,8 @@ def _shape(session: Session, lv: LogicalVolume, asked: Resize) -> tuple[int | No
     if stripes == 1:
         return asked.stripes, None
     if asked.stripe_size is not None:
+        if asked.stripe_size < _MIN_STRIPE:
+            raise RefusedError(f"Invalid stripe size {display_size(asked.stripe_size)}.")
         return stripes, asked.stripe_size
     last = segments[-1].stripe_size if segments else 0
     if last:
@@ -157,16 +180,39 @@ def last_stripes(lv: LogicalVolume) -> int:
     return len(last.areas) if isinstance(last, StripedSegment) else 1
 
 
+def last_width(vg: VolumeGroup, lv: LogicalVolume) -> int:
+    """Extents of which new ones must be a multiple that go on as the volume's last segment does."""
+    last = lv.segments[-1]
+    size = last.stripe_size if isinstance(last, StripedSegment) else 0
+    return _width(vg, last_stripes(lv), size)
+
+
+def _width(vg: VolumeGroup, stripes: int, stripe_size: int) -> int:
+    """Likewise with so many stripes of a size: each area must hold whole ones, and those by
+    default, or from before `vgchange -s`, may be longer than an extent."""
+    if stripes == 1:
+        return 1
+    return stripes * (math.lcm(stripe_size, vg.extent_size) // vg.extent_size)
+
+
 def whole_stripes(
-    session: Session, lv: LogicalVolume, wanted: int, stripes: int, *, room: int | None
+    session: Session,
+    vg: VolumeGroup,
+    lv: LogicalVolume,
+    wanted: int,
+    width: int,
+    *,
+    room: int | None,
 ) -> int:
-    """So many extents that the last segment's stripes are of one length: more, unless there is not
-    room for that (`room`: free extents, where fewer will do)."""
-    start, width = lv.extent_count, stripes
+    """So many extents that what is new is a multiple of `width`, or what is left of the last
+    segment one of its own: more, unless there is not room for that (`room`: free extents, where
+    fewer will do)."""
+    start = lv.extent_count
     if wanted <= start:
         for segment in lv.segments:
             if segment.start_extent < wanted and isinstance(segment, StripedSegment):
-                start, width = segment.start_extent, len(segment.areas)
+                start = segment.start_extent
+                width = _width(vg, len(segment.areas), segment.stripe_size)
         room = None
     rest = (wanted - start) % width
     if not rest:
@@ -210,8 +256,11 @@ def grow_to(
             session.say(f"Reached maximum COW size {size} ({usable} extents).")
             most = usable
             if most > wanted.have:
-                stripes = wanted.stripes or last_stripes(lv)
-                most = whole_stripes(session, lv, most, stripes, room=None)
+                if wanted.stripes is None:
+                    width = last_width(vg, lv)
+                else:
+                    width = _width(vg, wanted.stripes, wanted.stripe_size or 0)
+                most = whole_stripes(session, vg, lv, most, width, room=None)
     size = display_size(most * vg.extent_size)
     session.verbose(f"Extending logical volume {vg.name}/{lv.name} to {size}")
     if snap is not None and most <= wanted.have:

@@ -6,6 +6,7 @@ touched: the commit raises it. Callers hold the volume group's lock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from ulvm.errors import ExistsError, NotFoundError, RefusedError, UsageError
@@ -32,6 +33,7 @@ from ulvm.metadata.names import (
     next_lv_name,
 )
 from ulvm.metadata.segments import PvExtents, PvRun, cut_segments, merge_adjacent, pv_runs
+from ulvm.units import display_size
 
 __all__ = [
     "add_linear",
@@ -189,15 +191,43 @@ def _linear_segments(runs: Iterable[PvRun], start: int = 0) -> list[Segment]:
 
 
 def _striped_segments(
-    sets: Iterable[Sequence[PvRun]], stripe_size: int, start: int = 0
+    vg: VolumeGroup,
+    sets: Iterable[Sequence[PvRun]],
+    stripe_size: int,
+    start: int = 0,
+    *,
+    approximate: bool,
 ) -> list[Segment]:
+    """`approximate`: without what is left of each area behind its last whole stripe."""
+    whole = math.lcm(stripe_size, vg.extent_size) // vg.extent_size if approximate else 1
     segments: list[Segment] = []
     for runs in sets:
-        extents = sum(run.length for run in runs)
+        extents = runs[0].length // whole * whole * len(runs)
+        if not extents:
+            continue
         areas = tuple(Area(run.pv_uuid, run.pe) for run in runs)
         segments.append(StripedSegment(start, extents, areas, stripe_size))
         start += extents
     return segments
+
+
+def _loadable(
+    vg: VolumeGroup, name: str, segments: Iterable[Segment], start: int = 0
+) -> tuple[Segment, ...]:
+    """Them merged; RefusedError where an area from extent `start` on would hold a part of a stripe,
+    which no device takes: what is free may lie in pieces shorter than a stripe, or odd ones."""
+    merged = merge_adjacent(segments)
+    for segment in merged:
+        if not isinstance(segment, StripedSegment) or len(segment.areas) == 1:
+            continue
+        ends = segment.start_extent + segment.extent_count
+        if ends > start and segment.area_len * vg.extent_size % segment.stripe_size:
+            raise RefusedError(
+                f"Stripes of {display_size(segment.stripe_size)} do not fit the "
+                f"{segment.area_len} extents of {display_size(vg.extent_size)} in a row that "
+                f"logical volume {name} would have on each PV."
+            )
+    return merged
 
 
 def add_linear(
@@ -237,7 +267,7 @@ def add_linear(
             places=places,
             approximate=approximate,
         )
-        segments = _striped_segments(sets, stripe_size)
+        segments = _striped_segments(vg, sets, stripe_size, approximate=approximate)
     else:
         runs = allocate(
             vg, extents, name=name, policy=allowed, places=places, approximate=approximate
@@ -251,7 +281,7 @@ def add_linear(
     lv = LogicalVolume(
         name,
         uuid,
-        merge_adjacent(segments),
+        _loadable(vg, name, segments),
         status=_VISIBLE - {"WRITE"} if read_only else _VISIBLE,
         tags=tuple(tags),
         creation_time=now,
@@ -300,7 +330,8 @@ def extend_lv(
             approximate=approximate,
             existing=[[PvRun(a.pv_uuid, a.pe, last.area_len) for a in last.areas]] if like else (),
         )
-        segments = _striped_segments(sets, stripe_size or last.stripe_size, lv.extent_count)
+        size = stripe_size or last.stripe_size
+        segments = _striped_segments(vg, sets, size, lv.extent_count, approximate=approximate)
     else:
         linear = all(isinstance(s, StripedSegment) and len(s.areas) == 1 for s in lv.segments)
         runs = allocate(
@@ -315,7 +346,8 @@ def extend_lv(
         segments = _linear_segments(runs, lv.extent_count)
     if not segments:
         return vg
-    return vg.with_lv(lv._replace(segments=merge_adjacent((*lv.segments, *segments))))
+    merged = _loadable(vg, name, (*lv.segments, *segments), lv.extent_count)
+    return vg.with_lv(lv._replace(segments=merged))
 
 
 def reduce_lv(vg: VolumeGroup, name: str, extents: int) -> VolumeGroup:

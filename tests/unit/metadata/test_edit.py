@@ -167,6 +167,17 @@ def test_an_extension_goes_on_where_the_volume_ends() -> None:
     assert places(vg, "x") == [("/dev/0", 0, 10)]
 
 
+def test_stripes_fill_what_they_are_given_on_each_pv() -> None:
+    vg = group(9, 9, extent_size=32)
+    with pytest.raises(RefusedError, match=r"Stripes of 64\.00 KiB do not fit the 3 extents"):
+        add(vg, "a", 6, stripes=2, stripe_size=128)
+    vg = add(vg, "a", 8, stripes=2, stripe_size=128)
+    with pytest.raises(RefusedError, match=r"do not fit the 5 extents of 16\.00 KiB"):
+        edit.extend_lv(vg, "a", 10)
+    assert edit.extend_lv(vg, "a", 10, stripes=2, stripe_size=32).free_count == 8
+    assert edit.extend_lv(vg, "a", 18, approximate=True).free_count == 2
+
+
 def test_a_reduction_gives_the_end_back() -> None:
     vg = edit.reduce_lv(add(group(), "x", 10), "x", 4)
     assert places(vg, "x") == [("/dev/0", 0, 4)]
