@@ -163,9 +163,12 @@ def split(
             raise
         if left is not None:
             left.commit()
-        else:
-            remove_backup(session.host, source)
         _import_as(session, target, owner)
+        if left is None:
+            try:
+                remove_backup(session.host, source)
+            except UlvmError as error:
+                session.warn(f"WARNING: {error.message}")
         return new_target
 
 

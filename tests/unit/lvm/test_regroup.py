@@ -15,6 +15,7 @@ from ulvm.lvm import regroup
 from ulvm.lvm.clone import import_clone
 from ulvm.metadata.mda import MdaHeader, RawLocn
 from ulvm.metadata.model import VolumeGroup
+from ulvm.vgstore.archive import backup_path
 from ulvm.vgstore.scan import scan
 
 NAMES = ("a", "b", "c", "d")
@@ -176,6 +177,17 @@ def two(lab: Lab) -> Lab:
     lab.begin(lab.host._replace(foreign=True))
     regroup.split(lab.session, "vg", "other", paths=paths(lab, "b"))
     return lab
+
+
+def test_a_split_of_all_stands_where_the_backup_of_the_old_group_stays(lab: Lab) -> None:
+    old = backup_path(lab.host, "vg")
+    old.unlink(missing_ok=True)
+    old.mkdir(parents=True)
+    regroup.split(lab.session, "vg", "new", paths=list(lab.devices))
+    (found,) = groups(lab).values()
+    assert found.name == "new"
+    assert "EXPORTED" not in found.status
+    assert lab.heard.warned == [f"WARNING: Failed to remove {old}: Is a directory"]
 
 
 def test_what_is_split_off_stays_with_its_host(two: Lab) -> None:
