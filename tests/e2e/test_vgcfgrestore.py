@@ -53,6 +53,16 @@ def test_what_is_active_is_not_lost(group: UlvmHost) -> None:
     assert names(group) == ["one"]
 
 
+def test_a_device_that_was_renamed_by_hand_hinders_its_own_group_alone(group: UlvmHost) -> None:
+    group.image("c.img", "64M")
+    group.run("vgcreate wg c.img")
+    group.run("dmsetup rename vg-one foo")
+    assert group.run("vgcfgrestore wg").stdout == "  Restored volume group wg.\n"
+    refused = group.run("vgcfgrestore vg", rc=5, input="n\n")
+    assert "Volume group vg has active volume: foo." in refused.stdout
+    assert "Restore aborted." in refused.stderr
+
+
 def test_metadata_that_were_wiped_come_back(group: UlvmHost) -> None:
     group.run("vgchange -an vg")
     for name in ("a.img", "b.img"):

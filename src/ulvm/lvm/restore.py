@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ulvm.activation.names import LVM_UUID_PREFIX, split_dm_name
+from ulvm.activation.names import LVM_UUID_PREFIX, dm_uuid, split_dm_name
 from ulvm.errors import DeviceError, FormatError, NotFoundError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
@@ -51,7 +51,7 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
     """
     with session.lock_global(), session.lock(vg_name):
         scan = session.scan(labels_only=True)
-        _ask_about_active(session, vg_name)
+        _ask_about_active(session, scan, vg_name)
         wanted = _read(session, vg_name, path or backup_path(session.host, vg_name))
         current = next((vg for vg in scan.vgs if vg.uuid == wanted.uuid), None)
         named = next((vg for vg in scan.vgs if vg.name == vg_name), None)
@@ -94,15 +94,21 @@ def _write_new(session: Session, scan: Scan, wanted: VolumeGroup) -> None:
         raise type(error)(f"{error.message}\nRestore failed.") from error
 
 
-def _ask_about_active(session: Session, vg_name: str) -> None:
-    """RefusedError unless none of the VG's devices is there, or the user wants to go on."""
+def _ask_about_active(session: Session, scan: Scan, vg_name: str) -> None:
+    """RefusedError unless none of the VG's devices is there, or the user wants to go on. By their
+    names, since nothing of the VG may be left on its PVs; by UUID what was renamed by hand."""
     dm = session.dm_if_running
+    known = tuple(dm_uuid(vg.uuid, "") for vg in scan.vgs if vg.name == vg_name)
     found = []
     for info in dm.devices() if dm is not None else ():
-        if info.uuid.startswith(LVM_UUID_PREFIX):
+        if not info.uuid.startswith(LVM_UUID_PREFIX):
+            continue
+        try:
             group, volume, _ = split_dm_name(info.name)
-            if group == vg_name:
-                found.append(volume)
+        except FormatError:
+            group, volume = "", info.name
+        if group == vg_name or info.uuid.startswith(known):
+            found.append(volume)
     if not found:
         return
     for volume in sorted(found):
