@@ -230,6 +230,8 @@ def test_striped_error_and_zero_volumes(both: Both) -> None:
         lvcreate -an --type error -l 4 -n e1 va
         lvcreate -an --type zero -L 4m -n z1 va
         lvextend -L +3m va/z1
+        lvconvert -y -s va/s1 va/z1
+        lvconvert -y -Zn -s va/s1 va/e1
         lvcreate -an -Zn -Wn -i2 -l 4 -n s13 va @0
         lvcreate -an -Zn -Wn -i2 -l 4 -n s14 va @0 @1
         lvs --segments -o+devices,stripes,stripesize,seg_pe_ranges

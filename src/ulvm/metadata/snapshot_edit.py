@@ -13,7 +13,13 @@ from collections.abc import Sequence
 from ulvm.errors import NotFoundError, RefusedError
 from ulvm.metadata import edit
 from ulvm.metadata.cow import check_chunk_size, check_cow_size, cow_max_extents
-from ulvm.metadata.model import LogicalVolume, SimpleSegment, SnapshotSegment, VolumeGroup
+from ulvm.metadata.model import (
+    LogicalVolume,
+    SimpleSegment,
+    SnapshotSegment,
+    StripedSegment,
+    VolumeGroup,
+)
 from ulvm.metadata.names import next_snapshot_name
 from ulvm.metadata.segments import PvExtents
 
@@ -238,10 +244,12 @@ def join_snapshot(
         raise RefusedError("Snapshots of hidden volumes are not supported.")
     if vg.merging_snapshot_of(origin) is not None:
         raise RefusedError("Snapshots of an origin that has a merging snapshot are not supported.")
+    kinds = [s.type_name for s in cow.segments if not isinstance(s, StripedSegment)]
     if vg.is_cow(name) or vg.is_origin(name):
-        kind = "snapshot" if vg.is_cow(name) else "origin"
+        kinds = ["snapshot" if vg.is_cow(name) else "origin"]
+    if kinds:
         raise RefusedError(
-            f"Command on LV {vg.name}/{name} does not accept LV type {kind}.\n"
+            f"Command on LV {vg.name}/{name} does not accept LV type {kinds[0]}.\n"
             f"Command not permitted on LV {vg.name}/{name}."
         )
     _check_unlocked(vg, name, origin)
