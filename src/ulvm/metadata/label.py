@@ -32,7 +32,15 @@ from ulvm.metadata.crc import lvm_crc
 from ulvm.metadata.uuid import format_uuid, parse_uuid
 from ulvm.units import SECTOR
 
-__all__ = ["LABEL_SCAN_SECTORS", "LABEL_SCAN_SIZE", "DiskLocn", "Label", "PvHeader", "find_label"]
+__all__ = [
+    "LABEL_SCAN_SECTORS",
+    "LABEL_SCAN_SIZE",
+    "DiskLocn",
+    "Label",
+    "PvHeader",
+    "find_label",
+    "labelled_sectors",
+]
 
 LABEL_SCAN_SECTORS = 4
 LABEL_SCAN_SIZE = LABEL_SCAN_SECTORS * SECTOR
@@ -156,6 +164,16 @@ def find_label(start: bytes) -> Label | None:
         if label is not None:
             return label
     return None
+
+
+def labelled_sectors(start: bytes) -> tuple[int, ...]:
+    """Of the first `LABEL_SCAN_SIZE` bytes of a device those that say they are labels, damaged ones
+    as well."""
+    return tuple(
+        sector
+        for sector in range(LABEL_SCAN_SECTORS)
+        if start[sector * SECTOR : (sector + 1) * SECTOR].startswith(_MAGIC)
+    )
 
 
 def _pack_list(areas: tuple[DiskLocn, ...]) -> bytes:

@@ -1,7 +1,8 @@
 """Physical volumes are made and unmade here: pvcreate(8), pvremove(8), and what stands in the way.
 
-Order of pvcreate: the first sectors are wiped (old label), metadata areas are zeroed and given
-empty headers, a flush, and the label last: a crash before it leaves no PV, after it a whole one.
+Order of pvcreate: the first sectors are wiped, or the old labels in them alone, metadata areas are
+zeroed and given empty headers, a flush, and the label last: a crash before it leaves no PV, after
+it a whole one.
 pvremove wipes the label first.
 """
 
@@ -13,7 +14,7 @@ import stat
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import DeviceError, NotFoundError, RefusedError
 from ulvm.faultpoints import reach
-from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, PvHeader
+from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, PvHeader, labelled_sectors
 from ulvm.metadata.layout import PvOptions, plan_layout, usable_extents
 from ulvm.metadata.mda import IGNORED_LOCN, NO_LOCN, MdaHeader
 from ulvm.metadata.model import PhysicalVolume
@@ -91,6 +92,10 @@ def create_pv(host: Host, path: str, *, uuid: str, options: PvOptions) -> PvDevi
         label = new_label(sectors, uuid, options, device=path)
         if options.zero:
             device.write(0, bytes(LABEL_SCAN_SIZE))
+        else:
+            # The first label counts, so none may stay before the new one.
+            for sector in labelled_sectors(device.read(0, LABEL_SCAN_SIZE)):
+                device.write(sector * SECTOR, bytes(SECTOR))
         for area in label.pv_header.metadata_areas:
             device.write(area.offset, bytes(min(_MDA_CLEAN, area.size)))
             empty = IGNORED_LOCN if options.metadata_ignore else NO_LOCN

@@ -62,6 +62,23 @@ def test_a_pvcreate_that_fails_leaves_no_pv(lab: Lab, offset: int) -> None:
     assert read_devices(lab.host) == []
 
 
+def test_an_old_label_does_not_come_before_the_new_one(lab: Lab) -> None:
+    path = lab.pv("a")
+    uuid = new_uuid()
+    create_pv(lab.host, path, uuid=uuid, options=PvOptions(label_sector=3, zero=False))
+    (pv,) = lab.scan().pvs
+    assert (pv.uuid, pv.label.sector) == (uuid, 3)
+    assert Path(path).read_bytes()[:1536] == bytes(1536)
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_without_zero_only_labels_are_wiped(lab: Lab, kept: int) -> None:
+    path = lab.folder / "a"
+    path.write_bytes(b"x" * 2048 + bytes(8 * MIB))
+    create_pv(lab.host, str(path), uuid=new_uuid(), options=PvOptions(zero=False))
+    assert path.read_bytes()[kept * 512 :][:512] == b"x" * 512
+
+
 def test_pvremove_leaves_no_label_and_no_entry(lab: Lab) -> None:
     path = lab.pv("a")
     erase_pv(lab.host, path)
