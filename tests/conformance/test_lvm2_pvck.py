@@ -86,6 +86,8 @@ def test_headers_and_metadata_are_shown_and_written_as_lvm2_does(sides: Sides) -
         pvck --dump metadata_all @0
         pvck --dump metadata_search --settings mda_num=2 @0
         pvck --dump metadata --settings mda_num=2 @0
+        pvck --dump metadata --settings mda_num=0 @0
+        pvck --dump metadata_all --settings mda_num=0 @0
     """)
     text = sides.host.base / "text"
     sides.host.run(f"pvck --dump metadata --file {text} {first}")
@@ -112,6 +114,8 @@ def test_headers_and_metadata_are_shown_and_written_as_lvm2_does(sides: Sides) -
         pvck @0
         pvck --dump metadata_search @0
         pvck --dump metadata_search --pvmetadatacopies 2 @0
+        pvck --dump metadata_search --settings mda_num=0 @0
+        pvck --dump metadata --settings mda_num=0 @0
         pvck --repairtype pv_header @0
         pvck --repairtype pv_header -f {text} @0
         pvck --repairtype metadata -f {text} @0

@@ -74,6 +74,12 @@ def test_it_is_unmounted_if_that_is_wanted(mounted: UlvmHost) -> None:
 def test_a_bundle_for_a_report(mounted: UlvmHost) -> None:
     mounted.env["HOME"] = str(mounted.base)
     (mounted.system_dir / "ulvm.conf").write_text("backup { retain_min = 7 }")
+    # Files of one name but for what is a folder, and of one that no file may have.
+    deep = mounted.base.joinpath(*["d" * 100] * 3)
+    deep.mkdir(parents=True)
+    (mounted.base / "e").mkdir()
+    for place in ("e/f", "e_f", f"{deep}/g"):
+        mounted.run(f"pvcreate {mounted.image(place, '8M')}")
     mounted.run("lvmdump -a -m")
     (archive,) = mounted.base.glob("lvmdump-*.tgz")
     with tarfile.open(archive) as tar:
@@ -91,8 +97,9 @@ def test_a_bundle_for_a_report(mounted: UlvmHost) -> None:
     assert b"LVM2 " in texts["lvs"] or b"snap" in texts["lvs"]
     assert b"ulvm" in texts["versions"]
     assert "ulvmd.log" in texts
-    (metadata,) = [text for name, text in texts.items() if name.startswith("metadata/")]
-    assert metadata[512:520] == b"LABELONE"
+    metadata = [text for name, text in texts.items() if name.startswith("metadata/")]
+    assert [text[512:520] for text in metadata] == [b"LABELONE"] * 4
+    assert len(set(metadata)) == 4
     # The volumes' content is nobody's business.
     assert all(len(text) < 2 << 20 for text in texts.values())
     mounted.run("lvmdump -d here")

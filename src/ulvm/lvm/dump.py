@@ -29,6 +29,9 @@ _MAX_LOG = 1 << 20
 _HEADER = 1 << 20
 """Bytes from the begin of a PV: label and first metadata area."""
 
+_MAX_NAME = 200
+"""Bytes of a PV's path that name its file: there is room for more in every file system."""
+
 _ALWAYS = {
     "dmsetup_info": "dmsetup info -c",
     "dmsetup_table": "dmsetup table",
@@ -190,7 +193,10 @@ def _listing(run_dir: Path) -> Iterator[str]:
 def _metadata(host: Host, place: Path) -> None:
     place.mkdir()
     for entry in read_devices(host):
-        name = entry.path.strip("/").replace("/", "_")
+        path = os.fsencode(entry.path.strip("/").replace("/", "_"))
+        name = os.fsdecode(path[-_MAX_NAME:])
+        while (place / name).exists():  # a/b and a_b, or two with one end
+            name += "_"
         try:
             device = host.opener(entry.path, False)
             try:

@@ -239,7 +239,8 @@ def _dump_headers(session: Session, target: Device) -> None:
 
 
 def _number(settings: Mapping[str, int | str]) -> int:
-    return int(settings.get("mda_num", 1))
+    """0 is the first area too, as for LVM2."""
+    return int(settings.get("mda_num", 1)) or 1
 
 
 def _dump_metadata(
