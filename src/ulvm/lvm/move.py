@@ -156,6 +156,7 @@ def resume(session: Session, move: Move) -> None:
         if status is not None and status.failed and not session.host.trial:
             # What is not in sync is copied from each resume on.
             device = dm_uuid(vg.uuid, lv.uuid)
+            session.hold_signals()
             session.dm.suspend(device, lockfs=False)
             session.dm.resume(device)
 

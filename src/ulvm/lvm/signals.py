@@ -1,4 +1,9 @@
-"""Signals that wait until what was begun is at its end: those of a terminal, and SIGTERM."""
+"""Signals that wait until what was begun is at its end: those of a terminal, and SIGTERM.
+
+The kernel gives a signal to any thread that does not block it, and Python then acts in the main
+one, so blocking holds back for certain only where no other thread runs: as in every command. A
+backup runs threads, and defers what would end it in the main one as well (`backup.interrupts`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ _HELD_BACK = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, sign
 
 
 class HeldSignals:
-    """Of one thread."""
+    """Of the thread that holds and lets go, and of those that it starts meanwhile."""
 
     def __init__(self) -> None:
         self._before: set[int] | None = None

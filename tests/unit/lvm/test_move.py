@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_a_destination_that_fails_is_told_and_no_writer_sees_it(
 
 
 def test_a_destination_that_is_well_again_is_tried_once_more(
-    begun: tuple[Lab, str, move.Move],
+    begun: tuple[Lab, str, move.Move], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab, target, found = begun
     lab.devices[target].fail_range("write", lab.vg.pvs[1].pe_start * 512, 1 << 20)
@@ -56,7 +57,18 @@ def test_a_destination_that_is_well_again_is_tried_once_more(
     with pytest.raises(DeviceError, match="Run pvmove again to try once more"):
         move.poll(lab.session, [found], interval=0)
     lab.devices[target].clear()
-    move.resume(lab.session, found)
+    suspend = lab.mapper.suspend
+
+    def interrupted(*args: object, **options: object) -> object:
+        monkeypatch.setattr(lab.mapper, "suspend", suspend)
+        done = suspend(*args, **options)  # type: ignore[arg-type]
+        signal.raise_signal(signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(lab.mapper, "suspend", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        move.resume(lab.session, found)
+    assert not any(suspended for _, suspended, _ in lab.tables())
     assert move.poll(lab.session, [found], interval=0)
     assert [lab.vg.allocated(pv.uuid) for pv in lab.vg.pvs] == [0, 4]
     assert lab.read("o", 0, len(CONTENT)) == changed
