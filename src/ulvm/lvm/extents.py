@@ -21,6 +21,8 @@ __all__ = ["ZEROED", "VolumeExtents", "wipe_new"]
 
 ZEROED = 4096
 """Bytes zeroed at the start of a new volume."""
+_MOST_BYTES = (1 << 63) - 1
+"""A byte's number must fit in loff_t."""
 
 
 class VolumeExtents(BlockDevice):
@@ -118,7 +120,14 @@ def wipe_new(
     signatures: bool = False,
 ) -> None:
     """Zero the start of a volume that is about to be; `signatures`: ask about, and wipe, those of
-    file systems and the like that its extents still carry. RefusedError if one is to stay."""
+    file systems and the like that its extents still carry. RefusedError if one is to stay, or the
+    volume is longer than a device may be."""
+    sectors = lv.extent_count * vg.extent_size
+    if sectors * SECTOR > _MOST_BYTES:
+        size = display_size(sectors)
+        raise RefusedError(
+            f"Logical volume {vg.name}/{lv.name} of {size} is too large for a device."
+        )
     device = VolumeExtents(vg, lv, session.last_scan.path_of, session.host.opener)
     path = f"{session.host.dev_dir}/{vg.name}/{lv.name}"
     left = 0

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.lvm.lab import EXTENT, KIB, Lab
 from ulvm.errors import DeviceError, RefusedError
-from ulvm.lvm.extents import VolumeExtents
+from ulvm.lvm.extents import VolumeExtents, wipe_new
 from ulvm.metadata import edit
 from ulvm.metadata.model import Area, StripedSegment, VolumeGroup
 from ulvm.metadata.uuid import new_uuid
@@ -67,6 +67,16 @@ def test_outside_the_volume(lab: Lab) -> None:
         extents.read(extents.size - 511, 512)
     with pytest.raises(DeviceError):
         extents.write(extents.size, b"x")
+
+
+def test_what_is_too_long_for_a_device_is_not_wiped(lab: Lab) -> None:
+    vg = with_segments(lab.vg, shapes(lab.vg)["linear"])._replace(extent_size=1 << 52)
+    lv = vg.lv("v")
+    assert lv is not None
+    before = lab.contents()
+    with pytest.raises(RefusedError, match=r"vg/v of 8\.00 EiB is too large for a device"):
+        wipe_new(lab.session, vg, lv, signatures=True)
+    assert lab.contents() == before
 
 
 def test_a_missing_pv(lab: Lab) -> None:
