@@ -255,6 +255,7 @@ def test_no_group_is_named_mapper(vg: UlvmHost) -> None:
     said = f"  {vg.base}/dev/mapper: already exists in filesystem\n"
     assert vg.run("vgcreate mapper c.img", rc=3).stderr.startswith(said)
     assert vg.run("vgrename vg mapper", rc=5).stderr == said
+    assert vg.run("vgsplit vg mapper b.img", rc=3).stderr.startswith(said)
     assert vg.run("vgs --noheadings -o vg_name").stdout.split() == ["vg"]
 
 

@@ -23,9 +23,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ulvm.errors import NotFoundError, RefusedError, UlvmError
+from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
+from ulvm.lvm.vg import path_taken
 from ulvm.metadata import edit
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.regroup import (
@@ -112,6 +113,9 @@ def split(
         there = _to_join(session, target)
         if there is not None and attributes and "EXPORTED" not in there.status:
             raise RefusedError(f'Volume group "{target}" exists, but new VG option specified')
+        taken = path_taken(session, target) if there is None else None
+        if taken is not None:
+            raise UsageError(taken)
         moving = _moving(session, vg, paths, lv_name)
         new_target = there is None
         if there is not None and "EXPORTED" in there.status and _holds(there, moving):

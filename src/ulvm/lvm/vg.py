@@ -22,7 +22,7 @@ from ulvm.vgstore.host import open_shared
 from ulvm.vgstore.pv import as_member
 from ulvm.vgstore.scan import PvDevice
 
-__all__ = ["DEFAULT_EXTENT", "create", "extend", "reduce", "remove", "rename"]
+__all__ = ["DEFAULT_EXTENT", "create", "extend", "path_taken", "reduce", "remove", "rename"]
 
 DEFAULT_EXTENT = 8192
 """Sectors: 4 MiB."""
@@ -47,7 +47,7 @@ def create(
 ) -> VolumeGroup:
     """A new VG of devices, which become PVs if they are not; `system_id` None for this host's."""
     with session.lock_global(), session.lock(name):
-        taken = _path_taken(session, name)
+        taken = path_taken(session, name)
         if taken is not None:
             raise UsageError(taken)
         if _is_taken(session, name):
@@ -85,7 +85,7 @@ def create(
         return pending.commit()
 
 
-def _path_taken(session: Session, name: str) -> str | None:
+def path_taken(session: Session, name: str) -> str | None:
     """Why a new VG's directory could not be made, if volumes of a VG of the name are active or
     something of the name lies where it would. `mapper/NAME` is a dm device to all commands, and
     with LVM2 the directory is there before the first volume."""
@@ -311,7 +311,7 @@ def rename(session: Session, old: str, new: str) -> None:
     path or a UUID."""
     with session.lock_global():
         edit.new_vg(new, uuid=new_uuid(), extent_size=DEFAULT_EXTENT)  # checks the name
-        taken = _path_taken(session, new)
+        taken = path_taken(session, new)
         if taken is not None:
             raise RefusedError(taken)
         name = next((vg.name for vg in session.last_scan.vgs if vg.uuid == old), None)
