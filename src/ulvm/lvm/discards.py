@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import UlvmError
-from ulvm.metadata.allocate import free_areas
+from ulvm.metadata.allocate import FreeArea, free_areas
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
 from ulvm.units import SECTOR
 
@@ -21,30 +21,36 @@ __all__ = ["FreedRange", "discard_freed", "freed_ranges"]
 
 
 class FreedRange(NamedTuple):
-    """Extents of a PV that belong to nobody any more."""
+    """Sectors of a PV, from its begin, that belong to nobody any more."""
 
     pv: PhysicalVolume
-    pe: int
+    start: int
     length: int
 
 
 def freed_ranges(old: VolumeGroup, new: VolumeGroup) -> Iterator[FreedRange]:
-    """What is free in `new` and was not in `old`, of PVs that are in both."""
+    """What is free in `new` and was a volume's in `old`, of PVs that are in both; their extents may
+    be of two sizes."""
     for pv in new.pvs:
         before = old.pv(pv.uuid)
         if before is None or pv.missing:
             continue
-        gone = [(area.pe, area.pe + area.length) for area in free_areas(old, before)]
+        used = list(_used(old, before))
         for area in free_areas(new, pv):
-            at, end = area.pe, area.pe + area.length
-            for start, stop in sorted(gone):
-                if stop <= at or start >= end:
-                    continue
-                if start > at:
-                    yield FreedRange(pv, at, start - at)
-                at = max(at, stop)
-            if at < end:
-                yield FreedRange(pv, at, end - at)
+            at = pv.pe_start + area.pe * new.extent_size
+            end = at + area.length * new.extent_size
+            for start, stop in used:
+                if max(at, start) < min(end, stop):
+                    yield FreedRange(pv, max(at, start), min(end, stop) - max(at, start))
+
+
+def _used(vg: VolumeGroup, pv: PhysicalVolume) -> Iterator[tuple[int, int]]:
+    """The sectors of a PV that are volumes', each run as (begin, end), in order."""
+    at = 0
+    for area in (*free_areas(vg, pv), FreeArea(pv.pe_count, 0)):
+        if area.pe > at:
+            yield pv.pe_start + at * vg.extent_size, pv.pe_start + area.pe * vg.extent_size
+        at = area.pe + area.length
 
 
 def discard_freed(
@@ -56,8 +62,7 @@ def discard_freed(
 ) -> None:
     """Discard what `new` has freed; a disk that cannot is passed over, other failures are warned
     of."""
-    extent = new.extent_size * SECTOR
-    for pv, pe, length in freed_ranges(old, new):
+    for pv, start, length in freed_ranges(old, new):
         path = path_of(pv.uuid)
         if path is None:
             continue
@@ -65,7 +70,7 @@ def discard_freed(
             device = opener(path, True)
             try:
                 if device.can_discard:
-                    device.discard(pv.pe_start * SECTOR + pe * extent, length * extent)
+                    device.discard(start * SECTOR, length * SECTOR)
             finally:
                 device.close()
         except UlvmError as error:

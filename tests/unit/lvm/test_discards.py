@@ -9,25 +9,48 @@ import pytest
 from ulvm.cli.main import main
 from ulvm.lvm.discards import freed_ranges
 from ulvm.metadata import edit
-from ulvm.metadata.model import PhysicalVolume
+from ulvm.metadata.model import PhysicalVolume, VolumeGroup
+from ulvm.metadata.pv_edit import resize_pv
 from ulvm.metadata.uuid import new_uuid
+from ulvm.metadata.vg_edit import set_extent_size
 
 MIB = 1 << 20
+MIB_SECTORS = MIB // 512
+
+
+def group(*volumes: int) -> VolumeGroup:
+    """Extents of 1 MiB on a PV of 99 of them; the volumes are a, b, c of so many."""
+    pv = PhysicalVolume(new_uuid(), "/a", 100 * MIB_SECTORS, MIB_SECTORS, 99)
+    vg = edit.add_pv(edit.new_vg("vg", uuid=new_uuid(), extent_size=MIB_SECTORS), pv)
+    for name, extents in zip("abc", volumes, strict=False):
+        vg = edit.add_linear(vg, name, extents, uuid=new_uuid(), now=1, host="h")
+    return vg
+
+
+def freed(old: VolumeGroup, new: VolumeGroup) -> list[tuple[float, float]]:
+    """In MiB from the PV's first extent."""
+    return [(r.start / MIB_SECTORS - 1, r.length / MIB_SECTORS) for r in freed_ranges(old, new)]
 
 
 def test_what_is_freed() -> None:
-    pv = PhysicalVolume(new_uuid(), "/a", 100 * 2048, 2048, 99)
-    vg = edit.add_pv(edit.new_vg("vg", uuid=new_uuid(), extent_size=2048), pv)
-    for name, extents in (("a", 10), ("b", 20), ("c", 30)):
-        vg = edit.add_linear(vg, name, extents, uuid=new_uuid(), now=1, host="h")
+    vg = group(10, 20, 30)
     without = edit.remove_lv(vg, "b")
-    assert [(r.pe, r.length) for r in freed_ranges(vg, without)] == [(10, 20)]
-    assert list(freed_ranges(without, vg)) == []
-    assert list(freed_ranges(vg, vg)) == []
+    assert freed(vg, without) == [(10, 20)]
+    assert freed(without, vg) == []
+    assert freed(vg, vg) == []
     # Not what had been free before.
     less = edit.remove_lv(without, "c")
-    assert [(r.pe, r.length) for r in freed_ranges(without, less)] == [(30, 30)]
-    assert [(r.pe, r.length) for r in freed_ranges(vg, edit.remove_lv(vg, "c"))] == [(30, 30)]
+    assert freed(without, less) == [(30, 30)]
+    assert freed(vg, edit.remove_lv(vg, "c")) == [(30, 30)]
+    assert freed(vg, edit.remove_lv(edit.remove_lv(vg, "c"), "b")) == [(10, 50)]
+
+
+def test_extents_of_another_size_and_a_pv_that_grows_free_nothing() -> None:
+    vg = group(10)
+    small = set_extent_size(vg, MIB_SECTORS // 4)
+    assert freed(vg, small) == []
+    assert freed(vg, edit.remove_lv(small, "a")) == [(0, 10)]
+    assert freed(vg, resize_pv(vg, vg.pvs[0].uuid, 201 * MIB_SECTORS, 200)) == []
 
 
 @pytest.mark.parametrize("wanted", [False, True])
