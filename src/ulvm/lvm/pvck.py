@@ -26,7 +26,7 @@ from ulvm.metadata.dump import (
     summary_of,
 )
 from ulvm.metadata.label import LABEL_SCAN_SECTORS, DiskLocn, Label
-from ulvm.metadata.mda import MDA_HEADER_SIZE
+from ulvm.metadata.mda import MAX_TEXT, MDA_HEADER_SIZE
 from ulvm.metadata.text import parse
 from ulvm.metadata.uuid import parse_uuid
 from ulvm.units import SECTOR
@@ -45,7 +45,6 @@ DUMPS = ("headers", "metadata", "metadata_all", "metadata_search", "metadata_are
 _BAD = "Found bad header or metadata values."
 _FIRST_AREA = DiskLocn(4096, 1044480)
 _MIB = 1 << 20
-_MAX_TEXT = 64 << 20
 _NUMBERS = frozenset({
     "metadata_offset", "mda_offset", "mda_size", "mda2_offset", "mda2_size", "device_size",
     "data_offset", "mda_num",
@@ -387,7 +386,7 @@ def _whole(target: Device, at: int, start: int, end: int) -> bytes | None:
     """The text from there to its NUL, around the ring's end if it goes on there."""
     text = bytearray()
     position = at
-    while len(text) < min(_MAX_TEXT, end - start):
+    while len(text) < min(MAX_TEXT, end - start):
         part = target.read(position, min(64 << 10, end - position))
         stop = part.find(b"\0")
         if stop >= 0:

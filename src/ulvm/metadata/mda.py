@@ -30,6 +30,7 @@ from ulvm.units import SECTOR
 
 __all__ = [
     "IGNORED_LOCN",
+    "MAX_TEXT",
     "MDA_HEADER_SIZE",
     "NO_LOCN",
     "UNDAMAGED",
@@ -47,6 +48,8 @@ __all__ = [
 MDA_HEADER_SIZE = SECTOR
 MIN_AREA = 3 * SECTOR
 """Bytes: a header and the smallest ring in which `max_text` is not negative."""
+MAX_TEXT = 64 << 20
+"""Bytes; a header that claims more is damaged or hostile."""
 
 _HEADER = struct.Struct("<L16sLQQ")
 _RAW_LOCN = struct.Struct("<QQLL")

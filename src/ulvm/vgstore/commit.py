@@ -52,6 +52,7 @@ from ulvm.faultpoints import reach
 from ulvm.metadata.check import check_vg
 from ulvm.metadata.label import DiskLocn
 from ulvm.metadata.mda import (
+    MAX_TEXT,
     MDA_HEADER_SIZE,
     Damage,
     MdaHeader,
@@ -395,9 +396,10 @@ def text_of(host: Host, vg: VolumeGroup, command: str) -> bytes:
 
 
 def check_size(vg: VolumeGroup, path: str, header: MdaHeader, data: bytes) -> None:
-    """RefusedError if a text does not fit in an area on the device, beside the one that counts."""
+    """RefusedError if a text does not fit in an area on the device, beside the one that counts, or
+    is longer than what is read."""
     what = f"VG {vg.name} {vg.seqno} metadata on {path} ({len(data)} bytes)"
-    limit = max_text(header.size)
+    limit = min(max_text(header.size), MAX_TEXT)
     if len(data) > limit:
         raise RefusedError(f"{what} exceeds maximum metadata size ({limit} bytes)")
     old = header.current

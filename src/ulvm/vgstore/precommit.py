@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ulvm.errors import FormatError
 from ulvm.metadata.crc import lvm_crc
-from ulvm.metadata.mda import ring_parts
+from ulvm.metadata.mda import MAX_TEXT, ring_parts
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import vg_from_text
 from ulvm.vgstore.host import Host
@@ -16,14 +16,12 @@ from ulvm.vgstore.scan import PvDevice
 
 __all__ = ["precommitted"]
 
-_MAX_TEXT = 64 << 20
-
 
 def precommitted(host: Host, pv: PvDevice) -> VolumeGroup | None:
     """What the PV's areas hold in slot 1; None if there is nothing, or nothing whole."""
     for mda in pv.mdas:
         locn = mda.header.precommitted if mda.header is not None else None
-        if mda.header is None or locn is None or locn.empty or locn.size > _MAX_TEXT:
+        if mda.header is None or locn is None or locn.empty or locn.size > MAX_TEXT:
             continue
         device = host.opener(pv.path, False)
         try:

@@ -15,6 +15,7 @@ from ulvm.errors import DeviceError, FormatError
 from ulvm.metadata.crc import lvm_crc
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn, Label, PvHeader, find_label
 from ulvm.metadata.mda import (
+    MAX_TEXT,
     MDA_HEADER_SIZE,
     UNDAMAGED,
     Damage,
@@ -26,9 +27,6 @@ from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import vg_from_text
 
 __all__ = ["MdaCopy", "PvDevice", "Texts", "read_pv"]
-
-_MAX_TEXT = 64 << 20
-"""Bytes; a header that claims more is damaged or hostile."""
 
 
 class Texts:
@@ -189,7 +187,7 @@ def _read_mda(
         return copy, []
     at = offset + locn.offset
     what, text = f"WARNING: Checksum error on {path} at offset {at}.", b""
-    if header.size > device.size - offset or locn.size > _MAX_TEXT:
+    if header.size > device.size - offset or locn.size > MAX_TEXT:
         what = f"WARNING: bad metadata text size on {path} at {offset}."
     else:
         parts = ring_parts(header.size, locn.offset, locn.size)

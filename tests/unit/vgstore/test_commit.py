@@ -16,10 +16,10 @@ from tests.unit.vgstore.lab import EXTENT, MIB, Lab
 from ulvm.errors import DeviceError, RefusedError
 from ulvm.metadata import edit
 from ulvm.metadata.layout import PvOptions
-from ulvm.metadata.mda import MdaHeader, RawLocn
+from ulvm.metadata.mda import MAX_TEXT, MdaHeader, RawLocn
 from ulvm.metadata.text import TextHeader, vg_from_text, vg_to_text
 from ulvm.metadata.uuid import new_uuid
-from ulvm.vgstore.commit import prepare, remove_vg
+from ulvm.vgstore.commit import check_size, prepare, remove_vg
 from ulvm.vgstore.pv import as_member
 
 MDA = 4096
@@ -260,6 +260,14 @@ def test_metadata_larger_than_the_area_are_refused(lab: Lab) -> None:
     with pytest.raises(RefusedError, match=r"metadata on .* exceeds maximum metadata size"):
         lab.prepare(old, old._replace(tags=tags))
     assert lab.scan().vg("vg") == old
+
+
+def test_a_text_that_would_not_be_read_again_is_not_written(lab: Lab) -> None:
+    vg = lab.vg(lab.pv("a"))
+    large = MdaHeader(MDA, 4 * MAX_TEXT)
+    check_size(vg, "a", large, bytes(MAX_TEXT))
+    with pytest.raises(RefusedError, match=rf"exceeds maximum metadata size \({MAX_TEXT} bytes\)"):
+        check_size(vg, "a", large, bytes(MAX_TEXT + 1))
 
 
 def test_a_text_that_would_touch_the_one_before_is_refused(lab: Lab) -> None:
