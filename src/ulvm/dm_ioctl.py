@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 __all__ = [
     "DM_MAJOR",
     "FILE_MAJOR",
+    "READ_AHEAD",
     "DeviceInfo",
     "DeviceMapper",
     "TableLine",
@@ -30,6 +31,8 @@ DM_MAJOR = 253
 FILE_MAJOR = 240
 """Major number shown for plain files used as disks; 240-254 are for local use."""
 
+READ_AHEAD = 256
+"""Sectors: what the kernel gives a device of its own accord."""
 
 _WORD = re.compile(r"(?:\\.|[^ \t\n\v\f\r])+", re.DOTALL)
 _QUOTED = re.compile(r"\\(.)", re.DOTALL)

@@ -134,7 +134,8 @@ class Activator:
 
     def deactivate(self, vg: VolumeGroup, lv_name: str) -> None:
         """Remove the devices of the volume's tree. BusyError, and nothing changed, when one is
-        open. Works with missing PVs."""
+        open; of a snapshot that is opened just now the origin is gone by then, until somebody
+        activates it. Works with missing PVs."""
         present = self._by_uuid()
         members = tree_members(vg, lv_name)
         for lv in reversed(members):

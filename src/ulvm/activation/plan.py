@@ -36,7 +36,7 @@ from ulvm.metadata.model import (
     VolumeGroup,
 )
 
-__all__ = ["PathOf", "PlannedDevice", "Rank", "plan_lv", "plan_tree", "root_of", "tree_members"]
+__all__ = ["PathOf", "PlannedDevice", "Rank", "plan_tree", "root_of", "tree_members"]
 
 PathOf = Callable[[str], str | None]
 """The path of the device that holds a PV, by the PV's UUID; None for a missing PV."""
@@ -91,13 +91,6 @@ def tree_members(vg: VolumeGroup, lv_name: str) -> tuple[LogicalVolume, ...]:
     return (root, *(cow for cow in cows if cow is not None))
 
 
-def plan_lv(
-    vg: VolumeGroup, lv_name: str, path_of: PathOf, *, merging: bool = True, partial: bool = False
-) -> tuple[PlannedDevice, ...]:
-    """The devices of the tree that this volume is in; see `plan_tree`."""
-    return plan_tree(vg, root_of(vg, lv_name), path_of, merging=merging, partial=partial)
-
-
 def plan_tree(
     vg: VolumeGroup,
     root: LogicalVolume,
@@ -107,7 +100,8 @@ def plan_tree(
     partial: bool = False,
     filler: str = "error",
 ) -> tuple[PlannedDevice, ...]:
-    """In the order in which LVM creates them, so that the minor numbers are LVM's too.
+    """The devices of a tree in the order in which LVM creates them, so that the minor numbers are
+    LVM's too.
 
     RefusedError if a PV is missing, unless `partial`: then `filler` stands in for it, targets of
     type error or zero, or the device of that path.

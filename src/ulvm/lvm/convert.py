@@ -23,6 +23,7 @@ from ulvm.lvm.lv import activate_new, check_wipable, get, states_at_rest
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Change, Session
 from ulvm.metadata import edit, snapshot_edit
+from ulvm.metadata.layout import MAX_EXTENTS
 from ulvm.metadata.lv_edit import PLAIN, Properties, with_properties
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.uuid import new_uuid
@@ -152,8 +153,8 @@ def create_sparse(
 def _virtual_extents(session: Session, vg: VolumeGroup, sectors: int) -> int:
     extents = -(-sectors // vg.extent_size)
     size = display_size(extents * vg.extent_size)
-    if extents >= 1 << 32:
-        limit = display_size(((1 << 32) - 1) * vg.extent_size)
+    if extents > MAX_EXTENTS:
+        limit = display_size(MAX_EXTENTS * vg.extent_size)
         raise RefusedError(
             f"Volume too large ({size}) for extent size {display_size(vg.extent_size)}. "
             f"Upper limit is less than {limit}."

@@ -18,9 +18,9 @@ from ulvm.errors import FormatError, RefusedError
 from ulvm.lvm.pvck import Device, opened, second_area
 from ulvm.lvm.session import Session
 from ulvm.metadata.crc import lvm_crc
-from ulvm.metadata.dump import MAGIC, dump_label
+from ulvm.metadata.dump import dump_label
 from ulvm.metadata.label import DiskLocn, Label, PvHeader
-from ulvm.metadata.mda import MDA_HEADER_SIZE, MdaHeader, RawLocn, max_text, ring_write
+from ulvm.metadata.mda import MAGIC, MDA_HEADER_SIZE, MdaHeader, RawLocn, max_text, ring_write
 from ulvm.metadata.model import PhysicalVolume, VolumeGroup
 from ulvm.metadata.text import vg_from_text
 from ulvm.metadata.uuid import format_uuid

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ulvm.errors import RefusedError, UsageError
 from ulvm.metadata.cow import cow_max_extents
+from ulvm.metadata.layout import MAX_EXTENTS
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.units import SECTOR, display_size
 
@@ -35,8 +36,6 @@ _WHOLES = {
 }
 _MOST = 1 << 55
 """Sectors: 16 EiB."""
-_MOST_EXTENTS = (1 << 32) - 1
-"""Of a volume: 32 bits in LVM2's metadata."""
 _MOST_PERCENT = (1 << 32) - 2
 _UNSIGNED = {"--virtualsize", "--metadatasize", "--bootloaderareasize", "--setphysicalvolumesize"}
 
@@ -58,11 +57,11 @@ class SizeRequest(NamedTuple):
             return self.extents, False
         assert self.sectors is not None
         extents = -(-self.sectors // extent_size)
-        if extents > _MOST_EXTENTS:
+        if extents > MAX_EXTENTS:
             raise RefusedError(
                 f"Volume too large ({display_size(extents * extent_size)}) for extent size "
                 f"{display_size(extent_size)}. "
-                f"Upper limit is less than {display_size(_MOST_EXTENTS * extent_size)}."
+                f"Upper limit is less than {display_size(MAX_EXTENTS * extent_size)}."
             )
         return extents, extents * extent_size != self.sectors
 
@@ -190,7 +189,7 @@ def parse_extents(text: str, *, signs: str = "+-") -> SizeRequest:
     if number == 0:
         raise UsageError(f"{option} may not be zero.")
     if whole is None:
-        return SizeRequest(sign, extents=min(number, _MOST_EXTENTS))
+        return SizeRequest(sign, extents=min(number, MAX_EXTENTS))
     assert known is not None
     return SizeRequest(sign, percent=number, whole=known)
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from ulvm.errors import FormatError
 from ulvm.metadata.crc import lvm_crc
 from ulvm.metadata.label import DiskLocn
-from ulvm.metadata.mda import MDA_HEADER_SIZE, RawLocn, ring_parts
+from ulvm.metadata.mda import MAGIC, MDA_HEADER_SIZE, RawLocn, ring_parts
 from ulvm.units import SECTOR
 
 __all__ = [
-    "MAGIC",
     "Headers",
     "MdaDump",
     "Read",
@@ -32,7 +31,6 @@ __all__ = [
 Read = Callable[[int, int], bytes]
 """Offset and length in bytes; short at the end of the device."""
 
-MAGIC = b"\x20LVM2\x20x[5A%r0N*>"
 _IGNORED = 1
 _NAME = re.compile(rb"([a-zA-Z0-9+_.-]{1,127}) \{\n")
 _SEQNO = re.compile(rb"\nseqno = (\d{1,10})\n")

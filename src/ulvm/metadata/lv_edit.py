@@ -20,6 +20,7 @@ __all__ = [
     "set_autoactivation",
     "set_minor",
     "set_policy",
+    "set_profile",
     "set_read_ahead",
     "set_skip",
     "set_tags",

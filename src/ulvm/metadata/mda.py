@@ -30,6 +30,7 @@ from ulvm.units import SECTOR
 
 __all__ = [
     "IGNORED_LOCN",
+    "MAGIC",
     "MAX_TEXT",
     "MDA_HEADER_SIZE",
     "NO_LOCN",
@@ -53,7 +54,7 @@ MAX_TEXT = 64 << 20
 
 _HEADER = struct.Struct("<L16sLQQ")
 _RAW_LOCN = struct.Struct("<QQLL")
-_MAGIC = b"\x20LVM2\x20x[5A%r0N*>"
+MAGIC = b"\x20LVM2\x20x[5A%r0N*>"
 _VERSION = 1
 _IGNORED = 1
 _SLOTS = (MDA_HEADER_SIZE - _HEADER.size) // _RAW_LOCN.size
@@ -125,7 +126,7 @@ class MdaHeader(NamedTuple):
             _RAW_LOCN.pack(slot.offset, slot.size, slot.checksum, slot.flags)
             for slot in (self.committed, self.precommitted)
         )
-        tail = _HEADER.pack(0, _MAGIC, _VERSION, self.start, self.size)[4:] + slots
+        tail = _HEADER.pack(0, MAGIC, _VERSION, self.start, self.size)[4:] + slots
         tail = tail.ljust(MDA_HEADER_SIZE - 4, b"\0")
         return struct.pack("<L", lvm_crc(tail)) + tail
 
@@ -140,7 +141,7 @@ class MdaHeader(NamedTuple):
         problems = []
         if checksum != lvm_crc(data[4:MDA_HEADER_SIZE]):
             problems.append(f"wrong checksum {checksum:x} {where}")
-        if magic != _MAGIC:
+        if magic != MAGIC:
             problems.append(f"wrong magic number {where}")
         if version != _VERSION:
             problems.append(f"wrong version {version} {where}")
@@ -194,7 +195,7 @@ def header_damage(data: bytes, *, start: int) -> Damage:
     checksum, magic, version, own_start, _ = _HEADER.unpack_from(data)
     if checksum != lvm_crc(data[4:MDA_HEADER_SIZE]):
         found |= Damage.CHECKSUM
-    if magic != _MAGIC:
+    if magic != MAGIC:
         found |= Damage.MAGIC
     if version != _VERSION:
         found |= Damage.VERSION

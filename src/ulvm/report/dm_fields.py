@@ -7,16 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ulvm.activation.names import LVM_UUID_PREFIX
-from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo
+from ulvm.dm_ioctl import DM_MAJOR, READ_AHEAD, DeviceInfo
 from ulvm.report.catalogue import DEVICES
 from ulvm.report.columns import ReportKind
 from ulvm.report.table import Field, Value
 from ulvm.report.vocabulary import Vocabulary
 
 __all__ = ["DM_REPORT", "NAME_REPORT", "DmRow", "block_name", "by_name", "mangled"]
-
-_READ_AHEAD = 256
-"""Sectors: what the kernel gives a device of its own accord."""
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789#+-.:=@_")
 
@@ -90,7 +87,7 @@ _VALUES: tuple[tuple[str, str, int, Callable[[DmRow], Value]], ...] = (
     ("uuid", "UUID", 32, lambda r: r.info.uuid),
     ("mangled_uuid", "MangledUUID", 32, lambda r: mangled(r.info.uuid)),
     ("unmangled_uuid", "UnmangledUUID", 32, lambda r: r.info.uuid),
-    ("read_ahead", "RAhead", 6, lambda r: _READ_AHEAD),
+    ("read_ahead", "RAhead", 6, lambda r: READ_AHEAD),
     ("blkdevname", "BlkDevName", 16, lambda r: f"dm-{r.info.minor}"),
     ("attr", "Stat", 4, _attributes),
     ("tables_loaded", "Tables", 6, _tables),

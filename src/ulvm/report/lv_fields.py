@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ulvm.activation.names import dm_name
+from ulvm.dm_ioctl import READ_AHEAD
 from ulvm.metadata.model import (
     LogicalVolume,
     MirrorSegment,
@@ -18,9 +19,6 @@ from ulvm.report.rows import Row
 from ulvm.report.table import Table, Value
 
 __all__ = ["LV_FIELDS", "SEGMENT_FIELDS", "read_ahead"]
-
-_READ_AHEAD = 256
-"""Sectors: what the kernel gives a device of its own accord."""
 
 # -- logical volumes ------------------------------------------------------------------------------
 
@@ -203,7 +201,7 @@ def read_ahead(vg: VolumeGroup, lv: LogicalVolume) -> int:
         for segment in each.segments
         if isinstance(segment, StripedSegment) and len(segment.areas) > 1
     ]
-    return max([_READ_AHEAD, *stripes])
+    return max([READ_AHEAD, *stripes])
 
 
 def _kernel_read_ahead(row: Row) -> Value:

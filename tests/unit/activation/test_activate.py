@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.activation.lab import EXTENT, Lab
 from tests.waiting import until
-from ulvm.activation.plan import plan_lv
+from ulvm.activation.plan import plan_tree, root_of
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, DeviceError, RefusedError, UlvmError
@@ -250,7 +250,7 @@ def test_refresh_finishes_what_died_after_loading(lab: Lab) -> None:
     lab.linear("base", 4)
     lab.activator.activate(lab.vg, "base")
     new = lab.snapshot("base", "snap", 2)
-    for device in plan_lv(new, "base", lab.paths.get):
+    for device in plan_tree(new, root_of(new, "base"), lab.paths.get):
         if device.name != "vg-base":
             lab.dm.create(device.name, device.uuid)
         lab.dm.load(device.name, device.table)
@@ -268,7 +268,8 @@ def test_refresh_goes_back_to_the_old_metadata_if_they_count(lab: Lab) -> None:
     lab.linear("base", 4)
     lab.activator.activate(lab.vg, "base")
     old = lab.vg
-    planned = {d.name: d for d in plan_lv(lab.snapshot("base", "snap", 2), "base", lab.paths.get)}
+    new = lab.snapshot("base", "snap", 2)
+    planned = {d.name: d for d in plan_tree(new, root_of(new, "base"), lab.paths.get)}
     for name in ("vg-base-real", "vg-snap-cow"):
         lab.dm.create(name, planned[name].uuid)
         lab.dm.load(name, planned[name].table)
@@ -360,7 +361,7 @@ def test_status_of_other_targets_is_none() -> None:
 
 def without_tables(lab: Lab, origin: str, cow: str, first_extent: int) -> None:
     """The tree as the daemon has it when it comes back and cannot read the COW."""
-    for device in plan_lv(lab.vg, origin, lab.paths.get):
+    for device in plan_tree(lab.vg, root_of(lab.vg, origin), lab.paths.get):
         lab.dm.create(device.name, device.uuid)
         if device.name in (f"vg-{origin}-real", f"vg-{cow}-cow"):
             lab.dm.load(device.name, device.table)
@@ -444,7 +445,7 @@ def test_a_partial_origin_is_not_resumed_without_its_snapshot(lab: Lab) -> None:
     lab.linear("unused", 2)
     lab.snapshot("p", "s", 1)
     lab.vg = lab.without("unused")
-    for device in plan_lv(lab.vg, "p", lab.paths.get):
+    for device in plan_tree(lab.vg, root_of(lab.vg, "p"), lab.paths.get):
         if device.name != "vg-p":
             lab.dm.create(device.name, device.uuid)
         lab.dm.load(device.name, device.table)
