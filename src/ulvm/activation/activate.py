@@ -51,6 +51,7 @@ from ulvm.activation.plan import (
     plan_tree,
     root_of,
     tree_members,
+    tree_stack,
 )
 from ulvm.activation.report import SwapReport, noted, raise_all
 from ulvm.activation.states import LvState, by_uuid, lv_states
@@ -195,8 +196,7 @@ class Activator:
         rename_strays(self._dm, vg, failures)
         present = self._by_uuid()
         wanted: dict[str, PlannedDevice] = {}
-        kept: set[str] = set()
-        partial: list[LogicalVolume] = []
+        partial: list[tuple[LogicalVolume, list[str]]] = []
         together: list[list[str]] = []
         for root in roots(vg):
             try:
@@ -204,16 +204,20 @@ class Activator:
                 merge = merge and not self._in_use(vg, root, present)
                 found = self._wanted(vg, [root], present, merge)
             except RefusedError:
-                kept |= {dm_uuid(vg.uuid, v.uuid) for v in tree_members(vg, root.name)}
-                partial.append(root)
+                stack = [dm_uuid(vg.uuid, v.uuid) for v in tree_stack(vg, root.name)]
+                partial.append((root, stack))
                 continue
             for device in found:
                 wanted.setdefault(device.uuid, device)  # A move has many users.
             together.append([d.uuid for d in found])
         prefix = dm_uuid(vg.uuid, "")
         ours = [info for info in present.values() if info.uuid.startswith(prefix)]
-        for root in partial:
-            self._keep(vg, root, present, failures)
+        kept: set[str] = set()
+        for root, stack in partial:
+            kept.update(stack)
+            # A move that others have, too, may be whole.
+            tops = tuple(uuid for uuid in stack if uuid not in wanted)
+            self._keep(vg, root, tops, present, failures)
         gone = [i for i in ours if i.uuid not in wanted and volume_of(i.uuid) not in kept]
         # Tops before their layers, and moves after what stood on them.
         gone.sort(key=lambda info: (depth(info), len(info.uuid)))
@@ -229,11 +233,13 @@ class Activator:
         self,
         vg: VolumeGroup,
         root: LogicalVolume,
+        tops: tuple[str, ...],
         present: dict[str, DeviceInfo],
         failures: list[UlvmError],
     ) -> None:
-        """Resume what is suspended of a tree with a missing PV, with the tables that it has: those
-        that a command that died left inactive if its metadata count, the live ones if not."""
+        """Resume what is suspended of a tree with a missing PV, the volumes `tops` and their
+        layers, with the tables that it has: those that a command that died left inactive if its
+        metadata count, the live ones if not."""
         seen = self._view(vg)
         planned: tuple[PlannedDevice, ...] = ()
         with contextlib.suppress(RefusedError):  # It was another reason.
@@ -244,7 +250,6 @@ class Activator:
                 merging=self._merges(vg, root),
             )
         numbers = self._numbers(planned, present)
-        tops = tuple(dm_uuid(vg.uuid, v.uuid) for v in tree_members(vg, root.name))
         ours = {uuid: info for uuid, info in present.items() if uuid.startswith(tops)}
         resume_kept(self._dm, planned, ours, numbers, failures)
 

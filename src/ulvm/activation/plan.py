@@ -36,7 +36,7 @@ from ulvm.metadata.model import (
     VolumeGroup,
 )
 
-__all__ = ["PathOf", "PlannedDevice", "Rank", "plan_tree", "root_of", "tree_members"]
+__all__ = ["PathOf", "PlannedDevice", "Rank", "plan_tree", "root_of", "tree_members", "tree_stack"]
 
 PathOf = Callable[[str], str | None]
 """The path of the device that holds a PV, by the PV's UUID; None for a missing PV."""
@@ -89,6 +89,12 @@ def tree_members(vg: VolumeGroup, lv_name: str) -> tuple[LogicalVolume, ...]:
     root = root_of(vg, lv_name)
     cows = (vg.lv(snap.cow) for snap in vg.snapshots_of_origin(root.name))
     return (root, *(cow for cow in cows if cow is not None))
+
+
+def tree_stack(vg: VolumeGroup, lv_name: str) -> tuple[LogicalVolume, ...]:
+    """`tree_members`, and the hidden volumes that they stand on."""
+    members = tree_members(vg, lv_name)
+    return (*members, *(low for lv in members for low in vg.lower_lvs(lv)))
 
 
 def plan_tree(

@@ -13,6 +13,8 @@ from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, DeviceError, RefusedError, UlvmError
 from ulvm.metadata.model import Area, LogicalVolume, StripedSegment, VolumeGroup
+from ulvm.metadata.move import start_move
+from ulvm.metadata.segments import PvExtents
 from ulvm.metadata.uuid import new_uuid
 
 
@@ -458,6 +460,31 @@ def test_a_partial_origin_is_not_resumed_without_its_snapshot(lab: Lab) -> None:
     lab.write("p", 0, 2)
     assert lab.read("s", 0) == b"\1" * 4096
     assert lab.read("p", 0) == b"\2" * 4096
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_atomic_move_keeps_its_sides_when_the_pv_of_one_is_away(lab: Lab, side: int) -> None:
+    """pvmove died while all was suspended; then a PV is away."""
+    lab.linear("a", 2)
+    lab.pv()
+    pvs = [pv.uuid for pv in lab.vg.pvs]
+    lab.vg = start_move(
+        lab.vg, PvExtents(pvs[0]), new_uuid=new_uuid, now=1, host="h", atomic=True
+    ).vg
+    lab.activator.activate(lab.vg, "a")
+    lab.write("a", 0, 1)
+    tables = lab.tables()
+    assert sorted(tables) == ["vg-a", "vg-pvmove0", "vg-pvmove0_mimage_0", "vg-pvmove0_mimage_1"]
+    for name in sorted(tables):
+        lab.dm.suspend(name)
+    lab.paths.pop(pvs[side])
+    lab.activator.refresh(lab.vg._replace(missing_uuids=frozenset([pvs[side]])))
+    left = lab.suspended()
+    for name in left:
+        lab.dm.resume(name)
+    assert not left
+    assert lab.tables() == tables
+    assert lab.read("a", 0) == b"\1" * 4096
 
 
 def renamed(lab: Lab, old: str, new: str) -> VolumeGroup:
