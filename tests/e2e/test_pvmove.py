@@ -63,6 +63,21 @@ def used(host: UlvmHost) -> list[float]:
     return [float(word) for word in shown.split()]
 
 
+def test_a_disk_that_is_full_can_be_emptied(host: UlvmHost) -> None:
+    for name in ("a.img", "b.img"):
+        host.image(name, "32M")
+    host.run("vgcreate vg a.img b.img")
+    host.run("lvcreate -qn full -l 100%PVS vg a.img")
+    fill(host, "full", 1)
+    host.run("pvmove -i0 a.img b.img")
+    assert used(host) == [0, 28]
+    with host.path("vg/full").open("rb") as file:
+        assert file.read(8 * MIB) == b"\1" * (8 * MIB)
+    assert "No data to move" in host.run("pvmove a.img", rc=5).stderr
+    host.run("pvmove -i0 b.img:0-3 a.img")
+    assert used(host) == [16, 12]
+
+
 def test_all_of_a_disk_under_load(group: UlvmHost) -> None:
     """A writer goes on through every door meanwhile, and finds all that it wrote."""
     snapshot = sums(group)[2]

@@ -44,7 +44,7 @@ def places_of(
                 path = session.last_scan.path_of(pv.uuid) or pv.device
                 session.warn_once(f"WARNING: Physical volume {path} not allocatable.")
                 continue
-            if vg.allocated(pv.uuid) == pv.pe_count:
+            if vg.allocated(pv.uuid) == pv.pe_count and not source:
                 path = session.last_scan.path_of(pv.uuid) or pv.device
                 session.warn_once(f'WARNING: No free extents on physical volume "{path}".')
                 continue
