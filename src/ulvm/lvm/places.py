@@ -87,11 +87,11 @@ def _ranges(text: str, pv: PhysicalVolume) -> tuple[tuple[int, int], ...]:
         if sign == "-" and end is not None:
             last = int(end)
         elif sign == "+" and end is not None:
-            last = start + int(end) - 1
+            last = start + max(int(end), 1) - 1  # LVM2 takes `+0` for one extent.
         rest = rest[match.end() :]
         if rest and rest[0] != ":":
             raise RefusedError(f"Physical extent parsing error at {rest}.")
-        if last + 1 < start or last >= pv.pe_count:
+        if last < start or last >= pv.pe_count:
             raise RefusedError(f"PE range error: start extent {start} to end extent {last}.")
         runs.append((start, last - start + 1))
     return tuple(runs)

@@ -1,0 +1,41 @@
+"""What is written can be read again: sizes and ranges at which LVM2 stops, in its words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ulvm.cli.main import main
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two files of 128 MiB, and a host of their own."""
+    monkeypatch.setenv("ULVM_SYSTEM_DIR", str(tmp_path / "etc"))
+    monkeypatch.setenv("ULVM_RUN_DIR", str(tmp_path / "run"))
+    found = []
+    for name in ("a.img", "b.img"):
+        with (tmp_path / name).open("wb") as stream:
+            stream.truncate(128 << 20)
+        found.append(str(tmp_path / name))
+    return found
+
+
+def test_a_range_has_an_extent_at_least(
+    images: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = images[0]
+    assert main(["vgcreate", "vg", *images]) == 0
+    assert main(["lvcreate", "-an", "-l2", "-n", "a", "vg", place]) == 0
+    capsys.readouterr()
+    assert main(["lvextend", "-l+50%FREE", "vg/a", f"{place}:5-4"]) == 5
+    assert "  PE range error: start extent 5 to end extent 4.\n" in capsys.readouterr().err
+    assert main(["lvextend", "-l+50%FREE", "vg/a", f"{place}:31+0"]) == 5
+    assert "  PE range error: start extent 31 to end extent 31.\n" in capsys.readouterr().err
+    assert main(["lvextend", "-l+50%FREE", "vg/a", f"{place}:5+0"]) == 0
+    assert main(["lvextend", "-l+1", "vg/a", f"{place}:5+0"]) == 5
+    assert main(["lvextend", "-l+90%FREE", "vg/a", f"{place}:5+0:8-20"]) == 0
+    capsys.readouterr()
+    assert main(["lvs", "--noheadings", "-o", "seg_pe_ranges", "vg"]) == 0
+    assert capsys.readouterr().out.split() == [f"{place}:{r}" for r in ("0-1", "5-5", "8-20")]
