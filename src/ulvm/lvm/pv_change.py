@@ -189,6 +189,10 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
             raise RefusedError(f"Size must exceed minimum of {least} sectors on PV {path}.")
         header = pv.label.pv_header
         start = header.pe_start // SECTOR
+        if size < start:
+            raise RefusedError(
+                f"Size must exceed physical extent start of {start} sectors on PV {path}."
+            )
         session.verbose(f'Resizing volume "{path}" to {size} sectors.')
         if any(area.offset // SECTOR >= start for area in header.metadata_areas):
             raise RefusedError(
@@ -198,6 +202,11 @@ def resize(session: Session, path: str, sectors: int | None = None) -> None:
 
             def edit(vg: VolumeGroup) -> VolumeGroup:
                 extents = usable_extents(size, start, header.metadata_areas, vg.extent_size)
+                if not extents:
+                    raise RefusedError(
+                        "Size must leave space for at least one physical extent of "
+                        f"{vg.extent_size} sectors on PV {path}."
+                    )
                 member = vg.pv(pv.uuid)
                 if member is not None and member.pe_count == extents:
                     session.verbose(f"No change to size of physical volume {path}.")

@@ -39,3 +39,32 @@ def test_a_range_has_an_extent_at_least(
     capsys.readouterr()
     assert main(["lvs", "--noheadings", "-o", "seg_pe_ranges", "vg"]) == 0
     assert capsys.readouterr().out.split() == [f"{place}:{r}" for r in ("0-1", "5-5", "8-20")]
+
+
+def test_a_pv_keeps_room_for_an_extent(
+    images: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = images[0]
+    resize = ["pvresize", "-y", "--setphysicalvolumesize"]
+    beyond = f"  Size must exceed physical extent start of 131072 sectors on PV {path}.\n"
+    assert main(["pvcreate", "--dataalignment", "64m", path]) == 0
+    assert main([*resize, "2m", path]) == 5
+    assert beyond in capsys.readouterr().err
+    assert main([*resize, "64m", path]) == 0
+    assert main(["pvresize", path]) == 0
+    assert main(["vgcreate", "vg", *images]) == 0
+    capsys.readouterr()
+    assert main([*resize, "2m", path]) == 5
+    assert beyond in capsys.readouterr().err
+    for size, other in (("64m", path), ("66m", path), ("2m", images[1])):
+        assert main([*resize, size, other]) == 5
+        said = capsys.readouterr().err
+        assert (
+            "  Size must leave space for at least one physical extent of 8192 sectors "
+            f"on PV {other}.\n"
+        ) in said
+    assert main([*resize, "68m", path]) == 0
+    with Path(path).open("r+b") as stream:
+        stream.truncate(32 << 20)
+    assert main(["pvresize", path]) == 5
+    assert main(["vgs", "vg"]) == 0
