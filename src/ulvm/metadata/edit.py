@@ -312,6 +312,11 @@ def extend_lv(
         raise RefusedError(
             f"New size ({extents} extents) matches existing size ({lv.extent_count} extents)."
         )
+    if extents > MAX_EXTENTS:
+        raise RefusedError(
+            f"Unable to extend {vg.name}/{name} by {more} logical extents: "
+            f"exceeds limit ({MAX_EXTENTS})."
+        )
     last = lv.segments[-1]
     allowed = effective_policy(vg, policy or lv.allocation_policy)
     segments: list[Segment]

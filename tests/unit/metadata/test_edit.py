@@ -425,3 +425,11 @@ def test_what_cannot_be_counted_in_32_bits_is_refused() -> None:
         resize_pv(vg, vg.pvs[0].uuid, 1 << 46, most + 1)
     with pytest.raises(RefusedError, match="4294967305"):
         merge_vgs(full, group(10))
+    zeroes = snapshot_edit.add_virtual(
+        vg, "z", most, type_name="zero", uuid=new_uuid(), now=1, host="h"
+    )
+    with pytest.raises(RefusedError) as refused:
+        edit.extend_lv(zeroes, "z", most + 1)
+    assert refused.value.message == (
+        "Unable to extend vg/z by 1 logical extents: exceeds limit (4294967295)."
+    )
