@@ -214,8 +214,6 @@ def _read_segment(section: Section, where: str, holders: _Holders, moving: bool)
         size = 0
         if len(areas) > 1:
             size = _number(section, "stripe_size", where, most=_UINT32, least=1)
-            if size & (size - 1):
-                raise FormatError(f"stripe_size {size} of {where} is not a power of 2.")
         return StripedSegment(start, count, areas, size, tags)
     if kind == "snapshot":
         stores = [k for k in ("cow_store", "merging_store") if k in section]

@@ -61,6 +61,16 @@ def test_file_form_reads_back_as_the_same_group(path: Path) -> None:
     assert vg_from_text(text) == vg
 
 
+def test_a_stripe_size_need_not_be_a_power_of_2() -> None:
+    """As the extent size, to which LVM2 cuts it."""
+    text = (DATA / "ring-seqno19.txt").read_text()
+    odd = re.sub(r"stripe_size = \d+", "stripe_size = 768", text)
+    assert odd != text
+    assert vg_to_text(vg_from_text(odd), header_of(odd)) == odd
+    with pytest.raises(FormatError, match=r"stripe_size.* is 0, which is out of range"):
+        vg_from_text(odd.replace("stripe_size = 768", "stripe_size = 0"))
+
+
 def test_what_an_example_says() -> None:
     vg = vg_from_text((DATA / "ring-seqno19.txt").read_text())
     assert (vg.name, vg.seqno, vg.extent_size, len(vg.pvs)) == ("vg", 19, 8192, 2)
