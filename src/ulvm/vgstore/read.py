@@ -24,6 +24,7 @@ from ulvm.metadata.mda import (
     ring_parts,
 )
 from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.names import name_problem
 from ulvm.metadata.text import vg_from_text
 
 __all__ = ["MdaCopy", "PvDevice", "Texts", "read_pv"]
@@ -64,7 +65,7 @@ class MdaCopy(NamedTuple):
     vg_name: str | None = None
     """The name its text gives, even if the text cannot be understood."""
     damage: Damage = UNDAMAGED
-    """What is wrong with the header, or that the text's checksum is."""
+    """What is wrong with the header, or that the text's checksum or first word is."""
     problem: str | None = None
     """Why a text that is as it was written cannot be understood."""
 
@@ -197,20 +198,24 @@ def _read_mda(
                 what = ""
         except DeviceError as error:
             what = f"WARNING: Failed to read metadata text on {path} at {at}: {error.message}"
-    if what:
-        return copy._replace(damage=Damage.TEXT), [
-            what,
-            f"WARNING: invalid metadata text from {path} at {at}.",
-            f"WARNING: metadata on {path} at {at} has invalid summary for VG.",
-            f"WARNING: bad metadata text on {path} in mda{copy.number}",
-        ]
-    parsed = texts.parsed(text)
-    if isinstance(parsed, FormatError):
-        return copy._replace(problem=parsed.message, vg_name=_first_word(text)), []
-    return copy._replace(vg=parsed, vg_name=parsed.name), []
+    if not what:
+        parsed = texts.parsed(text)
+        if not isinstance(parsed, FormatError):
+            return copy._replace(vg=parsed, vg_name=parsed.name), []
+        if (name := _first_word(text)) is not None:
+            return copy._replace(problem=parsed.message, vg_name=name), []
+        what = f"WARNING: Metadata location on {path} at offset {at} begins with invalid name."
+    return copy._replace(damage=Damage.TEXT), [
+        what,
+        f"WARNING: invalid metadata text from {path} at {at}.",
+        f"WARNING: metadata on {path} at {at} has invalid summary for VG.",
+        f"WARNING: bad metadata text on {path} in mda{copy.number}",
+    ]
 
 
 def _first_word(text: bytes) -> str | None:
-    """The VG's name at the beginning of a text, so far as it can be told."""
+    """The VG's name at the beginning of a text; None if there is none that a group may have, by
+    which it would be locked and asked for."""
     words = text[:256].decode("ascii", errors="replace").split(None, 2)
-    return words[0] if len(words) > 1 and words[1] == "{" else None
+    named = len(words) > 1 and words[1] == "{" and name_problem(words[0]) is None
+    return words[0] if named else None

@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.vgstore.lab import MIB, Lab
-from ulvm.errors import FormatError, NotFoundError, UlvmError
+from ulvm.errors import FormatError, NotFoundError, RefusedError, UlvmError
+from ulvm.lvm.settled import SettledScans
 from ulvm.metadata.crc import lvm_crc
 from ulvm.metadata.mda import MdaHeader, RawLocn
 from ulvm.vgstore.devices import DeviceEntry, add_devices, read_devices, remove_devices
+from ulvm.vgstore.locks import vg_lock
 
 MDA = 4096
 
@@ -114,6 +116,27 @@ def test_a_name_that_is_a_path_is_refused(lab: Lab) -> None:
     rewrite_text(lab, a, b"abcd {", b"../x {")
     with pytest.raises(FormatError):
         lab.scan().vg("vg")
+
+
+@pytest.mark.parametrize("name", [b"a\0b", b"A" * 254, b"vg/b", b"\x1b[2J", b""])
+def test_a_text_that_begins_with_no_name_is_damage(lab: Lab, name: bytes) -> None:
+    """Locks would have that name. Other groups are as they were; LVM2's words."""
+    a, b = lab.pv("a"), lab.pv("b")
+    lab.vg(a)
+    text = name + b" {\n}\n\0"
+    lab.patch(b, MDA + 512, text)
+    header = MdaHeader.unpack(Path(b).read_bytes()[MDA : MDA + 512], start=MDA)
+    lab.patch(b, MDA, header.with_commit(RawLocn.of_text(512, text)).pack())
+    with vg_lock(lab.host, "vg", exclusive=True):
+        found = SettledScans(lab.host, ["vg"], [], tuple).scan([])
+    assert found.vg("vg").seqno == 1
+    assert not found.broken
+    assert found.warnings[:2] == (
+        f"WARNING: Metadata location on {b} at offset {MDA + 512} begins with invalid name.",
+        f"WARNING: invalid metadata text from {b} at {MDA + 512}.",
+    )
+    with pytest.raises(RefusedError, match="No metadata areas to write to"):
+        lab.vg(b, name="new")
 
 
 def test_a_truncated_image(lab: Lab) -> None:
