@@ -406,6 +406,8 @@ def remove_lv(vg: VolumeGroup, name: str) -> VolumeGroup:
     origin, too; with an origin the snapshot that is merging into it."""
     lv = vg.volume(name)
     check_unlocked(vg, lv, "remove")
+    if vg.pvmove_image_of(name) is not None:
+        raise RefusedError(f"Can't remove logical volume {vg.name}/{name} used by a mirror.")
     snapshots = [s for s in vg.snapshots_of_origin(name) if not s.merging]
     if snapshots:
         raise RefusedError(

@@ -71,6 +71,8 @@ def add_snapshot(
         raise RefusedError("Snapshots of snapshots are not supported.")
     if vg.is_virtual_origin(base) and vg.is_origin(origin):
         raise RefusedError("Can't share virtual origins. Use --virtualsize.")
+    if not (vg.is_visible(base) or vg.is_virtual_origin(base)):
+        raise RefusedError("Snapshots of hidden volumes are not supported.")
     if vg.merging_snapshot_of(origin) is not None:
         raise RefusedError("Snapshots of an origin that has a merging snapshot are not supported.")
     check_cow_size(vg, cow_extents, chunk_size)
@@ -253,6 +255,11 @@ def join_snapshot(
             f"Command not permitted on LV {vg.name}/{name}."
         )
     _check_unlocked(vg, name, origin)
+    if not vg.is_visible(cow):
+        raise RefusedError(
+            f"Command on LV {vg.name}/{name} requires LV with properties: lv_is_visible .\n"
+            f"Command not permitted on LV {vg.name}/{name}."
+        )
     check_cow_size(vg, cow.extent_count, chunk_size)
     segment = SnapshotSegment(0, base.extent_count, chunk_size, origin, name)
     return tie_snapshot(vg, segment, snapshot_uuid, now=now, host=host)

@@ -13,6 +13,7 @@ from ulvm.metadata.check import check_vg
 from ulvm.metadata.model import Area, LogicalVolume, MirrorSegment, StripedSegment, VolumeGroup
 from ulvm.metadata.move import Moved, advance_move, current_segment, finish_move, start_move
 from ulvm.metadata.segments import PvExtents
+from ulvm.metadata.snapshot_edit import join_snapshot
 from ulvm.metadata.text import TextHeader, vg_from_text, vg_to_text
 from ulvm.metadata.uuid import new_uuid
 
@@ -175,6 +176,23 @@ def test_atomic_is_all_or_nothing() -> None:
     assert finish_move(moved.vg, "pvmove0").lvs == vg.lvs
     assert places(done(moved), "a") == [("/dev/1", 0, 9)]
     assert not done(moved).allocated(vg.pvs[0].uuid)
+
+
+def test_the_sides_of_an_atomic_move_are_nobodys_volumes() -> None:
+    """LVM2's words."""
+    vg = move(add(add(group(50, 50), "a", 5), "o", 2), 0, (0, 5), atomic=True).vg
+    side = "pvmove0_mimage_0"
+    with pytest.raises(RefusedError, match=f"Can't remove .* vg/{side} used by a mirror."):
+        edit.remove_lv(vg, side)
+    with pytest.raises(RefusedError, match="Snapshots of hidden volumes"):
+        snap(vg, side, "s", 2)
+    for origin, name, words in (
+        ("o", side, f"Command on LV vg/{side} requires LV with properties: lv_is_visible ."),
+        (side, "o", "Snapshots of hidden volumes are not supported."),
+    ):
+        with pytest.raises(RefusedError) as refused:
+            join_snapshot(vg, origin, name, chunk_size=8, snapshot_uuid=new_uuid(), now=1, host="h")
+        assert refused.value.message.splitlines()[0] == words
 
 
 def test_regions_are_no_longer_than_a_segment() -> None:
