@@ -162,6 +162,14 @@ def test_abort_leaves_what_is_moved(group: UlvmHost) -> None:
     assert used(group) == [14, 4, 10]
     assert sums(group) == before
     killed(group, "pvmove --atomic a.img c.img", BEGUN)
+    for command, words in (
+        ("lvchange -pr vg/pvmove0_mimage_1", "lv_is_mirror_image"),
+        ("lvchange -Cy vg/pvmove0_mimage_1", "lv_is_mirror_image"),
+        ("lvchange --addtag x vg/pvmove0", "lv_is_pvmove"),
+        ("lvchange -My --minor 77 vg/pvmove0_mimage_1", "not permitted on hidden LV"),
+        ("lvchange -My --minor 77 vg/pvmove0", "not permitted on hidden LV"),
+    ):
+        assert words in group.run(command, rc=5).stderr
     group.run("pvmove --abort")
     assert used(group) == [14, 4, 10]
     assert sums(group) == before

@@ -15,7 +15,7 @@ from ulvm.lvm import move as lvm_move
 from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import may_activate, unlisted_words
 from ulvm.metadata import lv_edit
-from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
 from ulvm.vgstore.checks import check_settled, check_single
 
 __all__ = ["Changes", "change", "monitor", "poll", "refresh", "set_minor", "switch", "use"]
@@ -77,7 +77,7 @@ def change(session: Session, vg_name: str, name: str, wanted: Changes) -> bool:
     refused: list[str] = []
 
     def edit(vg: VolumeGroup) -> VolumeGroup:
-        lvm_lv.get(vg, name)
+        _check_own(vg, lvm_lv.get(vg, name))
         fixed = wanted.read_ahead is not None or wanted.policy is not None or wanted.no_minor
         if fixed and vg.is_origin(name):
             raise RefusedError(
@@ -110,6 +110,16 @@ def change(session: Session, vg_name: str, name: str, wanted: Changes) -> bool:
         session.warn(sentence)
     session.say(f"Logical volume {vg_name}/{name} changed.")
     return bool(refused)
+
+
+def _check_own(vg: VolumeGroup, lv: LogicalVolume) -> None:
+    """RefusedError for what belongs to a move."""
+    if lv.is_pvmove or vg.pvmove_image_of(lv.name) is not None:
+        kind = "lv_is_pvmove" if lv.is_pvmove else "lv_is_mirror_image"
+        raise RefusedError(
+            f"Command on LV {vg.name}/{lv.name} is invalid on LV with properties: {kind} .\n"
+            f"Command not permitted on LV {vg.name}/{lv.name}."
+        )
 
 
 def _refreshed(session: Session, vg_name: str, name: str, writable: bool) -> bool:
@@ -221,6 +231,8 @@ def set_minor(
             vg = session.vg_for_change(vg_name)
             lv = lvm_lv.get(vg, name)
             volume = f"{vg_name}/{name}"
+            if not vg.is_visible(lv):
+                raise RefusedError(f"Operation not permitted on hidden LV {volume}.")
             active = name in lvm_lv.states(session, vg)
             if active:
                 for info in session.dm.devices():
