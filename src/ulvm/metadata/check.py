@@ -3,12 +3,16 @@
 The counterpart of vg_validate and check_lv_segments in LVM2. After it, code may take for granted:
 names and UUIDs are unique, an LV's segments follow one another from extent 0, every physical
 extent lies on its PV and is used once, and every snapshot has its origin and its COW.
+
+What passes can be read again when it is written: all numbers are within what `text_import` takes.
+So a change that goes wrong is refused at its commit: a group that cannot be read is lost to every
+command. (Parsing the text instead takes many times as long: 0.7 s with 2,000 volumes.)
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from ulvm.errors import FormatError
@@ -21,6 +25,7 @@ from ulvm.metadata.model import (
 )
 from ulvm.metadata.names import check_stored_name
 from ulvm.metadata.segments import pv_runs
+from ulvm.metadata.text_words import INT64, UINT32
 
 __all__ = ["check_vg"]
 
@@ -30,6 +35,9 @@ _MAX_SECTORS = 1 << 55
 
 def check_vg(vg: VolumeGroup) -> None:
     """FormatError with one sentence unless the VG is consistent."""
+    for what, name, value, least, most in _numbers(vg):
+        if not least <= value <= most:
+            raise FormatError(f"'{what}' of {name} in VG {vg.name} is {value}: out of range.")
     check_stored_name("volume group", vg.name)
     for lv in vg.lvs:
         check_stored_name("logical volume", lv.name)
@@ -46,6 +54,35 @@ def check_vg(vg: VolumeGroup) -> None:
     _check_extents(vg)
     _check_snapshots(vg)
     _check_moves(vg)
+
+
+def _numbers(vg: VolumeGroup) -> Iterator[tuple[str, str, int, int, int]]:
+    """(key in the text, whose, value, least, most)."""
+    for key in ("seqno", "max_lv", "max_pv", "metadata_copies"):
+        yield key, vg.name, getattr(vg, key), 0, UINT32
+    yield "extent_size", vg.name, vg.extent_size, 1, UINT32
+    for pv in vg.pvs:
+        yield "pe_count", pv.uuid, pv.pe_count, 0, UINT32
+        for key in ("dev_size", "pe_start", "ba_start", "ba_size"):
+            yield key, pv.uuid, getattr(pv, key), 0, INT64
+    for lv in vg.lvs:
+        yield "creation_time", lv.name, lv.creation_time, 0, INT64
+        yield "read_ahead", lv.name, lv.read_ahead or 0, -1, UINT32
+        yield "major", lv.name, lv.major or 0, 0, UINT32
+        yield "minor", lv.name, lv.minor or 0, 0, UINT32
+        yield "extent_count", lv.name, lv.extent_count, 0, UINT32
+        for segment in lv.segments:
+            yield "extent_count", lv.name, segment.extent_count, 1, UINT32
+            if isinstance(segment, StripedSegment) and len(segment.areas) > 1:
+                yield "stripe_size", lv.name, segment.stripe_size, 1, UINT32
+            if isinstance(segment, StripedSegment | MirrorSegment):
+                for area in segment.areas:
+                    yield "pe", lv.name, area.pe, 0, UINT32
+            if isinstance(segment, MirrorSegment):
+                yield "region_size", lv.name, segment.region_size, 1, UINT32
+                yield "extents_moved", lv.name, segment.extents_moved, 0, segment.extent_count
+            if isinstance(segment, SnapshotSegment):
+                yield "chunk_size", lv.name, segment.chunk_size, 1, UINT32
 
 
 def _unique(vg: VolumeGroup, what: str, values: Iterable[str]) -> None:
@@ -65,6 +102,11 @@ def _check_segments(vg: VolumeGroup, lv: LogicalVolume) -> None:
                 f"that should begin at {at}."
             )
         at += segment.extent_count
+        stripes = len(segment.areas) if isinstance(segment, StripedSegment) else 1
+        if not stripes or segment.extent_count % stripes:
+            raise FormatError(
+                f"LV {vg.name}/{lv.name} has {segment.extent_count} extents for {stripes} stripes."
+            )
     if at * vg.extent_size > _MAX_SECTORS:
         raise FormatError(f"LV {vg.name}/{lv.name} is larger than a device can be.")
     if any(isinstance(s, SnapshotSegment) for s in lv.segments) and len(lv.segments) > 1:
@@ -116,6 +158,8 @@ def _check_moves(vg: VolumeGroup) -> None:
             for area in segment.areas:
                 if not area.lv:
                     continue
+                if area.lv not in names:
+                    raise FormatError(f"LV {vg.name}/{lv.name} is on the unknown LV {area.lv}.")
                 below = names[area.lv]
                 image = isinstance(segment, MirrorSegment)
                 if lv.name in images or below.is_pvmove == image or (lv.is_pvmove and not image):

@@ -32,11 +32,13 @@ from ulvm.metadata.names import check_stored_name
 from ulvm.metadata.text_words import (
     CONTENTS,
     FORMAT_VERSION,
+    INT64,
     LV_FLAGS,
     LV_STATUS,
     POLICIES,
     PV_FLAGS,
     PV_STATUS,
+    UINT32,
     VG_FLAGS,
     VG_STATUS,
     TextHeader,
@@ -46,8 +48,6 @@ from ulvm.metadata.uuid import format_uuid, parse_uuid
 
 __all__ = ["header_from_tree", "vg_from_text", "vg_from_tree"]
 
-_UINT32 = (1 << 32) - 1
-_INT64 = (1 << 63) - 1
 _TYPE_NAME = re.compile(r"[A-Za-z0-9_+.-]{1,64}")
 _FORMAT = "lvm2"
 _T = TypeVar("_T", int, str)
@@ -118,16 +118,16 @@ def vg_from_tree(tree: Section) -> VolumeGroup:
     vg = VolumeGroup(
         name=name,
         uuid=_uuid(section, where),
-        extent_size=_number(section, "extent_size", where, most=_UINT32, least=1),
-        seqno=_number(section, "seqno", where, most=_UINT32),
+        extent_size=_number(section, "extent_size", where, most=UINT32, least=1),
+        seqno=_number(section, "seqno", where, most=UINT32),
         status=_unlocked(_status(section, VG_STATUS, where), section, where),
         flags=_flags(section, VG_FLAGS, where),
         tags=_tags(section, where),
         system_id=_get(section, "system_id", str, where, "") or None,
-        max_lv=_number(section, "max_lv", where, 0, most=_UINT32),
-        max_pv=_number(section, "max_pv", where, 0, most=_UINT32),
+        max_lv=_number(section, "max_lv", where, 0, most=UINT32),
+        max_pv=_number(section, "max_pv", where, 0, most=UINT32),
         allocation_policy=_policy(section, "normal", where),
-        metadata_copies=_number(section, "metadata_copies", where, 0, most=_UINT32),
+        metadata_copies=_number(section, "metadata_copies", where, 0, most=UINT32),
         profile=_get(section, "profile", str, where, "") or None,
         pvs=tuple(pvs),
         lvs=tuple(lvs),
@@ -147,7 +147,7 @@ def _read_pv(section: Section, where: str) -> PhysicalVolume:
         device=_get(section, "device", str, where, ""),
         dev_size=_number(section, "dev_size", where, 0),
         pe_start=_number(section, "pe_start", where),
-        pe_count=_number(section, "pe_count", where, most=_UINT32),
+        pe_count=_number(section, "pe_count", where, most=UINT32),
         status=_status(section, PV_STATUS, where),
         flags=flags,
         tags=_tags(section, where),
@@ -169,7 +169,7 @@ def _read_lv(name: str, section: Section, vg_name: str, holders: _Holders) -> Lo
     where = f"logical volume {vg_name}/{name}"
     if "lock_args" in section:
         raise FormatError(f"LV {vg_name}/{name} has lock_args, which is not supported.")
-    count = _number(section, "segment_count", where, most=_UINT32)
+    count = _number(section, "segment_count", where, most=UINT32)
     children = [v for v in section.values() if isinstance(v, dict)]
     if count != len(children):
         raise FormatError(
@@ -183,7 +183,7 @@ def _read_lv(name: str, section: Section, vg_name: str, holders: _Holders) -> Lo
         segments.append(_read_segment(child, f"segment{number} of {where}", holders, moving))
     segments.sort(key=lambda s: s.start_extent)
     # 0 is an old spelling of "auto".
-    read_ahead = _number(section, "read_ahead", where, 0, most=_UINT32, least=-1) or None
+    read_ahead = _number(section, "read_ahead", where, 0, most=UINT32, least=-1) or None
     fixed = "FIXED_MINOR" in status
     return LogicalVolume(
         name=name,
@@ -196,15 +196,15 @@ def _read_lv(name: str, section: Section, vg_name: str, holders: _Holders) -> Lo
         creation_host=_get(section, "creation_host", str, where, ""),
         allocation_policy=_policy(section, "inherit", where),
         read_ahead=read_ahead,
-        major=_number(section, "major", where, 0, most=_UINT32) if fixed else None,
-        minor=_number(section, "minor", where, 0, most=_UINT32) if fixed else None,
+        major=_number(section, "major", where, 0, most=UINT32) if fixed else None,
+        minor=_number(section, "minor", where, 0, most=UINT32) if fixed else None,
         profile=_get(section, "profile", str, where, "") or None,
     )
 
 
 def _read_segment(section: Section, where: str, holders: _Holders, moving: bool) -> Segment:
-    start = _number(section, "start_extent", where, most=_UINT32)
-    count = _number(section, "extent_count", where, most=_UINT32, least=1)
+    start = _number(section, "start_extent", where, most=UINT32)
+    count = _number(section, "extent_count", where, most=UINT32, least=1)
     tags = _tags(section, where)
     kind = _get(section, "type", str, where, "striped")
     if kind in {"striped", "linear"}:
@@ -213,7 +213,7 @@ def _read_segment(section: Section, where: str, holders: _Holders, moving: bool)
             raise FormatError(f"{where} has {count} extents for {len(areas)} stripes.")
         size = 0
         if len(areas) > 1:
-            size = _number(section, "stripe_size", where, most=_UINT32, least=1)
+            size = _number(section, "stripe_size", where, most=UINT32, least=1)
         return StripedSegment(start, count, areas, size, tags)
     if kind == "snapshot":
         stores = [k for k in ("cow_store", "merging_store") if k in section]
@@ -222,7 +222,7 @@ def _read_segment(section: Section, where: str, holders: _Holders, moving: bool)
         return SnapshotSegment(
             start,
             count,
-            chunk_size=_number(section, "chunk_size", where, most=_UINT32, least=1),
+            chunk_size=_number(section, "chunk_size", where, most=UINT32, least=1),
             origin=_get(section, "origin", str, where),
             cow=_get(section, stores[0], str, where),
             merging=stores[0] == "merging_store",
@@ -235,7 +235,7 @@ def _read_segment(section: Section, where: str, holders: _Holders, moving: bool)
             start,
             count,
             _read_areas(section, where, holders, "mirror"),
-            region_size=_number(section, "region_size", where, most=_UINT32, least=1),
+            region_size=_number(section, "region_size", where, most=UINT32, least=1),
             extents_moved=_number(section, "extents_moved", where, 0, most=count),
             tags=tags,
         )
@@ -246,13 +246,13 @@ def _read_segment(section: Section, where: str, holders: _Holders, moving: bool)
 
 def _read_areas(section: Section, where: str, holders: _Holders, kind: str) -> tuple[Area, ...]:
     """`kind`: stripe or mirror, as the keys have it."""
-    count = _number(section, f"{kind}_count", where, most=_UINT32, least=1)
+    count = _number(section, f"{kind}_count", where, most=UINT32, least=1)
     value = section.get(f"{kind}s")
     if not isinstance(value, list) or len(value) != 2 * count:
         raise FormatError(f"{where} needs {count} pairs in its {kind}s list.")
     areas = []
     for key, pe in zip(value[::2], value[1::2], strict=True):
-        if not isinstance(key, str) or not isinstance(pe, int) or not 0 <= pe <= _UINT32:
+        if not isinstance(key, str) or not isinstance(pe, int) or not 0 <= pe <= UINT32:
             raise FormatError(f"{where} has a malformed entry in its {kind}s list.")
         if key in holders.pvs:
             areas.append(Area(holders.pvs[key], pe))
@@ -285,7 +285,7 @@ def _number(
     where: str,
     default: int | None = None,
     *,
-    most: int = _INT64,
+    most: int = INT64,
     least: int = 0,
 ) -> int:
     value = _get(section, key, int, where, default)

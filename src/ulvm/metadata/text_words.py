@@ -14,11 +14,13 @@ from ulvm import __version__
 __all__ = [
     "CONTENTS",
     "FORMAT_VERSION",
+    "INT64",
     "LV_FLAGS",
     "LV_STATUS",
     "POLICIES",
     "PV_FLAGS",
     "PV_STATUS",
+    "UINT32",
     "VG_FLAGS",
     "VG_STATUS",
     "TextHeader",
@@ -27,6 +29,8 @@ __all__ = [
 
 CONTENTS = "Text Format Volume Group"
 FORMAT_VERSION = 1
+UINT32, INT64 = (1 << 32) - 1, (1 << 63) - 1
+"""The largest numbers that the text has."""
 
 # Words in the order in which LVM writes them (lib/format_text/flags.c).
 VG_STATUS = ("EXPORTED", "RESIZEABLE", "PVMOVE", "READ", "WRITE", "CLUSTERED", "SHARED")
