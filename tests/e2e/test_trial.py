@@ -76,3 +76,35 @@ def test_chosen_by_tag_and_selection(host: UlvmHost, images: list[Path]) -> None
     assert said == '  Logical volume "s" successfully removed.\n'
     host.env["LVM_VG_NAME"] = "vg"
     assert host.run("lvremove -y a").stdout == '  Logical volume "a" successfully removed.\n'
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("global{test=1}", "What volumes hold is not used in test mode."),
+        ("global{activation=0}", "What volumes hold is not used while activation is disabled."),
+    ],
+)
+def test_what_volumes_hold_is_left_alone(
+    host: UlvmHost, images: list[Path], setting: str, why: str
+) -> None:
+    (host.base / "out").mkdir()
+    (host.base / "mnt").mkdir()
+    host.run("backup vg/a --to out")
+    newer = b"newer" * 1000
+    with host.path("vg/a").open("r+b") as file:
+        file.write(newer)
+    before = host.run("vgs -o vg_seqno").stdout
+    for line in (
+        "restore -f out vg/a",
+        "restore out vg/b",
+        "backup vg/a --to out",
+        "backup vg/a --exec 'touch {nbd} ran'",
+        "backup --clean vg",
+        "mount vg/a mnt",
+    ):
+        assert why in host.run(f"{line} --config '{setting}'", rc=5).stderr
+    assert host.run("vgs -o vg_seqno").stdout == before
+    assert host.path("vg/a").read_bytes().startswith(newer)
+    assert not (host.base / "ran").exists()
+    assert len([*(host.base / "out").glob("*.json")]) == 1

@@ -82,6 +82,7 @@ def backup(
     """
     if (request.directory is None) == (request.command is None):
         raise UsageError("One of --to DIR and --exec COMMAND is needed, and only one.")
+    session.check_touches()
     if request.directory is not None:
         _prepare_directory(session, request.directory)
     words: frozenset[str] = frozenset()
@@ -161,6 +162,7 @@ def _clean_one(session: Session, vg_name: str, name: str) -> bool:
 def clean(session: Session, vg_name: str | None) -> None:
     """Remove what killed backups left in a VG, or in all, after asking for each. What cannot be
     removed is passed over, and its error raised at the end."""
+    session.check_touches()
     scan = session.scan()
     groups = scan.vgs if vg_name is None else (scan.vg(vg_name),)
     found = [(vg.name, name) for vg in groups for name in left_behind(session.host, vg)]

@@ -121,6 +121,7 @@ def restore(
     for one that is too small or merging, FormatError for a damaged backup. Raises Interrupted when
     a signal came; its `outcome` says so if the volume was restored by then.
     """
+    session.check_touches()
     targets: list[_Target] = []
     try:
         with (

@@ -40,6 +40,7 @@ def mount(
     By a loop device as root, by fuse2fs (ext2, 3 and 4) otherwise. An inactive volume is activated.
     """
     session = context.session()
+    session.check_touches()
     vg_name, lv_name = session.resolve_lv(volume)
     if not directory.is_dir():
         raise NotFoundError(f"Mount point {directory} is not a directory.")
@@ -82,6 +83,8 @@ def _is_read_only(path: Path) -> bool:
 def umount(context: Context, target: str, lazy: bool, force: bool) -> None:
     """Unmount a volume, named by its directory or its name. Nothing stays behind."""
     session = context.session()
+    if session.host.trial:
+        session.check_touches()
     at_once = lazy or force
     # What is to go at once is not looked at: it may stand on a volume that fails, or hang.
     place = os.path.abspath(target) if at_once else os.path.realpath(target)

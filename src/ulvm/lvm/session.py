@@ -237,8 +237,17 @@ class Session:
         folder, name = os.path.split(path)
         return f"/dev/mapper/{dm_name(os.path.basename(folder), name)}"
 
+    def check_touches(self) -> None:
+        """RefusedError on trial, and without device-mapper: who writes a volume's bytes, or has
+        them read or mounted, cannot stand still, nor know who else uses them."""
+        if self.host.trial:
+            raise RefusedError("What volumes hold is not used in test mode.")
+        if not self.host.activation:
+            raise RefusedError("What volumes hold is not used while activation is disabled.")
+
     def device_for(self, vg_name: str, lv_name: str, *, write: bool) -> BlockDevice:
-        """An active volume's bytes, through the daemon."""
+        """An active volume's bytes, through the daemon. RefusedError as `check_touches`."""
+        self.check_touches()
         address = str(self.host.run_dir / NBD_SOCKET)
         # Commands that open no volume start without it.
         from ulvm.blockdev.nbd import NbdDevice
