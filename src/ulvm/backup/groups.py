@@ -16,7 +16,7 @@ _GRACE = 10.0
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """Wait until no process of the group that `process` leads is left, asking and then forcing them
-    to go."""
+    to go. One that is another user's may not let itself be forced, and is left in the end."""
     for signum, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
         if not _signal_group(process.pid, signum):
             break
@@ -29,9 +29,11 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_group(group: int, signum: int) -> bool:
-    """False if the group is empty."""
+    """False if the group is empty. Whom we may not signal (what sudo runs, say) is in it."""
     try:
         os.killpg(group, signum)
     except ProcessLookupError:
         return False
+    except PermissionError:
+        return True
     return True

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+from ulvm.backup import groups
+from ulvm.backup.quiesce import commands
 from ulvm.backup.quiesce.commands import quiesced
 from ulvm.errors import RefusedError
 
@@ -73,6 +76,50 @@ def test_resume_runs_when_all_that_quiesce_started_has_ended(tmp_path: Path) -> 
     with pytest.raises(RefusedError, match=r"no answer in 1 s"):
         run(log, stubborn, "echo r >>$LOG", timeout=1)
     assert log.read_text() == "q\nfrozen\nr\n"
+
+
+NOBODY = 65534
+
+
+def to_another_user(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let a function of `commands` meet what root runs as another user would: what sudo has started
+    is in the group of a user's shell as well."""
+    function = getattr(commands, name)
+
+    def call(process: subprocess.Popen[bytes]) -> object:
+        os.setresuid(NOBODY, NOBODY, 0)
+        try:
+            return function(process)
+        finally:
+            os.setresuid(0, 0, 0)
+
+    monkeypatch.setattr(commands, name, call)
+
+
+@needs.root
+def test_resume_runs_though_quiesce_cannot_be_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "_GRACE", 0.2)
+    to_another_user(monkeypatch, "end_group")
+    log = tmp_path / "log"
+    with pytest.raises(RefusedError, match=r"no answer in 2 s.*no snapshot was taken"):
+        run(log, "echo $$ >>$LOG; exec sleep 100", "echo r >>$LOG", timeout=2)
+    pid, resumed = log.read_text().split()
+    assert resumed == "r"
+    os.kill(int(pid), signal.SIGKILL)  # it was there to the end
+
+
+@needs.root
+def test_a_resume_that_cannot_be_killed_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_KILL_SECONDS", 0.2)
+    to_another_user(monkeypatch, "_kill")
+    log = tmp_path / "log"
+    with pytest.raises(RefusedError, match=r"did not end in 2 s and could not be killed"):
+        run(log, None, "echo $$ >>$LOG; exec sleep 100", timeout=2)
+    os.kill(int(log.read_text().split()[-1]), signal.SIGKILL)
 
 
 def test_a_failing_resume_is_an_error(tmp_path: Path) -> None:

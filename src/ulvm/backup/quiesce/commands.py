@@ -37,6 +37,9 @@ from ulvm.errors import RefusedError
 
 __all__ = ["quiesced"]
 
+_KILL_SECONDS = 10.0
+"""After SIGKILL."""
+
 _SCRIPT = """\
 eval "$ULVM_QUIESCE"
 ULVM_STATUS=$?
@@ -162,12 +165,13 @@ class _Shell:
 
     def _run_resume(self, process: subprocess.Popen[bytes]) -> str | None:
         """Run the second command; a sentence if it failed."""
-        if not self._waiting_for_word:
+        lost = False
+        if self._waiting_for_word:
+            lost = process.poll() is not None  # before our word, after which it may well end
+        else:
             end_group(process)  # its shell may be gone, and what that started may not
-        gone = process.poll() is not None  # before our word, after which it may well end
-        lost = gone and self._waiting_for_word
         os.close(self._go)
-        if gone:
+        if lost or not self._waiting_for_word:  # one that is not ours to end hears no word
             process = subprocess.Popen(
                 ["/bin/sh", "-c", self._resume],
                 stdin=subprocess.DEVNULL,
@@ -177,8 +181,8 @@ class _Shell:
         try:
             status = process.wait(self._timeout)
         except subprocess.TimeoutExpired:
-            _kill(process)
-            return f"The resume command did not end in {self._timeout:g} s and was killed."
+            fate = "was killed" if _kill(process) else "could not be killed"
+            return f"The resume command did not end in {self._timeout:g} s and {fate}."
         if status:
             return f"The resume command failed with status {status}."
         if lost:  # the snapshot may be from after that
@@ -186,7 +190,12 @@ class _Shell:
         return None
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
+def _kill(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it went; another user's does not."""
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        process.wait(_KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
