@@ -33,14 +33,14 @@ def mounted(host: Host, vg: str, snapshot: str, device: Path, say: Say) -> Itera
     private_dir(directory.parent)
     directory.mkdir(exist_ok=True, mode=0o700)
     try:
-        with deferred():
-            made = mount_volume(device, directory, read_only=True)
         try:
+            with deferred():  # what came meanwhile is raised at the end of this block
+                made = mount_volume(device, directory, read_only=True)
             for note in made.notes:
                 say(note)
             yield directory
         finally:
-            with deferred():
+            with deferred(), suppress(NotFoundError):
                 unmount_volume(directory)
     finally:
         with suppress(OSError):  # still mounted, if unmounting failed: that error is under way
