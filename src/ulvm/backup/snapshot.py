@@ -343,7 +343,7 @@ class BackupSnapshot:
                     vg = lvm_lv.extend(session, self.vg_name, lv.name, wanted, approximate=True).vg
                     extents = vg.volume(lv.name).extent_count
                 except RefusedError as error:  # a PV is missing, say: the snapshot is as it was
-                    session.warn(error.message)
+                    session.warn_once(error.message)
         return extents * extent_bytes
 
 

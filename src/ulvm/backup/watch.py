@@ -2,9 +2,10 @@
 
 Every `interval` the status is read. From the growth since the last look follows when the store
 would be full; it is extended when that is nearer than `horizon`, or when it is fuller than
-`threshold`. Extending doubles the store, as far as the volume group has room. A writer that
-fills the whole store between two looks wins, and the snapshot is invalid: that is noted, and
-the backup must fail.
+`threshold`. Extending doubles the store, as far as the volume group has room. Where that gained
+nothing it is tried again after `pause`, since the group may be given room. A writer that fills the
+whole store between two looks wins, and the snapshot is invalid: that is noted, and the backup must
+fail.
 
 The watcher has a thread of its own; `status` and `extend` are called from it alone.
 """
@@ -64,6 +65,7 @@ class CowWatcher:
         interval: float = 0.2,
         threshold: float = 0.7,
         horizon: float = 4.0,
+        pause: float = 3.0,
     ) -> None:
         self._status = status
         self._extend = extend
@@ -72,9 +74,13 @@ class CowWatcher:
         self._interval = interval
         self._threshold = threshold
         self._horizon = horizon
+        self._pause = pause
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ulvm-cow-watch", daemon=True)
-        self._room = True
+        self._try_again = 0.0
+        """When it makes sense to, of the monotonic clock."""
+        self._told = False
+        """That there is no room, since it was extended last."""
         self._error: BaseException | None = None
         self.peak = 0
         """Most bytes that were seen in use."""
@@ -110,7 +116,7 @@ class CowWatcher:
                 now = time.monotonic()
                 rate = (status.used - before) / (now - then)
                 before, then = status.used, now
-                if status.valid and self._room and self._is_close(status, rate):
+                if status.valid and now >= self._try_again and self._is_close(status, rate):
                     self._grow(status)
         except BaseException as error:  # for the thread that calls check: nobody else hears of it
             self._error = error
@@ -136,10 +142,15 @@ class CowWatcher:
         size = self._extend(status.total)
         if size > status.total:
             self.extensions += 1
+            self._told = False
             self._say(
                 f"Snapshot was {status.fraction:.0%} full: extended from "
                 f"{status.total / (1 << 20):.2f} to {size / (1 << 20):.2f} MiB."
             )
         else:
-            self._room = False
-            self._say(f"Snapshot is {status.fraction:.0%} full and there is no room to extend it.")
+            self._try_again = time.monotonic() + self._pause
+            if not self._told:
+                self._told = True
+                self._say(
+                    f"Snapshot is {status.fraction:.0%} full and there is no room to extend it."
+                )

@@ -52,9 +52,9 @@ class Store:
         self.room -= more
         return self.total
 
-    def watcher(self, limit: int = 1 << 40) -> CowWatcher:
+    def watcher(self, limit: int = 1 << 40, pause: float = 3.0) -> CowWatcher:
         return CowWatcher(
-            self.status, self.extend, limit=limit, say=self.said.append, interval=0.01
+            self.status, self.extend, limit=limit, say=self.said.append, interval=0.01, pause=pause
         )
 
 
@@ -102,6 +102,23 @@ def test_no_room_is_said_once() -> None:
         time.sleep(0.1)
     assert store.said == ["Snapshot is 90% full and there is no room to extend it."]
     assert len(store.asked) == 1
+
+
+def test_room_that_comes_later_is_used() -> None:
+    """The sentence makes the user run vgextend."""
+    store = Store(10 * MIB, 0)
+    with store.watcher(pause=0.05):
+        store.used = 9 * MIB
+        wait_for(lambda: len(store.asked) > 2)
+        store.room = 10 * MIB
+        wait_for(lambda: store.total == 20 * MIB)
+        store.used = 19 * MIB
+        wait_for(lambda: len(store.said) == 3)
+    assert store.said == [
+        "Snapshot is 90% full and there is no room to extend it.",
+        "Snapshot was 90% full: extended from 10.00 to 20.00 MiB.",
+        "Snapshot is 95% full and there is no room to extend it.",
+    ]
 
 
 def test_a_store_that_cannot_overflow_is_left_alone() -> None:
