@@ -13,6 +13,7 @@ from tests.e2e.test_backup_interrupts import Heard
 from ulvm.backup.snapshot import BackupSnapshot, SnapshotRequest
 from ulvm.lvm.session import Session
 from ulvm.vgstore.host import Host
+from ulvm.vgstore.locks import vg_lock
 
 MIB = 1 << 20
 
@@ -67,3 +68,24 @@ def test_what_cannot_be_extended_is_as_good_as_before(
     (vg.base / "b").rename(vg.base / "away")
     assert snapshot.extend(4 * MIB) == 4 * MIB
     (vg.base / "away").rename(vg.base / "b")
+
+
+def test_it_is_extended_whatever_the_name_of_its_group(
+    vg: UlvmHost, snapshot: BackupSnapshot
+) -> None:
+    vg.run("vgrename vg other")
+    assert snapshot.extend(4 * MIB) == 8 * MIB
+
+
+def test_where_locks_are_not_waited_for_it_is_extended_later(vg: UlvmHost) -> None:
+    host = Host.from_environment(vg.env, overrides="global { wait_for_locks = 0 }")
+    heard = Heard()
+    session = Session(host, heard)
+    request = SnapshotRequest("vg/db", MIB)
+    with closing(session), BackupSnapshot(session, request) as snapshot:
+        with vg_lock(host, "vg", exclusive=True):
+            assert snapshot.extend(4 * MIB) == 4 * MIB
+            assert snapshot.extend(4 * MIB) == 4 * MIB
+        assert snapshot.extend(4 * MIB) == 8 * MIB
+    (warned,) = heard.warned
+    assert "Can't get lock for vg." in warned

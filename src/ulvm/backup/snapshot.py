@@ -34,6 +34,7 @@ from ulvm.backup.watch import CowStatus, parse_cow_status
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import (
     BusyError,
+    DaemonGoneError,
     NotFoundError,
     NotSupportedError,
     RefusedError,
@@ -297,12 +298,17 @@ class BackupSnapshot:
 
     def _found(self) -> tuple[str, str] | None:
         """The names that the VG and the snapshot have now; None if there is no snapshot."""
-        vg = next((vg for vg in self._session.scan().vgs if vg.uuid == self.vg_uuid), None)
-        if vg is None:
-            raise NotFoundError(f'Volume group "{self.vg_name}" not found')
+        vg = self._group(self._session)
         # Without a UUID its creation failed, half-way perhaps.
         lv = vg.lv_by_uuid(self._uuid) if self._uuid else vg.lv(self.name)
         return None if lv is None else (vg.name, lv.name)
+
+    def _group(self, session: Session) -> VolumeGroup:
+        """The VG as it is now, whatever its name."""
+        vg = next((vg for vg in session.scan().vgs if vg.uuid == self.vg_uuid), None)
+        if vg is None:
+            raise NotFoundError(f'Volume group "{self.vg_name}" not found')
+        return vg
 
     # -- while it is there --------------------------------------------------------------------
 
@@ -330,20 +336,29 @@ class BackupSnapshot:
 
     def extend(self, total: int) -> int:
         """Double a COW of `total` bytes, or add what there is; its new size in bytes. Somebody else
-        may have extended it since it was looked at, and taken the room too."""
-        session, extent_bytes = self._watching, self._extent_size * SECTOR
-        with session.lock(self.vg_name):
-            lv = session.scan().vg(self.vg_name).lv_by_uuid(self._uuid)
+        may have extended it since it was looked at, and taken the room too. Where it cannot be done
+        now (another command is at work, a PV is missing) the snapshot is as it was."""
+        session = self._watching
+        try:
+            return self._extended(session, total)
+        except DaemonGoneError:
+            raise
+        except UlvmError as error:
+            session.warn_once(error.message)
+        return total
+
+    def _extended(self, session: Session, total: int) -> int:
+        extent_bytes = self._extent_size * SECTOR
+        name = self._group(session).name
+        with session.lock(name):
+            lv = session.scan().vg(name).lv_by_uuid(self._uuid)
             if lv is None:
-                raise NotFoundError(f"Snapshot {self.vg_name}/{self.name} is not there any more.")
+                raise NotFoundError(f"Snapshot {name}/{self.name} is not there any more.")
             extents = lv.extent_count
             wanted = min(total * 2, self.enough_bytes) // extent_bytes
             if wanted > extents:
-                try:
-                    vg = lvm_lv.extend(session, self.vg_name, lv.name, wanted, approximate=True).vg
-                    extents = vg.volume(lv.name).extent_count
-                except RefusedError as error:  # a PV is missing, say: the snapshot is as it was
-                    session.warn_once(error.message)
+                vg = lvm_lv.extend(session, name, lv.name, wanted, approximate=True).vg
+                extents = vg.volume(lv.name).extent_count
         return extents * extent_bytes
 
 
