@@ -22,12 +22,13 @@ import xxhash
 from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.e2e.test_backup_interrupts import Heard
-from tests.waiting import until
+from tests.waiting import ended, until
+from ulvm.backup import snapshot as backup_snapshot
 from ulvm.backup.job import BackupRequest, backup
 from ulvm.backup.leftovers import RESTORING_TAG
 from ulvm.backup.pipeline import Progress
 from ulvm.backup.restoring import _created, restore
-from ulvm.errors import DaemonGoneError, DeviceError, UlvmError
+from ulvm.errors import BusyError, DaemonGoneError, DeviceError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.session import Session
 from ulvm.vgstore.host import Host
@@ -281,22 +282,52 @@ def test_a_failing_quiesce_takes_no_snapshot_but_resumes(
     assert names(target) == []
 
 
+LOCKED = "exec 9>run/lock/V_vg; flock 9; touch quiet"
+"""A quiesce command behind which another one has the group's lock."""
+
+
 def test_a_signal_while_the_group_is_locked_ends_the_rest_of_the_application(
     vg: UlvmHost, target: Path
 ) -> None:
-    """Another command holds the lock, waiting for an answer perhaps."""
-    with (vg.run_dir / "lock" / "V_vg").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = vg.start(
-            f"backup vg/db --to {target} --quiesce 'touch quiet' --resume 'rm quiet'"
-        )
-        until((vg.base / "quiet").exists)
-        waiting.send_signal(signal.SIGTERM)
-        _, said = waiting.communicate(timeout=60)
+    waiting = vg.start(f"backup vg/db --to {target} --quiesce '{LOCKED}' --resume 'rm quiet'")
+    until((vg.base / "quiet").exists)
+    waiting.send_signal(signal.SIGTERM)
+    _, said = waiting.communicate(timeout=60)
     assert waiting.returncode == 128 + signal.SIGTERM
     assert said == "  Interrupted (SIGTERM): no backup was made, and nothing is left of it.\n"
     assert not (vg.base / "quiet").exists()
     assert lvs(vg) == ["db"]
+
+
+def test_the_application_does_not_wait_for_another_command_without_bound(
+    vg: UlvmHost, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup_snapshot, "_LOCK_SECONDS", 0.2)
+    monkeypatch.chdir(vg.base)
+    request = BackupRequest("vg/db", directory=target, quiesce=LOCKED, resume="touch resumed")
+    session = Session(Host.from_environment(vg.env), Heard())
+
+    def refused() -> None:
+        with closing(session), pytest.raises(BusyError, match="Can't get lock for vg"):
+            backup(session, request)
+
+    ended(refused)
+    assert (vg.base / "resumed").exists()
+    assert lvs(vg) == ["db"]
+
+
+def test_the_application_goes_on_while_another_command_is_at_work(
+    vg: UlvmHost, target: Path
+) -> None:
+    """It may wait for an answer to its question."""
+    with (vg.run_dir / "lock" / "V_vg").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = vg.start(f"backup vg/db --to {target} --quiesce 'touch quiet'")
+        until(lambda: bool([*(vg.run_dir / "lock").glob("B_vg_*")]))
+        time.sleep(0.5)
+        assert not (vg.base / "quiet").exists()
+    assert waiting.wait(60) == 0
+    assert (vg.base / "quiet").exists()
 
 
 # -- programs on the snapshot -------------------------------------------------------------------

@@ -8,6 +8,9 @@ what is on it. The removal looks for the snapshot in the metadata first, so a cr
 half-way is taken back as well. A kill -9 leaves a tagged snapshot whose lock is free: see
 `leftovers`.
 
+The group's lock is not held while the application is quiesced: its command may use ulvm. So another
+command may come in between, and the application does not wait for that one without bound.
+
 Quiescing may take minutes, copying hours, and volumes may be renamed meanwhile: both are known by
 their UUIDs.
 
@@ -55,6 +58,8 @@ __all__ = ["BackupSnapshot", "SnapshotRequest"]
 _MIB = 1 << 20
 _DEFAULT_CHUNK = 8
 """Sectors, as lvcreate's."""
+_LOCK_SECONDS = 30.0
+"""How long an application stands still for another command that has the group's lock."""
 _RELEASE_SECONDS = 3.0
 """How long a snapshot may still be open when the backup is done with it."""
 
@@ -131,6 +136,10 @@ class BackupSnapshot:
             self._activate(vg)
             extents, how = self._cow_extents(vg, origin)
             owned = self._stack.enter_context(ExitStack())  # it is removed before that is let go
+            patience = None
+            if request.quiesce is not None:
+                with session.lock(self.vg_name):  # whoever is at work ends it first
+                    patience = _LOCK_SECONDS
             with quiesced(
                 request.quiesce,
                 request.resume,
@@ -138,7 +147,7 @@ class BackupSnapshot:
                 warn=session.warn,
             ):
                 self._stack.callback(self._remove)
-                with session.lock(self.vg_name), deferred():
+                with session.lock(self.vg_name, patience=patience), deferred():
                     made = self._create(extents)
                     owned.enter_context(hold_snapshot(session.host, made, made.volume(self.name)))
             session.say(self._words(made, how))

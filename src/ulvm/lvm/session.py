@@ -257,9 +257,12 @@ class Session:
     # -- changing ---------------------------------------------------------------------------
 
     @contextmanager
-    def lock(self, vg_name: str, *, for_devices: bool = False) -> Iterator[None]:
+    def lock(
+        self, vg_name: str, *, for_devices: bool = False, patience: float | None = None
+    ) -> Iterator[None]:
         """The volume group's exclusive lock; the session may take it again inside. RefusedError on
-        a host that may only look, or (`for_devices`) only make devices active or not."""
+        a host that may only look, or (`for_devices`) only make devices active or not. BusyError
+        behind `patience` in seconds, if it is given."""
         if self._held.get(vg_name):
             yield
             return
@@ -270,7 +273,7 @@ class Session:
                     f"Cannot process volume group {vg_name}"
                 )
             self.warn("Allowing activation with --readonly --sysinit.")
-        with vg_lock(self.host, vg_name, exclusive=True):
+        with vg_lock(self.host, vg_name, exclusive=True, patience=patience):
             self._held[vg_name] = 1
             try:
                 yield

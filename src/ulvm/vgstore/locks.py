@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,12 +27,18 @@ __all__ = ["GLOBAL", "global_lock", "nobody_at_work", "vg_lock"]
 
 GLOBAL = "P_global"
 
+_AGAIN = 0.05
+"""Seconds between two looks of who waits for a while."""
+
 
 @contextmanager
-def vg_lock(host: Host, name: str, *, exclusive: bool) -> Iterator[None]:
-    """Hold a volume group's lock; waits for it unless global/wait_for_locks is 0."""
+def vg_lock(
+    host: Host, name: str, *, exclusive: bool, patience: float | None = None
+) -> Iterator[None]:
+    """Hold a volume group's lock; waits for it unless global/wait_for_locks is 0, but for no longer
+    than `patience` in seconds: BusyError."""
     check_stored_name("volume group", name)
-    with _flock(host, f"V_{name}", exclusive):
+    with _flock(host, f"V_{name}", exclusive, patience):
         yield
 
 
@@ -77,7 +84,7 @@ def _shared_now(fd: int) -> bool:
 
 
 @contextmanager
-def _flock(host: Host, name: str, exclusive: bool) -> Iterator[None]:
+def _flock(host: Host, name: str, exclusive: bool, patience: float | None = None) -> Iterator[None]:
     if not host.locking:
         yield
         return
@@ -86,11 +93,11 @@ def _flock(host: Host, name: str, exclusive: bool) -> Iterator[None]:
     path = host.lock_dir / name
     mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     if not host.config.get_bool("global/wait_for_locks", True):
-        mode |= fcntl.LOCK_NB
+        patience = 0.0
     fd = _open(path, os.O_RDWR | os.O_CREAT)
     try:
         try:
-            fcntl.flock(fd, mode)
+            _wait_for(fd, mode, patience)
         except BlockingIOError as error:
             words = f"{path}: flock failed: {error.strerror}"
             if name != GLOBAL:
@@ -100,3 +107,21 @@ def _flock(host: Host, name: str, exclusive: bool) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _wait_for(fd: int, mode: int, patience: float | None) -> None:
+    """BlockingIOError if the lock is not to be had in `patience` seconds; None: wait in the
+    kernel."""
+    if patience is None:
+        fcntl.flock(fd, mode)
+        return
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_AGAIN)
+        else:
+            return
