@@ -24,6 +24,7 @@ from ulvm.backup.job import BackupRequest, backup
 from ulvm.backup.leftovers import RESTORING_TAG
 from ulvm.backup.pipeline import Progress
 from ulvm.backup.restoring import restore, verify_backup
+from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import RefusedError
 from ulvm.lvm.session import Session
 from ulvm.vgstore.host import Host
@@ -283,6 +284,26 @@ def test_a_signal_at_any_call_of_a_restore(vg: UlvmHost) -> None:
 
         attempt(due)
     tally("signals at a call of a restore", images)
+
+
+def test_a_signal_as_a_connection_of_a_restore_is_opened(
+    vg: UlvmHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vg.run("backup vg/a --to out")
+    device_for = Session.device_for
+
+    def signalled(self: Session, vg_name: str, lv_name: str, *, write: bool) -> BlockDevice:
+        device = device_for(self, vg_name, lv_name, write=write)
+        signal.raise_signal(signal.SIGINT)
+        return device
+
+    monkeypatch.setattr(Session, "device_for", signalled)
+    heard = Heard()
+    session = Session(Host.from_environment(vg.env), heard)
+    with closing(session), pytest.raises(Interrupted):
+        restore(session, vg.base / "out", "vg/b")
+    assert heard.warned == []
+    assert vg.run("lvs --noheadings -o lv_name vg").stdout.split() == ["a"]
 
 
 def test_a_restore_that_is_interrupted_at_its_end_says_that_it_is_whole(vg: UlvmHost) -> None:

@@ -96,10 +96,11 @@ class SerialWorker(Generic[T]):
 
     def close(self) -> None:
         """Stop after what is queued; no error is raised. Idempotent."""
-        if not self._finished:
-            self._finished = True
-            self._queue.put(None)
-            self._thread.join()
+        with deferred():  # what the thread uses is closed next
+            if not self._finished:
+                self._finished = True
+                self._queue.put(None)
+                self._thread.join()
 
     def finish(self) -> None:
         """Wait until all is handled."""
@@ -128,7 +129,8 @@ class BufferPool:
 
 
 class DevicePool:
-    """Several handles of one device, so that several requests are under way at once."""
+    """Several handles of one device, so that several requests are under way at once. Whoever opens
+    them closes what a signal keeps from coming here."""
 
     def __init__(self, open_device: Callable[[], BlockDevice], count: int) -> None:
         self._devices: list[BlockDevice] = []

@@ -140,22 +140,30 @@ def restore(
 
 
 def _write(session: Session, backup: Backup, target: _Target, stage: Stage, threads: int) -> None:
-    def open_device() -> BlockDevice:
-        with _named(session, target.vg, target.uuid) as name:
-            return session.device_for(target.vg, name, write=True)
+    devices: list[BlockDevice] = []
 
-    with stage("Restoring") as progress:
-        write_device(
-            backup,
-            open_device,
-            threads=threads,
-            before_write=target.touched.set,
-            after_flush=_Extents(session, target).drop,
-            progress=progress,
-        )
-    _Extents(session, target).drop()  # the volume may have been moved meanwhile
-    with stage("Reading back") as progress:
-        check_device(backup, open_device, threads=threads, progress=progress)
+    def open_device() -> BlockDevice:
+        with _named(session, target.vg, target.uuid) as name, deferred():
+            devices.append(session.device_for(target.vg, name, write=True))
+        return devices[-1]
+
+    try:
+        with stage("Restoring") as progress:
+            write_device(
+                backup,
+                open_device,
+                threads=threads,
+                before_write=target.touched.set,
+                after_flush=_Extents(session, target).drop,
+                progress=progress,
+            )
+        _Extents(session, target).drop()  # the volume may have been moved meanwhile
+        with stage("Reading back") as progress:
+            check_device(backup, open_device, threads=threads, progress=progress)
+    finally:
+        with deferred():  # as long as one is open a new volume cannot be taken back
+            for device in devices:
+                device.close()
 
 
 def _say_restored(session: Session, backup: Backup, target: _Target) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from contextlib import suppress
 
 import pytest
 
 from ulvm.backup.interrupts import Interrupted, deferred, interruptible
+from ulvm.backup.pipeline import SerialWorker
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -144,3 +146,34 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert errors == []
+
+
+def test_a_worker_is_waited_for_though_a_signal_comes() -> None:
+    """What it uses is closed next."""
+    begun, go = threading.Event(), threading.Event()
+    handled: list[int] = []
+
+    def handle(item: int) -> None:
+        begun.set()
+        go.wait(10)
+        handled.append(item)
+
+    def interrupt() -> None:
+        begun.wait(10)
+        time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.1)
+        go.set()
+
+    def finish() -> None:
+        worker = SerialWorker(handle, depth=1, name="worker")
+        threading.Thread(target=interrupt).start()
+        try:
+            worker.put(1)
+            worker.finish()
+        finally:
+            worker.close()
+            assert handled == [1]
+
+    with pytest.raises(Interrupted), interruptible():
+        finish()
