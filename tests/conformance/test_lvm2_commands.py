@@ -443,3 +443,38 @@ def test_profiles_in_the_metadata(both: Both, monkeypatch: pytest.MonkeyPatch) -
         without="profile/(cmd|meta).profile",
     )
     assert both.peer.lvm("vgcfgbackup", "va")
+
+
+def test_a_group_that_cannot_be_had_keeps_nothing_else_from_being_done(both: Both) -> None:
+    """Another host's, or one of two of a name. But a word that can be no path does."""
+    both.add_devices(32, 32, 32, 32)
+    both.typed("""
+        vgcreate good @0
+        lvcreate -an -Zn -Wn -l1 -n lv good
+        lvcreate -an -Zn -Wn -l1 -n lw good
+        vgcreate other @1
+        lvcreate -an -Zn -Wn -l1 -n lv other
+        vgchange -y --systemid elsewhere other
+        lvdisplay -c good/lv other/lv
+        lvdisplay -c other good
+        lvdisplay -c
+        lvchange --addtag x other/lv good/lv
+        lvchange --addtag x @x
+        vgchange --addtag x @x
+        lvchange --addtag z good/lv bad/name/x
+        lvconvert --merge good/lv other/lv
+        lvs -o name,tags good
+    """)
+    for hidden in (2, 3):
+        both.hide(hidden)
+        both.typed(f"""
+            vgcreate twice @{5 - hidden}
+            lvcreate -an -Zn -Wn -l1 -n lv twice
+        """)
+        both.show(hidden)
+    both.typed("""
+        lvdisplay -c twice good
+        lvchange --addtag y twice/lv good/lv
+        lvremove good/lw twice/lv other/lv
+        lvs -o name,tags good
+    """)

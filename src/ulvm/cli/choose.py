@@ -1,6 +1,7 @@
 """What a command works on: names, @tags and --select, as LVM2's commands go through them.
 
-A name that is not there is a sentence and exit code 5 in the end; the rest is done. A tag that
+A name that is not there, or that of a group which cannot be had, is a sentence and exit code 5 in
+the end; the rest is done. Nothing is done where a word cannot be the name of a volume. A tag that
 nothing has, and a selection that chooses nothing, is no failure. Groups come as they
 were named, their volumes in the order of the metadata. No name at all means everything, which the
 caller rules out where a command needs a name or a selection.
@@ -17,7 +18,7 @@ from ulvm.cli.processed import Processed
 from ulvm.cli.row_states import states_of
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
 from ulvm.lvm import lv as lvm_lv
-from ulvm.lvm.names import given_device, split_known
+from ulvm.lvm.names import InvalidPathError, given_device, split_known
 from ulvm.lvm.names import vg_name as vg_name_of
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
@@ -51,22 +52,27 @@ def choose_lvs(session: Session, words: Sequence[str], select: str | None = None
     scan = session.scan()
     chosen: dict[str, set[str]] = {}
     failures: list[str] = []
+    impossible: list[str] = []
     for word in words:
         try:
             if word.startswith("@"):
                 _add_tagged(scan, check_tag(word[1:]), chosen)
             else:
                 _add_named(session, scan, word, chosen)
-        except UsageError as error:
-            failures.append(error.message)
-        except NotFoundError as error:
+        except InvalidPathError as error:
+            impossible.append(error.message)
+        except UlvmError as error:
             failures += error.message.splitlines()
+    if impossible:
+        return Chosen([], impossible)
     if not words:
         for vg in scan.vgs:
             chosen.setdefault(vg.name, set()).update(lv.name for lv in vg.visible_lvs())
     if not words or any(word.startswith("@") for word in words):
         # LVM2 goes through all groups then.
         groups = [vg for vg in scan.vgs if vg.name in chosen]
+        for text in scan.foreign_warnings():
+            session.warn(text)
     else:
         groups = [scan.vg(name) for name in chosen]
     pairs = [(vg, lv.name) for vg in groups for lv in vg.lvs if lv.name in chosen[vg.name]]
@@ -160,10 +166,9 @@ def choose_vgs(
             raise
         except UlvmError as error:
             failures += error.message.splitlines()
-    if not words:
+    if tags or not words:
         for text in scan.foreign_warnings():
             session.warn(text)
-    if tags or not words:
         found += [vg for vg in scan.vgs if not words or tags & {*vg.tags}]
     if not exported:
         found = [vg for vg in found if "EXPORTED" not in vg.status]

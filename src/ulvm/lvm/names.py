@@ -17,6 +17,7 @@ from ulvm.errors import FormatError, NotFoundError, RefusedError, UsageError
 from ulvm.metadata.names import check_new_vg_name, name_problem
 
 __all__ = [
+    "InvalidPathError",
     "given_device",
     "given_vg",
     "look_for",
@@ -28,6 +29,10 @@ __all__ = [
 ]
 
 _MAPPER = "mapper"
+
+
+class InvalidPathError(NotFoundError):
+    """No volume nor group can be named like this: where several are named, none is touched."""
 
 
 def split_volume(text: str, run_dir: Path, default_vg: str = "") -> tuple[str, str | None]:
@@ -57,20 +62,20 @@ def split_volume(text: str, run_dir: Path, default_vg: str = "") -> tuple[str, s
 
 def split_known(text: str, run_dir: Path, default_vg: str = "") -> tuple[str, str | None]:
     """As `split_volume`, of a volume that is there: what no volume may be called is not there, and
-    is left to be looked for. NotFoundError for what can be no group."""
+    is left to be looked for. NotFoundError for what can be no group, InvalidPathError for what
+    can be no path."""
     try:
         return split_volume(text, run_dir, default_vg)
     except UsageError as error:
         words = plain_name(text, run_dir).split("/")
-        sentence = error.message
         if len(words) == 2 and words[0] and words[1] and name_problem(words[0]) is None:
             return words[0], words[1]
         if not text or (len(words) <= 2 and words[0]):
-            sentence = (
+            raise NotFoundError(
                 f'Volume group name "{words[0]}" has invalid characters.\n'
                 f"Cannot process volume group {words[0]}"
-            )
-        raise NotFoundError(sentence) from None
+            ) from None
+        raise InvalidPathError(error.message) from None
 
 
 def vg_name(text: str, run_dir: Path) -> str:
