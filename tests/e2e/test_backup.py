@@ -255,6 +255,17 @@ def test_the_cow_is_extended_before_it_fills(vg: UlvmHost, tmp_path: Path) -> No
     assert lvs(vg) == ["db"]
 
 
+def test_the_chunk_size_is_as_that_of_lvcreate(vg: UlvmHost, target: Path) -> None:
+    """Without a unit in KiB; and a wrong one stops no application."""
+    show = shlex.join(vg.argv("lvs --noheadings -o chunk_size -S lv_tags=ulvm_backup"))
+    vg.run(f"backup vg/db -c 64 --exec ': {{nbd}}; {show} >chunk'")
+    assert (vg.base / "chunk").read_text().strip() == "64.00k"
+    for size in ("3k", "64m"):
+        line = f"backup vg/db --to {target} -c {size} --quiesce 'touch quiet'"
+        assert "Chunk size must be a power of 2" in vg.run(line, rc=3).stderr
+    assert not (vg.base / "quiet").exists()
+
+
 # -- quiesce and resume -------------------------------------------------------------------------
 
 

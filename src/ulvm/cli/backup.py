@@ -19,6 +19,7 @@ from ulvm.errors import UsageError
 from ulvm.lvm.names import vg_name
 from ulvm.lvm.sizes import parse_sectors
 from ulvm.lvm.snapshot import DEFAULT_CHUNK
+from ulvm.metadata.cow import check_chunk_size
 from ulvm.units import SECTOR
 
 __all__ = ["backup", "restore", "verify"]
@@ -115,14 +116,16 @@ def backup(
         return
     if volume is None:
         raise UsageError("Please name the volume to back up: VG/LV.")
+    chunk = DEFAULT_CHUNK
+    if chunk_size is not None:
+        chunk = parse_sectors(chunk_size, "--chunksize", unit="k")
+        check_chunk_size(chunk)
     request = BackupRequest(
         volume,
         directory=directory,
         command=command,
         cow_bytes=None if cow_size is None else parse_sectors(cow_size, "--size") * SECTOR,
-        chunk_sectors=DEFAULT_CHUNK
-        if chunk_size is None
-        else parse_sectors(chunk_size, "--chunksize"),
+        chunk_sectors=chunk,
         quiesce=quiesce,
         resume=resume,
         level=level,
