@@ -62,10 +62,10 @@ def _devices_file_setting(name: str, devices_named: bool) -> str:
     if devices_named:
         raise UsageError("A --devices list cannot be used with --devicesfile.")
     if not name:
-        return " devices { use_devicesfile = 0 }"
+        return "\ndevices { use_devicesfile = 0 }"
     if name_problem(name) is not None:
         raise UsageError("Invalid devices file name.")
-    return f' devices {{ use_devicesfile = 1 devicesfile = "{name}" }}'
+    return f'\ndevices {{ use_devicesfile = 1 devicesfile = "{name}" }}'
 
 
 class Context:
@@ -99,9 +99,9 @@ class Context:
         from ulvm.vgstore.host import Host
 
         asked = self.settings
-        overrides = asked.config
+        overrides = asked.config  # which may end with a comment
         if not asked.autobackup:
-            overrides += " backup { backup = 0 archive = 0 }"
+            overrides += "\nbackup { backup = 0 archive = 0 }"
         if asked.devices_file is not None:
             overrides += _devices_file_setting(asked.devices_file, bool(asked.devices))
         host = Host.from_environment(self.environ, overrides=overrides, profile=asked.profile)

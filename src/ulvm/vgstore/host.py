@@ -209,5 +209,5 @@ class Host(NamedTuple):
         whatever the settings say."""
         overrides = self.overrides
         if _WAITS not in overrides:
-            overrides = f"{overrides} {_WAITS}".strip()
+            overrides = f"{overrides}\n{_WAITS}".strip()  # which may end with a comment
         return self._replace(overrides=overrides).command(*words)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ulvm.cli.main import main
+from ulvm.vgstore.config import Config
+from ulvm.vgstore.host import Host
 
 
 @pytest.fixture
@@ -109,6 +111,18 @@ def test_silence_is_for_what_was_not_asked_for(
     assert main(["pvremove", "-ff", str(image), *silence]) == 5
     assert main(["vgremove", "vg", *silence]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_a_comment_ends_with_the_setting(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What other options set comes behind it."""
+    comment = ["--config", "log { verbose = 0 } # no more"]
+    assert main(["vgcreate", "vg", str(image), "-An", *comment]) == 0
+    assert not (image.parent / "etc" / "backup").exists()
+    assert main(["vgs", "--devicesfile", "other", *comment]) == 0
+    assert "vg" not in capsys.readouterr().out.split()
+    host = Host(image.parent / "etc", image.parent / "run", overrides=comment[1])
+    settings = host.background_command("lvpoll")[-1]
+    assert Config().with_overrides(settings).get_int("global/wait_for_locks", 0) == 1
 
 
 def test_locks_lie_where_the_settings_say(image: Path) -> None:
