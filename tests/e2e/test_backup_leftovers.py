@@ -14,7 +14,7 @@ from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.e2e.test_backup_interrupts import Heard
 from tests.waiting import until
-from ulvm.backup.job import BackupRequest, backup
+from ulvm.backup.job import BackupRequest, backup, clean
 from ulvm.backup.leftovers import TAG
 from ulvm.backup.pipeline import Progress, Stage
 from ulvm.backup.restoring import restore
@@ -76,6 +76,27 @@ def test_one_that_is_gone_since_the_look_is_not_left(
 
 
 # -- the daemon is killed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        ("lvremove -f vg/l1", []),  # by its backup, which has ended well
+        (f"lvchange --deltag {TAG} vg/l1", ["l1"]),
+    ],
+)
+def test_what_is_not_left_any_more_behind_the_question_is_let_be(
+    vg: UlvmHost, command: str, left: list[str]
+) -> None:
+    class Slow(Heard):
+        def ask(self, question: str) -> bool:
+            if "vg/l1" in question:
+                vg.run(command)
+            return True
+
+    with closing(Session(Host.from_environment(vg.env), Slow())) as session:
+        clean(session, "vg")
+    assert lvs(vg) == ["db", *left]
 
 
 def killing(host: UlvmHost) -> Stage:

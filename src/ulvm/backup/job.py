@@ -145,16 +145,19 @@ def _warn_of_leftovers(session: Session, vg_name: str) -> None:
 
 
 def _clean_one(session: Session, vg_name: str, name: str) -> bool:
-    """Remove a snapshot that was left behind, if the user says yes."""
+    """Remove a snapshot that was left behind, if the user says yes. False if not."""
     question = f"Remove snapshot {vg_name}/{name}, left behind by a backup that was killed?"
     if not session.ask(question):
         return False
     from ulvm.backup.sinks.mounted import unmount_left  # not for --to
 
-    unmount_left(session.host, vg_name, name)
-    vg = session.scan().vg(vg_name)
-    lvm_lv.remove(session, vg_name, name)
-    forget(session.host, vg, vg.volume(name))
+    with session.lock(vg_name):
+        vg = session.scan().vg(vg_name)
+        if name not in left_behind(session.host, vg):  # any more, the answer may have taken long
+            return True
+        unmount_left(session.host, vg_name, name)
+        lvm_lv.remove(session, vg_name, name)
+        forget(session.host, vg, vg.volume(name))
     session.say(f"Removed snapshot {vg_name}/{name}.")
     return True
 
