@@ -99,6 +99,33 @@ def test_a_restore_that_fails_takes_its_volume_back_whatever_its_name(vg: UlvmHo
 
 
 @pytest.mark.parametrize("volume", ["db", "new"])
+@pytest.mark.parametrize("when", ["Restoring", "Reading back"])
+def test_a_restore_goes_on_whatever_the_name_of_the_group(
+    vg: UlvmHost, volume: str, when: str
+) -> None:
+    raw = vg.path("vg/db").read_bytes()
+    stage = at(when, vg, "vgrename vg other", f"vgcreate vg {vg.image('new', '32M')}")
+    with closing(session(vg)) as found:
+        restore(found, vg.base / "b", f"vg/{volume}", force=True, stage=stage)
+    assert vg.path(f"other/{volume}").read_bytes() == raw
+    assert vg.run("lvs --noheadings -o lv_tags other").stdout.split() == []
+
+
+def test_a_restore_that_fails_takes_its_volume_back_whatever_the_name_of_the_group(
+    vg: UlvmHost,
+) -> None:
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        vg.run("vgrename vg other")
+        raise DeviceError("no")
+        yield
+
+    with closing(session(vg)) as found, pytest.raises(DeviceError, match="no"):
+        restore(found, vg.base / "b", "vg/new", stage=stage)
+    assert vg.run("lvs --noheadings -o lv_name other").stdout.split() == ["db", "two"]
+
+
+@pytest.mark.parametrize("volume", ["db", "new"])
 def test_a_renamed_volume_is_in_hand_of_one_restore(vg: UlvmHost, volume: str) -> None:
     """The second comes when the first has no connection open, between writing and reading back."""
     refused: list[str] = []

@@ -28,8 +28,8 @@ does not, since the tag must be durable before the first byte; for this content 
 
 From before the look at the volume to the end no other restore has it in hand (`leftovers`): the
 tag is that of one alone, and a volume is taken back by who made it. It may be renamed meanwhile,
-and another get its name: so it is known by its UUID, and what asks for a name, to open it say, does
-so under the lock of the volume group.
+and another get its name, and so may its group: so both are known by their UUIDs, and what asks for
+a name, to open it say, does so under the lock of the volume group.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def _write(session: Session, backup: Backup, target: _Target, stage: Stage, thre
     devices: list[BlockDevice] = []
 
     def open_device() -> BlockDevice:
-        with _named(session, target.vg, target.uuid) as name, deferred():
-            devices.append(session.device_for(target.vg, name, write=True))
+        with _named(session, target.vg_uuid, target.uuid) as names, deferred():
+            devices.append(session.device_for(*names, write=True))
         return devices[-1]
 
     try:
@@ -183,7 +183,7 @@ class _Extents:
     """Where a volume lies now: (path of a PV, start, length) in bytes."""
 
     def __init__(self, session: Session, target: _Target) -> None:
-        vg = session.scan().vg(target.vg)
+        vg = _group(session, target.vg_uuid)
         segments = _volume(vg, target.uuid).segments
         self._places: list[tuple[Path, int, int]] = []
         for segment in (s for s in segments if isinstance(s, StripedSegment)):
@@ -210,11 +210,13 @@ class _Extents:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The volume that is written: as it was called, and its UUID; `size` in bytes. `touched` is set
-    before the first write, `whole` when all was read back and the tag is off."""
+    """The volume that is written: as it and its group were called, and their UUIDs; `size` in
+    bytes. `touched` is set before the first write, `whole` when all was read back and the tag is
+    off."""
 
     vg: str
     lv: str
+    vg_uuid: str
     uuid: str
     size: int
     touched: threading.Event = field(default_factory=threading.Event)
@@ -261,6 +263,16 @@ def _target(session: Session, hand: _Hand, size: int, force: bool) -> Iterator[_
             yield target
 
 
+def _group(session: Session, uuid: str) -> VolumeGroup:
+    """The volume group as it is now, whatever its name."""
+    vg = next((vg for vg in session.scan().vgs if vg.uuid == uuid), None)
+    if vg is None:
+        raise NotFoundError(
+            "The volume group of the volume that is restored is not there any more."
+        )
+    return vg
+
+
 def _volume(vg: VolumeGroup, uuid: str) -> LogicalVolume:
     lv = vg.lv_by_uuid(uuid)
     if lv is None:
@@ -269,10 +281,22 @@ def _volume(vg: VolumeGroup, uuid: str) -> LogicalVolume:
 
 
 @contextmanager
-def _named(session: Session, vg_name: str, uuid: str) -> Iterator[str]:
-    """The name of a volume now, which it keeps for the block."""
-    with session.lock(vg_name):
-        yield _volume(session.scan().vg(vg_name), uuid).name
+def _locked(session: Session, vg_uuid: str) -> Iterator[VolumeGroup]:
+    """The volume group with its lock, so that it keeps its name for the block."""
+    while True:
+        name = _group(session, vg_uuid).name
+        with session.lock(name):
+            vg = _group(session, vg_uuid)
+            if vg.name == name:  # it was waited for the lock
+                yield vg
+                return
+
+
+@contextmanager
+def _named(session: Session, vg_uuid: str, uuid: str) -> Iterator[tuple[str, str]]:
+    """The names of a volume and its group now, which they keep for the block."""
+    with _locked(session, vg_uuid) as vg:
+        yield vg.name, _volume(vg, uuid).name
 
 
 @contextmanager
@@ -282,65 +306,66 @@ def _created(session: Session, vg: VolumeGroup, lv_name: str, size: int) -> Iter
     with ExitStack() as stack:
         try:
             with session.lock(vg.name), deferred():
-                made.append(_create(session, vg.name, lv_name, extents))
+                made.append(_create(session, vg, lv_name, extents))
                 stack.enter_context(hold_volume(session.host, vg, made[0]))
-            target = _Target(vg.name, lv_name, made[0].uuid, extents * vg.extent_size * SECTOR)
+            target = _Target(
+                vg.name, lv_name, vg.uuid, made[0].uuid, extents * vg.extent_size * SECTOR
+            )
             yield target
         except BaseException:
             with deferred():
                 for lv in made:
-                    _remove(session, vg.name, lv_name, lv.uuid)
+                    _remove(session, vg, lv_name, lv.uuid)
             raise
         _finish(session, target)
 
 
-def _create(session: Session, vg_name: str, lv_name: str, extents: int) -> LogicalVolume:
+def _create(session: Session, vg: VolumeGroup, lv_name: str, extents: int) -> LogicalVolume:
     """A new volume with the tag. None is left by a failure."""
-    with session.lock(vg_name):
-        free = session.vg_for_change(vg_name).lv(lv_name) is None
+    with session.lock(vg.name):
+        free = session.vg_for_change(vg.name).lv(lv_name) is None
         try:
             lvm_lv.create(
                 session,
-                vg_name,
+                vg.name,
                 lv_name,
                 extents=extents,
                 properties=Properties(tags=(RESTORING_TAG,)),
                 wipe_signatures=False,
             )
-            return lvm_lv.get(session.scan().vg(vg_name), lv_name)
+            return lvm_lv.get(session.scan().vg(vg.name), lv_name)
         except BaseException:
             if free:  # what there is of this name is made by us: the lock is held
-                _remove(session, vg_name, lv_name)
+                _remove(session, vg, lv_name)
             raise
 
 
-def _remove(session: Session, vg_name: str, lv_name: str, uuid: str | None = None) -> None:
+def _remove(session: Session, vg: VolumeGroup, lv_name: str, uuid: str | None = None) -> None:
     """Take a volume back that was made for a restore that failed; that failure is what counts.
     The one of this UUID, if it is known, whatever its name is now."""
     session.close()  # the daemon may be another by now, with the same devices
     try:
-        with session.lock(vg_name):
-            vg = session.scan().vg(vg_name)
-            lv = vg.lv(lv_name) if uuid is None else vg.lv_by_uuid(uuid)
+        with _locked(session, vg.uuid) as now:
+            lv = now.lv(lv_name) if uuid is None else now.lv_by_uuid(uuid)
             if lv is not None and RESTORING_TAG in lv.tags:
-                lvm_lv.remove(session, vg_name, lv.name)
+                lvm_lv.remove(session, now.name, lv.name)
     except UlvmError as error:
-        session.warn(f"{vg_name}/{lv_name} is left behind, incomplete: {error.message}")
+        session.warn(f"{vg.name}/{lv_name} is left behind, incomplete: {error.message}")
 
 
-def _put_tag_on(session: Session, vg_name: str, uuid: str) -> None:
-    with _named(session, vg_name, uuid) as name, deferred():
-        lvm_lv.change_tags(session, vg_name, name, add=(RESTORING_TAG,))
+def _put_tag_on(session: Session, target: _Target) -> None:
+    with _named(session, target.vg_uuid, target.uuid) as names, deferred():
+        lvm_lv.change_tags(session, *names, add=(RESTORING_TAG,))
 
 
-def _take_tag_off(session: Session, vg_name: str, uuid: str) -> None:
-    with deferred(), _named(session, vg_name, uuid) as name:
-        lvm_lv.change_tags(session, vg_name, name, remove=(RESTORING_TAG,))
+def _take_tag_off(session: Session, target: _Target) -> None:
+    with deferred(), _named(session, target.vg_uuid, target.uuid) as names:
+        lvm_lv.change_tags(session, *names, remove=(RESTORING_TAG,))
 
 
 def _finish(session: Session, target: _Target) -> None:
     with deferred():
-        _take_tag_off(session, target.vg, target.uuid)
+        _take_tag_off(session, target)
         target.whole.set()
 
 
@@ -348,9 +373,9 @@ def _take_tag_back(session: Session, target: _Target) -> None:
     """The content is as it was before a restore that failed; that failure is what counts."""
     session.close()  # as above
     try:
-        lv = session.scan().vg(target.vg).lv_by_uuid(target.uuid)
+        lv = _group(session, target.vg_uuid).lv_by_uuid(target.uuid)
         if lv is not None and RESTORING_TAG in lv.tags:
-            _take_tag_off(session, target.vg, target.uuid)
+            _take_tag_off(session, target)
     except UlvmError as error:
         session.warn(f"{target.vg}/{target.lv} keeps the tag {RESTORING_TAG}: {error.message}")
 
@@ -361,16 +386,16 @@ def _overwritten(
 ) -> Iterator[_Target]:
     lv = _volume(vg, uuid)
     room = _check_target(session, vg, lv, size, force=force)
-    target = _Target(vg.name, lv.name, uuid, room)
+    target = _Target(vg.name, lv.name, vg.uuid, uuid, room)
     try:
-        with _named(session, vg.name, uuid) as name, deferred():
-            now = session.last_scan.vg(vg.name)
+        with _locked(session, vg.uuid) as now, deferred():
+            name = _volume(now, uuid).name
             if not session.activator.is_active(now, name):
                 lvm_lv.check_listed(session, now, name)
-            lvm_lv.activate(session, vg.name, name)  # also one that is active, but half-way
+            lvm_lv.activate(session, now.name, name)  # also one that is active, but half-way
         _ask_about_snapshots(session, vg, lv, size)
-        _put_tag_on(session, vg.name, uuid)
-        now = session.scan().vg(vg.name)  # the question may have waited for its answer
+        _put_tag_on(session, target)
+        now = _group(session, vg.uuid)  # the question may have waited for its answer
         _check_target(session, now, _volume(now, uuid), size, force=True)
         yield target
     except BaseException:
