@@ -67,7 +67,7 @@ def _interrupts(what: str) -> Iterator[None]:
         yield
     except Interrupted as stop:
         click.echo(f"  Interrupted ({stop}): {stop.outcome or what}", err=True)
-        sys.exit(stop.exit_code)
+        raise click.exceptions.Exit(stop.exit_code) from None  # not the shell's end
 
 
 @click.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from pathlib import Path
 
@@ -83,6 +82,6 @@ def demo(directory: Path | None, svg: Path | None, blocks: bool) -> None:
         run(base, _Screen(console, base, shown_as), bare_blocks=blocks)
     except Interrupted as stop:
         click.echo(f"  Interrupted ({stop}); {base} is left.", err=True)
-        sys.exit(stop.exit_code)
+        raise click.exceptions.Exit(stop.exit_code) from None  # not the shell's end
     if svg is not None:
         svg.write_text(_picture(console))

@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import select
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from ulvm.backup import restoring
+from ulvm.backup.interrupts import Interrupted
+from ulvm.cli import demo
 from ulvm.cli.main import main
 from ulvm.cli.shell import candidates, run_shell, split_line
 
@@ -78,6 +82,28 @@ def test_ulvm_alone_is_the_shell(
     assert said.out == "  lvm2\n\n"
     assert 'Volume group "nosuch" not found' in said.err
     assert "No log report stored." in said.err
+
+
+def test_an_interrupted_backup_does_not_end_the_shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setenv("ULVM_SYSTEM_DIR", str(tmp_path))
+    monkeypatch.setenv("ULVM_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setattr(restoring, "verify_backup", interrupted)
+    monkeypatch.setattr(demo, "run", interrupted)
+    assert main(["verify", "x"]) == 143
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"verify x\ndemo --dir {tmp_path}/d\nformats\n"))
+    assert main([]) == 0
+    said = capsys.readouterr()
+    assert said.out == "  lvm2\n\n"
+    assert said.err.splitlines() == [
+        "  Interrupted (SIGTERM): nothing was proved.",
+        "  Interrupted (SIGTERM): nothing was proved.",
+        f"  Interrupted (SIGTERM); {tmp_path}/d is left.",
+    ]
 
 
 def test_completion(tmp_path: Path) -> None:
