@@ -54,6 +54,8 @@ def test_for_people(host: UlvmHost) -> None:
     assert "lvcreate -s -l 1 -c 512k -n NAME vg/lv" in said
     host.run("lvcreate -s -n snap -L 8M vg/lv")
     assert "its origin is lv" in host.run("advise vg/snap", rc=5).stderr
-    assert "Invalid argument for --for: soon" in host.run("advise vg/lv --for soon", rc=3).stderr
+    for words in ("--for soon", "--measure 999999999d"):
+        said = host.run(f"advise vg/lv {words}", rc=3).stderr
+        assert "Invalid argument for {}: {}".format(*words.split()) in said
     host.run("lvcreate -an -n off -L 4M vg")
     assert "is not active" in host.run("advise vg/off", rc=5).stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -225,6 +226,11 @@ def test_mangled_names(host: UlvmHost) -> None:
         for name in (r"b\x20 b", r"b\x2"):
             said = host.run("dmsetup " + command.format(f"'{name}'"), rc=1).stderr
             assert "contains mixed mangled and unmangled characters" in said
+    no_text = "a" + os.fsdecode(b"\xff")
+    argv = host.argv(rf"dmsetup info '{no_text}\x20'")
+    refused = subprocess.run(argv, env=host.env, capture_output=True, check=False)
+    assert refused.returncode == 1
+    assert b"already mangled improperly" in refused.stderr
     for name in ("/dev/mapper/b", "/dev/vg/b"):
         for command in (f"create {name} --notable", f"rename 'a é' {name}"):
             assert f'Name "{name}" invalid.' in host.run(f"dmsetup {command}", rc=1).stderr
@@ -233,6 +239,20 @@ def test_mangled_names(host: UlvmHost) -> None:
     # As the kernel lists them, which knows mangled names.
     listed = [line.split("\t")[0] for line in host.run("dmsetup ls").stdout.splitlines()]
     assert listed == [r"a é", "b", r"c\x20"]
+
+
+def test_ls_runs_a_command_for_each_device(host: UlvmHost) -> None:
+    """Words end at blanks, whatever else is in them."""
+    for name in "ab":
+        host.run(f"dmsetup create {name} --table '0 8 zero'")
+    paths = [host.dm(name) for name in "ab"]
+    for words in ("echo  a'", "echo 'a b'"):
+        said = host.run(f"dmsetup ls --exec {shlex.quote(words)}").stdout
+        assert said.splitlines() == [f"{' '.join(words.split()[1:])} {path}" for path in paths]
+    for words in ("nosuch'", "false"):
+        assert host.run(f"dmsetup ls --exec {shlex.quote(words)}")[:2] == ("", "")
+    for words in ("", " "):
+        assert host.run(f"dmsetup ls --exec '{words}'", rc=1).stderr == "Command failed.\n"
 
 
 def test_devices_before_one_that_is_not_there_are_shown(host: UlvmHost) -> None:

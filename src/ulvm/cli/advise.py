@@ -23,16 +23,17 @@ __all__ = ["advise", "parse_duration"]
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 100 * 365 * 86400.0
 _MEASURE_AT_MOST = 300.0
 _ROWS = 8
 _WIDTH = 40
 
 
 def parse_duration(text: str, option: str) -> float:
-    """Seconds of `90`, `90s`, `1.5h`, `2d`; UsageError."""
+    """Seconds of `90`, `90s`, `1.5h`, `2d`; UsageError, also for what no clock lasts."""
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if not seconds:
+    if not 0 < seconds <= _LONGEST:
         raise UsageError(f"Invalid argument for {option}: {text}")
     return seconds
 

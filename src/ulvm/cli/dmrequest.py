@@ -128,7 +128,8 @@ class Request:
         raw = text.encode(errors="surrogateescape")
         if self.manglename == "hex" or b"\\x" not in raw:
             return text
-        if self.manglename == "auto" and mangled(rest := _MANGLED.sub(b"", raw).decode()) != rest:
+        rest = _MANGLED.sub(b"", raw).decode(errors="surrogateescape")
+        if self.manglename == "auto" and mangled(rest) != rest:
             raise UlvmError(
                 f'The {what} "{text}" contains mixed mangled and unmangled characters or it\'s '
                 f'already mangled improperly.\nFailed to mangle device {what.lower()} "{text}".'

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import click
 
@@ -19,7 +20,7 @@ from ulvm.cli.dmtree import parse_style, tree_lines
 from ulvm.cli.dmusage import USAGE
 from ulvm.daemon.client import DaemonClient
 from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, TableLine
-from ulvm.errors import NotFoundError, TableError, UlvmError, UsageError
+from ulvm.errors import NotFoundError, RefusedError, TableError, UlvmError, UsageError
 from ulvm.report.dm_fields import DM_REPORT, NAME_REPORT, DmRow, block_name, by_name, mangled
 from ulvm.report.helptext import field_lines
 
@@ -185,14 +186,15 @@ def list_devices(request: Request) -> None:
 
 
 def _execute(request: Request, command: str, devices: list[DeviceInfo]) -> None:
-    """The command, once for each device, with the device's path behind it."""
+    """The command, split at blanks alone, once for each device with its path behind it. That it
+    fails is of no consequence."""
+    program = [os.fsdecode(word) for word in os.fsencode(command).split()]
+    if not program:
+        raise RefusedError("Command failed.")
     folder = request.context.host.run_dir / "dev" / "mapper"
     for device in devices:
-        words = [*shlex.split(command), str(folder / device.name)]
-        try:
-            subprocess.run(words, check=False)
-        except OSError as error:  # of no consequence, as to LVM2
-            click.echo(f"{words[0]}: {error.strerror}", err=True)
+        with suppress(OSError):
+            subprocess.run([*program, str(folder / device.name)], check=False)
 
 
 def dependencies(request: Request) -> None:
