@@ -13,9 +13,11 @@ import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from ulvm.backup import image
+from ulvm.backup.fileio import sync
 from ulvm.backup.pipeline import Progress
 from ulvm.backup.restoring import restore
-from ulvm.errors import FormatError
+from ulvm.errors import DeviceError, FormatError
 from ulvm.lvm.session import Session
 from ulvm.vgstore.host import Host
 
@@ -100,6 +102,33 @@ def test_verify_sees_what_the_disk_lost(host: UlvmHost, target: Path, suffix: st
     lose(host.base / "disk", data[at : at + 4096])
     assert file.read_bytes() == data  # so says the page cache
     host.run(f"verify {target}", rc=5)
+
+
+def test_a_backup_sees_what_the_disk_lost_where_two_batches_meet(
+    host: UlvmHost, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch ends at any byte, the cache is dropped by pages, or more at once."""
+    frames = [random.Random(number).randbytes(700_001) for number in range(9)]
+    data = b"".join(frames)
+    at = 4 * 700_001 // 4096 * 4096
+    page = data[at : at + 4096]  # the first batch ends in it
+    path = target / "image"
+    path.write_bytes(data)
+
+    def sync_and_lose(fd: int, name: str) -> None:
+        sync(fd, name)
+        if page in (host.base / "disk").read_bytes():
+            lose(host.base / "disk", page)
+
+    monkeypatch.setattr(image, "_BATCH", 2_500_000)
+    monkeypatch.setattr(image, "sync", sync_and_lose)
+    with path.open("r+b", buffering=0) as file:
+        checker = image._Checker(file.fileno(), "image")
+        for frame in frames:
+            checker.wrote(frame)
+        with pytest.raises(DeviceError, match="image reads back otherwise"):
+            checker.finish()
+        checker.close()
 
 
 def test_restore_sees_what_the_disk_lost(host: UlvmHost) -> None:

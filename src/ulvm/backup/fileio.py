@@ -15,7 +15,14 @@ from pathlib import Path
 
 from ulvm.errors import DeviceError, FormatError
 
-__all__ = ["drop_cache", "read_medium", "read_whole", "sync", "sync_directory", "write_whole"]
+__all__ = [
+    "CACHED_PIECE", "drop_cache", "read_medium", "read_whole", "sync", "sync_directory",
+    "write_whole",
+]  # fmt: skip
+
+CACHED_PIECE = 2 << 20
+"""Most bytes that the kernel caches as one (a large folio, which begins at a multiple of its size),
+and forgets together or not at all."""
 
 
 def write_whole(fd: int, data: bytes, offset: int, what: str) -> None:
@@ -64,10 +71,13 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
-    """Forget the clean pages of a range (`length` 0: to the end), so that the next read of them
-    reaches the disk. Dirty ones stay, so after a `sync` (posix_fadvise(2))."""
-    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+def drop_cache(fd: int, offset: int, length: int) -> None:
+    """Forget the clean pages of a range, so that the next read of them reaches the disk. Dirty ones
+    stay, so after a `sync` (posix_fadvise(2)). Clean ones around it may go as well."""
+    start = offset - offset % CACHED_PIECE
+    end = offset + length + -(offset + length) % CACHED_PIECE
+    if end > start:  # else the kernel would take it for the whole file
+        os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def read_medium(fd: int, what: str) -> None:
@@ -79,4 +89,4 @@ def read_medium(fd: int, what: str) -> None:
         # A file system that cannot be written (squashfs, iso9660) has nothing to sync.
         if error.errno != errno.EINVAL:
             raise _not_durable(what, error) from error
-    drop_cache(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

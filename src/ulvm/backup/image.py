@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ulvm.backup.compare import is_zero
 from ulvm.backup.digest import VOLUME_DIGEST, Digest, new_hash
-from ulvm.backup.fileio import drop_cache, read_whole, sync, write_whole
+from ulvm.backup.fileio import CACHED_PIECE, drop_cache, read_whole, sync, write_whole
 from ulvm.backup.frames import (
     DEFAULT_FRAME_SIZE,
     Compressor,
@@ -124,7 +124,7 @@ class _Writer:
                 compressed_hash.update(piece.compressed)
                 write_whole(self._fd, piece.compressed, offset, self._name)
                 if checker is not None:
-                    checker.wrote(offset, piece.compressed)
+                    checker.wrote(piece.compressed)
                 offset += len(piece.compressed)
                 index.add(len(piece.compressed), zero=piece.raw is None)
                 done += piece.length
@@ -185,49 +185,63 @@ def read_sparse(device: BlockDevice, offset: int, buffer: memoryview, zeros: mem
 
 
 class _Checker:
-    """Follows the writer by batches: makes them durable and compares the file with the frames."""
+    """Follows the writer by batches: makes them durable and compares the file with the frames.
+
+    A piece of the cache into which the writer still writes is not dropped. So a batch is compared
+    as far as such pieces are complete; what is left of it goes with the next.
+    """
 
     def __init__(self, fd: int, name: str) -> None:
         self._fd = fd
         self._name = name
-        self._start = 0
         self._frames: list[bytes] = []
         self._held = 0
-        self._worker: SerialWorker[tuple[int, list[bytes]]] = SerialWorker(
+        # Of the worker alone:
+        self._start = 0
+        self._left: list[bytes] = []
+        """What is not compared yet of what was handed over, from `_start` on."""
+        self._worker: SerialWorker[tuple[list[bytes], bool]] = SerialWorker(
             self._check, depth=2, name="ulvm-backup-check"
         )
 
-    def wrote(self, offset: int, frame: bytes) -> None:
-        """Note a frame that was written at `offset`; frames come without gaps."""
-        if not self._frames:
-            self._start = offset
+    def wrote(self, frame: bytes) -> None:
+        """Note a frame that was written; frames come from the file's start on, without gaps."""
         self._frames.append(frame)
         self._held += len(frame)
         if self._held >= _BATCH:
-            self._hand_over()
+            self._hand_over(last=False)
 
-    def _hand_over(self) -> None:
-        self._worker.put((self._start, self._frames))
+    def _hand_over(self, *, last: bool) -> None:
+        self._worker.put((self._frames, last))
         self._frames, self._held = [], 0
 
     def finish(self) -> None:
         """Check what is left; DeviceError if anything differed."""
-        if self._frames:
-            self._hand_over()
+        self._hand_over(last=True)
         self._worker.finish()
 
     def close(self) -> None:
         self._worker.close()
 
-    def _check(self, batch: tuple[int, list[bytes]]) -> None:
-        start, frames = batch
+    def _check(self, batch: tuple[list[bytes], bool]) -> None:
+        frames, last = batch
         sync(self._fd, self._name)
+        frames = [*self._left, *frames]
+        end = self._start + sum(map(len, frames))
+        stop = end if last else end - end % CACHED_PIECE
         # Only clean pages can be dropped, so after the sync; then the reads below reach the disk.
-        drop_cache(self._fd, start, sum(map(len, frames)))
+        drop_cache(self._fd, self._start, stop - self._start)
+        self._left = []
         for frame in frames:
-            if read_whole(self._fd, len(frame), start, self._name) != frame:
-                raise DeviceError(
-                    f"{self._name} reads back otherwise than it was written "
-                    f"(bytes {start} to {start + len(frame)})."
-                )
-            start += len(frame)
+            room = max(stop - self._start, 0)
+            if room < len(frame):
+                self._left.append(frame[room:])
+            self._compare(frame[:room])
+
+    def _compare(self, data: bytes) -> None:
+        if read_whole(self._fd, len(data), self._start, self._name) != data:
+            raise DeviceError(
+                f"{self._name} reads back otherwise than it was written "
+                f"(bytes {self._start} to {self._start + len(data)})."
+            )
+        self._start += len(data)
