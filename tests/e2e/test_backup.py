@@ -661,3 +661,16 @@ def test_a_snapshot_is_not_backed_up(vg: UlvmHost, target: Path) -> None:
     vg.run("lvcreate -s -n snap -L 8M vg/db")
     done = vg.run(f"backup vg/snap --to {target}", rc=5)
     assert "back up its origin" in done.stderr
+    vg.run("lvcreate -s -n thin -V 64M -L 8M vg")
+    done = vg.run(f"backup vg/thin --to {target}", rc=5)
+    assert done.stderr == (
+        "  vg/thin is sparse, a snapshot of nothing, which cannot have snapshots.\n"
+    )
+
+
+def test_what_is_no_backup_is_not_named_as_one(vg: UlvmHost, target: Path) -> None:
+    vg.run(f"backup vg/db --to {target}")
+    (manifest,) = target.glob("*.json")
+    (target / "notes.json").write_text("{}")
+    said = vg.run(f"verify {target}", rc=5).stderr
+    assert said == f"  {target} holds 2 backups; name one, for instance {manifest}.\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.e2e.test_backup_interrupts import Heard
 from ulvm.backup.snapshot import BackupSnapshot, SnapshotRequest
@@ -75,6 +76,14 @@ def test_it_is_extended_whatever_the_name_of_its_group(
 ) -> None:
     vg.run("vgrename vg other")
     assert snapshot.extend(4 * MIB) == 8 * MIB
+
+
+@needs.fuse
+def test_its_file_is_found_whatever_the_name_of_its_group(
+    vg: UlvmHost, snapshot: BackupSnapshot
+) -> None:
+    vg.run("vgrename vg other")
+    assert snapshot.device_path() == vg.path(f"other/{snapshot.name}")
 
 
 def test_where_locks_are_not_waited_for_it_is_extended_later(vg: UlvmHost) -> None:

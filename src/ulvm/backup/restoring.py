@@ -46,7 +46,7 @@ from ulvm.backup.cow_room import short_of_room
 from ulvm.backup.fileio import drop_cache
 from ulvm.backup.interrupts import Interrupted, deferred, interruptible
 from ulvm.backup.leftovers import RESTORING_TAG, hold_target, hold_volume
-from ulvm.backup.manifest import MANIFEST_SUFFIX
+from ulvm.backup.manifest import IMAGE_SUFFIX, MANIFEST_SUFFIX
 from ulvm.backup.pipeline import Stage, no_stage
 from ulvm.backup.reader import Backup
 from ulvm.backup.restore import check_device, write_device
@@ -81,7 +81,12 @@ def find_backup(path: Path) -> Path:
     if not manifests:
         raise NotFoundError(f"There is no backup in {path}.")
     if len(manifests) > 1:
-        newest = max(manifests, key=lambda p: p.stat().st_mtime_ns)
+        # What has no image beside it may be no manifest at all.
+        images = {p.name.removesuffix(IMAGE_SUFFIX) for p in path.glob(f"*{IMAGE_SUFFIX}")}
+        newest = max(
+            manifests,
+            key=lambda p: (p.name.removesuffix(MANIFEST_SUFFIX) in images, p.stat().st_mtime_ns),
+        )
         raise RefusedError(
             f"{path} holds {len(manifests)} backups; name one, for instance {newest}."
         )

@@ -56,8 +56,6 @@ from ulvm.units import SECTOR
 __all__ = ["BackupSnapshot", "SnapshotRequest"]
 
 _MIB = 1 << 20
-_DEFAULT_CHUNK = 8
-"""Sectors, as lvcreate's."""
 _LOCK_SECONDS = 30.0
 """How long an application stands still for another command that has the group's lock."""
 _RELEASE_SECONDS = 3.0
@@ -70,7 +68,7 @@ class SnapshotRequest(NamedTuple):
     volume: str
     cow_bytes: int | None = None
     """None to choose."""
-    chunk_sectors: int = _DEFAULT_CHUNK
+    chunk_sectors: int = lvm_snapshot.DEFAULT_CHUNK
     quiesce: str | None = None
     resume: str | None = None
     read_only: bool = True
@@ -181,11 +179,12 @@ class BackupSnapshot:
         if origin is None:
             raise NotFoundError(f"{self.name_of_origin} is not there any more.")
         self.origin_name = origin.name
-        if vg.is_cow(origin.name):
-            raise RefusedError(
-                f"{self.name_of_origin} is a snapshot, which cannot have snapshots: "
-                "back up its origin."
-            )
+        segment = vg.snapshot_of(origin.name)
+        if segment is not None:
+            words = "is a snapshot, which cannot have snapshots: back up its origin."
+            if vg.is_virtual_origin(vg.volume(segment.origin)):
+                words = "is sparse, a snapshot of nothing, which cannot have snapshots."
+            raise RefusedError(f"{self.name_of_origin} {words}")
         if vg.merging_snapshot_of(origin.name) is not None:
             raise RefusedError(f"A snapshot is being merged into {self.name_of_origin}.")
         check_restored(vg, origin)
@@ -331,7 +330,8 @@ class BackupSnapshot:
 
     def device_path(self) -> Path:
         """The file that is the snapshot. NotSupportedError without FUSE."""
-        path = self._session.host.run_dir / "dev" / self.vg_name / self.name
+        names = self._found() or (self.vg_name, self.name)
+        path = self._session.host.run_dir.joinpath("dev", *names)
         if not path.exists():
             raise NotSupportedError(
                 f"There is no {path}, since this daemon runs without FUSE: use {{nbd}}."
