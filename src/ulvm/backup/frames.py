@@ -109,10 +109,6 @@ class FrameIndex:
     def __iter__(self) -> Iterator[Frame]:
         return (self[n] for n in range(len(self)))
 
-    @property
-    def zero_frames(self) -> int:
-        return sum(r.count for r in self.runs if r.zero)
-
 
 class IndexBuilder:
     """Collects frames in order into an index."""

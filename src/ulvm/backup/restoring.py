@@ -13,7 +13,8 @@ The backup itself may come from the cache: the hash of its file is compared whil
 that of the volume with what is read back, and good bytes are good from wherever they come.
 
 A failure or a signal on the way removes the volume again. A kill -9 leaves it with the tag, so
-that it is not taken for whole: the next restore onto it needs no `force`.
+that it is not taken for whole: the next restore onto it needs no `force`. So does a failure to take
+the tag off.
 
 An existing volume is overwritten with `force` alone, and never while somebody has it open (a
 mounted file system does), while a snapshot is merged into it, or if it is too small. Whether a

@@ -87,7 +87,6 @@ class CowWatcher:
         self.last = CowStatus(0, 0, True)
         """What was seen last."""
         self.overflowed = False
-        self.extensions = 0
 
     def __enter__(self) -> CowWatcher:
         self.look()
@@ -98,10 +97,6 @@ class CowWatcher:
         with deferred():  # what the thread uses is closed next
             self._stop.set()
             self._thread.join()
-
-    @property
-    def watching(self) -> bool:
-        return self._thread.is_alive()
 
     def check(self) -> None:
         """Raise what ended the watching."""
@@ -122,7 +117,7 @@ class CowWatcher:
             self._error = error
 
     def look(self) -> CowStatus:
-        """Read the status now. Not while the thread runs."""
+        """Read the status now. Of the thread, while that runs."""
         status = self._status()
         self.last = status
         if status.valid:
@@ -141,7 +136,6 @@ class CowWatcher:
     def _grow(self, status: CowStatus) -> None:
         size = self._extend(status.total)
         if size > status.total:
-            self.extensions += 1
             self._told = False
             self._say(
                 f"Snapshot was {status.fraction:.0%} full: extended from "

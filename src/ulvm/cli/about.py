@@ -15,6 +15,7 @@ from ulvm.errors import RefusedError
 
 __all__ = [
     "COMPATIBLE_VERSION",
+    "DRIVER_VERSION",
     "LIBRARY_VERSION",
     "devtypes",
     "formats",
@@ -34,7 +35,8 @@ __all__ = [
 COMPATIBLE_VERSION = "2.03.16(2) (2022-05-18)"
 """The LVM2 that ulvm does as; scripts look at it."""
 LIBRARY_VERSION = "1.02.185 (2022-05-18)"
-_DRIVER_VERSION = "4.47.0"
+DRIVER_VERSION = "4.47.0"
+"""Of the kernel whose device-mapper ours does as."""
 _SEGMENT_TYPES = ("linear", "striped", "zero", "error", "snapshot")
 
 
@@ -43,7 +45,7 @@ def version_lines() -> list[str]:
     return [
         f"LVM version:     {COMPATIBLE_VERSION}",
         f"Library version: {LIBRARY_VERSION}",
-        f"Driver version:  {_DRIVER_VERSION}",
+        f"Driver version:  {DRIVER_VERSION}",
         f"ulvm version:    {ulvm.__version__}",
     ]
 

@@ -55,6 +55,7 @@ _ACTIVE_WORDS = {
 
 
 _MODES = ("partial", "degraded", "complete")
+"""Of --activationmode."""
 
 
 class Stripes(NamedTuple):

@@ -1,7 +1,5 @@
-"""What a command is given: the host and a session, by its options (`cli.common_options`) and the
-environment.
-
-The only module, with the daemon's entry point, that looks at the environment.
+"""What a command is given: the host and a session, by its options (`cli.common_options`) and by a
+mapping of the environment.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from contextlib import suppress
 import click
 
 from ulvm.activation.names import LVM_UUID_PREFIX
-from ulvm.cli.about import LIBRARY_VERSION
+from ulvm.cli.about import DRIVER_VERSION, LIBRARY_VERSION
 from ulvm.cli.dmconcise import concise
 from ulvm.cli.dminfo import chosen, column_lines, info_lines, report_lines
 from ulvm.cli.dmrequest import Request
@@ -42,9 +42,6 @@ __all__ = [
     "udev_release_cookie",
     "usage",
 ]
-
-DRIVER_VERSION = "4.47.0"
-"""Of the kernel whose device-mapper this one does as."""
 
 _BY = ("devno", "devname", "blkdevname")
 _LINE_OF_COOKIES = "Cookie       Semid      Value      Last semop time           Last change time"

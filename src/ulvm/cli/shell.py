@@ -21,9 +21,6 @@ __all__ = ["candidates", "run_script", "run_shell", "split_line"]
 _NO_SUCH_COMMAND = 2
 """LVM2's exit code for a name that is no command."""
 
-_HISTORY_SIZE = 100
-"""shell/history_size; lvm(8)."""
-
 
 def split_line(line: str) -> list[str]:
     """The words of a line."""
@@ -55,7 +52,7 @@ def run_shell(
     *,
     program: str,
     history: Path | None,
-    history_size: int = _HISTORY_SIZE,
+    history_size: int,
     names: Callable[[str], list[str]] = lambda kind: [],
 ) -> int:
     """Read and run commands until `quit`, `exit` or the end of the input. `run` gets a name out of

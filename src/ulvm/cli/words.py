@@ -10,7 +10,6 @@ from ulvm.units import parse_u64
 __all__ = [
     "ALLOC",
     "COPIES",
-    "MODES",
     "PERMISSION",
     "READ_AHEAD",
     "REPORT_FORMAT",
@@ -136,8 +135,6 @@ class Copies(click.ParamType["int"]):
 
 
 YES_NO = OneOf("y", "n")
-MODES = ("partial", "degraded", "complete")
-"""Of --activationmode."""
 COPIES = Copies()
 PERMISSION = OneOf("r", "rw")
 REPORT_FORMAT = OneOf("basic", "json", "json_std")

@@ -51,7 +51,7 @@ def _typed(monkeypatch: pytest.MonkeyPatch, text: str) -> tuple[int, list[list[s
         return 5
 
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-    return run_shell(run, KNOWN, program="ulvm", history=None), ran
+    return run_shell(run, KNOWN, program="ulvm", history=None, history_size=0), ran
 
 
 def test_commands_run_until_it_is_quit(
