@@ -7,15 +7,19 @@ nothing it is tried again after `pause`, since the group may be given room. A wr
 whole store between two looks wins, and the snapshot is invalid: that is noted, and the backup must
 fail.
 
-The watcher has a thread of its own; `status` and `extend` are called from it alone.
+The watcher has a thread of its own; `status` and `extend` are called from it alone. Extending
+suspends the origin, and what the thread blocks of signals Ctrl-Z does not go by: it stops all
+threads. So meanwhile that waits until the store is extended.
 """
 
 from __future__ import annotations
 
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import NamedTuple
 
 from ulvm.backup.interrupts import deferred
@@ -76,7 +80,10 @@ class CowWatcher:
         self._horizon = horizon
         self._pause = pause
         self._stop = threading.Event()
+        self._extending = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="ulvm-cow-watch", daemon=True)
+        self._stoppable = False
+        """Whether Ctrl-Z stops this process, and is ours to delay."""
         self._try_again = 0.0
         """When it makes sense to, of the monotonic clock."""
         self._told = False
@@ -90,13 +97,30 @@ class CowWatcher:
 
     def __enter__(self) -> CowWatcher:
         self.look()
-        self._thread.start()
+        self._stoppable = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+        )
+        try:
+            with deferred():
+                if self._stoppable:
+                    signal.signal(signal.SIGTSTP, self._stop_process)
+                self._thread.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         with deferred():  # what the thread uses is closed next
             self._stop.set()
             self._thread.join()
+            if self._stoppable:
+                signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
+    def _stop_process(self, _signum: int, _frame: FrameType | None) -> None:
+        with self._extending:
+            signal.raise_signal(signal.SIGSTOP)
 
     def check(self) -> None:
         """Raise what ended the watching."""
@@ -134,7 +158,8 @@ class CowWatcher:
         return rate > 0 and (status.total - status.used) / rate < self._horizon
 
     def _grow(self, status: CowStatus) -> None:
-        size = self._extend(status.total)
+        with self._extending:
+            size = self._extend(status.total)
         if size > status.total:
             self._told = False
             self._say(

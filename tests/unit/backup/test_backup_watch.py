@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +160,44 @@ def test_any_error_ends_the_watching_and_is_raised_by_check(error: Exception) ->
     with pytest.raises(type(error)) as caught:
         watcher.check()
     assert caught.value is error
+
+
+PROGRAM = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    from ulvm.backup.watch import CowStatus, CowWatcher
+
+    def extend(size):
+        Path("suspended").touch()
+        time.sleep(1)
+        Path("resumed").touch()
+        return 2 * size
+
+    def status():
+        return CowStatus(90, 200 if Path("resumed").exists() else 100, True)
+
+    with CowWatcher(status, extend, limit=1000, say=print):
+        while not Path("go").exists():
+            time.sleep(0.01)
+    """
+)
+
+
+def test_ctrl_z_does_not_stop_it_while_it_extends(tmp_path: Path) -> None:
+    """The origin is suspended then."""
+    process = subprocess.Popen(
+        ["env", "--default-signal=TSTP", sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        process_group=0,  # that of an orphan is never stopped from a terminal
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for((tmp_path / "suspended").exists)
+        process.send_signal(signal.SIGTSTP)
+        assert os.waitpid(process.pid, os.WUNTRACED)[1] & 0xFF == 0x7F
+        assert (tmp_path / "resumed").exists()
+        (tmp_path / "go").touch()
+    finally:
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == 0
