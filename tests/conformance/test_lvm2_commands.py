@@ -461,6 +461,13 @@ def test_a_group_that_cannot_be_had_keeps_nothing_else_from_being_done(both: Bot
         lvchange --addtag x other/lv good/lv
         lvchange --addtag x @x
         vgchange --addtag x @x
+        lvs @x
+        vgs @x
+        vgs @nope
+        lvs @nope good/lv
+        pvs @x
+        pvs @0
+        pvs
         lvchange --addtag z good/lv bad/name/x
         lvconvert --merge good/lv other/lv
         lvs -o name,tags good

@@ -38,9 +38,8 @@ def groups_of(
     """The VGs that are named, or all; and what cannot be shown."""
     groups: list[VolumeGroup] = []
     failures: list[Failure] = []
-    for text in scan.foreign_warnings() if not names else ():
-        session.warn_once(text)
     if not names:
+        _tell_of_foreign(session, scan)
         groups += scan.vgs
     for name in names or scan.broken:
         try:
@@ -50,6 +49,12 @@ def groups_of(
         except UlvmError as error:
             failures.append(Failure(LogObject("vg", name), error.message))
     return groups, failures
+
+
+def _tell_of_foreign(session: Session, scan: Scan) -> None:
+    """For who goes through all groups: by a tag, or by its PVs."""
+    for text in scan.foreign_warnings():
+        session.warn_once(text)
 
 
 def _group(session: Session, scan: Scan, name: str) -> VolumeGroup:
@@ -166,6 +171,7 @@ def _named_volumes(
     failures: list[Failure] = []
     for name in names:
         if name.startswith("@"):
+            _tell_of_foreign(session, scan)
             tag = check_tag(name[1:])
             whole |= {vg.name for vg in scan.vgs if tag in vg.tags}
             tagged = {(g.name, lv.name) for g in scan.vgs for lv in g.lvs if tag in lv.tags}
@@ -213,6 +219,8 @@ def vgs(context: Context, /, names: tuple[str, ...], hidden: bool, **values: Any
     session = context.session()
     scan = session.scan()
     tags = {check_tag(name[1:]) for name in names if name.startswith("@")}
+    if tags:
+        _tell_of_foreign(session, scan)
     named = [name for name in names if not name.startswith("@")]
     named += [vg.name for vg in scan.vgs if tags & set(vg.tags) and vg.name not in named]
     groups, failures = groups_of(session, scan, named) if named or not names else ([], [])
@@ -255,6 +263,7 @@ def pvs(
     run_dir = session.host.run_dir
     paths = {given_device(name, run_dir): name for name in names if not name.startswith("@")}
     scan = session.scan(paths, unowned=True)
+    _tell_of_foreign(session, scan)
     by_segment = part.rows == "pvseg"
     states = states_of(session, scan.vgs, part.rows)
     everything = hidden and not names
