@@ -1,7 +1,8 @@
 """Watches how full snapshots are: the part that dmeventd's snapshot plugin plays for LVM2.
 
-Looking is reading a status in process, without I/O: every two seconds, and sooner when a snapshot
-will pass the threshold of its extension before that. For each snapshot:
+Looking is reading a status in process: every two seconds, and sooner when a snapshot will pass the
+threshold of its extension before that. It waits for no I/O but the mark of a snapshot that turns
+invalid by it, so those whose disks are suspended are left until they are not. For each snapshot:
 
     from 80 %             each further 5 % is logged, with the time at which it will be full
     above the threshold   `ulvm lvextend --use-policies vg/lv` is started (vgstore.policy); what it
@@ -36,6 +37,8 @@ from ulvm.daemon.commands import end_commands, start_command
 from ulvm.daemon.history import FillHistory
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.order import rests_on_suspended
+from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.errors import FormatError, NotFoundError
 from ulvm.metadata.cow import store_chunks
 from ulvm.units import SECTOR, display_size
@@ -50,6 +53,7 @@ _SOON = 0.1
 _WARN_FROM = 80
 _STEP = 5
 _RETRY_SECONDS = 60.0
+_PATIENCE = 10.0
 _LONGEST_REASON = 4096
 
 
@@ -133,10 +137,15 @@ class Monitor:
         self._thread.start()
 
     def stop(self) -> None:
-        """The commands under way are ended as well: what they extend is taken down next."""
+        """The commands under way are ended as well: what they extend is taken down next. A look
+        that waits for a device which is suspended at this moment is left: that frees it."""
         self._stop.set()
-        self._thread.join()
-        end_commands([c.process for w in self._watched.values() for c in w.commands()])
+        self._thread.join(_PATIENCE)
+        if self._thread.is_alive():
+            log.error("a look at the snapshots does not end")
+        with self._lock:
+            commands = [c for watched in self._watched.values() for c in watched.commands()]
+        end_commands([command.process for command in commands])
 
     def _run(self) -> None:
         pause, failed = _SECONDS, ""
@@ -209,7 +218,9 @@ class Monitor:
         pause = _SECONDS
         devices = self._snapshots()
         for device in devices:
-            if not self.is_monitored(device):
+            if self._stop.is_set():
+                return pause
+            if not self.is_monitored(device) or _may_wait(device):
                 continue
             with self._lock:
                 watched = self._watched.setdefault(device, _Watched())
@@ -324,6 +335,14 @@ def _status_of(mapper: LocalMapper, device: MappedDevice) -> SnapshotStatus | No
     except NotFoundError:
         return None
     return parse_snapshot_status(lines[0]) if lines else None
+
+
+def _may_wait(device: MappedDevice) -> bool:
+    """Whether who looks at it may wait at a gate: what was written to the origin is given its
+    exceptions in all snapshots."""
+    origins = {target.origin for target in device.targets if isinstance(target, SnapshotTarget)}
+    cows = [cow for origin in origins for cow in origin.cows() if isinstance(cow, MappedDevice)]
+    return rests_on_suspended(device) or any(c.suspended or rests_on_suspended(c) for c in cows)
 
 
 def _is_whole(mapper: LocalMapper, device: MappedDevice, status: SnapshotStatus) -> bool:

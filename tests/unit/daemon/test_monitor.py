@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import until
+from tests.unit.dm.stage_lab import StageLab
+from tests.waiting import ended, until
 from ulvm.daemon import monitor
 from ulvm.daemon.monitor import Monitor
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.targets.snapshot import SnapshotTarget
 from ulvm.dm_ioctl import TableLine
 from ulvm.vgstore.policy import SnapshotPolicy
 
@@ -97,3 +99,47 @@ def test_want_of_memory_does_not_end_the_watch(
     monkeypatch.setattr(mapper, "all_mapped", all_mapped)
     watch(mapper, lambda *words: ["touch", str(tmp_path / "grown")], tmp_path / "grown")
     assert caplog.text.count("cannot watch the snapshots") == 1
+
+
+def about_to_overflow(folder: Path) -> LocalMapper:
+    """vg-s, whose COW has no room for what is staged for its origin, and is suspended; vg-beside
+    is of the same origin."""
+    lab = StageLab(folder)
+    for name, sectors in (("origin", 4096), ("cow", 64), ("beside", 2048)):
+        lab.file(name, sectors)
+    lab.device("vg-s-cow", f"0 64 linear {folder}/cow 0")
+    lab.device("vg-s", f"0 4096 snapshot {folder}/origin vg-s-cow P 8")
+    lab.device("vg-beside", f"0 4096 snapshot {folder}/origin {folder}/beside P 8")
+    for name in ("vg-s", "vg-beside"):
+        lab.dm.set_uuid(name, "LVM-" + name.rjust(64, "-"))
+    lab.device("org", f"0 4096 snapshot-origin {folder}/origin")
+    lab.still()
+    lab.dm.suspend("vg-s-cow")
+    lab.put(0, 512, 0x11)
+    return lab.dm
+
+
+def test_a_suspended_cow_leaves_the_others_watched(tmp_path: Path) -> None:
+    """A look at its snapshot would wait for it, or at another one of the origin."""
+    mapper = about_to_overflow(tmp_path)
+    full_snapshot(mapper, tmp_path, "vg-z", "a")
+    grown = tmp_path / "grown"
+    ended(lambda: watch(mapper, lambda *words: ["touch", str(grown)], grown), seconds=30)
+
+
+def test_a_look_that_waits_does_not_hold_up_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A COW that is suspended a moment too late to be seen."""
+    mapper = about_to_overflow(tmp_path)
+    monkeypatch.setattr(monitor, "_may_wait", lambda device: False)
+    monkeypatch.setattr(monitor, "_PATIENCE", 0.5)
+    watcher = Monitor(mapper, policy=lambda: SnapshotPolicy(50, 20), command=lambda *words: words)
+    snapshot = mapper.mapped("vg-s").targets[0]
+    assert isinstance(snapshot, SnapshotTarget)
+    watcher.start()
+    until(snapshot.snapshot._invalidate_lock.locked)
+    ended(watcher.stop, seconds=10)
+    assert "does not end" in caplog.text
+    mapper.shutdown()
+    ended(watcher._thread.join, seconds=10)
