@@ -127,10 +127,14 @@ class Service:
                 for d in self.mapper.all_mapped()
                 if d.suspended and d.uuid.startswith(LVM_UUID_PREFIX)
             ]
-        for loss in self.mapper.forget_stages():
-            log.error("%s", loss)
         self._state.start()
         self.mapper.on_change.append(self._state.save)
+        if any(device.event_nr for device in self.mapper.all_mapped()):
+            # What turned invalid by it. Else the file stays: what it says beyond what could be
+            # brought back is there for the next start.
+            self._state.save()
+        for loss in self.mapper.forget_stages():
+            log.error("%s", loss)
         self._nbd.listen_unix(str(self._run_dir / NBD_SOCKET))
         try:
             # Not `exist_ok`: that looks at what is there, and a killed daemon's mount answers

@@ -3,6 +3,7 @@ failure does not hinder the rest."""
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import socket
@@ -20,8 +21,9 @@ from ulvm.daemon.client import CONTROL_SOCKET, connect
 from ulvm.daemon.service import STAGE_DIR, Service
 from ulvm.daemon.state import STATE_FILE, read_state, write_state
 from ulvm.dm.device import MappedDevice
+from ulvm.dm.exceptions.persistent import PersistentStore
 from ulvm.dm_ioctl import TableLine
-from ulvm.errors import NotSupportedError, RefusedError
+from ulvm.errors import DeviceError, NotSupportedError, RefusedError
 from ulvm.vgstore.host import Host
 
 
@@ -241,3 +243,35 @@ def test_a_clock_that_is_set_does_not_change_how_long_it_runs(
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: 0.0)
         assert 0 <= service._status()["uptime"] < 60
+
+
+def test_what_turns_invalid_at_a_start_is_invalid_behind_another_kill(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk takes no mark, and what waited in the stage is written to the origin."""
+    (short_tmp / "lab").mkdir()
+    lab = StageLab(short_tmp / "lab", kept=True)
+    lab.pair(cow_sectors=64)
+    lab.still()
+    lab.put(0, 512, 0x11)
+    run_dir, disks = short_tmp / "run", short_tmp / "disks"
+    run_dir.mkdir()
+    shutil.copytree(lab.stages, run_dir / STAGE_DIR)
+    shutil.copytree(lab.folder, disks)
+    devices = json.dumps(lab.dm.snapshot_state()["devices"])
+    write_state(run_dir, json.loads(devices.replace(str(lab.folder), str(disks))))
+    lab.dm.shutdown()
+
+    def refuse(store: PersistentStore) -> None:
+        raise DeviceError("no", errno=errno.EIO)
+
+    monkeypatch.setattr(PersistentStore, "mark_invalid", refuse)
+    service = Service(Host(short_tmp, run_dir))
+    service.start()
+    try:
+        until(lambda: service.mapper.status("snap")[0].params == "Invalid")
+        state = read_state(run_dir)
+        assert state is not None
+        assert [d["lost"] for d in state["devices"] if d["name"] == "snap"] == [["invalid"]]
+    finally:
+        service.stop()
