@@ -14,6 +14,7 @@ __all__ = ["end_commands", "start_command"]
 log = logging.getLogger(__name__)
 
 _PATIENCE = 10.0
+_KILLED_SECONDS = 1.0
 
 
 def start_command(
@@ -33,7 +34,8 @@ def end_commands(
     processes: Collection[subprocess.Popen[bytes]], patience: float = _PATIENCE
 ) -> None:
     """Have them end: SIGTERM, which a command holds back where it must not stop half-way, and
-    SIGKILL for those that still run after `patience` seconds in all."""
+    SIGKILL for those that still run after `patience` seconds in all. One that does not end of that
+    is left: its request waits for a device of ours, and fails when that is taken down."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + patience
@@ -43,4 +45,7 @@ def end_commands(
         except subprocess.TimeoutExpired:
             log.error("process %d does not end and is killed", process.pid)
             process.kill()
-            process.wait()
+            try:
+                process.wait(_KILLED_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.error("process %d is held by a request, and left", process.pid)
