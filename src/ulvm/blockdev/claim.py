@@ -19,9 +19,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import signal
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ulvm.errors import BusyError, DeviceError
@@ -35,7 +37,9 @@ _LEASE_TRIES = 20
 _LEASE_PAUSE = 0.05  # seconds
 _NOT_OFFERED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _SYS_BLOCK = Path("/sys/block")
-_DELETED = " (deleted)"
+_DELETED = b" (deleted)"
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 def claim_file(fd: int, path: str, *, writable: bool) -> None:
@@ -62,11 +66,16 @@ def _lock(fd: int, path: str, command: int, *, writable: bool) -> None:
         raise BusyError(f"{path} is in use by another program (it holds a lock).")
 
 
-def loop_over(found: os.stat_result) -> str | None:
-    """The name of a loop device over this file, None without one."""
-    for entry in _SYS_BLOCK.glob("loop*/loop/backing_file"):
+def loop_over(fd: int) -> str | None:
+    """The name of a loop device over this open file, None without one. OSError without /proc."""
+    found = os.fstat(fd)
+    entries = list(_SYS_BLOCK.glob("loop*/loop/backing_file"))
+    within = _on_its_file_system(fd) if entries else None
+    for entry in entries:
         try:
-            name = os.fsdecode(entry.read_bytes()).rstrip("\n").removesuffix(_DELETED)
+            name = entry.read_bytes().rstrip(b"\n").removesuffix(_DELETED)
+            if within is None or not within(name):
+                continue
             backing = os.stat(name)
         except OSError:  # detached while we look, or its file has another name by now
             continue
@@ -75,13 +84,34 @@ def loop_over(found: os.stat_result) -> str | None:
     return None
 
 
+def _on_its_file_system(fd: int) -> Callable[[bytes], bool]:
+    """Whether a path leads to the file system of this open file, by the table of mounts alone
+    (proc_pid_mountinfo(5)): all mounts of one file system show the same number, which need not be
+    that of its files (btrfs)."""
+    lines = [line.split(b" ") for line in _MOUNTINFO.read_bytes().splitlines()]
+    number_of = {words[0]: words[2] for words in lines}
+    at = {
+        _OCTAL.sub(lambda match: bytes((int(match[1], 8),)), words[4]).rstrip(b"/"): words[2]
+        for words in lines
+    }
+    info = Path(f"/proc/self/fdinfo/{fd}").read_bytes()
+    own = number_of.get(info.partition(b"mnt_id:")[2].split()[0])
+
+    def same(path: bytes) -> bool:
+        while path and path not in at:
+            path = path.rpartition(b"/")[0]
+        return at.get(path) == own
+
+    return same
+
+
 def check_users(path: str, *, writable: bool) -> None:
     """Before a plain file is opened (our own descriptor would count as a writer): BusyError if
     another holds the lock, a loop device uses it or anybody has it open for writing."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _lock(fd, path, fcntl.F_OFD_GETLK, writable=writable)
-        loop = loop_over(os.fstat(fd))
+        loop = loop_over(fd)
         if loop is not None:
             raise BusyError(f"{path} is in use by the loop device {loop}.")
         for _ in range(_LEASE_TRIES):

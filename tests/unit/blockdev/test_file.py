@@ -8,11 +8,13 @@ import mmap
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,6 +138,36 @@ def test_a_file_under_a_loop_device_is_busy(path: str, tmp_path: Path, read_only
         os.link(path, other_name)
         with pytest.raises(BusyError):
             FileDevice(str(other_name))
+
+
+@needs.root
+@needs.loop
+def test_files_of_other_file_systems_are_left_alone(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may be of the FUSE tree that this process serves: it would wait for itself."""
+    look, seen = os.stat, []
+
+    def stat(name: str | bytes, **words: Any) -> os.stat_result:
+        seen.append(os.fsdecode(name) if isinstance(name, (str, bytes)) else "")
+        return look(name, **words)
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "bound").mkdir()
+        other = Path(elsewhere) / "a disk"
+        other.write_bytes(bytes(1 << 16))
+        bound = tmp_path / "bound" / other.name
+        subprocess.run(["mount", "--bind", elsewhere, bound.parent], check=True)
+        try:
+            with attach(other, direct_io=False), monkeypatch.context() as looking:
+                looking.setattr(os, "stat", stat)
+                FileDevice(path).close()
+                assert path in seen
+                assert not [name for name in seen if name.endswith(other.name)]
+                with pytest.raises(BusyError, match="loop device"):
+                    FileDevice(str(bound))
+        finally:
+            subprocess.run(["umount", bound.parent], check=True)
 
 
 @needs.root
