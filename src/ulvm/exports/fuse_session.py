@@ -32,7 +32,6 @@ Locking: `_lock` guards the thread list, the turn and the count of those who wai
 from __future__ import annotations
 
 import ctypes
-import errno
 import logging
 import os
 import shutil
@@ -51,7 +50,7 @@ from ulvm.exports.fuse_nodes import OpenNodes, Place
 from ulvm.exports.fuse_requests import MAX_IO, Requests
 from ulvm.exports.heard import standard_error
 from ulvm.mounts.table import mount_at
-from ulvm.mounts.unmount import unmount
+from ulvm.mounts.unmount import clear_stale, unmount
 
 __all__ = [
     "MAX_BACKGROUND",
@@ -81,8 +80,6 @@ _ATOMIC_O_TRUNC = 1 << 3
 _SPLICE = 1 << 7 | 1 << 8 | 1 << 9
 _READDIRPLUS = 1 << 13 | 1 << 14
 _ASYNC_DIO = 1 << 15
-
-_ANSWER_SECONDS = 5.0
 
 
 def load_mfusepy() -> ModuleType:
@@ -265,7 +262,7 @@ class FuseSession:
         """
         if self._handle is not None:
             raise BusyError(f"{self.mountpoint} is already being served.")
-        _clear_stale_mount(self.mountpoint)
+        clear_stale(self.mountpoint)
         if not os.path.exists("/dev/fuse"):
             raise NotSupportedError("FUSE needs /dev/fuse, which is not there.")
         if os.geteuid() != 0 and shutil.which("fusermount3") is None:
@@ -307,29 +304,29 @@ class FuseSession:
             raise RefusedError(f"libfuse and the kernel do not agree on {self.mountpoint}.")
 
     def _add_thread(self) -> None:
-        """Caller holds `_lock`. RuntimeError if the system has no more threads."""
-        number = len(self._threads)
-        thread = threading.Thread(target=self._serve, name=f"ulvm-fuse-{number}", daemon=True)
+        """Caller holds `_lock`. RuntimeError or MemoryError if the system has no more."""
+        name = f"ulvm-fuse-{len(self._threads)}"
+        requests = Requests(self._library.fuse_session_fd(self._session), self._end, self._devices)
+        thread = threading.Thread(target=self._serve, args=(requests,), name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
 
     def _try_thread(self) -> None:
         """Caller holds `_lock`. Without another one it is the turn of the first that has answered
-        what it has."""
+        what it has, or of one that the watcher gets later."""
         try:
             self._add_thread()
             self._short = False
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not self._short:
-                log.error("FUSE has %d threads and gets no more: %s", len(self._threads), error)
+                log.error("FUSE has %d threads and gets no more: %r", len(self._threads), error)
             self._short = True
 
-    def _serve(self) -> None:
+    def _serve(self, requests: Requests) -> None:
         """One thread: in its turn take a request, answer it, until the file system is unmounted."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         process = self._library.fuse_session_process_buf
         session = self._session
-        requests = Requests(self._library.fuse_session_fd(session), self._end, self._devices)
         buffer = _Buffer(mem=requests.address, fd=-1)
         address = ctypes.addressof(buffer)
         begun, me = self._begun, threading.current_thread()
@@ -404,6 +401,10 @@ class FuseSession:
         receiver = self._receiver
         return self._begun.get(receiver) if receiver is not None else None
 
+    def _lacks_one(self) -> bool:
+        """Nobody receives, and the thread that was to could not be started."""
+        return self._short and self._receiver is None and not self._parked and not self._over
+
     def _watch(self) -> None:
         """Let another thread receive when one is held by its request. It sleeps when no requests
         come."""
@@ -413,13 +414,15 @@ class FuseSession:
         while True:
             if looks == 0:
                 self._watching = False
-                if self._taken() is None:
+                if self._taken() is None and not self._lacks_one():
                     self._called.wait()
                 self._called.clear()
                 self._watching, looks = True, _LOOKS
             if self._ending.wait(_LONG_SECONDS):
                 return
             with self._lock:
+                if self._lacks_one() and len(self._threads) < MOST_THREADS:
+                    self._try_thread()
                 begun, receiver = self._taken(), self._receiver
                 if begun is None or receiver is None:
                     looks -= 1
@@ -475,24 +478,3 @@ class FuseSession:
                 unmount(self.mountpoint, force=True)
         else:
             unmount(self.mountpoint, force=True)
-
-
-def _clear_stale_mount(mountpoint: Path) -> None:
-    """Take away the mount that a killed server left behind; BusyError if a living one is there."""
-    while (mount := mount_at(mountpoint)) is not None and mount.is_fuse:
-        answer: list[int] = []
-
-        def ask(answer: list[int] = answer) -> None:
-            try:
-                os.stat(mountpoint)
-            except OSError as error:
-                answer.append(error.errno or 0)
-
-        # In a thread: a server that is alive but stopped never answers.
-        asking = threading.Thread(target=ask, name="ulvm-fuse-probe", daemon=True)
-        asking.start()
-        asking.join(_ANSWER_SECONDS)
-        if answer not in ([errno.ENOTCONN], [errno.ECONNABORTED]):
-            raise BusyError(f"{mountpoint} is already served by another process.")
-        log.warning("unmounting %s, which a dead server left behind", mountpoint)
-        unmount(mountpoint, lazy=True)

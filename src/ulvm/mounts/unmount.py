@@ -8,12 +8,13 @@ import logging
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 from ulvm.errors import BusyError, NotFoundError, NotSupportedError, RefusedError, UlvmError
 from ulvm.mounts.table import mount_at
 
-__all__ = ["unmount"]
+__all__ = ["clear_stale", "unmount"]
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ _MNT_FORCE = 1
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
+_ANSWER_SECONDS = 5.0
 
 
 def unmount(
@@ -79,3 +81,24 @@ def _unmount_as_user(mount_point: str, lazy: bool) -> None:
     if "not found" in reason or "not mounted" in reason:
         raise NotFoundError(f"Nothing is mounted on {mount_point}.")
     raise RefusedError(f"Cannot unmount {mount_point}: {reason}.")
+
+
+def clear_stale(mountpoint: Path) -> None:
+    """Take away the mount that a killed server left behind; BusyError if a living one is there."""
+    while (mount := mount_at(mountpoint)) is not None and mount.is_fuse:
+        answer: list[int] = []
+
+        def ask(answer: list[int] = answer) -> None:
+            try:
+                os.stat(mountpoint)
+            except OSError as error:
+                answer.append(error.errno or 0)
+
+        # In a thread: a server that is alive but stopped never answers.
+        asking = threading.Thread(target=ask, name="ulvm-fuse-probe", daemon=True)
+        asking.start()
+        asking.join(_ANSWER_SECONDS)
+        if answer not in ([errno.ENOTCONN], [errno.ECONNABORTED]):
+            raise BusyError(f"{mountpoint} is already served by another process.")
+        log.warning("unmounting %s, which a dead server left behind", mountpoint)
+        unmount(mountpoint, lazy=True)

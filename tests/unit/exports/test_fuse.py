@@ -21,6 +21,7 @@ from ulvm.blockdev.file import FileDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import RefusedError
 from ulvm.exports.fuse import FuseServer
+from ulvm.exports.fuse_session import SERVING_THREADS
 from ulvm.exports.source import StaticSource
 from ulvm.mounts.unmount import unmount
 
@@ -278,6 +279,37 @@ def test_a_request_is_answered_when_there_are_no_more_threads(
         assert reader(tmp_path / "vg/quick").wait(20) == 0
     finally:
         slow.go.set()
+        server.stop()
+        for child in children:
+            child.wait()
+
+
+@pytest.mark.parametrize("shortage", [RuntimeError, MemoryError])
+def test_a_thread_that_was_not_to_be_had_is_had_a_little_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shortage: type[Exception]
+) -> None:
+    """All that there are wait for volumes, so that no request comes which would tell."""
+    slow = {f"vg/slow{n}": Slow(1 << 20) for n in range(SERVING_THREADS)}
+    server = FuseServer(StaticSource({**slow, "vg/quick": MemoryDevice(1 << 20)}), tmp_path)
+    server.start()
+    children = []
+
+    def refuse(thread: threading.Thread) -> None:
+        raise shortage
+
+    try:
+        with monkeypatch.context() as short:
+            short.setattr(threading.Thread, "start", refuse)
+            for name, device in slow.items():
+                children.append(reader(tmp_path / name))
+                if not device.asked.wait(1):
+                    break
+            time.sleep(0.5)
+        children.append(reader(tmp_path / "vg/quick"))
+        assert children[-1].wait(20) == 0
+    finally:
+        for device in slow.values():
+            device.go.set()
         server.stop()
         for child in children:
             child.wait()
