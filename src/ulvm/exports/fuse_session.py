@@ -269,6 +269,26 @@ class FuseSession:
             raise NotSupportedError("FUSE needs the program fusermount3 when not root.")
         if not os.path.isdir(self.mountpoint):
             raise RefusedError(f"{self.mountpoint} is not a directory to mount on.")
+        self._end = os.eventfd(0)  # what cannot be had is missed before there is a mount
+        try:
+            self._mount()
+        except BaseException:
+            os.close(self._end)
+            raise
+        try:
+            self._begin()
+        except (RuntimeError, MemoryError) as error:
+            self.stop()
+            raise RefusedError(f"The volumes cannot be served by FUSE: {error!r}.") from error
+        except BaseException:
+            self.stop()
+            raise
+        self._agreed.wait()
+        if not self.mounted:
+            self.stop()
+            raise RefusedError(f"libfuse and the kernel do not agree on {self.mountpoint}.")
+
+    def _mount(self) -> None:
         words = [b"ulvm", b"-o", ",".join(self._options).encode()]
         args = _Args(len(words), (c_char_p * len(words))(*words), 0)
         handle = self._library.fuse_new(
@@ -284,24 +304,18 @@ class FuseSession:
             raise RefusedError(f"The volumes cannot be mounted on {self.mountpoint}: {reason}.")
         self._handle = handle
         self._session = self._library.fuse_get_session(handle)
+
+    def _begin(self) -> None:
+        """Serve what is mounted. RuntimeError or MemoryError for want of threads."""
         self._agreed.clear()
         self._ending.clear()
         self._called.clear()
         self._over = False
-        self._end = os.eventfd(0)
         os.set_blocking(self._library.fuse_session_fd(self._session), False)
         self._watcher = threading.Thread(target=self._watch, name="ulvm-fuse-watch", daemon=True)
-        try:
-            self._watcher.start()
-            with self._lock:
-                self._add_thread()
-        except RuntimeError as error:
-            self.stop()
-            raise RefusedError(f"The volumes cannot be served by FUSE: {error}.") from error
-        self._agreed.wait()
-        if not self.mounted:
-            self.stop()
-            raise RefusedError(f"libfuse and the kernel do not agree on {self.mountpoint}.")
+        self._watcher.start()
+        with self._lock:
+            self._add_thread()
 
     def _add_thread(self) -> None:
         """Caller holds `_lock`. RuntimeError or MemoryError if the system has no more."""

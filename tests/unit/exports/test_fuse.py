@@ -330,3 +330,21 @@ def test_a_server_that_gets_no_thread_leaves_no_mount(
     server.start()
     assert tmp_path.is_mount()
     server.stop()
+
+
+def test_a_server_that_gets_no_descriptor_leaves_no_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(value: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    server = FuseServer(StaticSource({}), tmp_path)
+    with monkeypatch.context() as shortage:
+        shortage.setattr(os, "eventfd", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            server.start()
+        assert not tmp_path.is_mount()
+        server.stop()
+    server.start()
+    assert tmp_path.is_mount()
+    server.stop()
