@@ -91,7 +91,10 @@ class _Watched:
     history: FillHistory = field(default_factory=FillHistory)
     status: SnapshotStatus | None = None
     warned: int = 0
+    told: bool = False
+    """That it is invalid."""
     dead: bool = False
+    """All that is mounted on it is seen to."""
     growing: _Command | None = None
     unmounting: list[_Command] = field(default_factory=list)
     retry_at: float = 0.0
@@ -301,15 +304,22 @@ class Monitor:
         return _SOON if watched.growing is not None else _SECONDS
 
     def _bury(self, device: MappedDevice, watched: _Watched, kind: str) -> None:
+        """What fails half-way is tried again at the next look."""
         if watched.dead:
             return
-        watched.dead = True
         name = device.name
-        log.warning("WARNING: Snapshot %s changed state to: %s and should be removed.", name, kind)
+        if not watched.told:
+            watched.told = True
+            log.warning(
+                "WARNING: Snapshot %s changed state to: %s and should be removed.", name, kind
+            )
         for where in self._mount_points(name):
-            log.warning("Unmounting invalid snapshot %s from %s.", name, where)
+            if any(command.argv[-1] == where for command in watched.unmounting):
+                continue
             command = self._command("umount", "--lazy", "--force", where)
             watched.unmounting.append(_Command(command))
+            log.warning("Unmounting invalid snapshot %s from %s.", name, where)
+        watched.dead = True
 
     def _see_to_commands(self, name: str, watched: _Watched) -> None:
         """What has ended, and how."""

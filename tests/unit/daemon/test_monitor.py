@@ -143,3 +143,33 @@ def test_a_look_that_waits_does_not_hold_up_the_stop(
     assert "does not end" in caplog.text
     mapper.shutdown()
     ended(watcher._thread.join, seconds=10)
+
+
+def test_an_unmounting_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mapper = LocalMapper()
+    full_snapshot(mapper, tmp_path, "vg-snap", "a")
+    snapshot = mapper.mapped("vg-snap").targets[0]
+    assert isinstance(snapshot, SnapshotTarget)
+    snapshot.snapshot.invalidate("for a test")
+    places = [tmp_path / "first", tmp_path / "second"]
+    failing = [False, True, True]
+
+    def command(*words: str) -> list[str]:
+        return ["/nonexistent" if failing and failing.pop(0) else "touch", words[-1]]
+
+    watcher = Monitor(
+        mapper,
+        policy=lambda: SnapshotPolicy(50, 20),
+        command=command,
+        mount_points=lambda name: [str(place) for place in places if not place.exists()],
+    )
+    watcher.start()
+    try:
+        until(lambda: all(place.exists() for place in places), seconds=10)
+    finally:
+        watcher.stop()
+        mapper.shutdown()
+    assert caplog.text.count("changed state to: Invalid") == 1
+    assert caplog.text.count("Unmounting invalid snapshot") == 2
