@@ -293,12 +293,15 @@ class NbdServer:
 
 
 def _negotiate(client: _Client, handshake: Handshake) -> None:
-    """Within a time, TLS included, so that nobody holds a thread by silence."""
+    """Within a time, TLS included, so that nobody holds a thread by silence, or by talk."""
     deadline = time.monotonic() + _HANDSHAKE_SECONDS
     client.sock.settimeout(_HANDSHAKE_SECONDS)
     client.sock.sendall(handshake.greeting)
     while handshake.agreed is None and not handshake.closed:
-        client.sock.settimeout(max(0.001, deadline - time.monotonic()))
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the handshake does not end")
+        client.sock.settimeout(left)
         data = client.sock.recv(1 << 16)
         if not data:
             raise EOFError("gone during the handshake")

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.blockdev.nbd import NbdDevice
+from ulvm.blockdev.nbd_protocol import IHAVEOPT, OPTION, HandshakeFlag
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.table import parse_table
 from ulvm.errors import BusyError, DeviceError, NotFoundError, RefusedError
@@ -175,6 +177,34 @@ def test_half_a_handshake_and_strangers_disturb_nobody(server: NbdServer, folder
     device.close()
     idle.close()
     stranger.close()
+
+
+def test_who_talks_on_in_the_handshake_is_hung_up_on(
+    server: NbdServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nbd_server, "_HANDSHAKE_SECONDS", 0.5)
+    server.listen_unix(str(folder / "nbd.sock"))
+    ended = threading.Event()
+
+    def talk(sock: socket.socket) -> None:
+        with suppress(OSError):
+            while not ended.is_set():
+                sock.sendall(100 * OPTION.pack(IHAVEOPT, 99, 0))
+
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(folder / "nbd.sock"))
+        sock.sendall(HandshakeFlag.FIXED_NEWSTYLE.to_bytes(4, "big"))
+        talker = threading.Thread(target=talk, args=(sock,))
+        talker.start()
+        end = time.monotonic() + 5
+        try:
+            with suppress(ConnectionError):
+                while sock.recv(1 << 16):
+                    assert time.monotonic() < end
+        finally:
+            ended.set()
+            sock.shutdown(socket.SHUT_RDWR)
+            talker.join()
 
 
 def test_a_crowd_at_one_door_leaves_the_others_open(
