@@ -58,16 +58,18 @@ class Certificates:
         else:
             log.info("NBD: TLS with the new certificates in %s", self._folder)
 
-    def _look(self) -> list[tuple[int, int, int] | None]:
-        """What tells each file from the one that it was; None for one that is not there."""
-        found: list[tuple[int, int, int] | None] = []
+    def _look(self) -> list[tuple[int, ...] | None]:
+        """What tells each file from the one that it was, its mode included; None for one that is
+        not there."""
+        found: list[tuple[int, ...] | None] = []
         for name in (*_FILES, _REVOKED):
             try:
                 status = os.stat(self._folder / name)
             except OSError:
                 found.append(None)
             else:
-                found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+                times = status.st_mtime_ns, status.st_ctime_ns
+                found.append((status.st_ino, status.st_size, *times))
         return found
 
 

@@ -109,7 +109,13 @@ def test_what_is_replaced_in_the_folder_counts_from_then_on(
         with secured(port, client) as sock:  # its key is another one's, for the moment
             assert sock.getpeercert(binary_form=True) == first
         assert "goes on with the certificates of before" in caplog.text
-        shutil.copy(tmp_path / "new" / "server-key.pem", folder)
+        key = folder / "server-key.pem"
+        key.unlink()
+        key.touch(0o644)
+        key.write_bytes((tmp_path / "new" / key.name).read_bytes())
+        with secured(port, client) as sock:  # others can read it
+            assert sock.getpeercert(binary_form=True) == first
+        key.chmod(0o600)
         with secured(port, client) as sock:
             assert sock.getpeercert(binary_form=True) != first
         shutil.copy(revoke(pki / "pki", pki / "client" / "client-cert.pem"), folder)
