@@ -211,12 +211,15 @@ class DaemonClient:
         from ulvm.daemon.process import is_held  # for this alone
 
         pid, _, _ = _CREDENTIALS.unpack(_credentials(self._sock))
-        if not pid and self._run_dir is not None:  # of another PID namespace
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            pass  # it has ended by itself
+        except OSError:  # it is of another PID namespace, or we are not let
             self._call("stop", {"force": force})
-            while is_held(self._run_dir):
+            while self._run_dir is not None and is_held(self._run_dir):
                 time.sleep(_PAUSE)
         else:
-            process = os.pidfd_open(pid)
             try:
                 self._call("stop", {"force": force})
                 select.select([process], [], [])

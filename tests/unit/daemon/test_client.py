@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -123,6 +124,36 @@ def test_a_daemon_of_another_version_is_told_and_can_be_stopped(
     finally:
         server.stop()
     assert done == (["devices"] if side == "client" else [])
+
+
+@pytest.mark.parametrize(
+    ("number", "asked"), [(errno.ENOSYS, True), (errno.EPERM, True), (errno.ESRCH, False)]
+)
+def test_a_daemon_is_stopped_where_its_process_cannot_be_had(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch, number: int, asked: bool
+) -> None:
+    """In a sandbox, by the lock that it holds until its end; or it has just ended by itself."""
+    done, held = [], [True, True]
+
+    def refuse(pid: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    def stop(connection: Connection, args: Mapping[str, Any]) -> None:
+        done.append("stop")
+
+    path = short_tmp / client.CONTROL_SOCKET
+    server = ControlServer(path, {"stop": stop}, abandoned=lambda held: None)
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    monkeypatch.setattr("ulvm.daemon.process.is_held", lambda run_dir: bool(held and held.pop()))
+    server.start()
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            assert client.DaemonClient(sock, run_dir=short_tmp).stop() == []
+    finally:
+        server.stop()
+    assert done == (["stop"] if asked else [])
+    assert bool(held) is not asked
 
 
 @pytest.mark.parametrize(
