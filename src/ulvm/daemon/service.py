@@ -116,7 +116,7 @@ class Service:
     # -- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        state = read_state(self._run_dir, log.warning)
+        state = read_state(self._run_dir, log.warning, starting=True)
         suspended: list[MappedDevice] = []
         if state is not None:
             log.warning("the last daemon was killed: bringing its devices back")

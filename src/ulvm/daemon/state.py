@@ -37,20 +37,25 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def read_state(
-    run_dir: Path, warn: Callable[[str], None] = lambda text: None
+    run_dir: Path, warn: Callable[[str], None] = lambda text: None, *, starting: bool = False
 ) -> dict[str, Any] | None:
     """The state that a daemon of this boot left behind; None if there is none of use. A file that
     no daemon wrote is none, and `warn` is told; the devices in it are for `dm.state` to judge.
     RefusedError if a daemon of another version wrote it: what waits in its stages is lost for good
-    when one that does not understand it starts."""
+    when one that does not understand it starts. `starting`: such a one asks, and a file that is
+    there and cannot be read is no less."""
     path = run_dir / STATE_FILE
     try:
         state = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        warn(f"{path} is passed over: {error.strerror}")
-        return None
+        if not starting:
+            return None
+        raise RefusedError(
+            f"{path}, what a killed daemon left, cannot be read: {error.strerror}. If it stays so, "
+            "remove it, with which what was written and not flushed is lost."
+        ) from error
     except (ValueError, RecursionError) as error:
         # A rename is whole or not at all.
         warn(f"{path} is passed over, it is no file of ours: {str(error)[:200]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import socket
 import threading
@@ -217,23 +218,50 @@ def test_what_is_lost_without_a_state_is_said(
     assert list(stages.iterdir()) == []
 
 
-def test_a_state_of_another_version_keeps_what_was_written(short_tmp: Path) -> None:
-    (short_tmp / "lab").mkdir()
-    lab = StageLab(short_tmp / "lab", kept=True)
+def left_behind(folder: Path) -> Path:
+    """The run directory of a killed daemon: its state, and a stage with what is on no disk."""
+    (folder / "lab").mkdir()
+    lab = StageLab(folder / "lab", kept=True)
     lab.pair()
     lab.still()
     lab.put(0, 8, 0x11)
-    run_dir = short_tmp / "run"
+    run_dir = folder / "run"
     run_dir.mkdir()
     shutil.copytree(lab.stages, run_dir / STAGE_DIR)
     write_state(run_dir, lab.dm.snapshot_state()["devices"])
     lab.dm.shutdown()
+    return run_dir
+
+
+def test_a_state_of_another_version_keeps_what_was_written(short_tmp: Path) -> None:
+    run_dir = left_behind(short_tmp)
     files = [run_dir / STATE_FILE, *(run_dir / STAGE_DIR).iterdir()]
     state = json.loads(files[0].read_text())
     files[0].write_text(json.dumps({**state, "version": state["version"] + 1}))
     before = [file.read_bytes() for file in files]
     with pytest.raises(RefusedError, match="another version"):
         Service(Host(short_tmp, run_dir)).start()
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_state_that_cannot_be_read_keeps_what_was_written(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = left_behind(short_tmp)
+    files = [run_dir / STATE_FILE, *(run_dir / STAGE_DIR).iterdir()]
+    before = [file.read_bytes() for file in files]
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == files[0]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "read_bytes", refuse)
+        assert read_state(run_dir) is None
+        with pytest.raises(RefusedError, match="cannot be read: Input/output error"):
+            Service(Host(short_tmp, run_dir)).start()
     assert [file.read_bytes() for file in files] == before
 
 
