@@ -232,7 +232,8 @@ class FileDevice(BlockDevice):
                     raise self._write_error(error) if write else self._error(error)
                 yield (*pieces[index], max(done, 0))
         finally:
-            self._unsynced |= write
+            if write:
+                self._unsynced = True
 
     # -- slower requests --------------------------------------------------------------------
 

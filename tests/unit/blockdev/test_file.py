@@ -618,3 +618,33 @@ def test_of_flushes_at_once_none_hides_the_loss(small_file_system: Path) -> None
                 assert all(isinstance(one.exception(60), DeviceError) for one in done)
         finally:
             device.close()
+
+
+class WrittenMeanwhile(FileDevice):
+    """Whoever looks whether there is something to sync has another thread write behind it."""
+
+    armed = False
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name == "_unsynced" and self.armed:
+            self.armed = False
+            self.write(0, b"x")
+        return value
+
+
+def test_reads_do_not_hide_a_write_from_the_next_flush(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = WrittenMeanwhile(path)
+    device.flush()
+    device.armed = True
+    device.readinto_each(pages(100))
+    if device.armed:
+        device.write(0, b"x")
+        device.armed = False
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    device.flush()
+    assert len(synced) == 1
+    device.close()
