@@ -293,7 +293,8 @@ class Monitor:
             return _SECONDS
         if not policy.wants(100 * status.allocated / status.total):
             with self._lock:
-                soon = watched.history.seconds_until(status.total * policy.threshold // 100)
+                # More than the threshold: one that rests at it is not full soon.
+                soon = watched.history.seconds_until(status.total * policy.threshold // 100 + 1)
             return _SECONDS if soon is None else min(max(soon, _SOON), _SECONDS)
         if _is_whole(self._mapper, device, status):
             return _SECONDS

@@ -173,3 +173,22 @@ def test_an_unmounting_that_cannot_be_started_is_tried_again(
         mapper.shutdown()
     assert caplog.text.count("changed state to: Invalid") == 1
     assert caplog.text.count("Unmounting invalid snapshot") == 2
+
+
+def test_a_snapshot_that_rests_at_the_threshold_is_not_looked_at_more_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "_SECONDS", 2.0)
+    mapper = LocalMapper()
+    for part in ("origin", "cow"):
+        (tmp_path / part).write_bytes(bytes(MIB))
+    mapper.create("vg-snap", "LVM-" + "a" * 64)
+    params = f"{tmp_path}/origin {tmp_path}/cow P 8"
+    mapper.load("vg-snap", [TableLine(0, MIB // 512, "snapshot", params)])
+    mapper.resume("vg-snap")
+    mapper.mapped("vg-snap").write(0, b"x" * (126 * 4096))
+    mapper.mapped("vg-snap").flush()
+    assert mapper.status("vg-snap")[0].params == "1024/2048 16"
+    watcher = Monitor(mapper, policy=lambda: SnapshotPolicy(50, 20), command=lambda *words: words)
+    assert [watcher._look() for _ in range(3)] == [2.0] * 3
+    mapper.shutdown()
