@@ -138,8 +138,8 @@ class ControlServer:
                 threading.Thread(
                     target=self._run, args=(sock,), name="control-client", daemon=True
                 ).start()
-            except RuntimeError as error:  # no more threads: the client is told by the hang-up
-                log.error("control socket: a connection refused: %s", error)
+            except (RuntimeError, MemoryError) as error:  # no more threads: the hang-up tells
+                log.error("control socket: a connection refused: %r", error)
                 sock.close()
 
     def _run(self, sock: socket.socket) -> None:
@@ -158,8 +158,11 @@ class ControlServer:
             log.debug("control client: %s", error)
         finally:
             sock.close()
-            for step in connection.at_end:
-                step()
+            try:
+                for step in connection.at_end:
+                    step()
+            except Exception:
+                log.exception("at the end of a control client")
             try:
                 if connection.leased and self._listener is not None:
                     self._abandoned(connection.leased)

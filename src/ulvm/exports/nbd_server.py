@@ -156,11 +156,12 @@ class NbdServer:
         )
         try:
             thread.start()
-        except RuntimeError as error:  # no more threads: nobody would ever accept
+        except (RuntimeError, MemoryError) as error:  # no more threads: nobody would ever accept
             if path:
                 _remove_own(path)
             sock.close()
-            raise DeviceError(f"Cannot listen on {where}: {error}.", errno=errno.EAGAIN) from error
+            reason = str(error) or "out of memory"
+            raise DeviceError(f"Cannot listen on {where}: {reason}.", errno=errno.EAGAIN) from error
         with self._lock:
             self._listeners.append((sock, thread, path))
 
@@ -191,9 +192,9 @@ class NbdServer:
                 self._clients.add(client)
                 try:
                     client.thread.start()
-                except RuntimeError as error:  # no more threads
+                except (RuntimeError, MemoryError) as error:  # no more threads
                     self._clients.discard(client)
-                    refused = str(error)
+                    refused = str(error) or "out of memory"
         if refused:
             self._warn("NBD: a connection refused, %s", refused)
             client.sock.close()

@@ -60,11 +60,12 @@ def test_it_serves_again_once_there_are_descriptors_again(
         assert ask(sock, "ping") == "pong"
 
 
+@pytest.mark.parametrize("shortage_of", [RuntimeError("no new thread"), MemoryError()])
 def test_without_a_thread_for_it_a_client_is_refused_and_the_next_is_served(
-    server: ControlServer, path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ControlServer, path: Path, monkeypatch: pytest.MonkeyPatch, shortage_of: Exception
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        raise shortage_of
 
     with monkeypatch.context() as shortage, client() as sock:
         shortage.setattr(threading.Thread, "start", refuse)
@@ -157,3 +158,25 @@ def test_whether_a_client_has_gone_is_seen_with_many_descriptors_open() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         ours.close()
         theirs.close()
+
+
+def test_what_fails_at_the_end_of_a_client_keeps_no_lease(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise OSError("no such luck")
+
+    def hold(connection: Connection, args: Mapping[str, Any]) -> None:
+        connection.at_end.append(fail)
+        connection.leased.add("device")
+
+    left: list[set[Any]] = []
+    server = ControlServer(path, {"hold": hold}, abandoned=left.append)
+    server.start()
+    with client() as sock:
+        sock.connect(str(path))
+        ask(sock, "hold")
+    until(lambda: not server._connections)
+    server.stop(patience=0.1)
+    assert left == [{"device"}]
+    assert "no such luck" in caplog.text

@@ -289,11 +289,12 @@ def test_a_client_killed_in_the_middle_leaves_the_export_usable(
     device.close()
 
 
+@pytest.mark.parametrize("shortage_of", [RuntimeError("no new thread"), MemoryError()])
 def test_without_a_thread_for_it_a_client_is_refused_and_the_next_is_served(
-    server: NbdServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+    server: NbdServer, folder: Path, monkeypatch: pytest.MonkeyPatch, shortage_of: Exception
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        raise shortage_of
 
     path = str(folder / "s")
     server.listen_unix(path)
