@@ -175,8 +175,10 @@ class Service:
 
     def _unlink(self) -> None:
         self.mapper.on_change[:] = [hook for hook in self.mapper.on_change if hook != self._link]
-        if self._links is not None:
-            self._links.clear()
+        with self._linking:  # whoever was told before that is through, or finds none to make
+            links, self._links = self._links, None
+            if links is not None:
+                links.clear()
 
     def _take_down(self) -> None:
         self.mapper.shutdown()  # A snapshot that turns invalid by it is invalid if all stays.
@@ -196,6 +198,8 @@ class Service:
         if self._links is None or self._fuse_problem is not None:
             return
         with self._linking:
+            if self._links is None:
+                return
             devices = [d for d in self.mapper.all_mapped() if d.live is not None and not d.removed]
             known = {(device.name, device.uuid) for device in devices}
             if known != self._linked:

@@ -130,6 +130,47 @@ def test_of_two_changes_at_once_the_later_one_has_its_link(
         service.stop()
 
 
+def test_a_change_during_the_stop_leaves_no_link(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is told of it looks at the devices, and makes the links behind their removal."""
+    for name in ("etc", "run", "links"):
+        (short_tmp / name).mkdir()
+    settings = f'ulvm {{ device_links = 1 }} devices {{ dir = "{short_tmp}/links" }}'
+    (short_tmp / "etc/ulvm.conf").write_text(settings)
+    service = Service(Host(short_tmp / "etc", short_tmp / "run").with_settings(""))
+    service.start()
+    service.mapper.create("first")
+    service.mapper.load("first", [TableLine(0, 8, "zero")])
+    late, go = threading.Event(), threading.Event()
+    all_mapped = service.mapper.all_mapped
+
+    def look_late() -> list[MappedDevice]:
+        found = all_mapped()
+        if threading.current_thread() is changing and found[0].live:
+            late.set()
+            go.wait(1)  # the stop waits for us, or is through
+        return found
+
+    def remove_links() -> None:
+        unlink()
+        go.set()
+
+    unlink = service._unlink
+    changing = threading.Thread(target=service.mapper.resume, args=("first",))
+    monkeypatch.setattr(service, "_unlink", remove_links)
+    monkeypatch.setattr(service.mapper, "all_mapped", look_late)
+    service.mapper.on_change.remove(service._state.save)  # it looks at the devices as well
+    changing.start()
+    assert late.wait(20)
+    service._unlink()
+    changing.join()
+    left = [path for path in (short_tmp / "links").rglob("*") if path.is_symlink()]
+    monkeypatch.undo()
+    service.stop()
+    assert left == []
+
+
 def kept(run_dir: Path) -> list[str]:
     state = read_state(run_dir)
     return [] if state is None else [device["name"] for device in state["devices"]]
