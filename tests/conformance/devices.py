@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from tests.static_source import StaticSource
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.file import FileDevice
@@ -15,7 +16,6 @@ from ulvm.blockdev.nbd import NbdDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.table import parse_table
 from ulvm.exports.nbd_server import NbdServer
-from ulvm.exports.source import StaticSource
 from ulvm.mounts.loop import attach
 
 SIZE = (4 << 20) + 1536

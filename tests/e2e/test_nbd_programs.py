@@ -14,11 +14,11 @@ import pytest
 
 from tests import needs
 from tests.conformance.devices import serving
+from tests.static_source import StaticSource
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.table import parse_table
 from ulvm.exports.nbd_server import NbdServer
-from ulvm.exports.source import StaticSource
 
 MIB = 1 << 20
 SIZE = 16 * MIB

@@ -23,6 +23,7 @@ import pytest
 from tests import effort
 from tests.crash.engine import start_mapper
 from tests.fuzz.mutate import mutate
+from tests.static_source import StaticSource
 from tests.unit.lvm.lab import KIB, Lab
 from ulvm.backup.image import write_image
 from ulvm.backup.manifest import ImageInfo, Manifest, VolumeInfo
@@ -37,7 +38,6 @@ from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.table import parse_table
 from ulvm.errors import UlvmError
 from ulvm.exports.nbd_server import NbdServer
-from ulvm.exports.source import StaticSource
 from ulvm.lvm import lv, snapshot
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.sizes import parse_extents, parse_size

@@ -11,7 +11,7 @@ listened on unless that is forced, and any user of the machine can then connect.
 
 An open connection counts as an open of its device; so over TCP it is asked now and then whether the
 client's machine is still there. When a device is taken away all the same, its requests fail with
-ENXIO and end the connection; `disconnect` ends the idle ones.
+ENXIO and end the connection.
 
 Locking: `_lock` guards the sets of listeners and connections and is held for moments.
 """
@@ -27,15 +27,14 @@ import ssl
 import stat
 import threading
 import time
-from dataclasses import dataclass
 
 from ulvm.errors import BusyError, DeviceError, FormatError, RefusedError
-from ulvm.exports.nbd_handshake import Agreed, Handshake
+from ulvm.exports.nbd_handshake import Handshake
 from ulvm.exports.nbd_tls import Certificates
 from ulvm.exports.nbd_transmission import serve
 from ulvm.exports.source import ExportSource
 
-__all__ = ["NbdConnection", "NbdServer"]
+__all__ = ["NbdServer"]
 
 log = logging.getLogger(__name__)
 
@@ -48,21 +47,13 @@ _QUIET_SECONDS = 10.0
 _SEND_BUFFER = 4 << 20
 """As much of it as the system allows (net.core.wmem_max)."""
 _KEEP_ALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}
-"""A machine that went without a goodbye is given up after two minutes (tcp(7))."""
-
-
-@dataclass(frozen=True, slots=True)
-class NbdConnection:
-    """One client in transmission, for a status display."""
-
-    export: str
-    read_only: bool
-    peer: str
+"""A machine that went without a goodbye is given up after two minutes, one that has not taken what
+was sent to it after the system's time for that (tcp_retries2, a quarter of an hour). Shorter by
+TCP_USER_TIMEOUT, that would hang up on a client that lives and does not read (tcp(7))."""
 
 
 class _Client:
-    """A connection and its thread. `where`: by which listener it came. `agreed` is set while
-    requests are served."""
+    """A connection and its thread. `where`: by which listener it came."""
 
     def __init__(
         self, sock: socket.socket, peer: str, tls: Certificates | None = None, where: str = ""
@@ -71,7 +62,6 @@ class _Client:
         self.peer = peer
         self.tls = tls
         self.where = where
-        self.agreed: Agreed | None = None
         self.thread: threading.Thread | None = None
 
     def hang_up(self) -> None:
@@ -243,33 +233,12 @@ class NbdServer:
         if agreed is None:
             return
         try:
-            client.agreed = agreed
             if not self._stopping:
                 serve(client.sock, agreed, handshake.rest)
         finally:
-            client.agreed = None
             agreed.device.close()
 
-    def connections(self) -> list[NbdConnection]:
-        """Those that are being served."""
-        with self._lock:
-            clients = list(self._clients)
-        return [
-            NbdConnection(agreed.info.name, agreed.info.read_only, client.peer)
-            for client in clients
-            if (agreed := client.agreed) is not None
-        ]
-
     # -- ending -----------------------------------------------------------------------------
-
-    def disconnect(self, export: str) -> None:
-        """End all connections to an export, without waiting for them."""
-        with self._lock:
-            clients = list(self._clients)
-        for client in clients:
-            agreed = client.agreed
-            if agreed is not None and agreed.info.name == export:
-                client.hang_up()
 
     def stop(self) -> None:
         """Stop listening and end all connections. A thread whose request waits for a suspended

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import needs
+from tests.static_source import StaticSource
 from ulvm.blockdev.base import BlockDevice, Extent, WritableBuffer
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.file import FileDevice
@@ -22,7 +23,6 @@ from ulvm.blockdev.memory import MemoryDevice
 from ulvm.errors import RefusedError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.fuse_session import SERVING_THREADS
-from ulvm.exports.source import StaticSource
 from ulvm.mounts.unmount import unmount
 
 pytestmark = needs.fuse

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.static_source import StaticSource
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.blockdev.nbd_protocol import (
@@ -25,7 +26,7 @@ from ulvm.blockdev.nbd_protocol import (
 )
 from ulvm.errors import NotFoundError
 from ulvm.exports.nbd_handshake import Handshake
-from ulvm.exports.source import ExportInfo, StaticSource
+from ulvm.exports.source import ExportInfo
 
 SIZE = 1 << 20
 

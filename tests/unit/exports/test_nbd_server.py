@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.static_source import StaticSource
 from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.memory import MemoryDevice
@@ -27,7 +28,7 @@ from ulvm.dm.table import parse_table
 from ulvm.errors import BusyError, DeviceError, NotFoundError, RefusedError
 from ulvm.exports import nbd_server
 from ulvm.exports.nbd_server import NbdServer
-from ulvm.exports.source import ExportInfo, StaticSource
+from ulvm.exports.source import ExportInfo
 
 SIZE = 1 << 20
 
@@ -148,19 +149,6 @@ def test_tcp_elsewhere_is_refused(server: NbdServer, host: str) -> None:
 # -- connections --------------------------------------------------------------------------------
 
 
-def test_connections_are_shown_while_they_last(server: NbdServer, folder: Path) -> None:
-    server.listen_unix(str(folder / "s"))
-    assert server.connections() == []
-    device = NbdDevice(str(folder / "s"), "vg/lv")
-    # The server notes the export a moment after it has answered the client.
-    until(
-        lambda: [(c.export, c.read_only) for c in server.connections()] == [("vg/lv", False)],
-        seconds=20,
-    )
-    device.close()
-    until(lambda: server.connections() == [], seconds=20)
-
-
 def test_half_a_handshake_and_strangers_disturb_nobody(server: NbdServer, folder: Path) -> None:
     path = str(folder / "s")
     server.listen_unix(path)
@@ -238,18 +226,6 @@ def test_a_crowd_does_not_fill_the_log(
     assert caplog.text.count("a connection refused") == 1
 
 
-def test_disconnect_ends_the_connections_of_one_export(server: NbdServer, folder: Path) -> None:
-    server.listen_unix(str(folder / "s"))
-    first, second = NbdDevice(str(folder / "s"), "vg/lv"), NbdDevice(str(folder / "s"), "vg/b")
-    server.disconnect("vg/lv")
-    until(lambda: [c.export for c in server.connections()] == ["vg/b"], seconds=20)
-    with pytest.raises(DeviceError):
-        first.read(0, 1)
-    second.read(0, 1)
-    first.close()
-    second.close()
-
-
 def test_stop_ends_all_and_no_thread_stays(server: NbdServer, folder: Path) -> None:
     server.listen_unix(str(folder / "s"))
     port = server.listen_tcp("127.0.0.1", 0)
@@ -282,7 +258,7 @@ def test_a_client_killed_in_the_middle_leaves_the_export_usable(
         assert child.stdout is not None
         assert child.stdout.readline() == b"on\n"
         child.kill()
-    until(lambda: server.connections() == [], seconds=20)
+    until(lambda: not server._clients, seconds=20)
     device = NbdDevice(path, "vg/lv")
     device.write(0, b"mine")
     assert device.read(0, 4) == b"mine"

@@ -14,10 +14,10 @@ import pytest
 
 from tests import needs
 from tests.pki import authority, certificate, revoke
+from tests.static_source import StaticSource
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.exports.nbd_server import NbdServer, _Client
 from ulvm.exports.nbd_tls import Certificates, server_context
-from ulvm.exports.source import StaticSource
 
 pytestmark = needs.program("openssl")
 
