@@ -36,7 +36,11 @@ class _File:
 
 class DeviceNumbers:
     """`open_file(path, writable)` gives the device; `log` hears what could not be closed. Thread
-    safe. A device that was not opened here has no number (TableError)."""
+    safe. A device that was not opened here has no number (TableError).
+
+    `_lock` is held while a file is opened, which may take for ever on a server that is gone;
+    `_naming`, over `_names` and `_paths`, for moments: whenever something is told of, an overflow
+    say, all devices are described (daemon.state)."""
 
     def __init__(
         self, open_file: Callable[[str, bool], BlockDevice], log: Callable[[str], None]
@@ -44,6 +48,7 @@ class DeviceNumbers:
         self._open_file = open_file
         self._log = log
         self._lock = threading.RLock()
+        self._naming = threading.Lock()
         self._files: dict[tuple[int, int, int], _File] = {}
         self._minors: dict[tuple[int, int, int], int] = {}
         self._paths: dict[str, str] = {}
@@ -78,8 +83,9 @@ class DeviceNumbers:
             device, writable = self._open_shared(path, writable)
             number = self._number(identity)
             file = self._files[identity] = _File(device, number, path, writable=writable)
-            self._paths[number] = path
-            self._names[device] = (number, path)
+            with self._naming:
+                self._paths[number] = path
+                self._names[device] = (number, path)
         file.holders += 1
         return file.device
 
@@ -106,14 +112,14 @@ class DeviceNumbers:
         return self._name(device)[1]
 
     def _name(self, device: BlockDevice) -> tuple[str, str]:
-        with self._lock:
+        with self._naming:
             name = self._names.get(device)
         if name is None:
             raise TableError("Device lookup failed", errno=errno.ENODEV)
         return name
 
     def path(self, number: str) -> str | None:
-        with self._lock:
+        with self._naming:
             return self._paths.get(number)
 
     def by_number(self, number: str, *, writable: bool) -> BlockDevice | None:
@@ -122,7 +128,7 @@ class DeviceNumbers:
             for identity, file in self._files.items():
                 if file.number == number:
                     return self._open(identity, file.path, writable)
-            path = self._paths.get(number)
+        path = self.path(number)
         return None if path is None else self.open(path, writable=writable)
 
     def hold(self, device: BlockDevice) -> None:

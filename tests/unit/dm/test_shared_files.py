@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.dm.lab import SECTOR, Lab
+from tests.waiting import ended
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
 from ulvm.dm.mapper import LocalMapper
@@ -248,3 +250,42 @@ def test_a_device_that_was_never_opened_has_no_number(files: FileLab) -> None:
     with pytest.raises(TableError):
         files.dm.number(stranger)
     stranger.close()
+
+
+def test_a_file_that_does_not_open_holds_up_no_other_device(tmp_path: Path) -> None:
+    """It is on a server that is gone, say."""
+    lab = FileLab(tmp_path)
+    lab.device("beside", f"0 8 linear {lab.file('plain', 8)} 0")
+    told, opening, go = threading.Event(), threading.Event(), threading.Event()
+
+    def tell() -> None:
+        lab.dm.snapshot_state()
+        told.set()
+
+    def wait() -> None:
+        opening.set()
+        go.wait(60)
+
+    lab.dm.on_change.append(tell)
+    lab.before_open["gone"] = wait
+    lab.file("gone", 8)
+    lab.dm.create("over")
+    line = parse_table(f"0 8 linear {tmp_path}/gone 0")
+    loading = threading.Thread(target=lab.dm.load, args=("over", line))
+    told.clear()
+    loading.start()
+    try:
+        assert opening.wait(20)
+
+        def use() -> None:
+            lab.dm.suspend("beside")
+            lab.dm.resume("beside")
+            (number,) = lab.dm.deps("beside")
+            assert lab.dm.device_name(*number) == f"{tmp_path}/plain"
+
+        ended(use, seconds=10)
+        assert told.is_set()
+    finally:
+        go.set()
+        loading.join()
+        lab.dm.shutdown()
