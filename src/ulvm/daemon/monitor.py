@@ -96,7 +96,8 @@ class _Watched:
     dead: bool = False
     """All that is mounted on it is seen to."""
     growing: _Command | None = None
-    unmounting: list[_Command] = field(default_factory=list)
+    unmounting: dict[str, _Command] = field(default_factory=dict)
+    """By where it is mounted."""
     retry_at: float = 0.0
     """Not extended before that time: the last attempt was of no use."""
     problem: str = ""
@@ -104,7 +105,7 @@ class _Watched:
     failed: str = ""
 
     def commands(self) -> list[_Command]:
-        return [*self.unmounting, *([self.growing] if self.growing else [])]
+        return [*self.unmounting.values(), *([self.growing] if self.growing else [])]
 
 
 class Monitor:
@@ -315,10 +316,10 @@ class Monitor:
                 "WARNING: Snapshot %s changed state to: %s and should be removed.", name, kind
             )
         for where in self._mount_points(name):
-            if any(command.argv[-1] == where for command in watched.unmounting):
+            if where in watched.unmounting:
                 continue
             command = self._command("umount", "--lazy", "--force", where)
-            watched.unmounting.append(_Command(command))
+            watched.unmounting[where] = _Command(command)
             log.warning("Unmounting invalid snapshot %s from %s.", name, where)
         watched.dead = True
 
@@ -331,12 +332,11 @@ class Monitor:
                 if problem and problem != watched.problem:
                     log.error("WARNING: Snapshot %s cannot be extended: %s", name, problem)
                 watched.problem = problem
-        for command in list(watched.unmounting):
+        for where, command in list(watched.unmounting.items()):
             problem = command.problem()
             if problem is not None:
-                watched.unmounting.remove(command)
+                del watched.unmounting[where]
                 if problem:
-                    where = command.argv[-1]
                     log.error("Failed to umount snapshot %s from %s: %s", name, where, problem)
 
 

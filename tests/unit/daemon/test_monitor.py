@@ -155,9 +155,12 @@ def test_an_unmounting_that_cannot_be_started_is_tried_again(
     snapshot.snapshot.invalidate("for a test")
     places = [tmp_path / "first", tmp_path / "second"]
     failing = [False, True, True]
+    script = 'sleep 0.1; touch "$0"; [ "$0" != "$1" ] || { echo no >&2; exit 5; }'
 
     def command(*words: str) -> list[str]:
-        return ["/nonexistent" if failing and failing.pop(0) else "touch", words[-1]]
+        if failing and failing.pop(0):
+            return ["/nonexistent"]
+        return ["sh", "-c", script, words[-1], str(places[1]), "--config=x"]
 
     watcher = Monitor(
         mapper,
@@ -167,7 +170,7 @@ def test_an_unmounting_that_cannot_be_started_is_tried_again(
     )
     watcher.start()
     try:
-        until(lambda: all(place.exists() for place in places), seconds=10)
+        until(lambda: f"from {places[1]}: no" in caplog.text, seconds=10)
     finally:
         watcher.stop()
         mapper.shutdown()
