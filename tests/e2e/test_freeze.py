@@ -147,6 +147,25 @@ def test_a_btrfs_is_found_by_whatever_name_its_device_was_mounted(
     assert [mount.mount_point for mount in found] == ["/mnt"]
 
 
+def test_a_name_may_hold_a_carriage_return(host: UlvmHost, tmp_path: Path) -> None:
+    """Of anything that is mounted on the machine: mountinfo has it as it is."""
+    host.run(f"vgcreate vg {host.image('pv', '128M')}")
+    host.run("lvcreate -n db -L 32M vg")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/db")], check=True)
+    odd, where = tmp_path / "a\rb", tmp_path / "mnt"
+    odd.mkdir()
+    where.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", odd], check=True)
+    try:
+        host.run(f"mount vg/db {where}")
+        host.run("lvcreate -s -n snap -L 8M vg/db")
+        host.run(f"vgcreate other {host.image('other', '32M')}")
+        host.run("lvcreate -n lv -L 4M other")  # beside the loop device of the mount
+        host.run(f"umount {where}")
+    finally:
+        subprocess.run(["umount", odd], check=True)
+
+
 def test_a_command_is_not_stopped_while_something_is_frozen(host: UlvmHost, tmp_path: Path) -> None:
     """Ctrl-Z waits for the thaw."""
     host.run(f"pvcreate {host.image('pv', '128M')}")

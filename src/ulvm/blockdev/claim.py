@@ -88,7 +88,7 @@ def _on_its_file_system(fd: int) -> Callable[[bytes], bool]:
     """Whether a path leads to the file system of this open file, by the table of mounts alone
     (proc_pid_mountinfo(5)): all mounts of one file system show the same number, which need not be
     that of its files (btrfs)."""
-    lines = [line.split(b" ") for line in _MOUNTINFO.read_bytes().splitlines()]
+    lines = [line.split(b" ") for line in _MOUNTINFO.read_bytes().split(b"\n") if line]
     number_of = {words[0]: words[2] for words in lines}
     at = {
         _OCTAL.sub(lambda match: bytes((int(match[1], 8),)), words[4]).rstrip(b"/"): words[2]

@@ -79,8 +79,9 @@ def _parse_line(line: bytes) -> Mount:
 
 
 def parse_mountinfo(text: bytes) -> list[Mount]:
-    """The lines of a mountinfo file, in order: a later mount hides an earlier one."""
-    return [_parse_line(line) for line in text.splitlines() if line]
+    """The lines of a mountinfo file, in order: a later mount hides an earlier one. A name may hold
+    any other end of a line (a carriage return) as it is."""
+    return [_parse_line(line) for line in text.split(b"\n") if line]
 
 
 def mount_table() -> list[Mount]:
