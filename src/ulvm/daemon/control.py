@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -206,8 +207,10 @@ class ControlServer:
             reach(f"after {op}")
             return {"result": result}
         except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-            # Arguments of the wrong shape; the handlers convert what they take.
-            log.warning("request %s: %r", op, error)
+            # Arguments of the wrong shape, since the handlers convert what they take; or a defect,
+            # for which the place is there.
+            (place,) = traceback.extract_tb(error.__traceback__, limit=-1)
+            log.warning("request %s: %r at %s:%s", op, error, place.filename, place.lineno)
             return {"error": error_to_json(ProtocolError(f"bad arguments of {op}: {error!r}"))}
         except UlvmError as error:
             return {"error": error_to_json(error)}

@@ -180,3 +180,19 @@ def test_what_fails_at_the_end_of_a_client_keeps_no_lease(
     server.stop(patience=0.1)
     assert left == [{"device"}]
     assert "no such luck" in caplog.text
+
+
+def test_where_a_value_was_no_good_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be no argument, but a defect."""
+
+    def fail(connection: Connection, args: Mapping[str, Any]) -> None:
+        json.loads("{")
+
+    server = ControlServer(path, {"fail": fail}, abandoned=lambda held: None)
+    server.start()
+    with client() as sock:
+        sock.connect(str(path))
+        sock.sendall(b'{"op":"fail"}\n')
+        assert "bad arguments of fail" in json.loads(sock.recv(4096))["error"]["message"]
+    server.stop()
+    assert f" at {json.decoder.__file__}:" in caplog.text
