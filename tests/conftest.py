@@ -86,8 +86,8 @@ def _loops() -> Iterator[tuple[str, str]]:
 
 def _mounts() -> Iterator[tuple[str, str]]:
     """(what, where) of all mounts."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, where, kind, *_ = line.split()
+    for line in Path("/proc/self/mounts").read_bytes().split(b"\n")[:-1]:
+        _, where, kind, *_ = os.fsdecode(line).split(" ")
         yield f"mount of {kind} on {where}", where
 
 
