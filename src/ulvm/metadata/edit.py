@@ -32,8 +32,14 @@ from ulvm.metadata.names import (
     check_new_vg_name,
     next_lv_name,
 )
-from ulvm.metadata.segments import PvExtents, PvRun, cut_segments, merge_adjacent, pv_runs
-from ulvm.units import display_size
+from ulvm.metadata.segments import (
+    PvExtents,
+    PvRun,
+    check_stripes,
+    cut_segments,
+    merge_adjacent,
+    pv_runs,
+)
 
 __all__ = [
     "add_linear",
@@ -214,19 +220,14 @@ def _striped_segments(
 def _loadable(
     vg: VolumeGroup, name: str, segments: Iterable[Segment], start: int = 0
 ) -> tuple[Segment, ...]:
-    """Them merged; RefusedError where an area from extent `start` on would hold a part of a stripe,
-    which no device takes: what is free may lie in pieces shorter than a stripe, or odd ones."""
+    """Them merged; RefusedError where an area from extent `start` on would hold a part of a stripe:
+    what is free may lie in pieces shorter than a stripe, or odd ones."""
     merged = merge_adjacent(segments)
     for segment in merged:
         if not isinstance(segment, StripedSegment) or len(segment.areas) == 1:
             continue
-        ends = segment.start_extent + segment.extent_count
-        if ends > start and segment.area_len * vg.extent_size % segment.stripe_size:
-            raise RefusedError(
-                f"Stripes of {display_size(segment.stripe_size)} do not fit the "
-                f"{segment.area_len} extents of {display_size(vg.extent_size)} in a row that "
-                f"logical volume {name} would have on each PV."
-            )
+        if segment.start_extent + segment.extent_count > start:
+            check_stripes(vg, name, segment.stripe_size, segment.area_len)
     return merged
 
 

@@ -29,7 +29,7 @@ from ulvm.metadata.model import (
     VolumeGroup,
 )
 from ulvm.metadata.names import next_lv_index
-from ulvm.metadata.segments import PvExtents, PvRun, merge_adjacent, pv_runs
+from ulvm.metadata.segments import PvExtents, PvRun, check_stripes, merge_adjacent, pv_runs
 
 __all__ = [
     "Moved",
@@ -62,6 +62,9 @@ class _Piece:
     extents: int
     source: Area
     shunned: frozenset[str]
+    lv_name: str
+    stripe_size: int
+    """Sectors; 0 for one stripe."""
 
 
 # -- what is under way ----------------------------------------------------------------------------
@@ -163,6 +166,12 @@ def start_move(
         uses = bool(taken) or any(run.pv_uuid == source.pv_uuid for run in pv_runs(lv))
         wanted = uses and (only is None or lv.name == only)
         if wanted and not (lv.is_pvmove or lv.name in hidden or lv.locked) and taken:
+            whole = {(segment.start_extent, segment.extent_count) for segment in lv.segments}
+            for part in segments:
+                if not isinstance(part, StripedSegment) or len(part.areas) == 1:
+                    continue
+                if (part.start_extent, part.extent_count) not in whole:
+                    check_stripes(vg, lv.name, part.stripe_size, part.area_len)
             count = sum(piece.extents for piece in taken)
             at += count
             extents.append((lv.name, count))
@@ -192,6 +201,9 @@ def start_move(
             f"Unable to allocate mirror extents for {vg.name}/{name}.\n"
             "Failed to convert pvmove LV to mirrored."
         ) from error
+    for piece, found in zip(pieces, runs, strict=True):
+        for run in found if piece.stripe_size and len(found) > 1 else ():
+            check_stripes(vg, piece.lv_name, piece.stripe_size, run.length)
     sides = list(_sides(pieces, runs))
     move = LogicalVolume(
         name,
@@ -237,7 +249,8 @@ def _rerouted(
                 if _covers(source, area, part.area_len):
                     others = {a.pv_uuid for a in part.areas if a is not area}
                     shunned = frozenset({area.pv_uuid, *others} - {""})
-                    taken.append(_Piece(part.area_len, area, shunned))
+                    size = part.stripe_size if len(areas) > 1 else 0
+                    taken.append(_Piece(part.area_len, area, shunned, lv.name, size))
                     areas[number] = Area("", at, name)
                     at += part.area_len
             yield part._replace(areas=tuple(areas))

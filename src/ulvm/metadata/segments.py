@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from ulvm.errors import RefusedError
 from ulvm.metadata.model import (
     Area,
     LogicalVolume,
@@ -12,9 +13,11 @@ from ulvm.metadata.model import (
     Segment,
     SimpleSegment,
     StripedSegment,
+    VolumeGroup,
 )
+from ulvm.units import display_size
 
-__all__ = ["PvExtents", "PvRun", "cut_segments", "merge_adjacent", "pv_runs"]
+__all__ = ["PvExtents", "PvRun", "check_stripes", "cut_segments", "merge_adjacent", "pv_runs"]
 
 
 class PvRun(NamedTuple):
@@ -51,6 +54,17 @@ def pv_runs(lv: LogicalVolume) -> Iterator[PvRun]:
             for area in segment.areas:
                 if not area.lv:
                     yield PvRun(area.pv_uuid, area.pe, segment.area_len)
+
+
+def check_stripes(vg: VolumeGroup, name: str, stripe_size: int, area_len: int) -> None:
+    """RefusedError if areas of so many extents each would hold a part of a stripe: no device takes
+    that. `stripe_size` in sectors; it may be longer than an extent."""
+    if area_len * vg.extent_size % stripe_size:
+        raise RefusedError(
+            f"Stripes of {display_size(stripe_size)} do not fit the {area_len} extents of "
+            f"{display_size(vg.extent_size)} in a row that logical volume {name} would have on "
+            "each PV."
+        )
 
 
 def merge_adjacent(segments: Iterable[Segment]) -> tuple[Segment, ...]:

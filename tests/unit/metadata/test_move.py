@@ -108,6 +108,18 @@ def test_ranges_cut_segments_and_stripes() -> None:
             assert (now[0] == source) == (one[0] == source and not goes)
 
 
+def test_stripes_are_not_cut() -> None:
+    """Each of them has four extents."""
+    vg = add(group(100, 100, 100, extent_size=32), "st", 16, stripes=2, stripe_size=128)
+    assert move(vg, 0, (4, 4)).extents == (("st", 4),)
+    with pytest.raises(RefusedError, match="do not fit the 2 extents"):
+        move(vg, 0, (0, 2))
+    third = vg.pvs[2].uuid
+    assert move(vg, 0, places=[PvExtents(third, ((0, 4), (10, 4)))]).extents == (("st", 8),)
+    with pytest.raises(RefusedError, match=r"do not fit the [35] extents"):
+        move(vg, 0, places=[PvExtents(third, ((0, 3), (10, 5)))])
+
+
 def test_other_stripes_are_kept_away_from() -> None:
     vg = add(group(10, 10, 10), "st", 8, stripes=2, stripe_size=128)
     assert {mirrors(move(vg))[0][2].pv_uuid} == {vg.pvs[2].uuid}
