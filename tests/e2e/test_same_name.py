@@ -69,3 +69,19 @@ def test_one_is_chosen_by_its_uuid(twins: tuple[UlvmHost, list[str]]) -> None:
     host.run(f"vgremove -y -S vg_uuid={uuids[1]}")
     assert host.run("vgs --noheadings -o vg_uuid").stdout.split() == [uuids[0]]
     assert (host.base / "a.img").read_bytes() == other
+
+
+def test_volumes_of_one_are_chosen_by_its_uuid(twins: tuple[UlvmHost, list[str]]) -> None:
+    host, uuids = twins
+    other = (host.base / "a.img").read_bytes()
+    select = f"-S vg_uuid={uuids[1]}"
+    assert host.run(f"lvdisplay -c {select}").stdout.count("/dev/vg/") == 2
+    host.run(f"lvchange -ay --addtag t {select}")
+    found = host.run("lvs --noheadings --separator , -o vg_uuid,lv_name,lv_active,lv_tags").stdout
+    assert sorted(found.split()) == sorted(
+        [f"{uuids[0]},one,,", f"{uuids[1]},one,active,t", f"{uuids[1]},two,active,t"]
+    )
+    host.run(f"lvremove -y {select}")
+    assert shown(host, "vg_uuid,lv_name") == sorted([uuids[0], "one"])
+    assert "Multiple VGs found" in host.run("lvremove -y vg/one", rc=5).stderr
+    assert (host.base / "a.img").read_bytes() == other

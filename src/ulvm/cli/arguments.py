@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from ulvm.cli.processed import Processed
 from ulvm.cli.syntax import no_such_syntax
 from ulvm.cli.words import (
     ALLOC,
@@ -118,29 +117,15 @@ def wants_active(word: str) -> bool:
     return _ACTIVE_WORDS[word]
 
 
-def each(
-    session: Session,
-    items: Sequence[str],
-    work: Callable[[str], None],
-    failures: Sequence[str] = (),
-) -> int:
-    """Do the work for each; go on after a failure, and fail in the end. `failures`: of what was
-    named and is not there. Exit code."""
+def each(session: Session, items: Sequence[str], work: Callable[[str], None]) -> int:
+    """Do the work for each; go on after a failure, and fail in the end. Exit code."""
     status = 0
-    processed = Processed(session)
     for item in items:
-        with processed.volume(item) as told:
-            try:
-                work(item)
-            except UsageError:
-                raise
-            except UlvmError as error:
-                session.warn(error.message)
-                status = error.exit_code
-                told.failed = True
-    for sentence in failures:
-        with processed.missing(sentence):
-            session.warn(sentence)
-        status = status or UlvmError.exit_code
-    processed.end()
+        try:
+            work(item)
+        except UsageError:
+            raise
+        except UlvmError as error:
+            session.warn(error.message)
+            status = error.exit_code
     return status

@@ -32,25 +32,37 @@ from ulvm.vgstore.checks import incomplete_words
 from ulvm.vgstore.scan import PvDevice, Scan
 
 __all__ = [
-    "Chosen", "choose_lvs", "choose_pvs", "choose_vgs", "each_vg", "no_such_pv", "selected_lvs",
-    "selected_pvs",
+    "Chosen", "ChosenLv", "choose_lvs", "choose_pvs", "choose_vgs", "each_lv", "each_vg",
+    "no_such_pv", "selected_lvs", "selected_pvs",
 ]  # fmt: skip
 
 
 class Chosen(NamedTuple):
-    """`names`: VG/LV, or the path of a PV. `failures`: sentences about what was not found."""
+    """`names`: paths of PVs. `failures`: sentences about what was not found."""
 
     names: list[str]
     failures: list[str]
 
 
+class ChosenLv(NamedTuple):
+    """A volume as it was when it was chosen. `name`: VG/LV, which two groups of one name may both
+    have; copies have the `uuid`, too."""
+
+    name: str
+    uuid: str
+    vg_uuid: str
+
+
 # -- logical volumes ------------------------------------------------------------------------------
 
 
-def choose_lvs(session: Session, words: Sequence[str], select: str | None = None) -> Chosen:
-    """Visible volumes of the VGs named, and any volume that is named itself."""
+def choose_lvs(
+    session: Session, words: Sequence[str], select: str | None = None
+) -> tuple[list[ChosenLv], list[str]]:
+    """Visible volumes of the VGs named, and any volume that is named itself; and sentences about
+    what was not found."""
     scan = session.scan()
-    chosen: dict[str, set[str]] = {}
+    chosen: dict[str, set[str]] = {}  # By the VG's UUID.
     failures: list[str] = []
     impossible: list[str] = []
     for word in words:
@@ -64,22 +76,22 @@ def choose_lvs(session: Session, words: Sequence[str], select: str | None = None
         except UlvmError as error:
             failures += error.message.splitlines()
     if impossible:
-        return Chosen([], impossible)
+        return [], impossible
     if not words:
         for vg in scan.vgs:
-            chosen.setdefault(vg.name, set()).update(lv.name for lv in vg.visible_lvs())
-    if not words or any(word.startswith("@") for word in words):
-        # LVM2 goes through all groups then.
-        groups = [vg for vg in scan.vgs if vg.name in chosen]
+            chosen.setdefault(vg.uuid, set()).update(lv.name for lv in vg.visible_lvs())
+    groups = [vg for vg in scan.vgs if vg.uuid in chosen]
+    if words and not any(word.startswith("@") for word in words):
+        groups.sort(key=lambda vg: [*chosen].index(vg.uuid))
+    else:  # LVM2 goes through all groups then.
         for text in scan.foreign_warnings():
             session.warn(text)
-    else:
-        groups = [scan.vg(name) for name in chosen]
-    pairs = [(vg, lv.name) for vg in groups for lv in vg.lvs if lv.name in chosen[vg.name]]
+    pairs = [(vg, lv) for vg in groups for lv in vg.lvs if lv.name in chosen[vg.uuid]]
     if select is not None:
         selected = selected_lvs(session, scan, groups, select)
-        pairs = [(vg, lv) for vg, lv in pairs if (vg.name, lv) in selected]
-    return Chosen([f"{vg.name}/{lv}" for vg, lv in pairs], list(dict.fromkeys(failures)))
+        pairs = [(vg, lv) for vg, lv in pairs if (vg.uuid, lv.name) in selected]
+    volumes = [ChosenLv(f"{vg.name}/{lv.name}", lv.uuid, vg.uuid) for vg, lv in pairs]
+    return volumes, list(dict.fromkeys(failures))
 
 
 def _add_tagged(scan: Scan, tag: str, chosen: dict[str, set[str]]) -> None:
@@ -88,7 +100,7 @@ def _add_tagged(scan: Scan, tag: str, chosen: dict[str, set[str]]) -> None:
         if tag in vg.tags:
             found |= {lv.name for lv in vg.visible_lvs()}
         if found:
-            chosen.setdefault(vg.name, set()).update(found)
+            chosen.setdefault(vg.uuid, set()).update(found)
 
 
 def _add_named(session: Session, scan: Scan, word: str, chosen: dict[str, set[str]]) -> None:
@@ -104,7 +116,7 @@ def _add_named(session: Session, scan: Scan, word: str, chosen: dict[str, set[st
             session.say(f"Ignoring virtual origin logical volume {vg_name}/{lv_name}.")
             raise NotFoundError(f'Failed to find logical volume "{vg_name}/{lv_name}"')
         wanted = {lv.name}
-    chosen.setdefault(vg_name, set()).update(wanted)
+    chosen.setdefault(vg.uuid, set()).update(wanted)
 
 
 def _group(scan: Scan, name: str) -> VolumeGroup:
@@ -118,14 +130,42 @@ def _group(scan: Scan, name: str) -> VolumeGroup:
 def selected_lvs(
     session: Session, scan: Scan, groups: Sequence[VolumeGroup], select: str
 ) -> set[tuple[str, str]]:
-    """(VG, LV) of the volumes that are selected, hidden ones too."""
+    """(UUID of the VG, LV) of the volumes that are selected, hidden ones too."""
 
     def rows(kind: str) -> Iterable[Row]:
         states = states_of(session, groups, kind)
         return lv_rows(scan, groups, states, hidden=True, by_segment=kind == "seg")
 
     found = _selected(session, "lv", select, rows)
-    return {(row.vg.name, row.lv.name) for row in found if row.vg and row.lv}
+    return {(row.vg.uuid, row.lv.name) for row in found if row.vg and row.lv}
+
+
+def each_lv(
+    session: Session,
+    volumes: Iterable[ChosenLv],
+    work: Callable[[ChosenLv], None],
+    failures: Iterable[str],
+) -> int:
+    """Do the work for each volume, go on after a failure, and fail in the end. Exit code."""
+    status = 0
+    processed = Processed(session)
+    for volume in volumes:
+        session.mean(volume.vg_uuid)
+        with processed.volume(volume.name) as told:
+            try:
+                work(volume)
+            except UsageError:
+                raise
+            except UlvmError as error:
+                session.warn(error.message)
+                status = error.exit_code
+                told.failed = True
+    for sentence in failures:
+        with processed.missing(sentence):
+            session.warn(sentence)
+        status = status or UlvmError.exit_code
+    processed.end()
+    return status
 
 
 def _selected(

@@ -9,11 +9,10 @@ import click
 
 from ulvm.activation.states import LvState
 from ulvm.cli.arguments import (
-    each,
     no_such_syntax,
     select_option,
 )
-from ulvm.cli.choose import choose_lvs
+from ulvm.cli.choose import ChosenLv, choose_lvs, each_lv
 from ulvm.cli.common_options import backup_option, common_options, read_only_option, udev_option
 from ulvm.cli.context import Context
 from ulvm.errors import RefusedError, UsageError
@@ -47,13 +46,11 @@ def lvremove(context: Context, names: tuple[str, ...], force: int, select: str |
         raise no_such_syntax("lvremove")
     session = context.session()
     volumes, failures = choose_lvs(session, names, select)
-    scan = session.last_scan
-    uuids = {f"{vg.name}/{lv.name}": lv.uuid for vg in scan.vgs for lv in vg.lvs}
 
-    def remove(name: str) -> None:
-        remove_one(session, name, force=force > 0, uuid=uuids[name])
+    def remove(volume: ChosenLv) -> None:
+        remove_one(session, volume.name, force=force > 0, uuid=volume.uuid)
 
-    return each(session, volumes, remove, failures)
+    return each_lv(session, volumes, remove, failures)
 
 
 def remove_one(session: Session, name: str, *, force: bool, uuid: str) -> None:

@@ -14,13 +14,12 @@ from ulvm.cli.arguments import (
     YES_NO,
     Number,
     check_mode,
-    each,
     mode_option,
     no_such_syntax,
     select_option,
     wants_active,
 )
-from ulvm.cli.choose import choose_lvs
+from ulvm.cli.choose import ChosenLv, choose_lvs, each_lv
 from ulvm.cli.choose_form import check_form
 from ulvm.cli.common_options import (
     backup_option,
@@ -154,8 +153,9 @@ def lvchange(
     refused = False
     named = _named(session, names)
 
-    def change(name: str) -> None:
+    def change(volume: ChosenLv) -> None:
         nonlocal refused
+        name = volume.name
         vg_name, lv_name = name.split("/")
         if zero is not None or resync:
             problem = "uses options that require LV types thinpool ."
@@ -188,7 +188,7 @@ def lvchange(
         if poll is not None and wanted is None:
             lv_change.poll(session, vg_name, lv_name, poll == "y")
 
-    status = each(session, volumes, change, failures)
+    status = each_lv(session, volumes, change, failures)
     return status or (5 if refused else 0)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from ulvm.cli.arguments import ALLOC, YES_NO, Number, SegmentType, each, no_such_syntax
-from ulvm.cli.choose import choose_lvs
+from ulvm.cli.arguments import ALLOC, YES_NO, Number, SegmentType, no_such_syntax
+from ulvm.cli.choose import ChosenLv, choose_lvs, each_lv
 from ulvm.cli.common_options import common_options, udev_option
 from ulvm.cli.context import Context
 from ulvm.errors import NotFoundError, RefusedError, UlvmError, UsageError
@@ -160,9 +160,10 @@ def _merge(
     except NotFoundError as error:
         raise RefusedError(error.message) from None
     named = {"/".join(filter(None, parts)) for parts in split}
-    running: list[tuple[str, str]] = []
+    running: list[tuple[ChosenLv, str]] = []
 
-    def begin(volume: str) -> None:
+    def begin(chosen: ChosenLv) -> None:
+        volume = chosen.name
         vg_name, name = volume.split("/")
         vg = session.find_vg(vg_name)
         segment = vg.snapshot_of(name)
@@ -176,10 +177,12 @@ def _merge(
             raise _not_of_type(session, vg_name, name)
         origin = _begin_one(session, vg_name, name)
         if origin is not None:
-            running.append((vg_name, origin))
+            running.append((chosen, origin))
 
-    status = each(session, volumes, begin, failures)
-    for vg_name, origin in running:
+    status = each_lv(session, volumes, begin, failures)
+    for chosen, origin in running:
+        session.mean(chosen.vg_uuid)
+        vg_name = chosen.name.split("/")[0]
         if background:
             lvm_merge.poll_in_background(session, vg_name, origin)
             continue

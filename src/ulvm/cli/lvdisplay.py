@@ -72,29 +72,29 @@ def lvdisplay(
     show = context.console.display
     scan = session.scan()
     volumes, failures = choose_lvs(session, names, select)
-    wanted = set(volumes)
+    wanted = {(lv.vg_uuid, lv.uuid) for lv in volumes}
     if hidden:
         within = [vg for vg in scan.vgs if not names or vg.name in names]
         selected = None if select is None else selected_lvs(session, scan, within, select)
         wanted |= {
-            f"{vg.name}/{lv.name}"
+            (vg.uuid, lv.uuid)
             for vg in within
             for lv in vg.lvs
-            if lv.snapshot_segment is None and (selected is None or (vg.name, lv.name) in selected)
+            if lv.snapshot_segment is None and (selected is None or (vg.uuid, lv.name) in selected)
         }
     processed = Processed(session)
     full_path = session.host.config.get_bool("global/lvdisplay_shows_full_device_path", False)
-    chosen = list(dict.fromkeys(volume.partition("/")[0] for volume in volumes))
+    chosen = list(dict.fromkeys(lv.vg_uuid for lv in volumes))
     # As they were named; what has no volume is not shown.
-    named = [vg for name in chosen for vg in scan.vgs if vg.name == name]
+    named = [vg for uuid in chosen for vg in scan.vgs if vg.uuid == uuid]
     for vg in [*named, *(vg for vg in scan.vgs if vg not in named)]:
         if "EXPORTED" in vg.status:
-            if names and any(volume.startswith(f"{vg.name}/") for volume in wanted):
+            if names and any((vg.uuid, lv.uuid) in wanted for lv in vg.lvs):
                 failures.append(f"Volume group {vg.name} is exported")
             continue
         states = lvm_lv.states(session, vg)
         for lv in vg.lvs:
-            if f"{vg.name}/{lv.name}" not in wanted or not (hidden or vg.is_visible(lv)):
+            if (vg.uuid, lv.uuid) not in wanted or not (hidden or vg.is_visible(lv)):
                 continue
             with processed.volume(f"{vg.name}/{lv.name}"):
                 if colon:

@@ -149,14 +149,15 @@ def vgmknodes(context: Context, names: tuple[str, ...], refresh: bool) -> int:
     """See that the files of active volumes are there. They always are, as long as the daemon runs;
     what a command that died left suspended is mended."""
     session = context.session()
-    chosen = choose_lvs(session, names)
-    for group in dict.fromkeys(name.partition("/")[0] for name in chosen.names):
+    volumes, failures = choose_lvs(session, names)
+    for uuid, group in dict.fromkeys((lv.vg_uuid, lv.name.partition("/")[0]) for lv in volumes):
+        session.mean(uuid)
         vg = session.last_scan.vg(group)
         if refresh and "EXPORTED" not in vg.status:
             vg_activation.refresh(session, group)
         elif session.host.activation:
             with session.lock(group, for_devices=True):
                 session.repair(session.find_vg(group))
-    for sentence in chosen.failures:
+    for sentence in failures:
         session.warn(sentence)
-    return 5 if chosen.failures else 0
+    return 5 if failures else 0
