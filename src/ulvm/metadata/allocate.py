@@ -93,7 +93,7 @@ def allocate(
     if extents <= 0:
         raise RefusedError("Unable to allocate less than one extent.")
     search = _Search(_Space(vg, places), extents, may_split=policy != "contiguous")
-    if places is not None and not search.space.areas:
+    if places is not None and not places:
         raise RefusedError("No specified PVs have space available.")
     for level in POLICIES[: POLICIES.index(policy) + 1]:
         free = search.space.free
@@ -182,7 +182,7 @@ def allocate_striped(
     a multiple of `stripes`. `existing`: the sets that a volume which is extended has.
     `approximate` and RefusedError as `allocate`."""
     search = _StripeSearch(_Space(vg, places), extents // stripes, stripes)
-    if places is not None and not search.space.areas:
+    if places is not None and not places:
         raise RefusedError("No specified PVs have space available.")
     if extents > search.space.free and not approximate:
         raise RefusedError(

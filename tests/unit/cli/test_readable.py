@@ -68,3 +68,19 @@ def test_a_pv_keeps_room_for_an_extent(
         stream.truncate(32 << 20)
     assert main(["pvresize", path]) == 5
     assert main(["vgs", "vg"]) == 0
+
+
+def test_a_range_without_a_free_extent(
+    images: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = images[0]
+    none = "  Insufficient free space: 1 extents needed, but only 0 available\n"
+    assert main(["vgcreate", "vg", *images]) == 0
+    assert main(["lvcreate", "-an", "-l4", "-n", "a", "vg", place]) == 0
+    capsys.readouterr()
+    assert main(["lvextend", "-l+1", "vg/a", f"{place}:0-1"]) == 5
+    assert capsys.readouterr().err == none
+    assert main(["lvcreate", "-an", "-l1", "-n", "b", "vg", f"{place}:0-1"]) == 5
+    assert capsys.readouterr().err == none
+    assert main(["lvextend", "-l+50%FREE", "vg/a", f"{place}:0-1"]) == 0
+    assert "Size of logical volume vg/a unchanged from 16.00 MiB" in capsys.readouterr().out
