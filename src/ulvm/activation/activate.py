@@ -33,13 +33,7 @@ import contextlib
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 
-from ulvm.activation.compare import (
-    ABSENT,
-    changed_roots,
-    roots,
-    table_differs,
-    with_numbers,
-)
+from ulvm.activation.compare import ABSENT, changed_roots, roots, table_differs, with_numbers
 from ulvm.activation.families import families, standing
 from ulvm.activation.mend import rename_strays, resume_kept
 from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name, volume_of
