@@ -14,8 +14,6 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from ulvm.errors import TableError
-
 __all__ = [
     "HEADER",
     "MOST_NUMBER",
@@ -108,8 +106,7 @@ class StageSettings:
         return None if self.directory is None else self.directory / f"{minor}"
 
     def slots_left(self, minor: int) -> int:
-        """How many the file has that a killed process left; 0 without one that means anything.
-        TableError if that cannot be told: it may hold what nobody else has."""
+        """How many the file has that a killed process left; 0 without one that means anything."""
         return self._left(minor)[0]
 
     def _left(self, minor: int) -> tuple[int, str]:
@@ -121,13 +118,8 @@ class StageSettings:
             with path.open("rb") as stream:
                 head = stream.read(HEADER.size)
                 size = os.fstat(stream.fileno()).st_size
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return 0, ""
-        except OSError as error:
-            raise TableError(
-                f"what was written before a kill cannot be read: {path}: {error.strerror}",
-                errno=error.errno,
-            ) from error
         if len(head) < HEADER.size:
             return 0, ""
         magic, slots, boot, whose = HEADER.unpack(head)
@@ -149,8 +141,7 @@ class StageSettings:
         """What a killed process left for a device that does not go on."""
         path = self.path(minor)
         if path is not None:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
+            path.unlink(missing_ok=True)
 
     def forget_all(self, but: Collection[int]) -> list[str]:
         """What it left for all but these. A sentence for each file that held data: these are lost,
@@ -160,14 +151,11 @@ class StageSettings:
             for path in sorted(self.directory.iterdir()):
                 if path.name in map(str, but):
                     continue
-                try:
-                    if path.name.isdecimal() and (pages := self.pages_left(int(path.name))):
-                        whose = self._left(int(path.name))[1] or "no UUID"
-                        lost.append(
-                            f"up to {pages * PAGE} bytes that were written and not flushed are "
-                            f"lost: no device takes up {path} ({whose})"
-                        )
-                except (TableError, OSError) as error:
-                    lost.append(f"no device takes it up: {error}")
+                if path.name.isdecimal() and (pages := self.pages_left(int(path.name))):
+                    whose = self._left(int(path.name))[1] or "no UUID"
+                    lost.append(
+                        f"up to {pages * PAGE} bytes that were written and not flushed are lost: "
+                        f"no device takes up {path} ({whose})"
+                    )
                 path.unlink(missing_ok=True)
         return lost

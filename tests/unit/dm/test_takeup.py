@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,39 +149,3 @@ def test_a_state_that_no_daemon_wrote(tmp_path: Path, spoilt: object) -> None:
     entry = {"name": "x", "uuid": "", "minor": 0, "read_only": False, "suspended": False}
     (problem,) = lab.dm.restore_state({"devices": [{**entry, "left_cows": spoilt}]})
     assert "left_cows is" in problem
-
-
-@pytest.mark.parametrize("written", ["org", "snap"])
-@pytest.mark.parametrize("comes_as", ["itself", "plain"])
-def test_what_cannot_be_read_at_the_moment_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, comes_as: str
-) -> None:
-    """For want of descriptors, say: the device stays suspended until it can."""
-    (tmp_path / "first").mkdir()
-    first = StageLab(tmp_path / "first", kept=True)
-    first.pair()
-    first.still(written)
-    first.dm.mapped(written).write(4096, NEW)
-    state = first.dm.snapshot_state()
-    if comes_as == "plain":
-        (entry,) = [entry for entry in state["devices"] if entry["name"] == written]
-        plain = first.file("plain", SECTORS)
-        entry["table"] = [[0, SECTORS, "linear", f"{plain} 0"]]
-        entry["goes_on"] = True
-    held = tmp_path / "again/stage" / str(first.dm.mapped(written).minor)
-    read = Path.open
-
-    def refuse(path: Path, *arguments: Any, **words: Any) -> Any:
-        if path == held and "rb" in (*arguments, *words.values()):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return read(path, *arguments, **words)
-
-    with monkeypatch.context() as failing:
-        failing.setattr(Path, "open", refuse)
-        failed = 1 + (written == "snap" and comes_as == "itself")
-        again = back(state, first.folder, tmp_path / "again", failed)
-        assert again.dm.info(written).suspended
-    first.dm.shutdown()
-    again.dm.resume(written)
-    assert again.read(written, 8, 8) == NEW
-    again.dm.shutdown()
