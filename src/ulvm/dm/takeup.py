@@ -15,8 +15,9 @@ of the snapshot. So no merge is loaded as long as that has not come back.
 
 A kill in the midst of it does no harm: all of it is written again. What the table does not take at
 that moment stays in the file, and the device suspended, until a resume finds that it does; a table
-for reading only leaves it for the next one. What was written to a snapshot that is invalid by now
-is lost with it, which is said.
+for reading only leaves it for the next one, and so does one over a disk that can only be read by
+now: its pages would only cost snapshots their copies. What was written to a snapshot that is
+invalid by now is lost with it, which is said.
 """
 
 from __future__ import annotations
@@ -115,7 +116,11 @@ def take_up(
     TableError when the file cannot be read or the table does not take what is in it; the rest is
     still there then."""
     table = device.live
-    if table is None or table.read_only:
+    if table is None:
+        return
+    if device.read_only:
+        if settings.pages_left(device.minor):
+            log(f"{device.name}: what was written to it before a kill waits for writable disks")
         return
     slots = settings.slots_left(device.minor)
     if slots:

@@ -118,9 +118,16 @@ def saved(lab: StageLab) -> dict[str, Any]:
     return found
 
 
-def killed(lab: StageLab, folder: Path, size: int = BIG, *, stopped: bool = False) -> StageLab:
-    """Another process on what the files held, the stage's among them, and its mapper; `stopped`:
-    the one before was not killed, and saved its state as a daemon does."""
+def killed(
+    lab: StageLab,
+    folder: Path,
+    size: int = BIG,
+    *,
+    stopped: bool = False,
+    kind: type[StageLab] | None = None,
+) -> StageLab:
+    """Another process on what the files held, the stage's among them, and its mapper, a lab of this
+    kind; `stopped`: the one before was not killed, and saved its state as a daemon does."""
     state = saved(lab)
 
     def save() -> None:
@@ -141,7 +148,7 @@ def killed(lab: StageLab, folder: Path, size: int = BIG, *, stopped: bool = Fals
     for device in state["devices"]:
         for line in device.get("table", ()):
             line[3] = line[3].replace(str(lab.folder), str(folder))
-    again = type(lab)(folder, size, kept=True)
+    again = (kind or type(lab))(folder, size, kept=True)
     assert again.dm.restore_state(state) == []
     return again
 

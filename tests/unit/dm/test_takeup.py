@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.dm.stage_lab import SECTORS, StageLab
+from tests.unit.dm.lab import header, make_store, runs
+from tests.unit.dm.stage_lab import SECTORS, StageLab, Watched, killed
 from tests.waiting import until
+from ulvm.blockdev.base import BlockDevice
+from ulvm.blockdev.file import FileDevice
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, TableError
 
@@ -149,3 +152,51 @@ def test_a_state_that_no_daemon_wrote(tmp_path: Path, spoilt: object) -> None:
     entry = {"name": "x", "uuid": "", "minor": 0, "read_only": False, "suspended": False}
     (problem,) = lab.dm.restore_state({"devices": [{**entry, "left_cows": spoilt}]})
     assert "left_cows is" in problem
+
+
+class ReadOnlyLab(StageLab):
+    """On disks that can only be read, as those of a file system that was mounted again so."""
+
+    def _open(self, path: str, writable: bool) -> BlockDevice:
+        if writable:
+            raise DeviceError(f"{path} is on a read-only file system", errno=errno.EROFS)
+        return Watched(FileDevice(path, writable=False))
+
+
+@pytest.mark.parametrize("name", ["org", "snap"])
+def test_disks_that_can_only_be_read_leave_it_where_it_is(tmp_path: Path, name: str) -> None:
+    """And the snapshot is not lost for a copy that its COW refuses."""
+    (tmp_path / "first").mkdir()
+    first = StageLab(tmp_path / "first", kept=True)
+    first.pair()
+    first.still(name)
+    first.dm.mapped(name).write(4096, NEW)
+    second = killed(first, tmp_path / "second", kind=ReadOnlyLab)
+    assert second.dm.forget_stages() == []
+    for each in ("org", "snap"):
+        second.dm.mapped(each).settle()
+    assert "Invalid" not in second.status("snap")
+    assert any(f"{name}: what was written to it before" in line for line in second.messages)
+    third = killed(second, tmp_path / "third", kind=StageLab)
+    assert third.read(name, 8, 8) == NEW
+    third.dm.mapped(name).flush()
+    assert "Invalid" not in third.status("snap")
+    assert header(f"{third.folder}/cow")[1] == 1
+    assert second.dm.shutdown() == [f"{name}: what was written waits for the devices below"]
+    for lab in (third, first):
+        lab.dm.shutdown()
+
+
+def test_a_merge_on_disks_that_can_only_be_read_costs_no_other_snapshot_its_copies(
+    tmp_path: Path,
+) -> None:
+    lab = ReadOnlyLab(tmp_path)
+    origin, other = lab.file("origin", SECTORS), lab.file("other", 4096)
+    for cow in (lab.folder / "cow", lab.folder / "other"):
+        make_store(str(cow), 8, runs("10..29>2..21") if cow.name == "cow" else [], 4096)
+    lab.device("snap", f"0 {SECTORS} snapshot {origin} {other} P 8")
+    lab.device("org", over(lab, "snapshot-merge"))
+    lab.dm.suspend("org")
+    assert lab.status("org").startswith("176/4096")
+    assert "Invalid" not in lab.status("snap")
+    lab.dm.shutdown()

@@ -84,7 +84,8 @@ class MergeTarget(SnapshotTarget):
         super().resume()
         self.origin.writer = self._mapped
         self.origin.between_batches = self._between_batches
-        if self.snapshot.valid:
+        # On a disk that can only be read it would cost other snapshots their copies, for nothing.
+        if self.snapshot.valid and not self._mapped.on_read_only:
             self._stop.clear()
             name = f"merge-{self._mapped.minor}"
             self._worker = threading.Thread(target=self._run, name=name, daemon=True)

@@ -64,10 +64,13 @@ class OriginTarget(Target):
         return number(self._device)
 
     def resume(self) -> None:
+        mapped = self._mapped
         if not self._writing:
             self._writing = True
-            self._origin.begin(self._mapped, self.begin + self.length, stage=self.begin == 0)
-        self._origin.writer = self._mapped
+            waits = mapped.goes_on and mapped.on_read_only  # See dm.takeup.
+            stage = self.begin == 0 and not waits
+            self._origin.begin(mapped, self.begin + self.length, stage=stage)
+        self._origin.writer = mapped
 
     def presuspend(self) -> None:
         """Most of what is staged, while requests go on, so that they need not wait for long."""
