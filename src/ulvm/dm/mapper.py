@@ -31,7 +31,7 @@ from ulvm.dm.device import Frozen, MappedDevice
 from ulvm.dm.naming import check_minor, check_name, check_uuid
 from ulvm.dm.numbers import DeviceNumbers
 from ulvm.dm.order import rests_on_suspended, users_first, users_of
-from ulvm.dm.stage_file import PAGE, StageSettings
+from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.state import describe, restore
 from ulvm.dm.table import Table, check_table
 from ulvm.dm.takeup import check_merges, take_up
@@ -266,11 +266,8 @@ class LocalMapper:
             if table is not None:
                 self._tables.destroy(device, table)
         self._thaw(device)
-        if device.goes_on:
-            left = self._stage.pages_left(device.minor)
-            if left:
-                self._log(f"{device.name}: {left * PAGE} bytes that were written to it are lost")
-            self._stage.forget(device.minor)
+        if device.goes_on and (lost := self._stage.give_up(device.minor)):
+            self._log(f"{device.name}: {lost}")
 
     def _replace_by_error(self, device: MappedDevice) -> None:
         length = max(device.size // SECTOR, 1)

@@ -176,9 +176,8 @@ class Origin:
 
     def begin(self, writer: MappedDevice, end: int, *, stage: bool) -> None:
         """A writer is about to, up to the byte `end`; `stage`: it may have one. If another writes
-        already, it has none, nor has the other any more."""
+        already, it has none, nor has the other any more. Whatever is raised, it has not begun."""
         others = [other for other in self._writers if other is not writer]
-        self._writers.append(writer)
         with self.lock:  # The origin's size may be new as well; no write is under way.
             self._whole = min(self.device.size, end) & -PAGE
             if self._settled is not None and (self.device.size >> self._shift) + 1 != self._units:
@@ -198,6 +197,7 @@ class Origin:
                     allocate=self._allocate,
                     log=self._log,
                 )
+        self._writers.append(writer)
 
     def end(self, writer: MappedDevice) -> None:
         """It has ended."""

@@ -29,7 +29,7 @@ def begin_stage(
     """Of what is written through `writer`: if that goes on where a killed process stopped, with a
     stage of that size and what is in it, of which `allocate` is told each page's [offset, end),
     under the lock. None if there is to be none; one that cannot be had is done without, which is
-    said."""
+    said. TableError if nobody knows what a killed process left."""
     slots = (settings.slots_left(writer.minor) if writer.goes_on else 0) or settings.slots
     if not slots:
         return None

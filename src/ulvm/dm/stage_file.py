@@ -14,6 +14,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from ulvm.errors import TableError
+
 __all__ = [
     "HEADER",
     "MOST_NUMBER",
@@ -36,6 +38,7 @@ MOST_NUMBER = 1 << 63
 """A file with a number so large is nobody's."""
 MOST_OF_STAGE = 4
 """A write of more than one part in so many of the stage is not staged at once."""
+_NOTHING = 0, 0, ""
 _MAGIC = b"ulvm stage 2"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LEAST = 16 * PAGE
@@ -95,7 +98,8 @@ def unlink_own(path: Path, fd: int) -> None:
 
 class StageSettings:
     """`size` in bytes for each device, less than 64 KiB for none; `directory`: where the files lie
-    that outlive a kill -9, None for memory of the process alone."""
+    that outlive a kill -9, None for memory of the process alone. TableError where a file that may
+    hold what was answered is there and cannot be read, for want of descriptors, say."""
 
     def __init__(self, size: int = 0, directory: Path | None = None) -> None:
         self.slots = min(size, _MOST) // PAGE if size >= _LEAST else 0
@@ -109,53 +113,72 @@ class StageSettings:
         """How many the file has that a killed process left; 0 without one that means anything."""
         return self._left(minor)[0]
 
-    def _left(self, minor: int) -> tuple[int, str]:
-        """Its slots and the UUID of its device."""
+    def pages_left(self, minor: int) -> int:
+        """How many of these hold a page."""
+        return self._left(minor)[1]
+
+    def _left(self, minor: int) -> tuple[int, int, str]:
+        """Its slots, how many hold a page, and the UUID of its device."""
         path = self.path(minor)
         if path is None:
-            return 0, ""
+            return _NOTHING
         try:
             with path.open("rb") as stream:
                 head = stream.read(HEADER.size)
-                size = os.fstat(stream.fileno()).st_size
-        except OSError:
-            return 0, ""
-        if len(head) < HEADER.size:
-            return 0, ""
-        magic, slots, boot, whose = HEADER.unpack(head)
-        if (magic, boot) != HEADER.unpack(header(0, ""))[:3:2] or size != sizes(slots)[1]:
-            return 0, ""
-        return int(slots), whose.rstrip(b"\0").decode(errors="replace")
-
-    def pages_left(self, minor: int) -> int:
-        """How many of these hold a page."""
-        slots, path = self.slots_left(minor), self.path(minor)
-        if not slots or path is None:
-            return 0
-        with path.open("rb") as stream:
-            stream.seek(PAGE)
-            heads = stream.read(16 * slots)
-        return sum(number > 0 for _, number in struct.iter_unpack("<QQ", heads))
+                if len(head) < HEADER.size:
+                    return _NOTHING
+                magic, slots, boot, whose = HEADER.unpack(head)
+                own = HEADER.unpack(header(0, ""))[:3:2]
+                if (magic, boot) != own or os.fstat(stream.fileno()).st_size != sizes(slots)[1]:
+                    return _NOTHING
+                stream.seek(PAGE)
+                heads = stream.read(16 * slots)
+        except (FileNotFoundError, NotADirectoryError):
+            return _NOTHING
+        except OSError as error:
+            raise TableError(
+                f"{path}, in which written data may wait, cannot be read: {error.strerror}",
+                errno=error.errno,
+            ) from error
+        pages = sum(number > 0 for _, number in struct.iter_unpack("<QQ", heads))
+        return slots, pages, whose.rstrip(b"\0").decode(errors="replace")
 
     def forget(self, minor: int) -> None:
         """What a killed process left for a device that does not go on."""
         path = self.path(minor)
         if path is not None:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+
+    def give_up(self, minor: int) -> str:
+        """`forget`, and what is to be said of it, if anything is lost."""
+        try:
+            left = self.pages_left(minor) * PAGE
+            lost = f"{left} bytes that were written to it are lost" if left else ""
+        except TableError as error:
+            lost = f"what was written to it is lost: {error}"
+        self.forget(minor)
+        return lost
 
     def forget_all(self, but: Collection[int]) -> list[str]:
         """What it left for all but these. A sentence for each file that held data: these are lost,
-        for the memory that they take is what the next stages need."""
+        for the memory that they take is what the next stages need. One that cannot be read stays.
+        """
         lost = []
         if self.directory is not None and self.directory.is_dir():
             for path in sorted(self.directory.iterdir()):
                 if path.name in map(str, but):
                     continue
-                if path.name.isdecimal() and (pages := self.pages_left(int(path.name))):
-                    whose = self._left(int(path.name))[1] or "no UUID"
+                known = path.name.isdecimal()
+                try:
+                    _, pages, whose = self._left(int(path.name)) if known else _NOTHING
+                except TableError as error:
+                    lost.append(str(error))
+                    continue
+                if pages:
                     lost.append(
                         f"up to {pages * PAGE} bytes that were written and not flushed are lost: "
-                        f"no device takes up {path} ({whose})"
+                        f"no device takes up {path} ({whose or 'no UUID'})"
                     )
                 path.unlink(missing_ok=True)
         return lost

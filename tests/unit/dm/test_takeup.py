@@ -14,6 +14,7 @@ from tests.unit.dm.stage_lab import SECTORS, StageLab, Watched, killed
 from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
+from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, TableError
 
@@ -200,3 +201,62 @@ def test_a_merge_on_disks_that_can_only_be_read_costs_no_other_snapshot_its_copi
     assert lab.status("org").startswith("176/4096")
     assert "Invalid" not in lab.status("snap")
     lab.dm.shutdown()
+
+
+@pytest.fixture
+def no_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Until it is undone the second process opens no file of a stage."""
+    real = Path.open
+
+    def refuse(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode == "rb" and self.parent == tmp_path / "second" / "stage":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("name", ["org", "snap"])
+def test_a_file_that_cannot_be_opened_is_not_taken_for_none(
+    tmp_path: Path, no_descriptors: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "first").mkdir()
+    first = StageLab(tmp_path / "first", kept=True)
+    first.pair()
+    first.still(name)
+    first.dm.mapped(name).write(4096, NEW)
+    second = back(first.dm.snapshot_state(), first.folder, tmp_path / "second", 2)
+    said = StageSettings(1 << 20, second.stages).forget_all(()) + refusals(second)
+    assert len(said) == len(list(second.stages.iterdir())) + 3
+    assert all("cannot be read: Too many open files" in line for line in said)
+    no_descriptors.undo()
+    second.dm.resume("snap")
+    second.reload("org", f"0 {SECTORS} snapshot-origin {second.folder}/origin")
+    assert second.read(name, 8, 8) == NEW
+    for lab in (second, first):
+        lab.dm.shutdown()
+
+
+def refusals(lab: StageLab) -> list[str]:
+    """What is refused as long as nobody knows what waits."""
+    found = []
+    for ask in (
+        lambda: lab.dm.resume("snap"),
+        lambda: lab.dm.remove("snap"),
+        lambda: lab.device("merge", over(lab, "snapshot-merge")),
+    ):
+        with pytest.raises(TableError) as refused:
+            ask()
+        found.append(str(refused.value))
+    return found
+
+
+@pytest.mark.usefixtures("no_descriptors")
+def test_nor_by_a_stop_and_by_force_it_is_said_to_be_lost(tmp_path: Path) -> None:
+    first = StageLab.staged(tmp_path)
+    second = back(first.dm.snapshot_state(), first.folder, tmp_path / "second", 2)
+    second.dm.remove("snap", force=True)
+    assert any("snap: what was written to it is lost" in line for line in second.messages)
+    assert second.dm.shutdown() == ["org: what was written waits for the devices below"]
+    first.dm.shutdown()

@@ -66,10 +66,10 @@ class OriginTarget(Target):
     def resume(self) -> None:
         mapped = self._mapped
         if not self._writing:
-            self._writing = True
             waits = mapped.goes_on and mapped.on_read_only  # See dm.takeup.
             stage = self.begin == 0 and not waits
             self._origin.begin(mapped, self.begin + self.length, stage=stage)
+            self._writing = True
         self._origin.writer = mapped
 
     def presuspend(self) -> None:

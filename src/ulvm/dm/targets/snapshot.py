@@ -215,10 +215,9 @@ class SnapshotTarget(Target):
         snapshot, mapped, settings = self.snapshot, self._mapped, self.origin.settings
         wanted = self.begin == 0 and not self.merging and fits(snapshot)
         self._may_stage = wanted and snapshot.valid and snapshot.stage is None
-        left = settings.slots_left(mapped.minor) if self._may_stage else 0
-        if left and not mapped.goes_on:
+        if self._may_stage and not mapped.goes_on:
             settings.forget(mapped.minor)  # of another device that had this number
-        elif left and not mapped.read_only:
+        elif self._may_stage and not mapped.read_only and settings.slots_left(mapped.minor):
             self._begin_stage()
 
     def _begin_stage(self) -> SnapshotStage | None:
