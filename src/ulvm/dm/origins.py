@@ -101,8 +101,6 @@ class Origin:
         self._units = 0
         self._shift = PAGE_SHIFT
         """Of a unit: at least a page's."""
-        self._fine = False
-        """There are chunks of less than a page."""
         self._exact = False
         """Of a page that is written to not every chunk may want an exception."""
         self.staged = array("q")
@@ -148,8 +146,9 @@ class Origin:
             self._settled = None
             if self.guarded:
                 shift = min(s.shift for s in self.guarded)
-                self._shift, self._fine = max(shift, PAGE_SHIFT), shift < PAGE_SHIFT
-                self._exact = self._fine or any(s.length & (PAGE - 1) for s in self.guarded)
+                self._shift = max(shift, PAGE_SHIFT)
+                cut = any(s.length & (PAGE - 1) for s in self.guarded)
+                self._exact = shift < PAGE_SHIFT or cut
                 self._begin_marks()
 
     def _begin_marks(self) -> None:
@@ -286,19 +285,15 @@ class Origin:
         if not fua and self._put(offset, data):
             return
         stage = self.stage
-        if (
-            self._fine
-            and self._settled is not None
-            and stage is not None
-            and stage.slots
-            and offset < whole
-        ):
+        if stage is None or not stage.slots or offset >= whole:
+            self.protect(offset, len(data))
+        elif not self._settle_units(stage, offset, offset + len(data)):
+            # Others stage pages beside it, or of it with the older sectors, and may do so for ever.
             self._stage_all(stage, offset, data)
             if fua:
                 stage.commit()
                 self.device.flush()
             return
-        self.protect(offset, len(data))
         self.device.write(offset, data, fua=fua)
 
     def _put(self, offset: int, data: Buffer) -> bool:
@@ -380,16 +375,12 @@ class Origin:
     def _mark(self, unit: int, stop: int) -> bool:
         """Mark units that are done as settled, if nothing of them is staged. Under the lock."""
         settled = self._settled
-        if self._is_staged(self.stage, unit, stop):
+        shift, stage = self._shift - PAGE_SHIFT, self.stage
+        if stage is not None and stage.has(unit << shift, (stop << shift) - 1):
             return False
         if settled is not None:
             settled[unit:stop] = b"\1" * (stop - unit)
         return True
-
-    def _is_staged(self, stage: Stage | None, unit: int, stop: int) -> bool:
-        """Whether any page of these units is. Under the lock."""
-        shift = self._shift - PAGE_SHIFT
-        return stage is not None and stage.has(unit << shift, (stop << shift) - 1)
 
     def _stage_all(self, stage: Stage, offset: int, data: Buffer) -> None:
         """In pieces that the stage takes, wherever they begin."""
@@ -400,7 +391,7 @@ class Origin:
             piece = view[position : position + max(pages, 1) * PAGE]
             if self._put(offset + position, piece):
                 position += len(piece)
-            elif not stage.slots:  # No memory: nothing is staged, nor will be.
+            elif not stage.slots or self._settled is None:  # Nothing is staged, nor will be.
                 self.protect(offset + position, len(view) - position)
                 self.device.write(offset + position, view[position:])
                 return
@@ -421,7 +412,8 @@ class Origin:
 
     def protect(self, offset: int, length: int) -> None:
         """Return when every guarded snapshot has its own copy of [offset, offset+length) and none
-        of it is staged.
+        of it is staged; of the rest of its units nothing is known. It is for what is never staged,
+        or is not any more.
 
         A snapshot that cannot be given its copy turns invalid instead. DeviceError as `settle`, or
         when what was staged cannot be written."""
@@ -429,21 +421,25 @@ class Origin:
         if length == 0 or not (self.guarded or (stage is not None and stage.holds)):
             return
         end = offset + length
-        units = offset >> self._shift, ((end - 1) >> self._shift) + 1
-        while True:
-            if not self._is_done(offset, end):
-                with self.lock:
-                    self._allocate(offset, end)
-                self.settle()
-            if stage is not None:
-                stage.commit()
+        first, last = offset >> PAGE_SHIFT, (end - 1) >> PAGE_SHIFT
+        while not self._settle_units(stage, offset, end):
             with self.lock:
                 # A page that was sealed a moment ago may have been written to and be staged again.
-                if self._is_done(offset, end):
-                    if self._mark(*units):
-                        return
-                elif self._is_copied(offset, end) and not self._is_staged(stage, *units):
-                    return  # Of the rest of its units nothing is known.
+                if self._is_copied(offset, end) and (stage is None or not stage.has(first, last)):
+                    return
+
+    def _settle_units(self, stage: Stage | None, offset: int, end: int) -> bool:
+        """Try to have all snapshots hold [offset, end), and nothing of its units staged: whether
+        they are settled then. Errors as of `protect`."""
+        if not self._is_done(offset, end):
+            with self.lock:
+                self._allocate(offset, end)
+            self.settle()
+        if stage is not None:
+            stage.commit()
+        with self.lock:
+            units = offset >> self._shift, ((end - 1) >> self._shift) + 1
+            return self._is_done(offset, end) and self._mark(*units)
 
     def protect_each(self, ranges: Sequence[tuple[int, int]]) -> None:
         """`protect` for each (offset, length); their copies are committed together."""

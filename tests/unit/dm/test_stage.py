@@ -180,6 +180,58 @@ def test_fua_is_on_the_disk(stage: StageLab) -> None:
     assert stage.on_disk(0, 3) == b"\xaa" * 512 + b"\xbb" * 512 + b"\xaa" * 512
 
 
+def beside(lab: StageLab, sector: int, most: int = 50) -> list[int]:
+    """Whenever the origin's disk is about to be written to, somebody writes a sector there, `most`
+    times. What grows with that."""
+    done: list[int] = []
+    writing = threading.Lock()
+
+    def look() -> None:
+        if len(done) < most and writing.acquire(blocking=False):
+            done.append(sector)
+            lab.put(sector, 1, 0xBB)
+            writing.release()
+
+    lab.faults["origin"].look = look  # type: ignore[method-assign]
+    return done
+
+
+@pytest.mark.parametrize(("sectors", "sector"), [(SECTORS, 16), (SECTORS - 4, SECTORS - 7)])
+def test_who_writes_beside_a_write_that_waits_does_not_hold_it_up(
+    tmp_path: Path, sectors: int, sector: int
+) -> None:
+    """With FUA, and to the last page if that is not whole: of one chunk, and another page."""
+    lab = StageLab(tmp_path)
+    disk = lab.file("origin", sectors)
+    lab.device("snap", f"0 {sectors} snapshot {disk} {lab.file('cow', 20_000)} P 1024")
+    lab.device("org", f"0 {sectors} snapshot-origin {disk}")
+    lab.still()
+    lab.put(sector - 8, 1, 0xBB)
+    done = beside(lab, sector - 8)
+    lab.dm.mapped("org").write(sector * 512, b"\xaa" * 512, fua=True)
+    assert 0 < len(done) < 10
+    assert lab.on_disk(sector, 1) == b"\xaa" * 512
+    lab.faults["origin"].look = Watched.look  # type: ignore[method-assign]
+    lab.dm.shutdown()
+
+
+@pytest.mark.parametrize(("count", "fua"), [(1, True), (524, False)])
+def test_a_write_past_the_stage_is_not_overtaken_by_older_sectors_of_its_pages(
+    tmp_path: Path, count: int, fua: bool
+) -> None:
+    """The end of the snapshot is within a chunk, of whose rest nothing is known."""
+    lab = StageLab(tmp_path)
+    disk, end = lab.file("origin", SECTORS), 32 + count
+    lab.device("snap", f"0 24 snapshot {disk} {lab.file('cow', 20_000)} P 4096")
+    lab.device("org", f"0 {SECTORS} snapshot-origin {disk}")
+    lab.still()
+    beside(lab, end + 1, 1)
+    lab.dm.mapped("org").write(32 * 512, b"\xaa" * (count * 512), fua=fua)
+    lab.dm.mapped("org").flush()
+    assert lab.on_disk(32, count) == b"\xaa" * (count * 512)
+    lab.dm.shutdown()
+
+
 def test_an_origin_that_takes_nothing_loses_nothing(stage: StageLab) -> None:
     """Flushes fail while it does, reads show what was written, and later it goes through."""
     stage.put(0, 8, 0xAA)
