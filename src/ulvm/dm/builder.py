@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 from ulvm.blockdev.base import BlockDevice
@@ -94,10 +95,11 @@ class TableBuilder:
                 self._files.release(lower)
 
     def destroy(self, owner: MappedDevice, table: Table) -> None:
-        """Take down a table that was built for `owner`."""
-        for target in table.targets:
-            target.destroy()
-        self._let_go(owner, zip(table.devices, table.modes, strict=True))
+        """Take down a table that was built for `owner`, all of it whatever one target raises."""
+        with ExitStack() as stack:
+            stack.callback(self._let_go, owner, zip(table.devices, table.modes, strict=True))
+            for target in reversed(table.targets):
+                stack.callback(target.destroy)
 
     def _hold(self, owner: MappedDevice, table: Table) -> None:
         """As the kernel, a device opens another once a mode, whichever table of it leads there."""
@@ -120,6 +122,7 @@ class TableBuilder:
             if isinstance(lower, MappedDevice):
                 owner.uses[lower, mode] -= 1
                 if owner.uses[lower, mode] == 0:
+                    del owner.uses[lower, mode]  # or it would be kept as long as its owner
                     lower.release()
             else:
                 self._files.release(lower)

@@ -251,21 +251,23 @@ class LocalMapper:
                     del self._devices[found.name]
 
     def _take_down(self, device: MappedDevice) -> None:
-        """What a device that leaves holds; behind that nothing of it is there any more."""
-        targets = () if device.suspended else device.targets
-        for target in targets:
-            target.presuspend()
-        device.pause()
-        for target in targets:
-            target.postsuspend()
+        """What a device that leaves holds; behind that nothing of it is there any more, whatever
+        one of its targets raises."""
+        if device.suspended:
+            self._let_go(device)
+        else:
+            device.halt(lambda: self._let_go(device))
+
+    def _let_go(self, device: MappedDevice) -> None:
         tables = device.live, device.inactive
         device.set_live(None)
         device.inactive = None
         device.wake_removed()
-        for table in tables:
-            if table is not None:
-                self._tables.destroy(device, table)
-        self._thaw(device)
+        with ExitStack() as stack:
+            stack.callback(self._thaw, device)
+            for table in tables:
+                if table is not None:
+                    stack.callback(self._tables.destroy, device, table)
         if device.goes_on and (lost := self._stage.give_up(device.minor)):
             self._log(f"{device.name}: {lost}")
 
@@ -320,14 +322,8 @@ class LocalMapper:
             # over another that is would wait for that, which may not resume before we are done.
             if not user.suspended and not rests_on_suspended(user):
                 self._settle(user)
-        targets = device.targets
-        with ExitStack() as stack:  # Whatever fails, it is suspended, and a resume opens the gate.
-            stack.callback(setattr, device, "suspended", True)
-            for target in reversed(targets):
-                stack.callback(target.postsuspend)
-            stack.callback(device.pause)
-            for target in targets:
-                target.presuspend()
+        # Whatever fails, it is suspended, and a resume opens the gate.
+        device.halt(lambda: setattr(device, "suspended", True))
 
     def _settle(self, device: MappedDevice) -> None:
         try:
@@ -369,14 +365,17 @@ class LocalMapper:
         targets = device.targets
         for target in targets:
             target.preresume()
-        for target in targets:
-            target.resume()
-        if device.goes_on and not lose:
-            take_up(device, self.all_mapped(), self._stage, self.stable_name, self._log)
-        with device.opening():
-            if device.live is not None and device.live.settling:
-                # What is staged is only found again by a process that knows of the device.
-                self._changed()
+        with ExitStack() as stack:
+            for target in targets:  # What they do by themselves ends if the gate stays closed.
+                stack.callback(target.presuspend)
+                target.resume()
+            if device.goes_on and not lose:
+                take_up(device, self.all_mapped(), self._stage, self.stable_name, self._log)
+            with device.opening():
+                if device.live is not None and device.live.settling:
+                    # What is staged is only found again by a process that knows of the device.
+                    self._changed()
+            stack.pop_all()
         self._thaw(device)
 
     def _thaw(self, device: MappedDevice) -> None:

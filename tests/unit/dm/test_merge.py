@@ -376,3 +376,20 @@ def test_an_area_that_was_read_ahead_is_forgotten_when_areas_move(
     wait_status(lab, "org", "2/4096 2")
     assert Path(origin).read_bytes()[300 * SECTOR : 332 * SECTOR] == b"\x77" * (32 * SECTOR)
     lab.dm.shutdown()
+
+
+def test_one_that_gets_no_thread_has_failed_and_is_taken_up_again(
+    lab: Lab, no_threads: pytest.MonkeyPatch
+) -> None:
+    origin, cow = lab.file("origin", 4096), lab.file("cow", 4096)
+    make_store(cow, 8, runs("10..29>2..21"), 4096)
+    lab.device("cow", f"0 4096 linear {cow} 0")
+    lab.device("org", f"0 4096 snapshot-merge {origin} cow P 8")
+    assert lab.status("org") == "Merge failed"
+    assert lab.read("org", 80, 8) == b"\x02" * (8 * SECTOR)
+    no_threads.undo()
+    lab.dm.suspend("org")
+    lab.dm.resume("org")
+    until(lambda: not store_records(cow, 8))
+    lab.dm.remove("org")
+    assert lab.dm.info("cow").open_count == 0

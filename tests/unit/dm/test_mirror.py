@@ -11,8 +11,11 @@ import pytest
 
 from tests.unit.dm.lab import SECTOR, Lab
 from tests.unit.dm.test_failures import FaultyLab
+from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.state import describe, restore
+from ulvm.dm.table import parse_table
+from ulvm.dm.targets.mirror import MirrorTarget
 from ulvm.errors import DeviceError, TableError
 
 SECTORS = 8192
@@ -150,3 +153,49 @@ def test_one_that_was_suspended_copies_nothing_when_it_is_brought_back(lab: Lab)
         time.sleep(0.01)
     assert Path(target).read_bytes()[64 * SECTOR :] == Path(source).read_bytes()
     again.shutdown()
+
+
+def test_without_a_thread_nothing_is_copied_until_it_is_resumed(
+    lab: Lab, no_threads: pytest.MonkeyPatch
+) -> None:
+    source, target = lab.file("source", SECTORS), lab.file("target", SECTORS + 64)
+    lab.device("m", LINE.format(source, target))
+    assert lab.status("m") == "2 240:0 240:1 0/8 1 SA 1 core"
+    no_threads.undo()
+    lab.dm.suspend("m")
+    lab.dm.resume("m")
+    wait_status(lab, "m", "2 240:0 240:1 8/8 1 AA 1 core")
+    lab.dm.remove("m")
+
+
+def test_want_of_memory_while_it_copies_is_seen(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(MirrorTarget, "_copy", fail)
+    source, target = lab.file("source", SECTORS), lab.file("target", SECTORS + 64)
+    lab.device("m", LINE.format(source, target))
+    wait_status(lab, "m", "2 240:0 240:1 0/8 1 SA 1 core")
+
+
+def test_a_resume_that_fails_behind_its_beginning_leaves_nothing_copying(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that finds no place for what a killed process left."""
+
+    def fail(_: MappedDevice) -> None:
+        raise MemoryError
+
+    source, target = lab.file("source", SECTORS), lab.file("target", SECTORS + 64)
+    lab.dm.create("m")
+    lab.dm.load("m", parse_table(LINE.format(source, target)))
+    with monkeypatch.context() as once:
+        once.setattr(MappedDevice, "opening", fail)
+        with pytest.raises(MemoryError):
+            lab.dm.resume("m")
+    (mirror,) = lab.dm.mapped("m").targets
+    assert isinstance(mirror, MirrorTarget)
+    assert mirror._worker is None
+    assert lab.dm.info("m").suspended
+    lab.dm.resume("m")
+    wait_status(lab, "m", "2 240:0 240:1 8/8 1 AA 1 core")

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.dm.lab import Lab
 from tests.unit.dm.stage_lab import SECTORS, StageLab, killed
 from ulvm.dm.table import parse_table
+from ulvm.dm.targets.snapshot import SnapshotTarget
+from ulvm.dm.targets.zero import ZeroTarget
 from ulvm.errors import BusyError, NotFoundError, TableError
 
 NEW = b"\x11" * 4096
@@ -123,3 +126,37 @@ def test_of_a_removal_and_a_shutdown_one_takes_it_down(lab: StageLab) -> None:
     assert [device.name for device in lab.dm.all_mapped()] == ["y"]
     assert lab.dm.shutdown() == []
     assert [device.name for device in lab.dm.all_mapped(leaving=True)] == ["x"]
+
+
+@pytest.mark.parametrize("step", ["presuspend", "postsuspend", "destroy"])
+def test_all_of_a_device_goes_whatever_one_target_raises(
+    lab: Lab, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: ZeroTarget) -> None:
+        raise MemoryError
+
+    origin, cow = lab.file("origin", 64), lab.file("cow", 512)
+    lab.device("real", f"0 64 linear {origin} 0")
+    lab.device("x", f"0 8 zero\n8 56 snapshot real {cow} P 8")
+    lab.dm.load("x", parse_table("0 8 linear real 0"))
+    snapshot = lab.dm.mapped("x").targets[1]
+    assert isinstance(snapshot, SnapshotTarget)
+    with monkeypatch.context() as once:
+        once.setattr(ZeroTarget, step, fail)
+        with pytest.raises(MemoryError):
+            lab.dm.remove("x")
+    assert [info.name for info in lab.dm.devices()] == ["real"]
+    assert lab.dm.info("real").open_count == 0
+    assert snapshot.origin.snapshots == []
+
+
+def test_a_device_that_is_used_no_more_is_kept_by_nobody(lab: Lab) -> None:
+    """An origin gets and loses its only snapshot, and with that its device below."""
+    table = f"0 64 linear {lab.file('disk', 64)} 0"
+    lab.device("org", table)
+    for _ in range(3):
+        lab.device("real", table)
+        lab.reload("org", "0 64 linear real 0")
+        lab.reload("org", table)
+        lab.dm.remove("real")
+    assert not lab.dm.mapped("org").uses

@@ -22,9 +22,10 @@ writers would wait for the whole merge. What was copied ahead does not count any
 was written, which may have been to the COW, nor behind a suspend. Reads take no lock: COW data stay
 where they are, since chunks are never used again.
 
-Any error, want of memory too, ends the merge with the status `Merge failed`; other I/O goes on with
-the remaining exceptions honoured, and suspend and resume try again. If it came when records were to
-be cleared, they may be or not; so what is written to their chunks goes to the origin as well.
+Any error, want of memory or threads too, ends the merge with the status `Merge failed`; other I/O
+goes on with the remaining exceptions honoured, and suspend and resume try again. If it came when
+records were to be cleared, they may be or not; so what is written to their chunks goes to the
+origin as well.
 """
 
 from __future__ import annotations
@@ -88,8 +89,12 @@ class MergeTarget(SnapshotTarget):
         if self.snapshot.valid and not self._mapped.on_read_only:
             self._stop.clear()
             name = f"merge-{self._mapped.minor}"
-            self._worker = threading.Thread(target=self._run, name=name, daemon=True)
-            self._worker.start()
+            worker = threading.Thread(target=self._run, name=name, daemon=True)
+            try:
+                worker.start()
+                self._worker = worker
+            except RuntimeError as error:  # no more threads
+                self._fail(error)
 
     def presuspend(self) -> None:
         with self._turn:
@@ -120,8 +125,11 @@ class MergeTarget(SnapshotTarget):
                 reach("after a batch was merged")
                 self._let_writers_through()
         except Exception as error:  # of a device, or want of memory
-            self.snapshot.merge_failed = True
-            self._log(f"Merge failed: {error!r}")
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.snapshot.merge_failed = True
+        self._log(f"Merge failed: {error!r}")
 
     @contextmanager
     def _between_batches(self) -> Iterator[None]:

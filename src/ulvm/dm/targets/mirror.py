@@ -93,8 +93,12 @@ class MirrorTarget(Target):
             return
         self._stop.clear()
         name = f"mirror-{self._mapped.minor}"
-        self._worker = threading.Thread(target=self._copy_all, name=name, daemon=True)
-        self._worker.start()
+        worker = threading.Thread(target=self._copy_all, name=name, daemon=True)
+        try:
+            worker.start()
+            self._worker = worker
+        except RuntimeError as error:  # no more threads
+            self._fault(0, "S", f"Unable to begin recovery: {error}")
 
     def presuspend(self) -> None:
         self._stop.set()
@@ -112,6 +116,12 @@ class MirrorTarget(Target):
     # -- copying ----------------------------------------------------------------------------
 
     def _copy_all(self) -> None:
+        try:
+            self._copy_regions()
+        except Exception as error:  # want of memory: whoever polls is to know
+            self._fault(0, "S", f"Recovery failed: {error!r}")
+
+    def _copy_regions(self) -> None:
         for region in range(len(self._synced)):
             if self._stop.is_set():
                 return
