@@ -378,6 +378,26 @@ def test_an_area_that_was_read_ahead_is_forgotten_when_areas_move(
     lab.dm.shutdown()
 
 
+@pytest.mark.parametrize("record", ["512>2", "510..513>2"], ids=["at", "over"])
+def test_a_record_at_or_over_the_end_of_the_origin_ends_it(lab: Lab, record: str) -> None:
+    """And stays: nobody knows what chunk it was for."""
+    origin, cow = lab.file("origin", 4096), lab.file("cow", 4096)
+    make_store(cow, 8, runs(record), 4096)
+    lab.device("org", f"0 4096 snapshot-merge {origin} {cow} P 8")
+    wait_status(lab, "org", "Merge failed")
+    assert store_records(cow, 8) == runs(record)
+    assert any("beyond the origin" in line for line in lab.messages)
+    assert Path(origin).stat().st_size == 4096 * SECTOR
+
+
+def test_the_last_chunk_of_an_origin_may_be_short(lab: Lab) -> None:
+    origin, cow = lab.file("origin", 4092), lab.file("cow", 4096)
+    make_store(cow, 8, runs("510..511>2"), 4096)
+    lab.device("org", f"0 4092 snapshot-merge {origin} {cow} P 8")
+    wait_status(lab, "org", "16/4096 16")
+    assert Path(origin).read_bytes()[-4 * SECTOR :] == b"\x03" * (4 * SECTOR)
+
+
 def test_one_that_gets_no_thread_has_failed_and_is_taken_up_again(
     lab: Lab, no_threads: pytest.MonkeyPatch
 ) -> None:

@@ -189,10 +189,9 @@ class MergeTarget(SnapshotTarget):
         for run in reversed(runs):
             target = run.old << shift
             length = min(run.chunks << shift, size - target)
-            if length < 0:
+            if run.old + run.chunks > -(-size >> shift):
                 raise DeviceError(f"a record for chunk {run.old}, which is beyond the origin")
-            if length > 0:
-                pieces.append((target, run.new << shift, length))
+            pieces.append((target, run.new << shift, length))
         return pieces
 
     @contextmanager
