@@ -369,16 +369,14 @@ class MappedDevice(BlockDevice):
             self._leave()
 
     def write_each(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        if self._single is None or self._observer is not None or self.read_only:
-            super().write_each(pieces)
-            return
         self._enter()
         try:
             size = self._table.size
-            for offset, data in pieces:
-                if offset < 0 or offset + len(data) > size:
-                    self._out_of_range(offset, len(data), write=True)
-            if self._single is not None:
+            # Behind the gate: what waits there may find another table.
+            if self._single is not None and self._observer is None and not self.read_only:
+                for offset, data in pieces:
+                    if offset < 0 or offset + len(data) > size:
+                        self._out_of_range(offset, len(data), write=True)
                 self._single.write_each(pieces)
                 return
         finally:
@@ -386,15 +384,13 @@ class MappedDevice(BlockDevice):
         super().write_each(pieces)
 
     def write_uncached(self, offset: int, data: Buffer) -> None:
-        if not self._honour_flush or self._observer is not None or self.read_only:
-            self.write(offset, data)
-            return
         self._enter()
         try:
             length = len(data)
             if offset < 0 or offset + length > self._table.size:
                 self._out_of_range(offset, length, write=True)
-            if self._single is not None:
+            straight = self._honour_flush and self._observer is None and not self.read_only
+            if straight and self._single is not None:
                 self._single.write_uncached(offset, data)
                 return
         finally:

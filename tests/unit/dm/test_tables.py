@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import threading
+
 import pytest
 
 from tests.unit.dm.lab import SECTOR, Lab
@@ -230,6 +233,31 @@ def test_read_only_tables_refuse_writes(lab: Lab) -> None:
         lab.write("ro", 0, 1)
     assert caught.value.errno == 30
     assert lab.dm.info("ro").read_only
+
+
+@pytest.mark.parametrize("call", ["write", "write_each", "write_uncached"])
+def test_who_waits_for_a_device_finds_that_it_can_only_be_read(lab: Lab, call: str) -> None:
+    disk = lab.file("disk", 64)
+    lab.device("x", f"0 64 linear {disk} 0")
+    data = memoryview(b"\xaa" * 512)
+    arguments = ([(0, data)],) if call == "write_each" else (0, data)
+    request = getattr(lab.dm.mapped("x"), call)
+    refused: list[int] = []
+
+    def write() -> None:
+        with pytest.raises(DeviceError) as failed:
+            request(*arguments)
+        refused.append(failed.value.errno)
+
+    lab.dm.suspend("x")
+    writer = threading.Thread(target=write)
+    writer.start()
+    writer.join(0.1)
+    lab.dm.load("x", parse_table(f"0 64 linear {disk} 0"), read_only=True)
+    lab.dm.resume("x")
+    writer.join()
+    assert refused == [errno.EROFS]
+    assert lab.read("x", 0, 1) == bytes(512)
 
 
 def test_reload_takes_effect_at_resume(lab: Lab) -> None:
