@@ -46,7 +46,7 @@ def without_room() -> DeviceError:
 
 
 class CowSnapshot:
-    """`length` in bytes: what the table line covers. Thread safe as the module says."""
+    """`length` in bytes: up to where the table line goes. Thread safe as the module says."""
 
     def __init__(
         self,

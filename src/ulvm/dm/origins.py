@@ -98,6 +98,8 @@ class Origin:
         self._writers: list[MappedDevice] = []
         self._whole = device.size & -PAGE
         """Where the last page that the writer has begins, if it is not whole, or the end."""
+        self._end = 0
+        """Of the tables that wrote to it; may be beyond the device."""
         self._units = 0
         self._shift = PAGE_SHIFT
         """Of a unit: at least a page's."""
@@ -152,8 +154,11 @@ class Origin:
                 self._begin_marks()
 
     def _begin_marks(self) -> None:
-        self._units = (self.device.size >> self._shift) + 1
+        self._units = self._units_now()
         self._settled = anonymous(self._units) if self._units <= _MOST_UNITS else None
+
+    def _units_now(self) -> int:
+        return (max(self.device.size, self._end) >> self._shift) + 1
 
     def sharing_cow(
         self, cow: BlockDevice
@@ -179,7 +184,8 @@ class Origin:
         others = [other for other in self._writers if other is not writer]
         with self.lock:  # The origin's size may be new as well; no write is under way.
             self._whole = min(self.device.size, end) & -PAGE
-            if self._settled is not None and (self.device.size >> self._shift) + 1 != self._units:
+            self._end = max(self._end, end)
+            if self._settled is not None and self._units_now() != self._units:
                 self._begin_marks()
         if others and self.stage is not None:
             with self.lock:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.dm.lab import SECTOR, Lab, runs, store_records
+from tests.waiting import until
 from ulvm.errors import DeviceError, NotSupportedError
 
 
@@ -206,3 +207,32 @@ def test_an_empty_request_is_done_at_once(lab: Lab) -> None:
     assert lab.status("snap") == "16/4096 16"
     with pytest.raises(DeviceError):
         lab.dm.mapped("org").write(256 * SECTOR + 1, b"")
+
+
+@pytest.mark.parametrize("kind", ["snapshot", "snapshot-merge"])
+def test_a_line_that_does_not_begin_the_table_lies_at_its_own_offsets(lab: Lab, kind: str) -> None:
+    """As in the kernel, which hands on the offsets of the device."""
+    origin, cow = lab.file("origin", 4096), lab.file("cow", 4096)
+    before = lab.fill_pattern(origin, 4096)
+    snapshot = f"0 2048 zero\n2048 2048 {{}} {origin} {cow} P 8"
+    lab.device("snap", snapshot.format("snapshot"))
+    lab.device("org", f"0 2048 zero\n2048 2048 snapshot-origin {origin}")
+    lab.write("org", 3000, 8)
+    lab.write("snap", 4088, 8, 0x55)
+    assert store_records(cow, 8) == [(375, 2), (511, 3)]
+    if kind == "snapshot-merge":
+        lab.dm.remove("org")
+        lab.dm.suspend("snap")
+        lab.reload("snap", snapshot.format(kind))
+        until(lambda: not store_records(cow, 8))
+        assert Path(origin).read_bytes()[: 4088 * SECTOR] == before[: 4088 * SECTOR]
+    assert lab.read("snap", 2048, 2040) == before[2048 * SECTOR : 4088 * SECTOR]
+    assert lab.read("snap", 4088, 8) == b"\x55" * (8 * SECTOR)
+
+
+def test_an_origin_that_is_shorter_than_its_line_reaches_fails_what_is_behind(lab: Lab) -> None:
+    origin, cow = lab.file("origin", 2048), lab.file("cow", 4096)
+    lab.device("snap", f"0 2048 snapshot {origin} {cow} P 8")
+    lab.device("org", f"0 2048 zero\n2048 2048 snapshot-origin {origin}")
+    with pytest.raises(DeviceError):
+        lab.write("org", 3000, 8)

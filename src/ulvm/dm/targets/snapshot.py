@@ -105,7 +105,7 @@ class SnapshotTarget(Target):
             self.origin,
             self._cow,
             store,
-            length,
+            begin + length,  # as in the kernel it lies where its line does
             merging=self.merging,
             event=context.device.event,
             log=context.log,
