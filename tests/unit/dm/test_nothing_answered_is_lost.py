@@ -372,6 +372,29 @@ def test_the_mark_that_a_snapshot_is_invalid_is_written_later_if_it_could_not_be
     assert header(f"{lab.folder}/cow")[1] == 0
 
 
+@pytest.mark.parametrize("when", ["flush", "suspend", "resume", "kill"])
+def test_and_as_soon_as_somebody_asks(tmp_path: Path, when: str) -> None:
+    """Power may go before it is taken down, and its origin has changed without copies."""
+    lab = StageLab.staged(tmp_path)
+    lab.faults["cow"].fail("write")
+    lab.dm.mapped("org").flush()
+    if when == "resume":
+        lab.dm.suspend("snap")
+    lab.faults["cow"].clear()
+    assert header(f"{lab.folder}/cow")[1] == 1
+    if when == "flush":
+        lab.dm.mapped("snap").flush()
+    elif when == "kill":
+        again = killed(lab, tmp_path / "again")
+        assert header(f"{again.folder}/cow")[1] == 0
+        again.dm.shutdown()
+    else:
+        getattr(lab.dm, when)("snap")
+    assert header(f"{lab.folder}/cow")[1] == (when == "kill")
+    assert lab.status("snap") == "Invalid"
+    lab.dm.shutdown()
+
+
 def test_what_is_staged_for_the_origin_has_changed(lab: StageLab) -> None:
     lab.put(8, 8, 0xAA)
     runs = lab.dm.mapped("snap").changed(0, 3 * 4096)

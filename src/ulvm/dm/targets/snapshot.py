@@ -182,6 +182,7 @@ class SnapshotTarget(Target):
             if writer is not None:
                 writer.unpause()
         self._expect_writes()
+        self.snapshot.mark()
 
     def _join(self) -> None:
         """What was written to the origin before belongs to a new snapshot, so none of that stays
@@ -234,6 +235,7 @@ class SnapshotTarget(Target):
         return self._begin_stage() if self._may_stage else self.snapshot.stage
 
     def settle(self) -> None:
+        self.snapshot.mark()
         stage = self.snapshot.stage
         if stage is not None:
             stage.settle()
