@@ -47,13 +47,17 @@ def begin_stage(
     except OSError as error:
         log(f"no stage, so each first write waits for its copy: {error}")
         return None
-    with lock:
-        left = stage.left()
-        if left:
-            for page in sorted(left):
-                allocate(page * PAGE, min((page + 1) * PAGE, device.size))
-            stage.adopt(left)
-        else:
-            stage.begin()
+    try:
+        with lock:
+            left = stage.left()
+            if left:
+                for page in sorted(left):
+                    allocate(page * PAGE, min((page + 1) * PAGE, device.size))
+                stage.adopt(left)
+            else:
+                stage.begin()
+    except BaseException:
+        stage.close(keep=True)
+        raise
     writer.goes_on = False  # A device has one file of staged data, and a table one beginning.
     return stage

@@ -138,9 +138,9 @@ def take_up(
             )
         except OSError as error:
             raise TableError(f"{device.name}: what was written to it: {error}") from error
-        stage.adopt(stage.left())
         written = False
         try:
+            stage.adopt(stage.left())
             stage.commit()
             written = True
         except DeviceError as error:

@@ -14,6 +14,7 @@ from tests.unit.dm.stage_lab import SECTORS, StageLab, Watched, killed
 from tests.waiting import until
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.file import FileDevice
+from ulvm.dm.stage import Stage
 from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, TableError
@@ -96,6 +97,26 @@ def test_a_clean_stop_leaves_it_to_the_next_daemon(away: StageLab, tmp_path: Pat
     fourth.reload("snap", over(fourth, "snapshot"))
     assert fourth.read("snap", 8, 8) == NEW
     fourth.dm.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["snapshot", "linear"])
+@pytest.mark.parametrize("where", ["left", "adopt"])
+def test_want_of_memory_leaves_it_and_nothing_open(
+    away: StageLab, monkeypatch: pytest.MonkeyPatch, kind: str, where: str
+) -> None:
+    plain = f"0 {SECTORS} linear {away.file('plain', SECTORS)} 0"
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as once:
+        once.setattr(Stage, where, fail)
+        with pytest.raises(MemoryError):
+            away.reload("snap", plain if kind == "linear" else over(away, kind))
+    links = [fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    assert away.stages / "0" not in links
+    away.dm.resume("snap")
+    assert away.read("snap", 8, 8) == NEW
 
 
 def test_another_merge_is_let_in(away: StageLab) -> None:
