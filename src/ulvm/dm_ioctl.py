@@ -96,7 +96,7 @@ class DeviceMapper(Protocol):
     def create(
         self, name: str, uuid: str = "", *, minor: int | None = None, read_only: bool = False
     ) -> DeviceInfo:
-        """A new device without tables. ExistsError (EBUSY in the kernel) for a taken name."""
+        """A new device without tables. BusyError for a name, UUID or number that is taken."""
 
     def load(
         self, device: str, table: Sequence[TableLine], *, read_only: bool = False
@@ -108,24 +108,26 @@ class DeviceMapper(Protocol):
 
     def suspend(self, device: str, *, lockfs: bool = True, flush: bool = True) -> DeviceInfo:
         """Stop I/O: wait for what is under way, hold back what comes. With `lockfs`, file
-        systems mounted on the device are frozen first (thawed by resume)."""
+        systems mounted on the device are frozen first (thawed by resume). `flush` changes nothing:
+        what is under way always ends."""
 
     def resume(self, device: str) -> DeviceInfo:
         """Make an inactive table live, if there is one, and let I/O go on."""
 
     def remove(self, device: str, *, force: bool = False, retry: bool = False) -> None:
         """BusyError (EBUSY) while open or used by another device's table. `force` replaces the
-        table by one of error targets first, as dmsetup does."""
+        table by one of error targets first, as dmsetup does. `retry`: a client of the daemon tries
+        for five seconds, as libdevmapper."""
 
-    def rename(self, device: str, new_name: str) -> DeviceInfo: ...
+    def rename(self, device: str, new_name: str) -> DeviceInfo:
+        """BusyError for a name that is taken."""
 
     def set_uuid(self, device: str, uuid: str) -> DeviceInfo: ...
 
     def table(self, device: str, *, inactive: bool = False) -> list[TableLine]: ...
 
-    def status(
-        self, device: str, *, flush: bool = True, inactive: bool = False
-    ) -> list[TableLine]: ...
+    def status(self, device: str, *, flush: bool = True, inactive: bool = False) -> list[TableLine]:
+        """`flush` changes nothing: nothing waits that the line does not count."""
 
     def info(self, device: str) -> DeviceInfo: ...
 

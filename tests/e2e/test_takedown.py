@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,13 @@ def test_a_bundle_for_a_report(mounted: UlvmHost) -> None:
     mounted.run("lvmdump -d here")
     assert (mounted.base / "here" / "versions").is_file()
     assert "already exists" in mounted.run("lvmdump -d here", rc=5).stderr
+
+
+@pytest.mark.parametrize("command", ["blkdeactivate -d retry", "dmsetup remove --retry extra"])
+def test_what_is_in_use_for_a_moment_is_tried_again(mounted: UlvmHost, command: str) -> None:
+    extra = (mounted.run_dir / "dev" / "mapper" / "extra").open("rb")
+    closing = threading.Timer(1.5, extra.close)
+    closing.start()
+    mounted.run(command)
+    closing.join()
+    assert "extra" not in active(mounted)

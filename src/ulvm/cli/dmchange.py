@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 
 import click
@@ -31,9 +30,6 @@ __all__ = [
     "wait",
     "wipe_table",
 ]
-
-_RETRIES, _RETRY_SECONDS = 25, 0.2
-"""Of `remove --retry`, as libdevmapper."""
 
 _NO_DEVICE = "No device specified."
 
@@ -136,19 +132,14 @@ def _is_chosen(request: Request, device: Wanted) -> bool:
 
 
 def _remove(client: DaemonClient, name: str, request: Request) -> None:
-    attempts = _RETRIES if request.retry else 1
-    for left in reversed(range(attempts)):
-        try:
-            client.remove(name, force=request.force, retry=request.retry)
-            return
-        except BusyError:
-            if request.deferred and not left:
-                raise BusyError(
-                    f"device {name} is in use, and its removal cannot be put off here"
-                ) from None
-            if not left:
-                raise
-            time.sleep(_RETRY_SECONDS)
+    try:
+        client.remove(name, force=request.force, retry=request.retry)
+    except BusyError:
+        if request.deferred:
+            raise BusyError(
+                f"device {name} is in use, and its removal cannot be put off here"
+            ) from None
+        raise
 
 
 def _wipe(client: DaemonClient, name: str, request: Request) -> None:

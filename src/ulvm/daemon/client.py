@@ -31,7 +31,7 @@ from ulvm.daemon.messages import (
 )
 from ulvm.daemon.state import read_state
 from ulvm.dm_ioctl import DeviceInfo, TableLine
-from ulvm.errors import DaemonGoneError, DeviceError, ProtocolError, RefusedError
+from ulvm.errors import BusyError, DaemonGoneError, DeviceError, ProtocolError, RefusedError
 from ulvm.faultpoints import reach
 
 __all__ = ["CONTROL_SOCKET", "NBD_SOCKET", "DaemonClient", "connect"]
@@ -40,6 +40,8 @@ CONTROL_SOCKET = "control.sock"
 NBD_SOCKET = "nbd.sock"
 _START_SECONDS = 60.0
 _PAUSE = 0.02
+_RETRIES, _RETRY_SECONDS = 25, 0.2
+"""Of removals, as libdevmapper."""
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
 
@@ -130,7 +132,14 @@ class DaemonClient:
         return info_of(self._call("resume", {"device": device}))
 
     def remove(self, device: str, *, force: bool = False, retry: bool = False) -> None:
-        self._call("remove", {"device": device, "force": force, "retry": retry})
+        for left in reversed(range(_RETRIES if retry else 1)):
+            try:
+                self._call("remove", {"device": device, "force": force})
+                return
+            except BusyError:
+                if not left:
+                    raise
+            time.sleep(_RETRY_SECONDS)
 
     def rename(self, device: str, new_name: str) -> DeviceInfo:
         return info_of(self._call("rename", {"device": device, "new_name": new_name}))

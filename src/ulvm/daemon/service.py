@@ -272,9 +272,7 @@ class Service:
             "resume": resume,
             "wait": wait,
             "clear": lambda _, a: info_to_json(mapper.clear(str(a["device"]))),
-            "remove": lambda _, a: mapper.remove(
-                str(a["device"]), force=flag(a, "force"), retry=flag(a, "retry")
-            ),
+            "remove": lambda _, a: mapper.remove(str(a["device"]), force=flag(a, "force")),
             "rename": lambda _, a: info_to_json(
                 mapper.rename(str(a["device"]), str(a["new_name"]))
             ),
