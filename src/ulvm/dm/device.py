@@ -79,7 +79,8 @@ class MappedDevice(BlockDevice):
         self.uses: Counter[tuple[MappedDevice, str]] = Counter()
         """Devices, with modes, that tables of this one lead to, and how many of the tables do."""
         self.goes_on = False
-        """It was brought back after a kill, and its origin has not begun to write yet."""
+        """It was brought back after a kill, and what may wait in a file since then (dm.stage) has
+        not been taken up yet."""
         self.left_cows: dict[str, int] = {}
         """Of the snapshots that it is to be again then, by their stable names: how many bytes these
         have."""

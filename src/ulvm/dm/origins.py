@@ -28,8 +28,8 @@ the device below has not changed, and a write to a snapshot that takes such a ch
 old data. What was written before a snapshot came is none of its own; so what is staged is given its
 exceptions before the guarded ones change.
 
-One mapped device writes to an origin. When another one comes the stage retires for as long as
-either is there: its file belongs to the first one, which may go before the other.
+One mapped device writes to an origin. When another one comes the stage retires until no table
+writes to the origin any more: its file belongs to the first one, which may go before the other.
 
 Locks: `Origin.lock` serialises allocation for all snapshots of the origin (so allocation order is
 in ascending order of sectors within a request), and staging. Copies and commits are made outside

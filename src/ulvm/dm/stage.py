@@ -19,9 +19,9 @@ head of its page and a number. A head is filled in when the page is whole, and i
 when the page has reached the origin or lies in a newer slot. The next process takes them up
 (`adopt`) before anybody can read or write the origin: they are staged anew, exceptions and all; a
 page that had reached the origin already is written once more with what is there. They are taken up
-whatever the settings are by then and whatever table the device has got (`mapper._take_up`). After a
-boot the file means nothing. Who begins has a file of its own: one of the same name is removed
-first, and its owner, that is about to go, keeps what it has mapped (dm.stage_file).
+whatever the settings are by then and whatever table the device has got (dm.takeup). After a boot
+the file means nothing. Who begins has a file of its own: one of the same name is removed first,
+and its owner, that is about to go, keeps what it has mapped (dm.stage_file).
 
 What is where. `_active` and `_sealed` map pages to slots; the sealed ones are being committed. A
 page is looked for in `_active`, then in `_sealed`, then on the device: a commit makes pages sealed

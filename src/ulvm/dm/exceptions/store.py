@@ -37,7 +37,7 @@ class Usage(NamedTuple):
 class ExceptionStore(ABC):
     """Allocation is called under the origin's lock, commits under the store's commit lock.
 
-    `chunk_size` in sectors is known after `load`.
+    `chunk_size` in sectors is known after `open`.
     """
 
     type_letters: str

@@ -12,10 +12,11 @@ is before the copy, which then takes it along, or after the mark, and goes to al
 writes to one place, all legs have the same one last.
 
 Crash argument. The first leg alone is the truth until somebody drops it: it has every write, a
-flush is answered when it is durable there, and after a restart all regions are copied anew. Who
-drops it for a copy suspends the device first. That flushes the copies (`postsuspend`), and a copy
-that could not be written or flushed is out of sync from then on; so the status, read between the
-suspend and the change, tells whether the copy may be used.
+flush is answered when it is durable there, and after a restart all regions are copied anew, but
+those of a table that says nosync: that vouches for the copies, then as before. Who drops it for a
+copy suspends the device first. That flushes the copies (`postsuspend`), and a copy that could not
+be written or flushed is out of sync from then on; so the status, read between the suspend and the
+change, tells whether the copy may be used.
 
 Errors: of the first leg's writes, as a plain device's. Of a copy: the writer never sees it; the leg
 is marked in the status (D write, S while copying, F flush, R read) and its region stays out of
