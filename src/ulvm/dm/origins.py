@@ -181,18 +181,15 @@ class Origin:
     def begin(self, writer: MappedDevice, end: int, *, stage: bool) -> None:
         """A writer is about to, up to the byte `end`; `stage`: it may have one. If another writes
         already, it has none, nor has the other any more. Whatever is raised, it has not begun."""
-        others = [other for other in self._writers if other is not writer]
         with self.lock:  # The origin's size may be new as well; no write is under way.
+            others = [other for other in self._writers if other is not writer]
             self._whole = min(self.device.size, end) & -PAGE
             self._end = max(self._end, end)
             if self._settled is not None and self._units_now() != self._units:
                 self._begin_marks()
-        if others and self.stage is not None:
-            with self.lock:
+            if others and self.stage is not None:
                 self.stage.retire()
-            self.drain()
-        if stage and not others and self.stage is None:
-            with self.lock:
+            elif stage and not others and self.stage is None:
                 self.stage = begin_stage(
                     self.device,
                     self.lock,
@@ -202,7 +199,9 @@ class Origin:
                     allocate=self._allocate,
                     log=self._log,
                 )
-        self._writers.append(writer)
+            self._writers.append(writer)
+        if others:
+            self.drain()
 
     def end(self, writer: MappedDevice) -> None:
         """It has ended."""

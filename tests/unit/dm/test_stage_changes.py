@@ -12,7 +12,9 @@ import pytest
 
 from tests.unit.dm.stage_lab import BIG, SECTORS, StageLab, killed
 from tests.waiting import until
+from ulvm.dm import origins
 from ulvm.dm.stage import Stage
+from ulvm.dm.stage_begin import begin_stage
 from ulvm.dm.stage_file import PAGE, StageSettings
 from ulvm.dm.table import parse_table
 from ulvm.errors import TableError
@@ -197,6 +199,30 @@ def test_two_devices_over_one_origin(kept: StageLab, tmp_path: Path) -> None:
     kept.dm.mapped("org2").flush()
     kept.dm.mapped("third").flush()
     assert kept.on_disk(0, 16) == b"\x11" * PAGE + b"\x22" * PAGE
+
+
+def test_two_devices_that_begin_at_once_over_one_origin(
+    kept: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage retires all the same: it belongs to one of them, which may go first."""
+    kept.pair()
+    origin = f"0 {SECTORS} snapshot-origin {kept.folder}/origin"
+    kept.dm.remove("org")
+    for name in ("org", "org2"):
+        kept.dm.create(name)
+        kept.dm.load(name, parse_table(origin))
+    second = threading.Thread(target=kept.dm.resume, args=("org2",))
+
+    def slowly(*args: Any, **options: Any) -> Stage | None:
+        if not second.ident:
+            second.start()
+            second.join(0.3)
+        return begin_stage(*args, **options)
+
+    monkeypatch.setattr(origins, "begin_stage", slowly)
+    kept.dm.resume("org")
+    second.join()
+    assert kept.stage("org").slots == 0
 
 
 def back_without(lab: StageLab, folder: Path) -> StageLab:
