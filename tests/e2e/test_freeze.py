@@ -132,8 +132,8 @@ def test_a_btrfs_is_found_by_whatever_name_its_device_was_mounted(
         "ro": "0",
         "loop/backing_file": "/volume",
         "loop/autoclear": "1",
-        "loop/dio": "1",
         "loop/offset": "0",
+        "loop/sizelimit": "0",
     }
     (loop / "holders").mkdir(parents=True)
     (loop / "loop").mkdir()

@@ -122,12 +122,13 @@ def _file_of(word: str, run_dir: Path) -> Path | None:
 
 def _block_device(path: Path) -> tuple[AbstractContextManager[object], str]:
     """(what holds it for a time, path of a loop device over the volume)."""
-    from ulvm.mounts import attach, loops_on
+    from ulvm.mounts import attach, loops_over, one_at_a_time
     from ulvm.mounts.loop import grow
 
-    loops = loops_on(path)
-    if loops:
-        grow(loops[0].path)
-        return nullcontext(), loops[0].path
-    attached = attach(path)
-    return attached, attached.path
+    with one_at_a_time(path):
+        loops = sorted((o for o in loops_over(path) if o.whole), key=lambda loop: loop.read_only)
+        if loops:
+            grow(loops[0].path)
+            return nullcontext(), loops[0].path
+        attached = attach(path)
+        return attached, attached.path

@@ -77,7 +77,7 @@ class Service:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._run_dir = host.run_dir
-        freezer = MountFreezer(self._run_dir)
+        freezer = MountFreezer(self._run_dir, host.dev_dir)
         self.mapper = LocalMapper(
             name_of_path=lambda path: name_of_path(path, self._run_dir),
             durability=host.config.get_str("ulvm/durability", "host"),

@@ -101,8 +101,10 @@ class MountFreezer:
     threads serve that.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, dev_dir: Path) -> None:
+        """With the directory of the links to the tree."""
         self._root = run_dir / DEV_DIR
+        self._links = dev_dir
         self._mapper: LocalMapper | None = None
 
     def attach(self, mapper: LocalMapper) -> None:
@@ -114,7 +116,7 @@ class MountFreezer:
         device = self._mapper.mapped(name)
         found: dict[tuple[int, int], Mount] = {}
         for export in export_names(device):
-            for mount in mounts_of(self._root / export):
+            for mount in mounts_of(self._root / export, names=[self._links / export]):
                 found.setdefault(mount.device, mount)
         # What is mounted stays so through a rename, by a loop device that has the name of before.
         for former in device.former_names:

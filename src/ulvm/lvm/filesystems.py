@@ -15,6 +15,7 @@ client of NBD.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from ulvm.errors import BusyError, NotSupportedError, RefusedError
@@ -65,7 +66,9 @@ def resize_with(
     path = tree / vg.name / lv.name
     if not path.exists():
         raise NotSupportedError(f"There is no {path}: the daemon runs without FUSE.")
-    found = SizedFileSystem(path, session.say, [tree / "mapper" / state.info.name])
+    names = [Path("mapper", state.info.name), Path(vg.name, lv.name)]
+    others = [root / name for root in (tree, session.host.dev_dir) for name in names]
+    found = SizedFileSystem(path, session.say, others)
     if not found.mounts:
         _check_unused(job)
     if wanted.wanted > wanted.have:

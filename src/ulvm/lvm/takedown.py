@@ -109,17 +109,17 @@ def _clear(session: Session, name: str, wanted: TakeDown) -> None:
 def mounted_on(session: Session, name: str, *, look: bool = True) -> list[str]:
     """Mount points on a dm device, by any of its files, the last one first; with `look` also those
     that were mounted when it had other names, for which the daemon has to answer."""
-    tree = session.host.run_dir / "dev"
-    files = [tree / "mapper" / name]
+    tree, links = session.host.run_dir / "dev", session.host.dev_dir
+    files = [Path("mapper", name)]
     try:
         vg_name, lv_name = split_volume(f"/dev/mapper/{name}", session.host.run_dir)
-        files.append(Path(tree, vg_name, lv_name or ""))
+        files.append(Path(vg_name, lv_name or ""))
     except UsageError:
         pass  # not a volume's name
     mounts: list[Mount] = []
     for file in files:
-        loops = loops_over(file) if look and file.exists() else None
-        mounts += mounts_of(file, every=True, loops=loops)
+        loops = loops_over(tree / file) if look and (tree / file).exists() else None
+        mounts += mounts_of(tree / file, every=True, loops=loops, names=[links / file])
     found = {mount.mount_point: mount.mount_id for mount in mounts}
     return sorted(found, key=lambda place: -found[place])
 

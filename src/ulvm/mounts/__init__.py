@@ -19,7 +19,14 @@ from ulvm.mounts.loop import (
 )
 from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
 from ulvm.mounts.unmount import unmount
-from ulvm.mounts.volume import FileSystem, MountedVolume, mount_volume, probe, unmount_volume
+from ulvm.mounts.volume import (
+    FileSystem,
+    MountedVolume,
+    mount_volume,
+    one_at_a_time,
+    probe,
+    unmount_volume,
+)
 
 __all__ = [
     "AttachedLoop",
@@ -37,6 +44,7 @@ __all__ = [
     "mount_table",
     "mount_volume",
     "mounts_of",
+    "one_at_a_time",
     "probe",
     "unmount",
     "unmount_volume",

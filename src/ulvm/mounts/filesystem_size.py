@@ -7,23 +7,21 @@ XFS not at all, and XFS grows only mounted, for which it is mounted in between.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ulvm.errors import BusyError, DeviceError, NotSupportedError, RefusedError
-from ulvm.mounts.loop import Loop, attach, loop_named
+from ulvm.errors import BusyError, NotSupportedError, RefusedError
+from ulvm.mounts.loop import Loop, attach, grow, loop_named, loops_over
 from ulvm.mounts.table import Mount, mounts_of
-from ulvm.mounts.volume import mount_volume, probe, unmount_volume
+from ulvm.mounts.volume import mount_volume, one_at_a_time, probe, unmount_volume
 
 __all__ = ["SizedFileSystem"]
 
-_LOOP_SET_CAPACITY = 0x4C07
 _CORRECTED = 1
 """e2fsck(8): file system errors corrected."""
 
@@ -32,8 +30,8 @@ Say = Callable[[str], object]
 
 class SizedFileSystem:
     """The file system in a file; RefusedError if there is none whose size can be changed. `say`
-    gets what the programs print. It may be mounted by one of the `other_names` of the file. For one
-    thread."""
+    gets what the programs print. fuse2fs may have been told one of the `other_names` of the file.
+    For one thread."""
 
     def __init__(self, path: Path, say: Say, other_names: Sequence[Path] = ()) -> None:
         found = probe(path)
@@ -41,15 +39,18 @@ class SizedFileSystem:
             raise RefusedError(f'Cannot get FSTYPE of "{path}".')
         self.fs_type = found.fs_type
         self._path = path
-        self._names = (path, *other_names)
+        self._other_names = other_names
         self._say = say
         self._unmounted: list[Mount] = []
 
     @property
     def mounts(self) -> list[Mount]:
         """Where it is mounted, each mount once."""
-        found = (mount for name in self._names for mount in mounts_of(name))
-        return list({mount.device: mount for mount in found}.values())
+        return self._mounts()
+
+    def _mounts(self, *, every: bool = False) -> list[Mount]:
+        loops = loops_over(self._path)
+        return mounts_of(self._path, every=every, loops=loops, names=self._other_names)
 
     def check(self) -> None:
         """Check it while it is not mounted; XFS checks itself. RefusedError if it is damaged."""
@@ -82,7 +83,7 @@ class SizedFileSystem:
             with self._as_device() as device:
                 self._resize_ext(device, size, force)
             return
-        device = _enlarged(mounts[0])
+        device = _enlarged(self._path, mounts[0])
         if self.fs_type == "xfs":
             self._succeed(["xfs_growfs", mounts[0].mount_point])
         else:
@@ -94,12 +95,18 @@ class SizedFileSystem:
     @contextmanager
     def _as_device(self) -> Iterator[str]:
         """A path for programs while it is not mounted. As root a loop device: resize2fs would cut
-        a file, which a volume's does not let happen."""
-        if os.geteuid():
-            yield str(self._path)
-            return
-        with attach(self._path) as loop:
-            yield loop.path
+        a file, which a volume's does not let happen. BusyError if it is mounted meanwhile; whoever
+        mounts it from now on waits, or takes the loop device, which is the program's then."""
+        with ExitStack() as held:
+            held.enter_context(one_at_a_time(self._path))
+            if mounts := self.mounts:
+                raise BusyError(f"{self._path} is mounted on {mounts[0].mount_point}.")
+            if os.geteuid():
+                yield str(self._path)
+                return
+            with attach(self._path) as loop:
+                held.close()
+                yield loop.path
 
     def _grow_xfs_mounted_for_it(self) -> None:
         folder = tempfile.mkdtemp(prefix="ulvm-growfs")
@@ -115,8 +122,6 @@ class SizedFileSystem:
     def shrink(self, size: int, *, force: bool = False) -> None:
         """To `size` bytes; it is not mounted."""
         self.may_shrink()
-        if self.mounts:
-            raise BusyError(f"{self._path} is mounted on {self.mounts[0].mount_point}.")
         with self._as_device() as device:
             self._resize_ext(device, size, force)
 
@@ -128,14 +133,13 @@ class SizedFileSystem:
     def unmount(self) -> None:
         """Unmount it; `mount_again` brings it back. BusyError while somebody uses it, or where that
         could not bring all back: it is mounted in several places, or a directory of it is."""
-        mounts = [mount for name in self._names for mount in mounts_of(name, every=True)]
+        mounts = self._mounts(every=True)
         if len(mounts) > 1 or any(mount.root != "/" for mount in mounts):
             places = ", ".join(mount.mount_point for mount in mounts)
             raise BusyError(f"{self._path} is mounted on {places}: unmount it.")
         self._unmounted = mounts
-        for name in self._names:
-            if mounts_of(name):
-                unmount_volume(name)
+        for mount in mounts:
+            unmount_volume(mount.mount_point)
 
     def mount_again(self) -> None:
         for mount in self._unmounted:
@@ -179,17 +183,9 @@ def _loop_of(mount: Mount) -> Loop:
     return loop
 
 
-def _enlarged(mount: Mount) -> str:
+def _enlarged(path: Path, mount: Mount) -> str:
     """The device that the mount stands on, when it knows of the file's new size."""
-    loop = _loop_of(mount)
-    os.stat(loop.backing_file)  # The kernel looks at what it remembers of the file.
-    descriptor = os.open(loop.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(descriptor, _LOOP_SET_CAPACITY)
-    except OSError as error:
-        raise DeviceError(
-            f"Cannot enlarge {loop.path}: {error.strerror}.", errno=error.errno
-        ) from error
-    finally:
-        os.close(descriptor)
-    return loop.path
+    device = _loop_of(mount).path
+    os.stat(path)  # The kernel looks at what it remembers of the file.
+    grow(device)
+    return device

@@ -25,6 +25,7 @@ __all__ = [
     "loop_named",
     "loops_on",
     "loops_over",
+    "tree_of",
 ]
 
 LOOP_CLR_FD = 0x4C01
@@ -61,12 +62,17 @@ class Loop:
     backing_file: str
     read_only: bool
     autoclear: bool
-    direct_io: bool
     offset: int
+    size_limit: int
 
     @property
     def path(self) -> str:
         return f"/dev/{self.name}"
+
+    @property
+    def whole(self) -> bool:
+        """True if it shows the file as it is, no part of it."""
+        return self.offset == 0 and self.size_limit == 0
 
 
 def _read_loop(directory: Path) -> Loop | None:
@@ -77,8 +83,8 @@ def _read_loop(directory: Path) -> Loop | None:
             backing_file,
             (directory / "ro").read_text().strip() == "1",
             (directory / "loop/autoclear").read_text().strip() == "1",
-            (directory / "loop/dio").read_text().strip() == "1",
             int((directory / "loop/offset").read_text()),
+            int((directory / "loop/sizelimit").read_text()),
         )
     except OSError:  # not attached, or detached while we look
         return None
@@ -99,12 +105,31 @@ def loops_on(
 
 
 def loops_over(path: str | os.PathLike[str]) -> list[Loop]:
-    """The loop devices over the file that has this name now, whatever name it had when they were
-    attached; of those of former names the ones that this process may open. Not for who serves the
-    file, who would wait for himself."""
-    file = os.stat(path)
-    lost = [loop for loop in _loops(_SYS_BLOCK) if loop.backing_file.endswith(_DELETED)]
-    return [*loops_on(path), *(loop for loop in lost if _stands_on(loop, file))]
+    """The loop devices over the file that has this name now, by whatever name of it they were
+    attached, one that it had before or another one that it has; of those by other names the ones
+    that this process may open. Not for who serves the file, who would wait for himself."""
+    wanted = os.path.realpath(path)
+    file = os.stat(wanted)
+    tree = os.path.join(tree_of(wanted), "")
+
+    def is_over(loop: Loop) -> bool:
+        name = loop.backing_file
+        if name == wanted:
+            return True
+        return (name.startswith(tree) or name.endswith(_DELETED)) and _stands_on(loop, file)
+
+    return [loop for loop in _loops(_SYS_BLOCK) if is_over(loop)]
+
+
+def tree_of(path: str) -> str:
+    """The top of the file system that a file lies in: all its names lie below. What lies elsewhere
+    is not asked which file it is; it may be of somebody who does not answer."""
+    device, top = os.stat(path).st_dev, path
+    for parent in map(str, Path(path).parents):
+        if os.stat(parent).st_dev != device:
+            break
+        top = parent
+    return top
 
 
 def _stands_on(loop: Loop, file: os.stat_result) -> bool:

@@ -134,11 +134,13 @@ def mounts_of(
     every: bool = False,
     former: bool = False,
     loops: Iterable[Loop] | None = None,
+    names: Iterable[str | os.PathLike[str]] = (),
     sys_block: Path = _SYS_BLOCK,
 ) -> list[Mount]:
     """The mounts whose data lie in the file `path`, one for each file system, in order; `every`:
     each place where these are mounted; `former`: by loop devices over the file that had the name;
-    `loops`: by these, instead of those that are over a file of that name.
+    `loops`: by these, instead of those that are over a file of that name; `names`: others of the
+    file, by one of which fuse2fs may have been told of it.
 
     A file system stands on the file if its source is the file itself (fuse2fs), or a loop device
     over it, a partition of that, or a device-mapper device on top of these (LUKS).
@@ -146,17 +148,23 @@ def mounts_of(
     from ulvm.mounts.loop import loops_on
 
     wanted = os.path.abspath(path)
-    names: set[str] = set() if former else {wanted}
+    sources: set[str] = set() if former else {wanted}
+    served = {os.path.abspath(name) for name in names}
     numbers: set[tuple[int, int]] = set()
     if loops is None:
         loops = loops_on(wanted, former=former, sys_block=sys_block)
     for loop in loops:
         for name, number in _stacked_on(sys_block / loop.name):
-            names.add(f"/dev/{name}")
+            sources.add(f"/dev/{name}")
             numbers.add(number)
     found: dict[tuple[int, int], Mount] = {}
     table = mount_table()
     for mount in table:
-        if mount.device in numbers or mount.source in names or _node(mount) in numbers:
+        if (
+            mount.device in numbers
+            or mount.source in sources
+            or (mount.is_fuse and mount.source in served)
+            or _node(mount) in numbers
+        ):
             found.setdefault(mount.device, mount)
     return [mount for mount in table if mount.device in found] if every else list(found.values())

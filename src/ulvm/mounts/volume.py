@@ -3,7 +3,8 @@
 As root: a loop device over the file and mount(8) on that; the loop device is let go at once, so
 the mount alone holds it, and the kernel detaches it when the mount goes: nothing is left behind
 whatever happens in between. A volume has one that can be written at most: its second mount is one
-of the same file system, as with a disk. Not as root: fuse2fs, for ext2, ext3 and ext4, once.
+of the same file system, as with a disk, by whatever name of the volume the first one was made. Not
+as root: fuse2fs, for ext2, ext3 and ext4, once.
 
 A read-only volume whose journal is not empty cannot be recovered; it is mounted as it stands
 (`noload`, `norecovery`) and that is said. On a writable volume, the journal is recovered as usual,
@@ -13,6 +14,7 @@ its snapshot have; so `nouuid`.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -30,11 +32,18 @@ from ulvm.errors import (
     NotSupportedError,
     RefusedError,
 )
-from ulvm.mounts.loop import attach, grow, loop_named, loops_over
+from ulvm.mounts.loop import attach, grow, loop_named, loops_over, tree_of
 from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
 from ulvm.mounts.unmount import unmount
 
-__all__ = ["FileSystem", "MountedVolume", "mount_volume", "probe", "unmount_volume"]
+__all__ = [
+    "FileSystem",
+    "MountedVolume",
+    "mount_volume",
+    "one_at_a_time",
+    "probe",
+    "unmount_volume",
+]
 
 _EXT_SUPER = 1024
 _EXT_MAGIC = 0xEF53
@@ -95,19 +104,37 @@ def mount_volume(
     path, where = os.path.realpath(path), os.path.realpath(directory)
     if not os.path.isdir(where):
         raise NotFoundError(f"Mount point {directory} is not a directory.")
-    if not device_read_only:
-        _check_not_by_fuse(path)
     words = [word for word in options.split(",") if word]
     if read_only or device_read_only:
         words.insert(0, "ro")
-    if os.geteuid() == 0:
-        notes = _mount_by_loop(path, where, words, device_read_only)
-    else:
-        notes = _mount_by_fuse2fs(path, where, words, device_read_only)
+    with one_at_a_time(path):
+        if not device_read_only:
+            _check_not_by_fuse(path)
+        if os.geteuid() == 0:
+            notes = _mount_by_loop(path, where, words, device_read_only)
+        else:
+            notes = _mount_by_fuse2fs(path, where, words, device_read_only)
     mount = mount_at(where)
     if mount is None:
         raise DeviceError(f"{where} was mounted, but is not mounted any more.")
     return MountedVolume(mount, notes)
+
+
+@contextmanager
+def one_at_a_time(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Nobody else of us looks what stands on a volume, and acts on it: two that find nothing would
+    mount two file systems. Held from the look until it shows, as a mount or a loop device. It is a
+    lock on the directory (flock(2)), for all that lies in it: an open file would be one in use."""
+    folder = os.path.dirname(os.path.realpath(path))
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DeviceError(f"Cannot open {folder}: {error.strerror}.", errno=error.errno) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _not_replayed(path: str) -> str:
@@ -136,10 +163,26 @@ def _mount_by_loop(
 
 
 def _check_not_by_fuse(path: str) -> None:
-    """BusyError if a process of its own has the file system mounted."""
+    """BusyError if a process of its own has the file system mounted. The mount table tells the name
+    that fuse2fs was given, which may be any, a relative one too; so it is asked what each process
+    has open that serves by FUSE."""
     for mount in mounts_of(path):
         if mount.is_fuse:
             raise BusyError(f"{path} is mounted on {mount.mount_point} by {mount.fs_type}.")
+    file, tree = os.stat(path), os.path.join(tree_of(path), "")
+    for process in Path("/proc").glob("[0-9]*"):
+        opened = _opened(process)
+        if "/dev/fuse" in opened.values() and any(
+            name.startswith(tree) and _is_file(entry, file) for entry, name in opened.items()
+        ):
+            raise BusyError(f"{path} is mounted by process {process.name} (FUSE).")
+
+
+def _is_file(path: Path, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), file)
+    except OSError:  # closed meanwhile
+        return False
 
 
 @contextmanager
@@ -147,7 +190,7 @@ def _loop_over(path: str, *, read_only: bool) -> Iterator[str]:
     """A loop device over the file, held. One that is there and can be written is taken: to the
     kernel a second one is another disk, and the file system on it another one, which overwrites
     what the first one writes."""
-    there = [] if read_only else [loop for loop in loops_over(path) if not loop.read_only]
+    there = [] if read_only else [o for o in loops_over(path) if o.whole and not o.read_only]
     if not there:
         with attach(path, read_only=read_only) as made:
             yield made.path
@@ -241,13 +284,15 @@ def _holds(mount: Mount) -> bool:
     if any(other.device == mount.device for other in mount_table()):
         return False  # mounted elsewhere too: it is to stay
     if mount.is_fuse:
-        return any(_open_in(process, mount.source) for process in Path("/proc").glob("[0-9]*"))
+        processes = Path("/proc").glob("[0-9]*")
+        return any(mount.source in _opened(process).values() for process in processes)
     loop = loop_named(Path(mount.source).name)
     return loop is not None and loop.autoclear
 
 
-def _open_in(process: Path, path: str) -> bool:
+def _opened(process: Path) -> dict[Path, str]:
+    """The descriptors of a process, and the names of the files."""
     try:
-        return any(os.readlink(entry) == path for entry in (process / "fd").iterdir())
+        return {entry: os.readlink(entry) for entry in (process / "fd").iterdir()}
     except OSError:  # ended meanwhile, or not ours to look into
-        return False
+        return {}
