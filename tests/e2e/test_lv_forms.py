@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -13,9 +14,10 @@ import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from tests.waiting import until
 from ulvm.blockdev.nbd import NbdDevice
 from ulvm.errors import DeviceError
-from ulvm.mounts import loops_on
+from ulvm.mounts import loops_on, mount_at
 from ulvm.mounts.volume import probe
 
 MIB = 1 << 20
@@ -169,6 +171,25 @@ def test_a_mount_activates_as_lvchange_does(host: UlvmHost, tmp_path: Path) -> N
     host.run("lvchange -an vg/fs")
     host.run("lvchange -ay vg/fs --config 'activation { read_only_volume_list = [ \"vg\" ] }'")
     host.run(f"mount vg/fs {where}")
+    host.run(f"umount {where}")
+
+
+@needs.root
+@needs.fuse
+@needs.loop
+@needs.program("mkfs.ext4")
+def test_what_is_unmounted_and_not_let_go_is_mounted_again(host: UlvmHost, tmp_path: Path) -> None:
+    _, where = ext4_volume(host, tmp_path)
+    host.run(f"mount vg/fs {where}")
+    mount = mount_at(where)
+    assert mount is not None
+    with open(mount.source, "rb"):
+        command = host.start("lvreduce -r -y -L 8M vg/fs")
+        until(lambda: not where.is_mount())
+        command.send_signal(signal.SIGINT)
+        command.communicate()
+    assert command.returncode != 0
+    assert where.is_mount()
     host.run(f"umount {where}")
 
 

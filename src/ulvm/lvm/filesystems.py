@@ -109,11 +109,11 @@ def _cut(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
         raise RefusedError("Snapshot origin volumes cannot be reduced in size yet.")
     found.may_shrink()
     mounts = found.mounts
-    if mounts:
-        if not session.ask(f'Do you want to unmount "{mounts[0].mount_point}" ?'):
-            raise RefusedError(f"Logical volume {vg.name}/{lv.name} NOT reduced.")
-        found.unmount()
+    if mounts and not session.ask(f'Do you want to unmount "{mounts[0].mount_point}" ?'):
+        raise RefusedError(f"Logical volume {vg.name}/{lv.name} NOT reduced.")
     try:
+        if mounts:
+            found.unmount()
         _check_unused(job)
         if check:
             found.check()

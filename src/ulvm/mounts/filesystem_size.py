@@ -17,11 +17,13 @@ from pathlib import Path
 
 from ulvm.errors import BusyError, NotSupportedError, RefusedError
 from ulvm.mounts.loop import Loop, attach, grow, loop_named, loops_over
-from ulvm.mounts.table import Mount, mounts_of
+from ulvm.mounts.table import Mount, mount_at, mounts_of
 from ulvm.mounts.volume import mount_volume, one_at_a_time, probe, unmount_volume
 
 __all__ = ["SizedFileSystem"]
 
+_OF_FUSE = {"ro", "nosuid", "nodev", "noexec", "noatime", "sync", "dirsync"}
+"""Those of a mount's options that libfuse takes; of others, relatime say, it mounts nothing."""
 _CORRECTED = 1
 """e2fsck(8): file system errors corrected."""
 
@@ -142,8 +144,10 @@ class SizedFileSystem:
             unmount_volume(mount.mount_point)
 
     def mount_again(self) -> None:
+        """Bring back what `unmount` took down, or began to."""
         for mount in self._unmounted:
-            mount_volume(self._path, mount.mount_point, options=",".join(o for o in mount.options))
+            if mount_at(mount.mount_point) != mount:
+                mount_volume(self._path, mount.mount_point, options=",".join(_options(mount)))
         self._unmounted = []
 
     # -- programs ---------------------------------------------------------------------------
@@ -171,6 +175,13 @@ class SizedFileSystem:
     def _succeed(self, argv: Sequence[str]) -> None:
         if self._run(argv):
             raise RefusedError("Filesystem resize failed.")
+
+
+def _options(mount: Mount) -> list[str]:
+    """What mounts it as it is mounted; of the file system's own options those of ext."""
+    if mount.is_fuse or os.geteuid():
+        return [option for option in mount.options if option in _OF_FUSE]
+    return list(dict.fromkeys((*mount.options, *mount.super_options)))
 
 
 def _loop_of(mount: Mount) -> Loop:

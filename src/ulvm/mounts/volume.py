@@ -238,6 +238,7 @@ def _mount_by_fuse2fs(
         notes = (_not_replayed(path),)
     # The file system belongs to whom the volume belongs to, whatever owners its files name.
     option = ["-o", ",".join([*words, "fakeroot"])]
+    before = mount_at(where)
     done = subprocess.run(
         ["fuse2fs", os.fspath(path), where, *option],
         capture_output=True,
@@ -247,7 +248,8 @@ def _mount_by_fuse2fs(
         start_new_session=True,
         preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, ()),
     )
-    if done.returncode != 0:
+    # It ends with 0 too where libfuse refuses.
+    if done.returncode != 0 or mount_at(where) == before:
         reason = _reason(done.stderr or done.stdout, f"fuse2fs ends with {done.returncode}")
         raise RefusedError(f"Cannot mount {path} on {where}: {reason}.")
     return notes
