@@ -69,10 +69,10 @@ _ulvm_ask() {
 _ulvm_of() {
     case $1 in
     groups) _ulvm_ask vgs -o vg_name ;;
-    volumes) _ulvm_ask vgs -o vg_name,lv_full_name ;;
+    volumes) _ulvm_ask vgs -o vg_name,lv_full_name | tr -s ' ' '\n' ;;
     disks) _ulvm_ask pvs -o pv_name ;;
     devices) command ulvm dmsetup info -c --noheadings -o name 2>/dev/null ;;
-    esac | tr -s ' ' '\n' | sort -u
+    esac | sort -u
 }
 
 _ulvm_fields='@FIELDS@'
@@ -81,6 +81,7 @@ _ulvm_dmfields='@DMFIELDS@'
 _ulvm() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} at=$COMP_CWORD
     local name=${COMP_WORDS[0]##*/} options= valued= kind=files rest=files words= value= start= i
+    local found quoted
     COMPREPLY=()
     if [[ $name == ulvm || $name == lvm ]]; then
         if ((COMP_CWORD == 1)); then
@@ -125,8 +126,12 @@ _ulvm() {
         compopt -o nospace
         ;;
     groups | volumes | disks | devices)
+        # A disk's name may be anything: compgen -W would run what is in it.
         [[ $kind == disks || $word != /* ]] &&
-            COMPREPLY=($(compgen -W "$(_ulvm_of $kind)" -- "$word"))
+            while read -r found; do
+                printf -v quoted %q "$found"
+                [[ -n $found && $quoted == "$word"* ]] && COMPREPLY+=("$quoted")
+            done < <(_ulvm_of $kind)
         ;;
     esac
     if [[ ${#COMPREPLY[@]} == 0 && -n $kind && $kind != words && $kind != *fields ]]; then

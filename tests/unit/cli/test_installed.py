@@ -182,6 +182,18 @@ def test_bash_offers(scripts: Path, line: str, offered: list[str]) -> None:
     assert all(word.startswith(line.rpartition(" ")[2]) for word in _bash(scripts, line))
 
 
+def test_bash_runs_nothing_that_stands_in_a_name(scripts: Path, tmp_path: Path) -> None:
+    name = "/img/$(touch ran) `touch ran`"
+    (tmp_path / "ulvm").write_text(f"#!/bin/sh\nprintf '  %s   \\n' '{name}' '/img/b'\n")
+    (tmp_path / "ulvm").chmod(0o755)
+    (tmp_path / "bash").write_text((scripts / "bash").read_text())
+    offered = _bash(tmp_path, "ulvm pvs /img/")
+    assert not (tmp_path / "ran").exists()
+    # What is offered comes onto the command line, and is a word of it.
+    assert shlex.split(" ".join(offered)) == [name, "/img/b"]
+    assert _bash(tmp_path, "ulvm pvs /img/b") == ["/img/b"]
+
+
 @needs.program("zsh")
 def test_zsh_understands_its_script(scripts: Path) -> None:
     done = subprocess.run(
