@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from tests import needs
 from tests.e2e.host import UlvmHost
 from tests.waiting import until
+from ulvm.errors import DeviceError
 from ulvm.mounts import FrozenMounts, Mount, mount_at, table
 
 pytestmark = [
@@ -242,6 +243,16 @@ def test_what_was_frozen_is_thawed_with_no_descriptor_left(tmp_path: Path) -> No
         assert writes(mount)
 
 
+def killed_frozen(mounts: list[Mount], before: Callable[[], object] = lambda: None) -> None:
+    """A process freezes these, does what is wanted, and is killed."""
+    child = os.fork()
+    if not child:
+        FrozenMounts(mounts).__enter__()
+        before()
+        os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+
+
 @pytest.mark.parametrize("path", ["/usr/sbin:/usr/bin:/sbin:/bin", "/usr/bin:/bin"])
 def test_who_is_killed_without_thawing_has_it_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
@@ -251,9 +262,39 @@ def test_who_is_killed_without_thawing_has_it_done(
         mount = mount_at(tmp_path / "mnt")
         assert mount is not None
         monkeypatch.setenv("PATH", path)
-        child = os.fork()
-        if not child:
-            FrozenMounts([mount]).__enter__()
-            os.kill(os.getpid(), 9)
-        os.waitpid(child, 0)
+        killed_frozen([mount])
         until(lambda: writes(mount))
+
+
+def test_who_is_killed_has_his_own_thawed_and_nobody_elses(tmp_path: Path) -> None:
+    one, two, over = tmp_path / "one", tmp_path / "two", ext4(tmp_path / "over")
+    with mounted(ext4(tmp_path / "a"), one), mounted(ext4(tmp_path / "b"), two):
+        first, second = mount_at(one), mount_at(two)
+        assert first is not None
+        assert second is not None
+        subprocess.run(["fsfreeze", "--freeze", two], check=True)
+        hide = ["mount", "-o", "loop", over, one]
+        try:
+            killed_frozen([first, second], lambda: subprocess.run(hide, check=True))
+            subprocess.run(["umount", one], check=True)
+            until(lambda: writes(first))
+            assert not writes(second)
+        finally:
+            subprocess.run(["fsfreeze", "--unfreeze", two], check=True)
+            subprocess.run(["fsfreeze", "--unfreeze", one], check=False)
+
+
+def test_what_cannot_be_looked_at_is_not_held(tmp_path: Path) -> None:
+    """It would be in use for good."""
+    with mounted(ext4(tmp_path / "image"), tmp_path / "mnt"):
+        mount = mount_at(tmp_path / "mnt")
+        assert mount is not None
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.open("/", os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, limits[1]))
+        try:
+            with pytest.raises(DeviceError, match="Too many open files"):
+                FrozenMounts([mount]).__enter__()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -15,7 +15,8 @@ now is clean: its journal is empty. States of one mount in `FrozenMounts`:
   other mounts lie over all of them, or over what is above them, it cannot be frozen.
 * A file system that somebody else has frozen (EBUSY) is left frozen: it is theirs to thaw.
 * FIFREEZE outlives its process. A guard process thaws if ours dies (kill -9) in between, or cannot:
-  it waits for the end of a pipe that we hold.
+  it waits for the end of a pipe that we hold. It has all open that may be frozen, from before the
+  first freeze, for the same reason, and is told of what is frozen by somebody else, or cannot be.
 * Freezing writes to the volume, so a volume must not be suspended yet, and in the process that
   serves the volumes another thread must be free to serve them meanwhile.
 """
@@ -32,7 +33,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from ulvm.errors import DeviceError
@@ -47,26 +48,40 @@ FITHAW = 0xC0045878
 
 _MOUNT_ID = re.compile(rb"^mnt_id:\s+(\d+)$", re.MULTILINE)
 
-_GUARD = 'read -r word || for m in "$@"; do "$0" --unfreeze "$m"; done'
+_GUARD = """
+while read -r word; do
+    [ "$word" != thawed ] || exit 0
+    others="$others $word "
+done
+for fd in "$@"; do
+    case "$others" in
+    *" $fd "*) ;;
+    *) "$0" --unfreeze "/proc/self/fd/$fd" ;;
+    esac
+done
+"""
+"""Reads descriptors that are not to be thawed, and at last the word that all are."""
 
 
 def _open(mount: Mount) -> int | None:
     """The mount's own directory; None if another mount lies over it, or over what is above it: no
     path leads there then. DeviceError."""
-    try:
-        descriptor = os.open(mount.mount_point, os.O_RDONLY | os.O_CLOEXEC)
-        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
-            found = _MOUNT_ID.search(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise DeviceError(
-            f"Cannot open {mount.mount_point}: {error.strerror}.", errno=error.errno
-        ) from error
-    if found is not None and int(found[1]) != mount.mount_id:
-        os.close(descriptor)
-        return None
-    return descriptor
+    with ExitStack() as held:
+        try:
+            descriptor = os.open(mount.mount_point, os.O_RDONLY | os.O_CLOEXEC)
+            held.callback(os.close, descriptor)
+            with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
+                found = _MOUNT_ID.search(file.read())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise DeviceError(
+                f"Cannot open {mount.mount_point}: {error.strerror}.", errno=error.errno
+            ) from error
+        if found is not None and int(found[1]) != mount.mount_id:
+            return None
+        held.pop_all()
+        return descriptor
 
 
 def _reached(places: list[Mount]) -> Mount:
@@ -164,30 +179,41 @@ class FrozenMounts:
         writable = [_reached(places) for places in self._places.values()]
         for mount in writable:
             _sync(mount)
-        if writable and self._use_guard:
-            self._guard = _start_guard(writable)
+        opened: list[tuple[Mount, int]] = []
         try:
-            self._freeze_all(writable)
+            # A process that serves a file system is not to find it in use for as long.
+            for mount in (mount for mount in writable if not mount.is_fuse):
+                descriptor = _open(mount)
+                if descriptor is not None:
+                    opened.append((mount, descriptor))
+            self._freeze_all(opened)
         except BaseException:
             self._thaw_all()
             raise
+        finally:
+            for _, descriptor in opened:
+                os.close(descriptor)
+        self.frozen = tuple(mount for mount, _ in self._to_thaw)
+        self.synced = tuple(mount for mount in writable if mount not in self.frozen)
         return self
 
-    def _freeze_all(self, mounts: list[Mount]) -> None:
-        synced = []
+    def _freeze_all(self, opened: list[tuple[Mount, int]]) -> None:
+        """Freeze these; what is not to be thawed stays in the list."""
+        if opened and self._use_guard:
+            self._guard = _start_guard([descriptor for _, descriptor in opened])
         self._since = time.monotonic()
-        for mount in mounts:
-            descriptor = _open(mount)
-            if descriptor is None:
-                synced.append(mount)
-                continue
+        for mount, descriptor in list(opened):
             self._to_thaw.append((mount, descriptor))
+            opened.remove((mount, descriptor))
             if not _freeze(descriptor, mount):
-                self._to_thaw.pop()
-                os.close(descriptor)
-                synced.append(mount)
-        self.frozen = tuple(mount for mount, _ in self._to_thaw)
-        self.synced = tuple(synced)
+                opened.append(self._to_thaw.pop())
+                self._tell_guard(descriptor)
+
+    def _tell_guard(self, descriptor: int) -> None:
+        if self._guard is not None and self._guard.stdin is not None:
+            with suppress(OSError):  # killed
+                self._guard.stdin.write(b"%d\n" % descriptor)
+                self._guard.stdin.flush()
 
     def _thaw_all(self) -> list[DeviceError]:
         failures = []
@@ -223,7 +249,7 @@ def _printable(mounts: Iterable[Mount]) -> tuple[str, ...]:
     return tuple(m.mount_point.encode(errors="backslashreplace").decode() for m in mounts)
 
 
-def _start_guard(mounts: list[Mount]) -> subprocess.Popen[bytes] | None:
+def _start_guard(descriptors: list[int]) -> subprocess.Popen[bytes] | None:
     """A process that thaws when our end of its pipe closes without a word."""
     # cron(8)'s PATH has no sbin, and a daemon that it starts has that PATH.
     program = shutil.which("fsfreeze") or shutil.which("fsfreeze", path="/usr/sbin:/sbin")
@@ -231,7 +257,8 @@ def _start_guard(mounts: list[Mount]) -> subprocess.Popen[bytes] | None:
         log.warning("no fsfreeze program: a kill of this process would leave mounts frozen")
         return None
     return subprocess.Popen(
-        ["/bin/sh", "-c", _GUARD, program, *(mount.mount_point for mount in mounts)],
+        ["/bin/sh", "-c", _GUARD, program, *map(str, descriptors)],
+        pass_fds=descriptors,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
