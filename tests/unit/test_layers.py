@@ -40,7 +40,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "daemon.control": frozenset({"errors", "faultpoints", "daemon.messages"}),
     "daemon.commands": frozenset(),
     "daemon.history": frozenset(),
-    "daemon.measure": frozenset({"dm"}),
+    "daemon.measure": frozenset({"dm", "errors"}),
     "daemon.links": frozenset(),
     "daemon.syslog": frozenset(),
     "daemon.monitor": frozenset(

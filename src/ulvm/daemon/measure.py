@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.observe import WriteObserver
+from ulvm.errors import DeviceError
 
 __all__ = ["Measurement"]
 
 _LEAST_SHIFT, _MOST_SHIFT = 12, 19
-"""4 KiB to 512 KiB: what a snapshot's chunk may be (lvcreate(8), -c)."""
+"""4 KiB to 512 KiB: what a snapshot's chunk may be (lvcreate(8), -c). Of more than 128 TiB no such
+parts are told apart, but larger ones."""
 
 
 class Measurement:
@@ -43,7 +45,10 @@ class Measurement:
         return [1 << shift for shift in self._shifts]
 
     def slot(self) -> list[list[tuple[int, int]]]:
-        """A slot ends: for each chunk size the histogram as (gap, chunks)."""
+        """A slot ends: for each chunk size the histogram as (gap, chunks). DeviceError where the
+        device is gone: one that has its name now is another one, whose writes are not seen."""
+        if self._device.removed:
+            raise DeviceError(f"{self._device.name} has been deactivated: no more is measured.")
         self._slot += 1
         written = self._observer.take()
         found = []

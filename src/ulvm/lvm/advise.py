@@ -14,7 +14,8 @@ from ulvm.errors import RefusedError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.cow_size import ChunkChanges, Estimate
 from ulvm.lvm.session import Session
-from ulvm.metadata.cow import cow_max_extents, store_chunks
+from ulvm.metadata.cow import MAX_CHUNK, cow_max_extents, cow_min_extents, store_chunks
+from ulvm.metadata.model import VolumeGroup
 from ulvm.units import SECTOR
 
 __all__ = ["Advice", "ChunkAdvice", "measure_changes"]
@@ -89,33 +90,46 @@ def measure_changes(
     wanted = max(min(_SLOTS, int(measure / _LEAST_SLOT)), _LEAST_SLOTS)
     sizes = session.dm.measure(dm_name(vg_name, lv_name))
     began = time.monotonic()
+    measured = 0.0
     slots: list[list[dict[int, int]]] = []
     try:
         while len(slots) < wanted:
             end = began + measure * (len(slots) + 1) / wanted
             time.sleep(max(end - time.monotonic(), 0.0))
             slots.append(session.dm.measure_slot())
+            measured = time.monotonic() - began
             progress(len(slots), wanted)
     except KeyboardInterrupt:
         if len(slots) < _LEAST_SLOTS:
             raise
-    measured = time.monotonic() - began
     origin_bytes = vg.lv_sectors(lv) * SECTOR
     chunks = []
-    for number, chunk_size in enumerate(sizes):
-        changes = ChunkChanges([slot[number] for slot in slots], -(-origin_bytes // chunk_size))
+    for number, size in enumerate(sizes):
+        chunk_size = min(size, MAX_CHUNK * SECTOR)
+        changes = _changes([slot[number] for slot in slots], origin_bytes, size, chunk_size)
         found = changes.estimate(lifetime * len(slots) / measured)
-        largest = cow_max_extents(vg, lv_name, chunk_size // SECTOR)
-        chunks.append(_in_extents(found, changes, chunk_size, vg.extent_size, largest))
+        chunks.append(_in_extents(vg, lv_name, found, changes, chunk_size))
     return Advice(vg_name, lv_name, vg.extent_size, lifetime, measured, len(slots), tuple(chunks))
 
 
+def _changes(
+    slots: list[dict[int, int]], origin_bytes: int, size: int, chunk_size: int
+) -> ChunkChanges:
+    """In chunks, where parts of `size` were watched: each that changed may have changed wholly."""
+    times = size // chunk_size
+    in_chunks = [{gap: count * times for gap, count in slot.items()} for slot in slots]
+    return ChunkChanges(in_chunks, -(-origin_bytes // chunk_size))
+
+
 def _in_extents(
-    found: Estimate, changes: ChunkChanges, chunk_size: int, extent_size: int, largest: int
+    vg: VolumeGroup, lv_name: str, found: Estimate, changes: ChunkChanges, chunk_size: int
 ) -> ChunkAdvice:
+    sectors = chunk_size // SECTOR
+    least, largest = cow_min_extents(vg, sectors), cow_max_extents(vg, lv_name, sectors)
+
     def extents(chunks: int) -> int:
-        size = store_chunks(chunks, chunk_size // SECTOR) * chunk_size
-        return min(-(-size // (extent_size * SECTOR)), largest)
+        size = store_chunks(chunks, sectors) * sectors
+        return max(min(-(-size // vg.extent_size), largest), least)
 
     return ChunkAdvice(
         chunk_size,

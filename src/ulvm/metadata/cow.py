@@ -11,6 +11,7 @@ __all__ = [
     "check_chunk_size",
     "check_cow_size",
     "cow_max_extents",
+    "cow_min_extents",
     "store_chunks",
 ]
 
@@ -40,9 +41,14 @@ def cow_max_extents(vg: VolumeGroup, origin: str, chunk_size: int) -> int:
     return -(-store_chunks(chunks, chunk_size) * chunk_size // vg.extent_size)
 
 
+def cow_min_extents(vg: VolumeGroup, chunk_size: int) -> int:
+    """Extents of the least COW: a header, an area and a chunk."""
+    return -(-_MIN_COW_CHUNKS * chunk_size // vg.extent_size)
+
+
 def check_cow_size(vg: VolumeGroup, extents: int, chunk_size: int) -> None:
-    """RefusedError unless a COW of so many extents holds a header, an area and a chunk."""
-    smallest = -(-_MIN_COW_CHUNKS * chunk_size // vg.extent_size)
+    """RefusedError unless a COW of so many extents has the least size."""
+    smallest = cow_min_extents(vg, chunk_size)
     if extents < smallest:
         raise RefusedError(
             f"Snapshot volume cannot be smaller than {_MIN_COW_CHUNKS} chunks ({smallest} extents)."
