@@ -24,6 +24,8 @@ OPENING_BALANCE = 1000
 _MEMO_BYTES = 900
 _PAUSE_SECONDS = 0.002
 """Between two transfers; the demonstration is not to take a whole machine."""
+_PATIENCE_SECONDS = 60
+"""With the lock that the writer holds nearly all the time, on a machine that is busy."""
 
 
 class State(NamedTuple):
@@ -70,7 +72,7 @@ def _memo(rng: random.Random) -> bytes:
 def inspect(path: Path) -> State:
     """Check a database and add up its money. It may have to be recovered, so it is opened for
     writing: never give the original of a backup."""
-    database = sqlite3.connect(path)
+    database = sqlite3.connect(path, timeout=_PATIENCE_SECONDS)
     try:
         (integrity,) = database.execute("PRAGMA integrity_check").fetchone()
         (money,) = database.execute("SELECT sum(balance) FROM account").fetchone()
@@ -84,7 +86,7 @@ def inspect(path: Path) -> State:
 
 def embezzle(path: Path) -> int:
     """The accident: a careless UPDATE. The number of accounts that it hits."""
-    database = sqlite3.connect(path)
+    database = sqlite3.connect(path, timeout=_PATIENCE_SECONDS)
     try:
         with database:
             return database.execute("UPDATE account SET balance = 0 WHERE id % 3 = 0").rowcount
@@ -103,7 +105,7 @@ def write(path: Path, progress: ProgressFile) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the demonstration to handle
     rng = random.Random()
-    database = sqlite3.connect(path, timeout=60)
+    database = sqlite3.connect(path, timeout=_PATIENCE_SECONDS)
     database.execute("PRAGMA synchronous=FULL")
     while not stop:
         source, target = rng.sample(range(ACCOUNTS), 2)

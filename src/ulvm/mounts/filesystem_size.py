@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ulvm.errors import BusyError, NotSupportedError, RefusedError
@@ -119,7 +119,8 @@ class SizedFileSystem:
             finally:
                 unmount_volume(folder)
         finally:
-            os.rmdir(folder)
+            with suppress(OSError):  # still mounted: that error is under way
+                os.rmdir(folder)
 
     def shrink(self, size: int, *, force: bool = False) -> None:
         """To `size` bytes; it is not mounted."""

@@ -72,7 +72,9 @@ def _unmount_as_user(mount_point: str, lazy: bool) -> None:
     if program is None:
         raise NotSupportedError("Unmounting needs the program fusermount3 when not root.")
     words = [program, "-u", *(["-z"] if lazy else []), "--", mount_point]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, capture_output=True, text=True, errors="surrogateescape", check=False
+    )
     if done.returncode == 0:
         return
     reason = done.stderr.strip().removeprefix("fusermount3: ")

@@ -32,7 +32,7 @@ from ulvm.errors import (
     NotSupportedError,
     RefusedError,
 )
-from ulvm.mounts.loop import attach, grow, loop_named, loops_over, tree_of
+from ulvm.mounts.loop import Loop, attach, grow, loop_named, loops_over, tree_of
 from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
 from ulvm.mounts.unmount import unmount
 
@@ -207,7 +207,13 @@ def _run_mount(device: str, where: str, words: list[str]) -> str:
     """Empty, or why mount(8) refuses."""
     option = ["-o", ",".join(words)] if words else []
     done = subprocess.run(
-        ["mount", *option, "--", device, where], capture_output=True, text=True, check=False
+        ["mount", *option, "--", device, where],
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        check=False,
+        # A terminal's Ctrl-C that is held back here is not to end it in between.
+        start_new_session=True,
     )
     if done.returncode == 0:
         return ""
@@ -243,6 +249,7 @@ def _mount_by_fuse2fs(
         ["fuse2fs", os.fspath(path), where, *option],
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         check=False,
         # It stays: what is held back here, in the midst of a change, is not to be so for its life.
         start_new_session=True,
@@ -266,30 +273,34 @@ def unmount_volume(target: str | os.PathLike[str]) -> tuple[Mount, ...]:
     mounts = [at_target] if at_target is not None else mounts_of(target, every=True)
     if not mounts:
         raise NotFoundError(f"{target} is not mounted.")
+    held = [(mount, loop_named(Path(mount.source).name)) for mount in mounts]
     for mount in reversed(mounts):
         unmount(mount.mount_point)
-    for mount in mounts:
-        _wait_for_release(mount)
+    for mount, loop in held:
+        _wait_for_release(mount, loop)
     return tuple(mounts)
 
 
-def _wait_for_release(mount: Mount) -> None:
+def _wait_for_release(mount: Mount, loop: Loop | None) -> None:
     deadline = time.monotonic() + _RELEASE_SECONDS
-    while _holds(mount):
+    while _holds(mount, loop):
         if time.monotonic() > deadline:
             raise BusyError(f"{mount.source} is still held after {mount.mount_point} is unmounted.")
         time.sleep(0.01)
 
 
-def _holds(mount: Mount) -> bool:
-    """Does what the mount stood on still wait for its end?"""
+def _holds(mount: Mount, loop: Loop | None) -> bool:
+    """Does what the mount stood on still wait for its end? The device of a loop that is gone may be
+    another's by now."""
     if any(other.device == mount.device for other in mount_table()):
         return False  # mounted elsewhere too: it is to stay
     if mount.is_fuse:
         processes = Path("/proc").glob("[0-9]*")
         return any(mount.source in _opened(process).values() for process in processes)
-    loop = loop_named(Path(mount.source).name)
-    return loop is not None and loop.autoclear
+    now = None if loop is None else loop_named(loop.name)
+    if loop is None or now is None or now.backing_file != loop.backing_file:
+        return False
+    return now.autoclear
 
 
 def _opened(process: Path) -> dict[Path, str]:

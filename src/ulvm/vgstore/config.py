@@ -63,7 +63,7 @@ class Config(NamedTuple):
             read: set[str] = set()
             while tags := [t for t in host_tags(tree, os.uname().nodename) if t not in read]:
                 read.add(tags[0])
-                if "/" not in tags[0]:
+                if not {"/", "\0"} & set(tags[0]):
                     tree = _overlay(tree, _read(system_dir / f"lvm_{tags[0]}.conf") or {})
         return cls(tree, (Layer("file", tree),))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -102,3 +104,17 @@ def test_blocks_damage_is_seen(at: int, says: str) -> None:
     device, _ = recorded(0)
     device.write(at + 100, b"x")
     assert says in blockbank.inspect(device).integrity
+
+
+def test_an_accident_waits_for_the_writer(tmp_path: Path) -> None:
+    """For longer than SQLite does by default."""
+    path = tmp_path / "bank.db"
+    ledger.create(path, old_transfers=1)
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(5.5, writer.rollback)
+    timer.start()
+    assert ledger.embezzle(path) > 0
+    assert ledger.inspect(path).integrity == "ok"
+    timer.join()
+    writer.close()

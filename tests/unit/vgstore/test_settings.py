@@ -155,6 +155,11 @@ def test_a_profile_has_nothing_that_is_unknown(text: str, said: str | None) -> N
     assert found == said or (said is not None and found is not None and found.startswith(said))
 
 
+def test_a_tag_that_no_file_can_be_named_for_has_none(tmp_path: Path) -> None:
+    (tmp_path / "ulvm.conf").write_bytes(b'tags { "a\0b" { } "a/b" { } }')
+    assert "tags" in Config.load_directory(tmp_path).tree
+
+
 def test_each_source_counts_before_those_below_it(tmp_path: Path) -> None:
     (tmp_path / "lvm.conf").write_text("global { units = 'a' suffix = 0 umask = 1 test = 1 }")
     host = Host.from_environment({"ULVM_SYSTEM_DIR": str(tmp_path), "ULVM_RUN_DIR": "/r"})
