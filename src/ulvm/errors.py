@@ -11,6 +11,7 @@ import errno as _errno
 
 __all__ = [
     "BusyError",
+    "DaemonGoneError",
     "DeviceError",
     "ExistsError",
     "FormatError",

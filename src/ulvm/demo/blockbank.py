@@ -8,9 +8,9 @@
               blocks n+1 and n+2
     account   magic u64, number of the account u64, balance i64, crc32 of the 24 bytes u32
 
-A transfer writes the two new blocks beside, then the journal block that names them, flushes,
-writes them in place and flushes. Blocks are 4 KiB, written by one request. Opening replays the
-journal. So at every instant the money on the volume is whole, as a snapshot has to show.
+A transfer writes the two new blocks beside, flushes, then the journal block that names them,
+flushes, writes them in place and flushes. Blocks are 4 KiB, written by one request. Opening replays
+the journal. So at every instant the money on the volume is whole, as a snapshot has to show.
 
 Run as a program it is the writer: `python -m ulvm.demo.blockbank SOCKET EXPORT PROGRESS`.
 """

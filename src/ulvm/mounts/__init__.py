@@ -1,10 +1,11 @@
 """Mounts and loop devices: finding them, making them, freezing what is on them. Needs errors only.
 
-table    what is mounted where, and on which file      mount_at, mounts_of
-loop     loop devices                                  loops_on, attach, detach
-freeze   FIFREEZE and FITHAW                           FrozenMounts
-unmount  umount2(2) or fusermount3                     unmount
-volume   a volume on a directory                       mount_volume, unmount_volume
+table            what is mounted where, and on which file      mount_at, mounts_of
+loop             loop devices                                  loops_over, attach
+freeze           FIFREEZE and FITHAW                           FrozenMounts
+unmount          umount2(2) or fusermount3                     unmount
+volume           a volume on a directory                       mount_volume, unmount_volume
+filesystem_size  checked, grown and cut with its volume        SizedFileSystem
 """
 
 from ulvm.mounts.freeze import FrozenMounts
@@ -12,7 +13,6 @@ from ulvm.mounts.loop import (
     AttachedLoop,
     Loop,
     attach,
-    detach,
     loop_named,
     loops_on,
     loops_over,
@@ -36,7 +36,6 @@ __all__ = [
     "Mount",
     "MountedVolume",
     "attach",
-    "detach",
     "loop_named",
     "loops_on",
     "loops_over",

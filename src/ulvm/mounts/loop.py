@@ -1,4 +1,4 @@
-"""Loop devices: which stand on a file, attach, detach. Source: loop(4), linux/loop.h.
+"""Loop devices: which stand on a file, attach. Source: loop(4), linux/loop.h.
 
 Attaching is safe against others who attach at the same time: the kernel names a free device, and
 LOOP_CONFIGURE (Linux 5.8) sets it up at one stroke or fails with EBUSY, whereupon we ask again.
@@ -20,7 +20,6 @@ __all__ = [
     "AttachedLoop",
     "Loop",
     "attach",
-    "detach",
     "grow",
     "loop_named",
     "loops_on",
@@ -28,7 +27,6 @@ __all__ = [
     "tree_of",
 ]
 
-LOOP_CLR_FD = 0x4C01
 LOOP_GET_STATUS64 = 0x4C05
 LOOP_SET_CAPACITY = 0x4C07
 LOOP_CONFIGURE = 0x4C0A
@@ -259,19 +257,3 @@ def grow(device: str) -> None:
         raise DeviceError(
             f"Cannot resize {device}: {error.strerror}.", errno=error.errno
         ) from error
-
-
-def detach(device: str) -> None:
-    """Detach a loop device; if it is in use, the kernel does so when the last user goes."""
-    try:
-        descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise DeviceError(f"Cannot open {device}: {error.strerror}.", errno=error.errno) from error
-    try:
-        fcntl.ioctl(descriptor, LOOP_CLR_FD)
-    except OSError as error:
-        raise DeviceError(
-            f"Cannot detach {device}: {error.strerror}.", errno=error.errno
-        ) from error
-    finally:
-        os.close(descriptor)
