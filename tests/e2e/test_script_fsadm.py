@@ -64,3 +64,19 @@ def blocks(path: Path) -> int:
     listed = subprocess.run(["dumpe2fs", "-h", path], capture_output=True, text=True, check=True)
     (line,) = [line for line in listed.stdout.splitlines() if line.startswith("Block count:")]
     return int(line.split()[-1])
+
+
+@needs.program("resize2fs")
+@needs.program("dumpe2fs")
+def test_one_that_is_mounted_by_another_name_is_cut_where_it_is(
+    host: UlvmHost, scripts: ScriptHost
+) -> None:
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", host.path("vg/lv")], check=True)
+    where = host.base / "mnt"
+    where.mkdir()
+    subprocess.run(["mount", host.dm("vg-lv"), where], check=True)
+    (where / "file").write_text("kept")
+    scripts.run("fsadm", "-y", "-f", "resize", "vg/lv", "200M")
+    assert (where / "file").read_text() == "kept"
+    host.run(f"umount {where}")
+    assert blocks(host.path("vg/lv")) == 200 * MIB // 4096

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from ulvm.cli.context import Context
 from ulvm.errors import NotFoundError, UsageError
 from ulvm.lvm.names import split_volume
 from ulvm.vgstore.host import Host
+
+if TYPE_CHECKING:
+    from ulvm.mounts import AttachedLoop
 
 __all__ = ["fsadm", "lsblk"]
 
@@ -104,7 +107,8 @@ def fsadm(context: Context, words: tuple[str, ...]) -> int:
     for number, word in enumerate(words):
         path = _file_of(word, run_dir)
         if path is not None:
-            held, shown[number] = _block_device(path)
+            held = device = _block_device(path)
+            shown[number] = device.path
             break
     with held:
         return subprocess.run([program, *shown], check=False).returncode
@@ -120,15 +124,14 @@ def _file_of(word: str, run_dir: Path) -> Path | None:
     return path if lv is not None and path.exists() else None
 
 
-def _block_device(path: Path) -> tuple[AbstractContextManager[object], str]:
-    """(what holds it for a time, path of a loop device over the volume)."""
-    from ulvm.mounts import attach, loops_over, one_at_a_time
-    from ulvm.mounts.loop import grow
+def _block_device(path: Path) -> AttachedLoop:
+    """A loop device over the volume, held: programs may unmount what is on it, and mount it."""
+    from ulvm.mounts import attach, one_at_a_time
+    from ulvm.mounts.loop import grow, hold
 
     with one_at_a_time(path):
-        loops = sorted((o for o in loops_over(path) if o.whole), key=lambda loop: loop.read_only)
-        if loops:
-            grow(loops[0].path)
-            return nullcontext(), loops[0].path
-        attached = attach(path)
-        return attached, attached.path
+        there = hold(path)
+        if there is None:
+            return attach(path)
+        grow(there.path)
+        return there

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ __all__ = [
     "Loop",
     "attach",
     "grow",
+    "hold",
     "loop_named",
     "loops_on",
     "loops_over",
@@ -130,16 +132,36 @@ def tree_of(path: str) -> str:
     return top
 
 
+def hold(path: str | os.PathLike[str], *, writable: bool = False) -> AttachedLoop | None:
+    """A loop device that is over the whole file already, one that can be written if there is one,
+    or none: held, so that it stays what it is though what is mounted on it goes."""
+    file = os.stat(path)
+    for loop in sorted(loops_over(path), key=lambda loop: loop.read_only):
+        if not loop.whole or (writable and loop.read_only):
+            continue
+        with ExitStack() as held, suppress(OSError):  # detached meanwhile
+            descriptor = os.open(loop.path, os.O_RDONLY | os.O_CLOEXEC)
+            held.callback(os.close, descriptor)
+            if _shows(descriptor, file):
+                held.pop_all()
+                return AttachedLoop(loop.path, descriptor)
+    return None
+
+
 def _stands_on(loop: Loop, file: os.stat_result) -> bool:
-    info = bytearray(_INFO_SIZE)
     try:
         descriptor = os.open(loop.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.ioctl(descriptor, LOOP_GET_STATUS64, info)
+            return _shows(descriptor, file)
         finally:
             os.close(descriptor)
     except OSError:  # detached meanwhile, or not ours to open
         return False
+
+
+def _shows(descriptor: int, file: os.stat_result) -> bool:
+    info = bytearray(_INFO_SIZE)
+    fcntl.ioctl(descriptor, LOOP_GET_STATUS64, info)
     device, inode = struct.unpack_from("=QQ", info)
     return (device, inode) == (file.st_dev, file.st_ino)
 
@@ -150,7 +172,7 @@ def _loops(sys_block: Path) -> list[Loop]:
 
 
 class AttachedLoop:
-    """A loop device that we attached, held open: leave the context (or `close`) to let go.
+    """A loop device, held open: leave the context (or `close`) to let go.
 
     It is detached by the kernel when nobody, no mount either, holds it any more.
     """

@@ -32,7 +32,7 @@ from ulvm.errors import (
     NotSupportedError,
     RefusedError,
 )
-from ulvm.mounts.loop import Loop, attach, grow, loop_named, loops_over, tree_of
+from ulvm.mounts.loop import Loop, attach, grow, hold, loop_named, tree_of
 from ulvm.mounts.table import Mount, mount_at, mount_table, mounts_of
 from ulvm.mounts.unmount import unmount
 
@@ -190,17 +190,14 @@ def _loop_over(path: str, *, read_only: bool) -> Iterator[str]:
     """A loop device over the file, held. One that is there and can be written is taken: to the
     kernel a second one is another disk, and the file system on it another one, which overwrites
     what the first one writes."""
-    there = [] if read_only else [o for o in loops_over(path) if o.whole and not o.read_only]
-    if not there:
+    there = None if read_only else hold(path, writable=True)
+    if there is None:
         with attach(path, read_only=read_only) as made:
             yield made.path
         return
-    grow(there[0].path)
-    descriptor = os.open(there[0].path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield there[0].path
-    finally:
-        os.close(descriptor)
+    with there:
+        grow(there.path)
+        yield there.path
 
 
 def _run_mount(device: str, where: str, words: list[str]) -> str:
