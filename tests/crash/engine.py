@@ -7,7 +7,8 @@ moment which tokens a sector of each device may hold if the power goes then:
 
 * the newest that was durable by a flush or FUA, or anything written later;
 * of a snapshot the same with its own writes, on top of what the origin held at its creation;
-* a snapshot that ran out of room is invalid from then on, and shows nothing.
+* a snapshot that ran out of room is invalid from then on, and shows nothing. It turns so for that
+  alone: not before more chunks were written, in it or in its origin, than its COW has room for.
 
 `Machine.check_moment` starts another machine on what the disks may hold at a moment.
 """
@@ -34,7 +35,7 @@ from ulvm.dm.stage_file import StageSettings
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, UlvmError
 
-__all__ = ["Config", "Cursor", "Machine", "Snap", "Unsafe"]
+__all__ = ["Config", "Cursor", "Machine", "Snap", "Unsafe", "room"]
 
 SECTOR = 512
 SECTORS = 384
@@ -73,6 +74,15 @@ def tokens_of(data: bytes, what: str) -> Tokens:
     return rows[:, 0].copy()
 
 
+def room(cow_sectors: int, chunk: int) -> int:
+    """How many exceptions a COW has room for (drivers/md/dm-snap-persistent.c): a header, then
+    metadata areas of a chunk, each followed by the chunks that it has records for."""
+    behind_header = cow_sectors // chunk - 1
+    a_round = chunk * SECTOR // 16 + 1
+    rounds, rest = divmod(behind_header, a_round)
+    return rounds * (a_round - 1) + max(0, rest - 1)
+
+
 # -- the log and the model ------------------------------------------------------------------------
 
 
@@ -86,6 +96,12 @@ class Snap:
     kind: str
     chunk: int
     merging: bool = False
+
+    def chunks(self, sector: int, count: int) -> range:
+        return range(sector // self.chunk, (sector + count - 1) // self.chunk + 1)
+
+    def fits(self, chunks: set[int]) -> bool:
+        return len(chunks) <= room(self.cow_sectors, self.chunk)
 
 
 Config = tuple[Snap, ...]
@@ -245,6 +261,8 @@ class Machine:
     """In bytes; None for any. What is in it outlives a kill -9 by a file, which the images of one
     do not hold, so that lives of durability "process" have none."""
     dead: set[str] = field(default_factory=set)
+    taken: dict[str, set[int]] = field(default_factory=dict)
+    """Of each snapshot the chunks that may have got an exception so far."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -301,6 +319,13 @@ class Machine:
         with self._lock:
             return next(self._operations)
 
+    def take(self, device: str, sector: int, count: int) -> None:
+        """Chunks that a write gives an exception if they have none."""
+        with self._lock:
+            for snap in self.config:
+                if not snap.merging and device in ("origin", snap.name):
+                    self.taken.setdefault(snap.name, set()).update(snap.chunks(sector, count))
+
     # -- tables -------------------------------------------------------------------------------
 
     def _origin_line(self) -> str:
@@ -331,6 +356,7 @@ class Machine:
             sector=sector,
             tokens=tuple(tokens.tolist()),
         )
+        self.take(device, sector, count)
         mapped = self.mapper.mapped("org" if device == "origin" else device)
         try:
             mapped.write(sector * SECTOR, content_of(tokens), fua=fua)
@@ -346,6 +372,7 @@ class Machine:
     def zero(self, sector: int, count: int) -> None:
         operation = self.operation()
         self.note("write", device="origin", operation=operation, sector=sector, tokens=(0,) * count)
+        self.take("origin", sector, count)
         self.mapper.mapped("org").write_zeroes(sector * SECTOR, count * SECTOR)
         self.note("written", device="origin", operation=operation)
 
@@ -411,6 +438,8 @@ class Machine:
         self.note("merge", device=snap.name)
         self._commit(tuple(merging if s == snap else s for s in self.config))
         self.merging = merging
+        for chunk in self.taken.get(snap.name, ()):
+            self.take("origin", chunk * snap.chunk, min(snap.chunk, SECTORS - chunk * snap.chunk))
         self.mapper.resume("org")
         self.mapper.remove(snap.name)
 
@@ -428,15 +457,18 @@ class Machine:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Snapshots that turn invalid in this step are dying since its begin, dead after it."""
-        alive = [s.name for s in self.config if not s.merging and s.name not in self.dead]
+        alive = [s for s in self.config if not s.merging and s.name not in self.dead]
         # A merge fills other snapshots of its origin all the time.
         start = self.now() if self.merge_began is None else self.merge_began
         yield
         if self.merging is not None and self.merge_began is None:
             self.merge_began = start
-        for name in alive:
+        for snap in alive:
+            name = snap.name
             there = any(s.name == name and not s.merging for s in self.config)
             if there and not self._valid(name):
+                if snap.fits(self.taken.get(name, set())):
+                    raise Unsafe(f"{name} turned invalid, and had room")
                 self.dead.add(name)
                 with self._lock:
                     self.log.append(Entry(start, "dying", name))
@@ -607,6 +639,12 @@ class AfterCut:
     def _plain(self) -> list[str]:
         return [s.name for s in self.cursor.config if not s.merging]
 
+    def _has_room(self, name: str, *written: tuple[int, int]) -> bool:
+        """For all that the life wrote, before and after the cut, and for this."""
+        snap = next(s for s in self.cursor.config if s.name == name)
+        chunks = (snap.chunks(sector, count) for sector, count in written)
+        return snap.fits(self.machine.taken.get(name, set()).union(*chunks))
+
     def _activate(self, mapper: LocalMapper) -> None:
         merging = None
         self.invalid = set()
@@ -641,7 +679,7 @@ class AfterCut:
             try:
                 tokens = self._read(name)
             except DeviceError:
-                if name not in self.invalid and not self.merging:
+                if name not in self.invalid and (not self.merging or self._has_room(name)):
                     raise Unsafe(f"{name} turned invalid by being looked at") from None
                 continue  # the merge that goes on has filled it
             if name in self.invalid:
@@ -650,9 +688,11 @@ class AfterCut:
             found[name] = tokens
         return found
 
-    def _same(self, found: dict[str, Tokens], when: str) -> None:
+    def _same(self, found: dict[str, Tokens], when: str, *written: tuple[int, int]) -> None:
         for name, tokens in found.items():
             if name != "origin" and self.mapper.status(name)[0].params == "Invalid":
+                if self._has_room(name, *written):
+                    raise Unsafe(f"{name} is invalid, and had room for more than it was {when}")
                 continue  # it had no room for what the merge or the writes changed
             if not np.array_equal(self._read(name), tokens):
                 raise Unsafe(f"{name} is not what it was {when}")
@@ -680,17 +720,19 @@ class AfterCut:
     def _live_on(self, found: dict[str, Tokens], choose: random.Random) -> None:
         """Writes to the origin leave the snapshots as they are, over another restart too."""
         origin = self.mapper.mapped("org")
+        written = []
         for _ in range(4):
             count = choose.randrange(1, 60)
             tokens = self.machine.new_tokens(count)
             sector = choose.randrange(SECTORS - count)
             origin.write(sector * SECTOR, content_of(tokens))
             found["origin"][sector : sector + count] = tokens
-        self._same(found, "before the origin was written to")
+            written.append((sector, count))
+        self._same(found, "before the origin was written to", *written)
         self.mapper.shutdown()
         self.mapper = start_mapper(self.machine.folder, dict(self.disks), self.machine.durability)
         self._activate(self.mapper)
-        self._same(found, "before the restart")
+        self._same(found, "before the restart", *written)
 
 
 def merged(mapper: LocalMapper) -> bool:

@@ -36,11 +36,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.crash.engine import SECTOR, Tokens, Unsafe, content_of, tokens_of
+from tests.crash.engine import SECTOR, Tokens, Unsafe, content_of, room, tokens_of
 from tests.crash.staged_model import Content, Disk, DiskLab, Snapshot, one_batch
 from tests.unit.dm.lab import header
 from tests.unit.dm.stage_lab import BIG, SMALL, StageLab, killed
-from ulvm.blockdev.faults import Kind
+from ulvm.blockdev.faults import FaultDevice, Kind
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.stage_file import PAGE
 from ulvm.dm.table import parse_table
@@ -100,11 +100,14 @@ class Life:
     expected: tuple[type[BaseException], ...] = (UlvmError,)
     """What a device may answer."""
     trail: list[str] = field(default_factory=list)
+    reasons: set[str] = field(default_factory=set)
+    """To turn invalid since it was looked which have: disks that refused something, "memory"."""
 
     def __post_init__(self) -> None:
         self._tokens = itertools.count(MOST + 1)
         self._numbers = itertools.count(1)
         self._folders = itertools.count(1)
+        self._failed: dict[FaultDevice, int] = {}
         self.size = self.choose.choice(STAGES)
         self.sectors = self.choose.choice(LENGTHS)
         self.lab: StageLab = DiskLab(self._made(self._new_folder()), self.size, kept=True)
@@ -166,6 +169,18 @@ class Life:
         cows = [*self.snapshots, *([self.merged_cow] if self.merging else [])]
         return ["origin", *(f"{cow}.cow" for cow in cows)]
 
+    def needs(self, name: str, sector: int, count: int) -> None:
+        """Chunks that a write gives an exception if they have none."""
+        for snap in self.snapshots.values() if name == "org" else (self.snapshots[name],):
+            snap.taken.update(snap.chunks(sector, count))
+
+    def count_the_failed(self) -> None:
+        """Disks that have refused something are a reason to turn invalid."""
+        for name, disk in self.lab.faults.items():
+            if disk.failed > self._failed.get(disk, 0):
+                self._failed[disk] = disk.failed
+                self.reasons.add(name)
+
     # -- asking -------------------------------------------------------------------------------
 
     def ask(self, name: str, what: str, act: Callable[[], object]) -> bool:
@@ -200,6 +215,7 @@ class Life:
         sector, count = self.somewhere()
         tokens, fua = self.new_tokens(count), self.choose.random() < 0.15
         content = self.content(name)
+        self.needs(name, sector, count)
         what = f"write of {tokens[0]}.. to {sector}+{count}{' FUA' if fua else ''}"
         data = content_of(tokens)
         if self.ask(name, what, lambda: self.device(name).write(sector * SECTOR, data, fua=fua)):
@@ -275,6 +291,8 @@ class Life:
         places = [self.somewhere() for _ in range(self.choose.randrange(2, 6))]
         pieces = [(sector, self.new_tokens(count)) for sector, count in places]
         content = self.content(name)
+        for place in places:
+            self.needs(name, *place)
         data = [(sector * SECTOR, memoryview(content_of(tokens))) for sector, tokens in pieces]
         if self.ask(name, f"writes to {places}", lambda: self.device(name).write_each(data)):
             for sector, tokens in pieces:
@@ -366,6 +384,7 @@ class Life:
         if end > old and self.lab.status(name) != "Invalid":
             tokens = self.new_tokens(end - old)
             data = content_of(tokens)
+            self.needs(name, old, end - old)
             write = partial(self.device(name).write, old * SECTOR, data)
             if self.ask(name, "write behind the end", write):
                 snap.content.written(old, tokens)
@@ -380,7 +399,9 @@ class Life:
         choose, dm = self.choose, self.lab.dm
         name = f"s{next(self._numbers)}"
         snap = Snapshot(choose.choice(CHUNKS), choose.choice(("P", "PO")), self.origin.copy())
-        self.lab.file(f"{name}.cow", choose.choice(COWS))
+        cow_sectors = choose.choice(COWS)
+        snap.room = room(cow_sectors, snap.chunk)
+        self.lab.file(f"{name}.cow", cow_sectors)
         there = dm.mapped_by_name("org") is not None
         around = there and choose.random() < 0.7
 
@@ -454,6 +475,8 @@ class Life:
         dm.resume("org")
         dm.remove(name)
         del self.snapshots[name]
+        for chunk in snap.taken:
+            self.needs("org", chunk * snap.chunk, snap.chunk)
         behind = self.origin.newest[snap.content.sectors :]
         self.origin = Content(
             np.concatenate((snap.content.newest, behind)),
@@ -506,7 +529,9 @@ class Life:
         self.trail.append(what)
         old = self.lab
         old.stages.mkdir(exist_ok=True)
-        self.lab = killed(old, self._new_folder(), self.size, stopped=stopped)
+        lab = killed(old, self._new_folder(), self.size, stopped=stopped)
+        self.count_the_failed()
+        self.lab = lab
         self.lab.messages[:0] = old.messages
         for disk in old.faults.values():
             disk.inner.close()
@@ -540,12 +565,17 @@ class Life:
         return self.lab.status(name) == "Invalid"
 
     def count_the_dead(self) -> None:
+        self.count_the_failed()
+        reasons, self.reasons = self.reasons, set()
+        mine = {"memory", "origin", f"{self.merged_cow}.cow"}
         for name, snap in self.snapshots.items():
             invalid = self._turned_invalid(name)
             if snap.dead and not invalid:
                 raise Unsafe(f"{name} was invalid and is not")
             if invalid and not snap.dead:
                 snap.dead = True
+                if len(snap.taken) <= snap.room and not reasons & {*mine, f"{name}.cow"}:
+                    raise Unsafe(f"{name} turned invalid, and had room: {self.lab.messages[-1:]}")
                 said = [line for line in self.lab.messages if line.startswith(f"{name}:")]
                 snap.marked = not any("still looks valid on disk" in line for line in said)
                 self.trail.append(f"{name} is invalid: {self.lab.messages[-1:]}")

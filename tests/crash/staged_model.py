@@ -9,7 +9,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,13 @@ class Snapshot:
     """It has been seen to be invalid."""
     marked: bool = False
     """Its disk said so at once."""
+    taken: set[int] = field(default_factory=set)
+    """Chunks that may have got an exception so far."""
+    room: int = 0
+    """For so many."""
+
+    def chunks(self, sector: int, count: int) -> range:
+        return range(sector // self.chunk, (sector + count - 1) // self.chunk + 1)
 
 
 @contextmanager
@@ -148,7 +155,7 @@ def by_hand(choose: random.Random) -> Iterator[None]:
 
     def leave(self: Stage) -> None:
         """The file of a process that was killed."""
-        if self._fd >= 0:
+        if getattr(self, "_fd", -1) >= 0:
             os.close(self._fd)
 
     def stop(self: MergeTarget) -> None:

@@ -76,6 +76,7 @@ def short_of_memory(life: Life, step: str) -> None:
     finally:
         life.expected = expected
         if want.where:
+            life.reasons.add("memory")
             life.trail.append(f"    no memory at {want.where}")
             effort.tally("times memory was wanting under what is staged")
     life.heal()

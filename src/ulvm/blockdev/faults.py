@@ -149,6 +149,8 @@ class FaultDevice(BlockDevice):
         self.inner = inner
         self.counts: dict[Kind, int] = {"read": 0, "write": 0, "flush": 0, "discard": 0}
         """Requests that came, failed ones too."""
+        self.failed = 0
+        """Of all kinds."""
         self._lock = threading.Lock()
         self._faults: list[_Fault] = []
         self._record: PowerCut | None = None
@@ -197,6 +199,7 @@ class FaultDevice(BlockDevice):
                     fault.times -= 1
                     if fault.times == 0:
                         self._faults.remove(fault)
+                self.failed += 1
                 return fault
         return None
 
