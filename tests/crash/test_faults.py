@@ -3,10 +3,12 @@
 For each request of a load that an origin, its snapshots and their merge make to the disks, the load
 is done again with that request failing. Whatever it was:
 
-* the caller of what cannot be done gets the error, and nobody else;
+* the caller of what cannot be done gets the error, and nobody else; a flush of the origin that
+  says OK is durable;
 * an origin is never failed by a COW, and holds all that was written to it;
-* a snapshot that lost data is invalid, on disk too; one that is valid is right, now and after a
-  restart; if the disk refuses even the mark, it stays invalid in this life and the log says so;
+* a snapshot that lost data is invalid, on disk too, and no other is; one that is valid is right,
+  now, after a restart and after a power cut; if the disk refuses even the mark, it stays invalid in
+  this life and the log says so;
 * no thread dies, nothing hangs, and everything can be taken down.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +27,9 @@ import pytest
 from tests import effort
 from tests.crash.engine import SECTOR, SECTORS, Machine, Snap, Tokens, tokens_of
 from tests.waiting import ended
+from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.faults import Kind
+from ulvm.blockdev.memory import MemoryDevice
 from ulvm.dm.table import parse_table
 from ulvm.errors import DeviceError, UlvmError
 
@@ -32,6 +37,11 @@ pytestmark = [
     pytest.mark.timeout(effort.amount(300, 0)),
     pytest.mark.usefixtures("threads_that_died"),
 ]
+
+
+class Oldest(random.Random):
+    def choice(self, seq):  # type: ignore[no-untyped-def]
+        return seq[0]
 
 
 class Played:
@@ -45,6 +55,7 @@ class Played:
         self.errors: list[tuple[str, int]] = []
         self.log = self.machine.said
         self.made: list[Snap] = []
+        self.what = ""
         self.known = True
         """Whether what the origin holds is known: a write to it that failed may be half done."""
 
@@ -70,6 +81,17 @@ class Played:
             self.machine.mapper.mapped("org" if device == "origin" else device).flush()
         except DeviceError as error:
             self.errors.append((device, error.errno or 0))
+            return
+        if device == "origin" and self.known:
+            held = tokens_of(self.durable("origin"), "the origin's disk")
+            assert np.array_equal(held, self.origin), (
+                f"{self.what}: a flush said OK, and is not durable"
+            )
+
+    def durable(self, disk: str) -> bytes:
+        """What it holds if the power goes and takes all that it may."""
+        record = self.machine.records[disk]
+        return record.image_at(len(record.events), Oldest())
 
     def load(self) -> None:
         """First writes, rewrites, writes of snapshots, growth, flushes."""
@@ -164,11 +186,14 @@ def one(folder: Path, seed: int, fault: Fault) -> None:
     disk, kind, n, error, times, what = fault
     played = Played(folder, seed)
     machine = played.machine
+    played.what = what
     machine.disks[disk].fail_nth(kind, n, times=times, error=error)
     played.load()
     assert all(code in (error, errno.EIO, errno.ENXIO) for _, code in played.errors), what
     if disk != "origin":
-        assert not [e for e in played.errors if e[0] == "origin"], f"{what}: the origin failed"
+        above = {snap.name for snap in played.made if disk == f"cow{snap.cow}"}
+        told = {device for device, _ in played.errors}
+        assert told <= {*above, "load", "grow"}, f"{what}: {told - above} failed"
     machine.disks[disk].clear()
     mapper = machine.mapper
     if played.known:
@@ -181,11 +206,24 @@ def one(folder: Path, seed: int, fault: Fault) -> None:
         if played.valid(snap.name):
             check(played, snap.name, what)
         else:
-            assert any("Invalidating snapshot" in line for line in played.log), what
+            said = [line for line in played.log if line.startswith(f"{snap.name}: Invalidating")]
+            assert said, what
+            assert (disk, kind) == ("origin", "read") or disk == f"cow{snap.cow}", (
+                f"{what}: {said[0]}"
+            )
     invalid = {s.name for s in played.made if s.name in there and not played.valid(s.name)}
     marked = not any("still looks valid on disk" in line for line in played.log)
+    devices = ["origin", *(n for n in played.snaps if n in there - invalid)]
+    for device in devices:  # Is told of the error if nobody was.
+        played.flush(device)
+    told_before = len(played.errors)
+    for device in devices:
+        played.flush(device)
+    assert len(played.errors) == told_before, f"{what}: still {played.errors[-1]}"
+    cut = {name: MemoryDevice(played.durable(name)) for name in machine.disks}
     machine.close()
-    after_restart(played, invalid, marked, what)
+    after_restart(played, machine.disks, invalid, marked, f"{what}, after a restart")
+    after_restart(played, cut, invalid, marked, f"{what}, after a power cut")
 
 
 def check(played: Played, name: str, what: str) -> None:
@@ -195,11 +233,18 @@ def check(played: Played, name: str, what: str) -> None:
         assert np.array_equal(found, tokens), f"{what}: {name} is valid and wrong"
 
 
-def after_restart(played: Played, invalid: set[str], marked: bool, what: str) -> None:
+def after_restart(
+    played: Played,
+    disks: Mapping[str, BlockDevice],
+    invalid: set[str],
+    marked: bool,
+    what: str,
+) -> None:
     machine = played.machine
-    machine.mapper = type(machine.mapper)(
-        open_file=lambda path, writable: machine.disks[Path(path).name]
-    )
+    machine.mapper = type(machine.mapper)(open_file=lambda path, writable: disks[Path(path).name])
+    if played.known:
+        found = tokens_of(disks["origin"].read(0, SECTORS * SECTOR), "origin")
+        assert np.array_equal(found, played.origin), f"{what}: the origin lost a write"
     for snap in machine.config:
         for name, line in (
             (f"c-{snap.name}", machine._cow_line(snap)),
@@ -212,8 +257,9 @@ def after_restart(played: Played, invalid: set[str], marked: bool, what: str) ->
         if snap.name in invalid:
             if marked:
                 assert not played.valid(snap.name), f"{what}: {snap.name} is valid again"
-        elif played.valid(snap.name):
-            check(played, snap.name, f"{what}, after a restart")
+        elif snap.name in played.snaps:
+            assert played.valid(snap.name), f"{what}: {snap.name} is invalid"
+            check(played, snap.name, what)
     machine.mapper.shutdown()
 
 
