@@ -90,8 +90,8 @@ class Life:
     choose: random.Random
     refuse: bool = True
     """Disks do, now and then."""
-    refusing: bool = False
-    """They may, or memory may be wanting."""
+    refusing: set[str] = field(default_factory=set)
+    """Those that may have since all was well, and "memory" where that may be wanting."""
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     merging: Snapshot | None = None
     merged_cow: str = ""
@@ -190,10 +190,20 @@ class Life:
             act()
         except self.expected as error:
             self.trail.append(f"    {error!r}")
-            if not self.refusing and not self.out_of_room(name):
+            if not self.refusing & self.below(name) and not self.out_of_room(name):
                 raise Unsafe(f"{what} of {name} was refused, and by no disk: {error!r}") from error
             return False
         return True
+
+    def below(self, name: str) -> set[str]:
+        """What may be the reason that something is refused to this device: of an origin none of its
+        snapshots, but that which it merges."""
+        found = {"memory", "origin"}
+        if name in self.snapshots:
+            found.add(f"{name}.cow")
+        if self.merging is not None:
+            found.add(f"{self.merged_cow}.cow")
+        return found
 
     def out_of_room(self, name: str) -> bool:
         snap = self.snapshots.get(name)
@@ -311,7 +321,7 @@ class Life:
         name = self.choose.choice(self.disks())
         self.trail.append(f"{name} refuses {kind} {nth}, {times} times")
         self.disk(name).fail_nth(kind, nth, times=times)
-        self.refusing = True
+        self.refusing.add(name)
 
     def heal(self) -> None:
         """All disks take everything again; so what was answered gets to them."""
@@ -320,7 +330,7 @@ class Life:
         self.trail.append("heal")
         for disk in self.lab.faults.values():
             disk.clear()
-        self.refusing = False
+        self.refusing.clear()
         self.open_all()
         for name in ("org", *self.alive()):
             self._flush(name)
@@ -536,7 +546,7 @@ class Life:
         for disk in old.faults.values():
             disk.inner.close()
         shutil.rmtree(old.folder)
-        self.refusing = False
+        self.refusing.clear()
 
     def cut(self) -> None:
         """Of devices whose flush said OK a power cut takes nothing; invalid ones stay so."""
@@ -599,7 +609,7 @@ class Life:
 
     def end(self) -> None:
         """All that is left must get to its place."""
-        self.refusing = True
+        self.refusing.add("memory")
         self.heal()
         self.look_at_all()
         while self.merging is not None:

@@ -69,7 +69,8 @@ def wanting(life: Life) -> None:
 def short_of_memory(life: Life, step: str) -> None:
     """A step that may fail for that. Behind it all goes on."""
     expected = life.expected
-    life.refusing, life.expected = True, (*expected, MemoryError)
+    life.refusing.add("memory")
+    life.expected = (*expected, MemoryError)
     try:
         with Want(life.choose) as want:
             life.take(step)
