@@ -86,7 +86,8 @@ def short_of_memory(life: Life, step: str) -> None:
 
 
 def live(folder: Path, name: str, how: Callable[[Life], None]) -> None:
-    """Unsafe with the name of the life, what it was, and what it did last."""
+    """What goes wrong tells the name of the life and what it did last. Unsafe is a promise that was
+    broken; any other error, and one that hangs, is not known to be one."""
     life = Life(folder, effort.rng(name))
 
     def work() -> None:
@@ -96,10 +97,11 @@ def live(folder: Path, name: str, how: Callable[[Life], None]) -> None:
             life.close()
 
     try:
-        ended(work, seconds=20)
+        ended(work, seconds=120)
     except BaseException as error:
         trail = "\n".join(life.trail[-60:])
-        raise Unsafe(f"ULVM_SEED={effort.SEED}, {name}: {error!r}, behind\n{trail}") from error
+        error.add_note(f"ULVM_SEED={effort.SEED}, {name}, behind\n{trail}")
+        raise
 
 
 @pytest.mark.parametrize("how", [refused, merging, wanting])
