@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.test_lvm_power_cut import BLOCK, BLOCKS, NEW, OLD, Play, blocks, origin_of
+from tests.crash.test_lvm_power_cut import BLOCK, BLOCKS, NEW, OLD, STAGES, Play, blocks, origin_of
 from tests.unit.lvm.lab import Lab
 from ulvm.lvm import move, snapshot
 from ulvm.metadata.model import StripedSegment
@@ -31,9 +31,9 @@ def to_the_end(lab: Lab) -> None:
         assert move.poll(lab.session, [each], interval=0)
 
 
-@pytest.mark.parametrize("atomic", [False, True])
-def test_a_move_with_a_snapshot_and_writes(tmp_path: Path, atomic: bool) -> None:
-    play = Play(tmp_path)
+@pytest.mark.parametrize(("atomic", "stage"), [(False, STAGES[0]), (True, STAGES[1])])
+def test_a_move_with_a_snapshot_and_writes(tmp_path: Path, atomic: bool, stage: int) -> None:
+    play = Play(tmp_path, stage)
     session = play.lab.session
     snapshot.create(session, "vg", "o", "s", extents=4)
     play.lab.write("o", 0, NEW)
@@ -42,8 +42,7 @@ def test_a_move_with_a_snapshot_and_writes(tmp_path: Path, atomic: bool) -> None
     begun = move.start(session, "vg", source, atomic=atomic)
     assert begun is not None
     play.mark("begun")
-    for number in CHANGED:
-        play.lab.write("o", number * BLOCK, NEW)
+    play.change(CHANGED)
     play.mark("changed")
     assert move.poll(session, [begun], interval=0)
     play.mark("finished")

@@ -34,20 +34,43 @@ from ulvm.vgstore.host import Host
 
 pytestmark = pytest.mark.timeout(effort.amount(300, 0))
 
+Tokens = tuple[int | None, ...]
+
 BLOCK = 4096
 EXTENT_BLOCKS = 16
+STAGES = (0, 64 << 10, 1 << 20)
+"""Bytes: none, one that is full at times, one that never is."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """`blocks`: what was written, by number."""
+    """`blocks`: what may be found, by number, the newest last; None for what was there before."""
 
     extents: int
     origin: str | None = None
-    blocks: dict[int, int] = field(default_factory=dict)
+    blocks: dict[int, Tokens] = field(default_factory=dict)
+    own: frozenset[int] = frozenset()
+    """Blocks that were written to the snapshot itself."""
+
+    def written(self, number: int, token: int) -> Volume:
+        found = (*self.blocks.get(number, (None,)), token)
+        return replace(self, blocks={**self.blocks, number: found}, own=self.own | {number})
+
+    def durable(self, but: frozenset[int] = frozenset()) -> Volume:
+        """Behind a flush."""
+        kept = {n: t if n in but else t[-1:] for n, t in self.blocks.items()}
+        return replace(self, blocks=kept)
 
 
 State = dict[str, Volume]
+
+
+def flushed(state: State, name: str) -> State:
+    """What a snapshot has of its origin is durable when it is there."""
+    return {
+        n: v.durable() if n == name else v.durable(v.own) if v.origin == name else v
+        for n, v in state.items()
+    }
 
 
 def block(token: int) -> bytes:
@@ -74,7 +97,8 @@ class Life:
         self.folder = folder
         self.choose = choose
         self.pvs = choose.choice([("a",), ("a", "b")])
-        self.lab = Lab(folder, names=self.pvs)
+        self.stage = choose.choice(STAGES)
+        self.lab = Lab(folder, names=self.pvs, stage=self.stage)
         self.members = frozenset(self.lab.devices)
         self.pvs += ("spare",)
         (folder / "spare").touch()
@@ -114,9 +138,10 @@ class Life:
             volume = state[name]
             size = volume.extents if volume.origin is None else state[volume.origin].extents
             number, token = choose.randrange(size * EXTENT_BLOCKS), next(self.tokens)
-            self.lab.write(name, number * BLOCK, block(token))
-            written = replace(volume, blocks={**volume.blocks, number: token})
-            return f"write {name} {number}", {**state, name: written}
+            flush = choose.random() < 0.5
+            self.lab.write(name, number * BLOCK, block(token), flush=flush)
+            after = {**state, name: volume.written(number, token)}
+            return f"write {name} {number}", flushed(after, name) if flush else after
         if what < 0.70:
             origin, name = choose.choice(plain), f"s{next(self.names)}"
             snapshot.create(
@@ -191,7 +216,7 @@ class Life:
         if moment > operation.begin:
             states.append(operation.after)
             groups.append(operation.members[1])
-        lab = Lab(self.folder, names=self.pvs, images=images)
+        lab = Lab(self.folder, names=self.pvs, images=images, stage=self.stage)
         try:
             found = frozenset(pv.device for pv in lab.vg.pvs)
             if found not in groups:
@@ -215,7 +240,7 @@ class Life:
             numbers = {n for s in fitting for n in s[name].blocks}
             for number in numbers:
                 found = lab.read(name, number * BLOCK, BLOCK)
-                allowed = {s[name].blocks.get(number) for s in fitting}
+                allowed = {t for s in fitting for t in s[name].blocks.get(number, (None,))}
                 # Not written yet in one of the states: what it held then nobody knows.
                 if None not in allowed:
                     check_block(found, [block(t) for t in allowed if t is not None], name, number)

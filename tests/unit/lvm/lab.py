@@ -13,6 +13,7 @@ from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.faults import FaultDevice
 from ulvm.blockdev.memory import MemoryDevice
 from ulvm.dm.mapper import LocalMapper
+from ulvm.dm.stage_file import StageSettings
 from ulvm.lvm import vg as lvm_vg
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
@@ -89,7 +90,8 @@ class Kept(FaultDevice):
 
 
 class Lab:
-    """`images`: what the PVs hold; new ones are made in a VG if none are given."""
+    """`images`: what the PVs hold; new ones are made in a VG if none are given. `stage`: bytes for
+    each device."""
 
     def __init__(
         self,
@@ -98,6 +100,7 @@ class Lab:
         names: tuple[str, ...] = ("a", "b"),
         size: int = 2 * MIB,
         images: Mapping[str, bytes] | None = None,
+        stage: int = 0,
     ) -> None:
         self.devices: dict[str, Kept] = {}
         for name in names:
@@ -107,7 +110,7 @@ class Lab:
             if images is not None:
                 self.devices[path].write(0, images[path])
         self.host = Host(folder / "etc", folder / "run", opener=self.open)
-        self.mapper = LocalMapper(open_file=self.open)
+        self.mapper = LocalMapper(open_file=self.open, stage=StageSettings(stage))
         self.heard = Heard()
         self.begin(self.host)
         if images is None:
@@ -150,10 +153,11 @@ class Lab:
         finally:
             handle.close()
 
-    def write(self, lv: str, offset: int, data: bytes) -> None:
+    def write(self, lv: str, offset: int, data: bytes, *, flush: bool = True) -> None:
         handle = self.mapper.mapped(f"vg-{lv}").open(write=True)
         try:
             handle.write(offset, data)
-            handle.flush()
+            if flush:
+                handle.flush()
         finally:
             handle.close()
