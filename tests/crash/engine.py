@@ -38,8 +38,8 @@ from ulvm.errors import DeviceError, UlvmError
 __all__ = ["Config", "Cursor", "Machine", "Snap", "Unsafe", "room"]
 
 SECTOR = 512
-SECTORS = 384
-"""Of the origin: not a multiple of the larger chunks."""
+SECTORS = 392
+"""Of the origin: whole pages, and not a multiple of the larger chunks."""
 COW_SECTORS = 1400
 COWS = 4
 STAGES = (0, 16 << 12, 1 << 20)
@@ -485,7 +485,7 @@ class Machine:
 
     def _where(self, largest: int) -> tuple[int, int]:
         count = self.choose.randrange(1, largest)
-        return self.choose.randrange(SECTORS - count), count
+        return self.choose.randrange(SECTORS - count + 1), count
 
     def random_step(self) -> None:
         """One step that is possible now."""
@@ -547,7 +547,7 @@ class Machine:
             with self.watched():
                 device = self.choose.choice(["origin", "origin", "s1", "s2"])
                 count = self.choose.randrange(30, 200)
-                self.write(device, self.choose.randrange(SECTORS - count), count)
+                self.write(device, self.choose.randrange(SECTORS - count + 1), count)
 
     def merge_under_load(self) -> None:
         """A merge step by step, with writes and flushes of its origin between the steps."""
@@ -724,7 +724,7 @@ class AfterCut:
         for _ in range(4):
             count = choose.randrange(1, 60)
             tokens = self.machine.new_tokens(count)
-            sector = choose.randrange(SECTORS - count)
+            sector = choose.randrange(SECTORS - count + 1)
             origin.write(sector * SECTOR, content_of(tokens))
             found["origin"][sector : sector + count] = tokens
             written.append((sector, count))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import effort
-from tests.crash.engine import Machine, Unsafe
+from tests.crash.engine import SECTORS, Machine, Unsafe
 
 pytestmark = pytest.mark.timeout(effort.amount(300, 0))
 
@@ -69,13 +69,17 @@ def test_many_writers_share_commits(tmp_path: Path) -> None:
         for chunk in (1, 4, 16):
             machine.snapshot("P", chunk, 1400)
 
-        def work(part: int, choose: random.Random, machine: Machine = machine) -> None:
+        mine = SECTORS // 4
+
+        def work(
+            part: int, choose: random.Random, machine: Machine = machine, mine: int = mine
+        ) -> None:
             for _ in range(12):
                 if choose.random() < 0.2:
                     machine.flush("origin")
                 else:
                     count = choose.randrange(1, 30)
-                    sector = part * 96 + choose.randrange(96 - count)
+                    sector = part * mine + choose.randrange(mine - count + 1)
                     machine.write("origin", sector, count, fua=choose.random() < 0.1)
 
         threads = [

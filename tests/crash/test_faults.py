@@ -96,7 +96,7 @@ class Played:
     def load(self) -> None:
         """First writes, rewrites, writes of snapshots, growth, flushes."""
         machine = self.machine
-        for chunk in (8, 1):
+        for chunk in (16, 1):
             try:
                 snap = machine.snapshot("P", chunk, 700)
             except UlvmError as error:
@@ -105,11 +105,13 @@ class Played:
                 continue
             self.made.append(snap)
             self.snaps[snap.name] = self.origin.copy()
+        self.write("origin", SECTORS - 3, 3)  # In the last chunk, which is cut short.
         for n in range(14):
-            self.write("origin", self.choose.randrange(SECTORS - 40), self.choose.randrange(1, 40))
+            count = self.choose.randrange(1, 40)
+            self.write("origin", self.choose.randrange(SECTORS - count + 1), count)
             for snap in self.made:
                 if n % 3 == 0:
-                    self.write(snap.name, self.choose.randrange(SECTORS - 20), 1 + n)
+                    self.write(snap.name, self.choose.randrange(SECTORS - n), 1 + n)
             if n % 5 == 4:
                 for device in ("origin", *(s.name for s in self.made)):
                     self.flush(device)
