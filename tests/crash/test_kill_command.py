@@ -8,6 +8,7 @@ comes to its end or says that it is done.
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -264,13 +265,20 @@ def test_points_are_named(tmp_path: Path) -> None:
     assert "before metadata are written" in names[suspend:], "and counts while the origin waits"
 
 
+def pid_of_daemon(host: UlvmHost) -> int:
+    """0 where none runs."""
+    status = host.attempt("daemon status --json")
+    return int(json.loads(status.stdout)["pid"]) if status.rc == 0 else 0
+
+
 def test_the_daemon_is_killed_between_any_two_requests() -> None:
     """At requests of a command that swaps tables; the command fails, or is done."""
     choose: random.Random = effort.rng("kill daemon at points")
     cases = [
         c for c in CASES if c.command.split()[0] in ("lvcreate", "lvextend", "lvconvert", "pvmove")
     ]
-    for _ in range(effort.amount(3, 200)):
+    kills, tries = 0, effort.amount(3, 200)
+    for _ in range(tries):
         case, number = choose.choice(cases), choose.randrange(1, 60)
         what = f"{case.command}, the daemon killed at point {number}"
         with a_host() as host:
@@ -278,11 +286,14 @@ def test_the_daemon_is_killed_between_any_two_requests() -> None:
             # The next command starts the daemon again, which is then armed.
             host.env["ULVM_DAEMON_FAULT_POINT"] = str(number)
             host.attempt("vgchange -ay vg")
+            first = pid_of_daemon(host)
             host.attempt(case.command)
+            kills += not first or pid_of_daemon(host) != first
             del host.env["ULVM_DAEMON_FAULT_POINT"]
             host.attempt("daemon stop --force")  # if the point was not reached
             check(host, case, what)
-        effort.tally("kills of the daemon at points")
+    effort.tally("kills of the daemon at points", kills)
+    assert kills * 2 > tries
 
 
 SIGNALLED = """
