@@ -43,6 +43,32 @@ def service(short_tmp: Path) -> Iterator[Service]:
     service.stop()
 
 
+@pytest.mark.parametrize(
+    ("settings", "barriers", "slots"),
+    [
+        ("", True, 16384),
+        ('ulvm { durability = "process" }', False, 16384),
+        ("ulvm { stage_size = 0 }", True, 0),
+        ("ulvm { stage_size = 1024 }", True, 256),
+    ],
+)
+def test_the_mapper_has_the_settings_of_the_host(
+    short_tmp: Path, settings: str, barriers: bool, slots: int
+) -> None:
+    """`slots`: pages of 4 KiB."""
+    for name in ("etc", "run"):
+        (short_tmp / name).mkdir()
+    (short_tmp / "etc" / "ulvm.conf").write_text(settings)
+    service = Service(Host(short_tmp / "etc", short_tmp / "run").with_settings(""))
+    service.start()
+    try:
+        mapper = service.mapper
+        assert (mapper._barriers, mapper._stage.slots) == (barriers, slots)
+        assert mapper._stage.directory == short_tmp / "run" / STAGE_DIR
+    finally:
+        service.stop()
+
+
 def test_without_libfuse_it_serves_all_the_same(
     short_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
