@@ -46,42 +46,105 @@ class Case(NamedTuple):
     loses: str = ""
     first: str = ""
     makes: str = ""
+    shows: str = ""
+    """A command that shows what has changed, and behind " = " what it prints then, or one of these
+    behind " or "."""
+
+    def is_done(self, host: UlvmHost) -> bool:
+        command, _, wanted = self.shows.partition(" = ")
+        if not command:
+            return True
+        printed = " ".join(host.run(command).stdout.split())
+        return printed in wanted.split(" or ")
 
 
 BEFORE = {"base", "snap", "plain"}
 CASES = [
-    Case("lvcreate -L 4M -n new vg", BEFORE | {"new"}),
-    Case("lvcreate -s -L 4M -n second vg/base", BEFORE | {"second"}),
-    Case("lvcreate -V 64M -L 4M -n new vg", BEFORE | {"new"}),
-    Case("lvconvert -y --splitsnapshot vg/snap", BEFORE, loses="snap"),
-    Case("lvconvert -y -s vg/base vg/plain", BEFORE, loses="plain"),
-    Case("lvchange -y -My --minor 77 vg/plain", BEFORE, (0,)),
-    Case("lvextend -L +4M vg/snap", BEFORE, (0,)),
-    Case("lvextend -L +4M vg/plain", BEFORE, (0,)),
-    Case("lvreduce -y -L 4M vg/plain", BEFORE),
+    Case(
+        "lvcreate -L 4M -n new vg",
+        BEFORE | {"new"},
+        shows="lvs --noheadings -o lv_size vg/new = 4.00m",
+    ),
+    Case(
+        "lvcreate -s -L 4M -n second vg/base",
+        BEFORE | {"second"},
+        shows="lvs --noheadings -o origin,lv_size vg/second = base 4.00m",
+    ),
+    Case(
+        "lvcreate -V 64M -L 4M -n new vg",
+        BEFORE | {"new"},
+        shows="lvs --noheadings -o origin_size vg/new = 64.00m",
+    ),
+    Case(
+        "lvconvert -y --splitsnapshot vg/snap",
+        BEFORE,
+        loses="snap",
+        shows="lvs --noheadings -o origin vg/snap = ",
+    ),
+    Case(
+        "lvconvert -y -s vg/base vg/plain",
+        BEFORE,
+        loses="plain",
+        shows="lvs --noheadings -o origin vg/plain = base",
+    ),
+    Case(
+        "lvchange -y -My --minor 77 vg/plain",
+        BEFORE,
+        (0,),
+        shows="lvs --noheadings -o lv_kernel_minor vg/plain = 77",
+    ),
+    Case(
+        "lvextend -L +4M vg/snap",
+        BEFORE,
+        (0,),
+        shows="lvs --noheadings -o lv_size vg/snap = 12.00m or 16.00m",
+    ),
+    Case(
+        "lvextend -L +4M vg/plain",
+        BEFORE,
+        (0,),
+        shows="lvs --noheadings -o lv_size vg/plain = 12.00m or 16.00m",
+    ),
+    Case(
+        "lvreduce -y -L 4M vg/plain", BEFORE, shows="lvs --noheadings -o lv_size vg/plain = 4.00m"
+    ),
     Case("lvrename vg/base vg/other", {"other", "snap", "plain"}),
     Case("lvrename vg/snap vg/other", {"base", "other", "plain"}),
     Case("lvremove -y vg/snap", {"base", "plain"}),
     Case("lvremove -y vg/plain", {"base", "snap"}),
     Case("lvconvert --merge vg/snap", {"base", "plain"}, origin_merged=True),
-    Case("lvchange -an vg/base", BEFORE, (0,)),
-    Case("lvchange -pr vg/plain", BEFORE),
-    Case("pvmove -i 0 a.img b.img", BEFORE),
-    Case("pvmove -i 0 --atomic -n base a.img b.img", BEFORE),
-    Case("vgextend vg c.img", BEFORE),
-    Case("vgreduce vg b.img", BEFORE),
+    Case("lvchange -an vg/base", BEFORE, (0,), shows="lvs --noheadings -o lv_active vg/base = "),
+    Case(
+        "lvchange -pr vg/plain",
+        BEFORE,
+        shows="lvs --noheadings -o lv_permissions vg/plain = read-only",
+    ),
+    Case("pvmove -i 0 a.img b.img", BEFORE, shows="pvs --noheadings -o pv_used a.img = 0"),
+    Case(
+        "pvmove -i 0 --atomic -n base a.img b.img",
+        BEFORE,
+        shows="pvs --noheadings -o pv_used b.img = 8.00m",
+    ),
+    Case("vgextend vg c.img", BEFORE, shows="vgs --noheadings -o pv_count vg = 3"),
+    Case("vgreduce vg b.img", BEFORE, shows="vgs --noheadings -o pv_count vg = 1"),
     Case("vgrename vg renamed", BEFORE, group="renamed"),
     Case("vgcreate other c.img", BEFORE),
     Case("pvcreate c.img", BEFORE, (0,)),
-    Case("vgchange -an vg", BEFORE, (0,)),
-    Case("vgchange --addtag t vg", BEFORE, (0,)),
-    Case("vgchange -s 2m vg", BEFORE, (0,)),
-    Case("vgchange --vgmetadatacopies 1 vg", BEFORE),
+    Case(
+        "vgchange -an vg", BEFORE, (0,), shows="lvs --noheadings -o lv_name -S active=active vg = "
+    ),
+    Case("vgchange --addtag t vg", BEFORE, (0,), shows="vgs --noheadings -o vg_tags vg = t"),
+    Case("vgchange -s 2m vg", BEFORE, (0,), shows="vgs --noheadings -o vg_extent_size vg = 2.00m"),
+    Case(
+        "vgchange --vgmetadatacopies 1 vg", BEFORE, shows="vgs --noheadings -o vg_mda_copies vg = 1"
+    ),
     Case("vgchange -u vg", BEFORE, (0,), first="vgchange -an vg"),
     Case("pvchange -u a.img", BEFORE, (0,), first="vgchange -an vg"),
     Case("vgimportclone x.img y.img", BEFORE, first="clone", makes="vg1"),
     Case("vgck --updatemetadata vg", BEFORE, (0,)),
-    Case("lvchange --addtag t vg/base", BEFORE, (0,)),
+    Case(
+        "lvchange --addtag t vg/base", BEFORE, (0,), shows="lvs --noheadings -o lv_tags vg/base = t"
+    ),
     Case("backup vg/base --to out", BEFORE, (0,)),
 ]
 
@@ -181,6 +244,27 @@ def check(host: UlvmHost, case: Case, what: str) -> None:
         assert read(host, group, names["snap"]) == OLD, f"{what}: the snapshot"
     if "plain" in shown and case.loses != "plain":
         assert read(host, group, "plain") == OLD, what
+    if not case.origin_merged and not case.command.startswith("pvmove"):  # It goes on meanwhile.
+        check_tables(host, what)
+
+
+def tables(host: UlvmHost) -> dict[str, str]:
+    """By dm name; devices are named, as another activation may give them other numbers."""
+    rows = host.run("dmsetup info -c --noheadings -o name,major,minor").stdout.split()
+    names = {f"{major}:{minor}": name for name, major, minor in (row.split(":") for row in rows)}
+    found = {}
+    for line in host.run("dmsetup table").stdout.splitlines():
+        name, _, table = line.partition(": ")
+        found[name] = " ".join(names.get(word, word) for word in table.split())
+    return found
+
+
+def check_tables(host: UlvmHost, what: str) -> None:
+    """What is active is what a new activation makes of the metadata."""
+    group, found = group_of(host), tables(host)
+    host.run(f"vgchange -an {group}")
+    host.run(f"vgchange -ay {group}")
+    assert found == tables(host), what
 
 
 def again(host: UlvmHost, case: Case, what: str) -> None:
@@ -191,6 +275,7 @@ def again(host: UlvmHost, case: Case, what: str) -> None:
     if case.command.startswith("lvextend") or group == "vg" or case.group == "vg":
         done = host.attempt(case.command)
         assert done.rc in case.again, f"{what}: {done}"
+        until(lambda: case.is_done(host))
     group = group_of(host)
     assert group == case.group, what
     if case.origin_merged:
@@ -233,6 +318,7 @@ def test_a_command_is_killed_between_any_two_steps() -> None:
             status = killed(host, case.command, str(number))
             assert status in (-9, 0), what
             kills += status == -9
+            assert status or case.is_done(host), what
             # A PV that has its new UUID already is known to the same command alone.
             only_itself = case.command.startswith("pvchange -u")
             if not only_itself:
