@@ -156,7 +156,9 @@ class View:
 class Cursor:
     """Walks along the log; `to(moment)` gives what is allowed then. Moments ascend."""
 
-    def __init__(self, start: Tokens, log: list[Entry]) -> None:
+    def __init__(self, start: Tokens, log: list[Entry], *, kept: bool = False) -> None:
+        """`kept`: nothing that was answered is lost, flushed or not."""
+        self.kept = kept
         self.log = sorted(log, key=lambda e: e.time)
         self.views = {"origin": View([[int(t)] for t in start], base=False)}
         self.done: dict[str, list[int]] = {}
@@ -178,6 +180,8 @@ class Cursor:
                 self.views[device].begin(entry.operation, entry.sector, entry.tokens)
             case "written":
                 self.done.setdefault(device, []).append(entry.operation)
+                if self.kept:
+                    self.views[device].durable([entry.operation])
             case "fua":
                 self.views[device].durable([entry.operation])
             case "flush":
@@ -186,10 +190,9 @@ class Cursor:
                 where, operations = self.flushes.pop(entry.operation)
                 if where in self.views:
                     self.views[where].durable(operations)
-                if where == "origin":
-                    for name, view in self.views.items():
-                        if name != "origin":
-                            view.base_durable()
+                if where == "origin":  # Itself too, if it is what a snapshot was.
+                    for view in self.views.values():
+                        view.base_durable()
                 gone = set(operations)
                 self.done[where] = [o for o in self.done.get(where, ()) if o not in gone]
             case "snapshot":
@@ -197,10 +200,8 @@ class Cursor:
                 self.views[device] = View([list(v) for v in origin], base=True)
             case "merge":
                 # The origin is from now on what the snapshot is.
-                self.views["origin"] = View(
-                    [list(v) for v in self.views.pop(device).versions], base=False
-                )
-                self.done.pop("origin", None)
+                self.views["origin"] = self.views.pop(device)
+                self.done["origin"] = self.done.pop(device, [])
             case "removed":
                 self.views.pop(device, None)
             case "dying":
@@ -209,6 +210,26 @@ class Cursor:
                 self.dead.add(device)
             case "config":
                 self.config = entry.config
+
+    def check_newest(self, device: str, found: Tokens) -> None:
+        """What is read while all goes well: of each sector the newest that was answered, or what
+        was refused since."""
+        view = self.views[device]
+        answered = set(self.done.get(device, ()))
+        refused = {
+            token
+            for operation, (_, tokens) in view.writes.items()
+            if operation not in answered
+            for token in tokens
+        }
+        for sector, (token, versions) in enumerate(zip(found.tolist(), view.versions, strict=True)):
+            may: list[int] = []
+            for version in reversed(versions):
+                may.append(version)
+                if version not in refused:
+                    break
+            if token not in may:
+                raise Unsafe(f"{device}: sector {sector} holds {token}, and not {may}")
 
     def check(self, device: str, found: Tokens) -> None:
         for sector, (token, versions) in enumerate(
@@ -292,6 +313,21 @@ class Machine:
         records[:, 0] = dice.integers(0, SECTORS, len(records))
         records[:, 1] = dice.integers(2, 60, len(records))
         return records.tobytes()
+
+    def look_at_all(self) -> None:
+        """What is there holds the newest that it was given."""
+        cursor = self.cursor()
+        cursor.to(self.now())
+        plain = [s.name for s in self.config if not s.merging]
+        for name in ("origin", *(n for n in plain if self._valid(n))):
+            mapped = self.mapper.mapped("org" if name == "origin" else name)
+            try:
+                found = tokens_of(mapped.read(0, SECTORS * SECTOR), name)
+            except DeviceError:
+                if name == "origin" or self._valid(name):
+                    raise
+                continue  # The merge has filled it.
+            cursor.check_newest(name, found)
 
     def close(self) -> None:
         """The end of the life; a merge stops in the midst of it."""
@@ -584,7 +620,7 @@ class Machine:
         return sorted({self.log[0].time if self.log else 0, *times})
 
     def cursor(self) -> Cursor:
-        return Cursor(self.start, self.log)
+        return Cursor(self.start, self.log, kept=self.durability == "process")
 
     def images(self, moment: int, choose: random.Random) -> dict[str, bytes]:
         """What the disks may hold; of durability "process" after kill -9, which loses nothing."""

@@ -46,6 +46,8 @@ def test_lives(tmp_path: Path, durability: str) -> None:
         name = f"life {number} {durability}"
         machine = Machine(tmp_path / str(number), effort.rng(name), durability)
         machine.live()
+        with machine.watched():
+            machine.look_at_all()
         machine.close()
         check_life(machine, name, IMAGES)
 
@@ -56,6 +58,8 @@ def test_special_lives(tmp_path: Path, kind: str) -> None:
         name = f"{kind} {number}"
         machine = Machine(tmp_path / str(number), effort.rng(name))
         getattr(machine, kind)()
+        with machine.watched():
+            machine.look_at_all()
         machine.close()
         assert kind != "fill" or machine.dead == {"s1"}
         check_life(machine, name, IMAGES)
@@ -91,5 +95,7 @@ def test_many_writers_share_commits(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(60)
             assert not thread.is_alive(), "a writer hangs"
+        with machine.watched():
+            machine.look_at_all()
         machine.close()
         check_life(machine, name, IMAGES)
