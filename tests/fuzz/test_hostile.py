@@ -53,6 +53,7 @@ from ulvm.vgstore.scan import scan
 
 pytestmark = pytest.mark.timeout(effort.amount(300, 0))
 
+DATA = Path(__file__).parents[1] / "unit" / "metadata" / "data"
 CORPUS = Path(__file__).with_name("corpus")
 MEMORY = 64 << 20
 """Bytes that one input may cost, of what Python allocates."""
@@ -85,9 +86,10 @@ def feed(target: Target, data: bytes, what: str, *, may_refuse: bool = True) -> 
 
 
 def fuzz(name: str, goods: list[bytes], target: Target, count: int, long: int) -> None:
-    """Feed a target with the good inputs, the corpus, and mutations."""
+    """Feed a target with the good inputs, which it takes, the corpus, and mutations."""
+    assert goods
     for good in goods:
-        feed(target, good, name)
+        feed(target, good, name, may_refuse=False)
     for path in sorted((CORPUS / name).glob("*")):
         feed(target, path.read_bytes(), f"{name}, corpus {path.name}")
     choose = effort.rng("fuzz", name)
@@ -152,7 +154,7 @@ def test_metadata_texts(lab: Lab) -> None:
     goods = [
         vg_to_text(lab.vg, header).encode(),
         vg_to_text(lab.vg, header, file_form=True).encode(),
-        *(p.read_bytes() for p in Path("tests/unit/metadata/data").glob("*") if p.is_file()),
+        *(p.read_bytes() for p in DATA.glob("*") if p.is_file()),
     ]
 
     def target(data: bytes) -> None:
@@ -411,12 +413,16 @@ def test_nbd_servers(short_tmp: Path) -> None:
 def test_nbd_clients(short_tmp: Path) -> None:
     """A server that answers nonsense to our client."""
     path = str(short_tmp / "s")
-    info = struct.pack(">QIII", 0x3E889045565A9, 7, 3, 12) + struct.pack(">HQH", 0, 1 << 20, 13)
+
+    def reply(option: int, kind: int, data: bytes = b"") -> bytes:
+        return struct.pack(">QIII", 0x3E889045565A9, option, kind, len(data)) + data
+
     good = (
         b"NBDMAGIC" + b"IHAVEOPT" + struct.pack(">H", 3)
-        + struct.pack(">QIII", 0x3E889045565A9, 8, 1, 0) + info
-        + struct.pack(">QIII", 0x3E889045565A9, 7, 1, 0)
-        + struct.pack(">IHHQI", 0x668E33EF, 1, 1, 0, 8 + 512) + struct.pack(">Q", 0) + bytes(512)
+        + reply(8, 1)
+        + reply(10, 4, struct.pack(">I", 1) + b"base:allocation") + reply(10, 1)
+        + reply(7, 3, struct.pack(">HQH", 0, 1 << 20, 13)) + reply(7, 1)
+        + struct.pack(">IHHQI", 0x668E33EF, 1, 1, 1, 8 + 512) + struct.pack(">Q", 0) + bytes(512)
     )  # fmt: skip
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
