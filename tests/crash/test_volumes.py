@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from ulvm.lvm import vg as lvm_vg
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore import commit
 from ulvm.vgstore.host import Host
+from ulvm.vgstore.scan import scan
 
 pytestmark = pytest.mark.timeout(effort.amount(300, 0))
 
@@ -88,13 +90,17 @@ class Operation:
     after: State
     members: tuple[frozenset[str], frozenset[str]]
     """Paths of the group's PVs, before and after."""
+    split: tuple[bool, bool]
+    """Whether the spare disk is a group of its own, before and after."""
 
 
 class Life:
     """A lab on record, and the states that it passed through."""
 
-    def __init__(self, folder: Path, choose: random.Random) -> None:
+    def __init__(self, folder: Path, choose: random.Random, regroup: float) -> None:
+        """`regroup`: how often the spare disk comes or goes, of 1."""
         self.folder = folder
+        self.regroup = regroup
         self.choose = choose
         self.pvs = choose.choice([("a",), ("a", "b")])
         self.stage = choose.choice(STAGES)
@@ -107,6 +113,8 @@ class Life:
         """Whether the spare disk is a group of its own."""
         self.lab.devices[self.spare] = Kept(MemoryDevice(2 * MIB))
         self.state: State = {}
+        self.done: Counter[str] = Counter()
+        """Operations of each kind that were not refused."""
         self.operations: list[Operation] = []
         self.tokens = iter(range(1, 1 << 30))
         self.names = iter(range(1, 1 << 30))
@@ -114,21 +122,24 @@ class Life:
 
     def step(self) -> None:
         begin, before, members = PowerCut.now(), self.state, self.members
+        split = self.split
         try:
             what, after = self._do()
+            self.done[what.split()[0]] += 1
         except RefusedError as error:  # no room, or no such thing while a merge goes on
             what, after = str(error), before
         self.state = after
         now = (members, self.members)
-        self.operations.append(Operation(what, begin, PowerCut.now(), before, after, now))
+        apart = (split, self.split)
+        self.operations.append(Operation(what, begin, PowerCut.now(), before, after, now, apart))
 
     def _do(self) -> tuple[str, State]:
         choose, state, session = self.choose, self.state, self.lab.session
         plain = [n for n, v in state.items() if v.origin is None]
         snaps = [n for n, v in state.items() if v.origin is not None]
-        what = choose.random()
-        if what < 0.06:
+        if choose.random() < self.regroup:
             return self._regroup(), state
+        what = choose.uniform(0.06, 1)
         if what < 0.15 or not plain:
             name, extents = f"v{next(self.names)}", choose.randrange(1, 4)
             lv.create(session, "vg", name, extents=extents)
@@ -210,7 +221,8 @@ class Life:
             for path, record in self.records.items()
         }
         members = (self.members, self.members)
-        over = Operation("nothing", moment, moment, self.state, self.state, members)
+        apart = (self.split, self.split)
+        over = Operation("nothing", moment, moment, self.state, self.state, members, apart)
         operation = next((o for o in self.operations if moment <= o.end), over)
         states, groups = [operation.before], [operation.members[0]]
         if moment > operation.begin:
@@ -221,11 +233,31 @@ class Life:
             found = frozenset(pv.device for pv in lab.vg.pvs)
             if found not in groups:
                 raise Unsafe(f"{operation.what}: the PVs are {sorted(found)}")
+            self._look_at_other(lab, operation, moment, found)
             self._compare(lab, operation, states)
         except UlvmError as error:
             raise Unsafe(f"{operation.what}: {error}") from error
         finally:
             lab.mapper.shutdown()
+
+    def _look_at_other(
+        self, lab: Lab, operation: Operation, moment: int, members: frozenset[str]
+    ) -> None:
+        """The spare disk is in one of the groups, or in both while one is exported."""
+        apart = {operation.split[0], operation.split[moment > operation.begin]}
+        groups = {vg.name: vg for vg in scan(lab.host).vgs}
+        other = groups.get("other")
+        if other is None:
+            if apart == {True} or (apart == {True, False} and self.spare not in members):
+                raise Unsafe(f"{operation.what}: the spare disk is in no group")
+            return
+        if apart == {False}:
+            raise Unsafe(f"{operation.what}: there is a group other")
+        if {pv.device for pv in other.pvs} != {self.spare}:
+            raise Unsafe(f"{operation.what}: other has {[pv.device for pv in other.pvs]}")
+        exported = "EXPORTED" in other.status | groups["vg"].status
+        if self.spare in members and not exported:
+            raise Unsafe(f"{operation.what}: the spare disk is in both groups")
 
     def _compare(self, lab: Lab, operation: Operation, states: list[State]) -> None:
         vg = lab.vg
@@ -268,13 +300,16 @@ def check_block(found: bytes, allowed: list[bytes], name: str, number: int) -> N
             raise Unsafe(f"{name}: block {number} holds {token}")
 
 
-def check_life(folder: Path, name: str, images: int) -> int:
-    """Live, and cut at so many moments; how many images there were."""
+def check_life(
+    folder: Path, name: str, images: int, done: Counter[str], *, regroup: float = 0.06
+) -> int:
+    """Live, and cut at so many moments; how many images there were. What was `done` is added."""
     folder.mkdir()
-    life = Life(folder, effort.rng(name))
+    life = Life(folder, effort.rng(name), regroup)
     for _ in range(25):
         life.step()
     life.lab.mapper.shutdown()
+    done += life.done
     choose = effort.rng(name, "cuts")
     moments = life.moments()
     for count, moment in enumerate(choose.choices(moments, k=images), 1):
@@ -288,10 +323,28 @@ def check_life(folder: Path, name: str, images: int) -> int:
     return images
 
 
-def test_lives_of_a_volume_group(tmp_path: Path) -> None:
-    for number in range(effort.amount(5, 120)):
-        images = check_life(tmp_path / str(number), f"group {number}", effort.amount(20, 60))
+KINDS = {"create", "write", "snapshot", "extend", "rename", "merge", "remove"}
+REGROUPED = {"vgextend", "vgreduce", "vgsplit", "vgmerge"}
+
+
+@pytest.mark.parametrize(
+    ("name", "lives", "regroup", "kinds"),
+    [("group", (5, 120), 0.06, KINDS), ("regrouped", (4, 60), 0.5, REGROUPED)],
+)
+def test_lives_of_a_volume_group(
+    tmp_path: Path, name: str, lives: tuple[int, int], regroup: float, kinds: set[str]
+) -> None:
+    done: Counter[str] = Counter()
+    for number in range(effort.amount(*lives)):
+        images = check_life(
+            tmp_path / str(number),
+            f"{name} {number}",
+            effort.amount(20, 60),
+            done,
+            regroup=regroup,
+        )
         effort.tally("power-cut images of volume groups", images)
+    assert done.keys() >= kinds, "what is always refused is not tried"
 
 
 # -- without one of the barriers, it is seen ------------------------------------------------------
@@ -302,7 +355,7 @@ def images_until_seen(folder: Path, name: str, *errors: type[Exception]) -> None
     images = 0
     while images < 5000:
         try:
-            images += check_life(folder / str(images), f"{name} {images}", 30)
+            images += check_life(folder / str(images), f"{name} {images}", 30, Counter())
         except Unsafe as error:
             effort.tally(f"images until seen: {name}", images + int(error.args[1]))
             return
