@@ -92,6 +92,24 @@ def test_discard_zeroes_cow(lab: Lab) -> None:
     assert store_records(cow, 16) == runs("1>2")
 
 
+@pytest.mark.parametrize("order", [(2, 3, 4), (4, 2, 3)])
+def test_discard_zeroes_all_its_chunks(lab: Lab, order: tuple[int, ...]) -> None:
+    """Wherever in the COW they lie; a chunk between them that has no exception stays as it is."""
+    origin, cow = lab.file("origin", 1024), lab.file("cow", 4096)
+    before = lab.fill_pattern(origin, 1024)
+    lab.device("org", f"0 1024 snapshot-origin {origin}")
+    lab.device("snap", f"0 1024 snapshot {origin} {cow} P 16 1 discard_zeroes_cow")
+    for chunk in order:
+        lab.write("snap", chunk * 16, 16, 0x33)
+    lab.write("snap", 6 * 16, 16, 0x33)
+    lab.dm.mapped("snap").discard(2 * 16 * SECTOR, 5 * 16 * SECTOR)
+    wanted = bytearray(before)
+    wanted[32 * SECTOR : 80 * SECTOR] = bytes(48 * SECTOR)
+    wanted[96 * SECTOR : 112 * SECTOR] = bytes(16 * SECTOR)
+    assert lab.read("snap", 0, 1024) == wanted
+    assert lab.read("org", 0, 1024) == before
+
+
 def test_discard_passdown_reaches_the_origin_behind_all_backs(lab: Lab) -> None:
     origin, cow, other = lab.file("origin", 65536), lab.file("cow", 4096), lab.file("o", 4096)
     lab.fill_pattern(origin, 65536)
