@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -67,6 +69,19 @@ def test_the_mapper_has_the_settings_of_the_host(
         assert mapper._stage.directory == short_tmp / "run" / STAGE_DIR
     finally:
         service.stop()
+
+
+def test_the_daemon_asks_to_be_an_io_flusher() -> None:
+    """PR_SET_IO_FLUSHER, in a process of its own. The kernel says yes to CAP_SYS_RESOURCE."""
+    program = (
+        "from unittest.mock import Mock; from ulvm.daemon import process;"
+        "process._libc = libc = Mock(); libc().prctl.return_value = 0;"
+        "process.prepare(); print(libc().prctl.call_args.args)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "(57, 1, 0, 0, 0)\n"
 
 
 def test_without_libfuse_it_serves_all_the_same(
