@@ -49,7 +49,7 @@ def generation_of(number: int, data: bytes) -> int:
 
 
 class Writer(threading.Thread):
-    """Writes random blocks and flushes now and then, until the device fails."""
+    """Writes random blocks and flushes now and then, until the device fails. `failed`: when."""
 
     def __init__(self, open_device: Callable[[], BlockDevice], blocks: int, seed: int) -> None:
         super().__init__(daemon=True)
@@ -59,12 +59,14 @@ class Writer(threading.Thread):
         self.answered: dict[int, int] = {}
         self.written: dict[int, int] = {}
         self.flushes = 0
+        self.failed = 0.0
 
     def run(self) -> None:
         generation = max(self.written.values(), default=0)
         try:
             device = self._open()
         except (UlvmError, OSError):
+            self.failed = time.monotonic()
             return  # killed before we came
         try:
             while True:
@@ -79,7 +81,7 @@ class Writer(threading.Thread):
                     device.flush()
                     self.flushes += 1
         except UlvmError:
-            return
+            self.failed = time.monotonic()
         finally:
             with contextlib.suppress(UlvmError):
                 device.close()
@@ -124,11 +126,13 @@ def test_nothing_answered_is_lost(host: UlvmHost) -> None:
         base.start()
         snap.start()
         time.sleep(dice.uniform(0.005, 0.15))
+        before = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         base.join(30)
         snap.join(30)
         for writer in (base, snap):
             assert not writer.is_alive(), "a writer hangs"
+            assert writer.failed >= before, "a writer was told of an error by a daemon that lived"
         shown = host.run("lvs --noheadings -o lv_name,lv_attr vg").stdout.split()
         assert shown == ["base", "owi-a-s---", "snap", "swi-a-s---"]
         for name, writer in (("base", base), ("snap", snap)):
