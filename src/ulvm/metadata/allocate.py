@@ -93,7 +93,7 @@ def allocate(
     if extents <= 0:
         raise RefusedError("Unable to allocate less than one extent.")
     search = _Search(_Space(vg, places), extents, may_split=policy != "contiguous")
-    if places is not None and not places:
+    if places is not None and search.space.full:
         raise RefusedError("No specified PVs have space available.")
     for level in POLICIES[: POLICIES.index(policy) + 1]:
         free = search.space.free
@@ -182,7 +182,7 @@ def allocate_striped(
     a multiple of `stripes`. `existing`: the sets that a volume which is extended has.
     `approximate` and RefusedError as `allocate`."""
     search = _StripeSearch(_Space(vg, places), extents // stripes, stripes)
-    if places is not None and not places:
+    if places is not None and search.space.full:
         raise RefusedError("No specified PVs have space available.")
     if extents > search.space.free and not approximate:
         raise RefusedError(
@@ -216,12 +216,16 @@ class _Space:
     def __init__(self, vg: VolumeGroup, places: Sequence[PvExtents] | None) -> None:
         wanted = [PvExtents(pv.uuid) for pv in vg.pvs] if places is None else places
         self.areas: dict[str, list[FreeArea]] = {}
+        self.full = True
+        """No PV of these has a free extent, outside the runs that are given either."""
         for place in wanted:
             uuid = place.pv_uuid
             pv = vg.pv(uuid)
             if pv is None or not pv.allocatable or pv.missing or uuid in vg.missing_uuids:
                 continue
-            free = [FreeArea(*run) for run in place.within(free_areas(vg, pv))]
+            areas = free_areas(vg, pv)
+            self.full = self.full and not areas
+            free = [FreeArea(*run) for run in place.within(areas)]
             if free:
                 # Of one size, in the order of the ranges that were given.
                 self.areas[uuid] = sorted(free, key=lambda a: -a.length)
