@@ -222,6 +222,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         command=r"^vgcfgrestore ",
         ours=r"disk: seqno \+1",
         theirs=r"disk: seqno \+-?\d+",
+        either=True,
     ),
     Difference(
         "What a restore replaces is archived before, and the backup is written after it.",
