@@ -1,7 +1,7 @@
 """All tests, in two processes, since each keeps hardly more than one core busy. Those in virtual
-machines and those of crashes are beside the others, and what they say comes last. The lives that
-change hands come behind the others: a merge that is cut in its midst wants a machine that is not
-held up."""
+machines, of crashes and of the parts are beside the others, and what they say comes last. The lives
+that change hands come behind the others: a merge that is cut in its midst wants a machine that is
+not held up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BESIDE = ["tests/kernel", "tests/crash"]
+BESIDE = ["tests/kernel", "tests/crash", "tests/unit"]
 ALONE = "tests/kernel/test_takeover.py"
 
 

@@ -111,8 +111,8 @@ def test_what_is_replaced_in_the_folder_counts_from_then_on(
         assert "goes on with the certificates of before" in caplog.text
         key = folder / "server-key.pem"
         key.unlink()
-        key.touch(0o644)
         key.write_bytes((tmp_path / "new" / key.name).read_bytes())
+        key.chmod(0o644)
         with secured(port, client) as sock:  # others can read it
             assert sock.getpeercert(binary_form=True) == first
         key.chmod(0o600)
