@@ -9,9 +9,11 @@ exception it is counted with the map.
 How reads of a snapshot go on with so many exceptions is seen within 128 MiB, half of whose chunks
 have one: the map is looked at for each, and is as large as the store makes it.
 
-A merge gives back chunks that were written to the origin, in random order or in sequence. Its rate
-is counted in chunks per flush of the machine, since that is what the kernel's own rate hangs on:
-chunks a second, times the seconds that fdatasync(2) takes after a write of 4 KiB there.
+A merge gives back chunks that were written to the origin, in random order or in sequence: all of
+them, so that it lasts for seconds, as the kernel's does, of which the command takes a quarter of
+one. Its rate is counted in chunks per flush of the machine, since that is what the kernel's own
+rate hangs on: chunks a second, times the seconds that fdatasync(2) takes after a write of 4 KiB
+there.
 """
 
 from __future__ import annotations
@@ -138,16 +140,16 @@ def _merge(rw: str) -> Callable[[Bed], Measured]:
     order = "random" if rw == "randwrite" else "sequential"
 
     def trial(bed: Bed) -> Sample:
-        span = min(_SPAN, bed.size)
         with ExitStack() as stack:
             image = stack.enter_context(bed.filled())
-            fresh = stack.enter_context(bed.sparse(span * 2 + 64 * MIB))
+            fresh = stack.enter_context(bed.sparse(bed.size * 2 + 64 * MIB))
             host = stack.enter_context(hosting(bed))
-            Ulvm(snapshots=1).make(host, image, fresh, bed.size // MIB, span * 9 // 8 // MIB + 16)
-            load = Load(rw, once=True, span=span, flush_every=1024)
+            size = bed.size // MIB
+            Ulvm(snapshots=1).make(host, image, fresh, size, size * 9 // 8 + 16)
+            load = Load(rw, once=True, flush_every=1024)
             put(host.target("b/data"), load, bed.size, 600, bed.short)
             seconds = elapsed(Host.words("lvconvert -q -y --merge b/s0"), host.environment)
-            return Sample(span // _CHUNK / seconds * bed.flush_seconds())
+            return Sample(bed.size // _CHUNK / seconds * bed.flush_seconds())
 
     def how(bed: Bed) -> Measured:
         found = turns(bed.rounds, {"ulvm": lambda: trial(bed)}, bed.told)
