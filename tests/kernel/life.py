@@ -384,7 +384,7 @@ class Life:
     def write_somewhere(self, volume: Volume) -> None:
         """Unless a snapshot has no room for it."""
         blocks = self.choose.randrange(1, 20)
-        at = self.choose.randrange(volume.blocks - blocks)
+        at = self.choose.randrange(volume.blocks - blocks + 1)
         concerned = [volume] if volume.origin is not None else self.snaps(volume)
         if all(snap.fits(snap.chunks(at, blocks)) for snap in concerned):
             self.write(volume, at, blocks)
