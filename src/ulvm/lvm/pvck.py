@@ -27,7 +27,7 @@ from ulvm.metadata.dump import (
 )
 from ulvm.metadata.label import LABEL_SCAN_SECTORS, DiskLocn, Label
 from ulvm.metadata.mda import MAX_TEXT, MDA_HEADER_SIZE
-from ulvm.metadata.text import parse
+from ulvm.metadata.text import parse_apart
 from ulvm.metadata.uuid import parse_uuid
 from ulvm.units import SECTOR
 
@@ -180,7 +180,7 @@ def _committed(target: Device, found: Headers, mda: MdaDump) -> bytes | None:
             f"metadata text at {at} crc does not match mda_header_{mda.number}.raw_locn[0].checksum"
         )
     try:
-        parse(text.rstrip(b"\0").decode("utf-8", errors="surrogateescape"))
+        parse_apart(text.rstrip(b"\0").decode("utf-8", errors="surrogateescape"))
     except FormatError as error:
         found.check(f"failed to parse metadata text at {at} size {locn.size}")
         found.parse_error = error.message

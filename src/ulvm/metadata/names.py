@@ -34,6 +34,9 @@ RESERVED_INFIXES = (
     "_rmeta", "_tdata", "_tmeta", "_vdata", "_imeta", "_iorig", "_pmspare", "_vorigin",
 )  # fmt: skip
 
+_OF_THE_TEXT = frozenset({"contents", "version"})
+"""What LVM2 knows a text of metadata by: beside a section of the name it does not find it."""
+
 _CHARSET = re.compile(r"[a-zA-Z0-9._+-]+")
 _TAG = re.compile(r"[A-Za-z0-9_+.\-/=!:&#]{1,1024}")
 
@@ -67,6 +70,8 @@ def reserved_problem(name: str) -> str | None:
 def check_new_vg_name(name: str) -> None:
     """UsageError (exit code 3) unless a new VG may have the name."""
     problem = name_problem(name)
+    if name in _OF_THE_TEXT:
+        problem = "Name is reserved for the metadata."
     if problem is not None:
         raise UsageError(f'{problem}\nNew volume group name "{name}" is invalid.')
 

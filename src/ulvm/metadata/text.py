@@ -9,8 +9,8 @@ both take the vocabulary from `text_words`.
 from __future__ import annotations
 
 from ulvm.metadata.text_export import vg_to_text
-from ulvm.metadata.text_import import header_from_tree, vg_from_text, vg_from_tree
+from ulvm.metadata.text_import import vg_and_header, vg_from_text
 from ulvm.metadata.text_words import TextHeader
-from ulvm.metadata.tree import parse
+from ulvm.metadata.tree import parse_apart
 
-__all__ = ["TextHeader", "header_from_tree", "parse", "vg_from_text", "vg_from_tree", "vg_to_text"]
+__all__ = ["TextHeader", "parse_apart", "vg_and_header", "vg_from_text", "vg_to_text"]

@@ -43,48 +43,53 @@ from ulvm.metadata.text_words import (
     VG_STATUS,
     TextHeader,
 )
-from ulvm.metadata.tree import Section, Value, parse
+from ulvm.metadata.tree import Section, Value, parse_apart
 from ulvm.metadata.uuid import format_uuid, parse_uuid
 
-__all__ = ["header_from_tree", "vg_from_text", "vg_from_tree"]
+__all__ = ["vg_and_header", "vg_from_text"]
 
 _TYPE_NAME = re.compile(r"[A-Za-z0-9_+.-]{1,64}")
 _FORMAT = "lvm2"
 _T = TypeVar("_T", int, str)
 
 
-def header_from_tree(tree: Section) -> TextHeader:
-    """The header of a text; FormatError if it is not a volume group of a version we know."""
+def vg_from_text(text: str | bytes) -> VolumeGroup:
+    """The volume group of a text in either form; FormatError with one sentence."""
+    return vg_and_header(text)[0]
+
+
+def vg_and_header(text: str | bytes) -> tuple[VolumeGroup, TextHeader]:
+    """The volume group of a text in either form, and who wrote it. The first section is the VG,
+    its key the name, which may be that of a value of the header. FormatError with one sentence."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="surrogateescape")
+    values, sections = parse_apart(text)
+    header = _header(values)
+    found = next(iter(sections.items()), None)
+    if found is None:
+        raise FormatError("Couldn't find volume group in metadata.")
+    return _group(*found), header
+
+
+def _header(values: Section) -> TextHeader:
+    """FormatError if the text is not a volume group of a version we know."""
     where = "metadata"
-    if _get(tree, "contents", str, where, "") != CONTENTS:
+    if _get(values, "contents", str, where, "") != CONTENTS:
         raise FormatError("This is not a volume group: its contents field is missing or different.")
-    version = _get(tree, "version", int, where, 0)
+    version = _get(values, "version", int, where, 0)
     if version != FORMAT_VERSION:
         raise FormatError(f"Metadata version {version} is not supported.")
     return TextHeader(
-        description=_get(tree, "description", str, where, ""),
-        creation_host=_get(tree, "creation_host", str, where, ""),
-        creation_time=_get(tree, "creation_time", int, where, 0),
+        description=_get(values, "description", str, where, ""),
+        creation_host=_get(values, "creation_host", str, where, ""),
+        creation_time=_get(values, "creation_time", int, where, 0),
         system="",
         generator="",
-        system_id=_get(tree, "creation_host_system_id", str, where, ""),
+        system_id=_get(values, "creation_host_system_id", str, where, ""),
     )
 
 
-def vg_from_text(text: str | bytes) -> VolumeGroup:
-    """The volume group of a text in either form; FormatError with one sentence."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", errors="surrogateescape")
-    return vg_from_tree(parse(text))
-
-
-def vg_from_tree(tree: Section) -> VolumeGroup:
-    """The volume group of a parsed text. The first section is the VG, its key the name."""
-    header_from_tree(tree)
-    found = next(((k, v) for k, v in tree.items() if isinstance(v, dict)), None)
-    if found is None:
-        raise FormatError("Couldn't find volume group in metadata.")
-    name, section = found
+def _group(name: str, section: Section) -> VolumeGroup:
     check_stored_name("volume group", name)
     where = f"volume group {name}"
     if "lock_args" in section:

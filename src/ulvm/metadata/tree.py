@@ -12,6 +12,8 @@ before anything else it is kept. An integer that begins with 0 is octal (strtoll
 A tree is a plain dict: key -> scalar, list of scalars, or dict, in the order of the file. With
 `merge` a section that comes twice is one section and the later value wins, as LVM reads
 configuration; without, a key that comes twice is an error, so that nothing in metadata can hide.
+`parse_apart` alone lets a value and a section of the file have one name: a VG may be called
+`description`, and stands beside the value of that name.
 
 Time and memory are linear in the text; the nesting depth is bounded.
 """
@@ -19,12 +21,21 @@ Time and memory are linear in the text; the nesting depth is bounded.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import TypeAlias
 
 from ulvm.errors import FormatError
 
-__all__ = ["MAX_DEPTH", "Scalar", "Section", "Value", "escape", "parse", "render_value"]
+__all__ = [
+    "MAX_DEPTH",
+    "Scalar",
+    "Section",
+    "Value",
+    "escape",
+    "parse",
+    "parse_apart",
+    "render_value",
+]
 
 Scalar: TypeAlias = int | float | str
 Value: TypeAlias = "Scalar | list[Scalar]"
@@ -96,12 +107,32 @@ class _Parser:
 
     def file(self) -> Section:
         root: Section = {}
+        for _ in self._nodes(root):
+            pass
+        return root
+
+    def apart(self) -> tuple[Section, dict[str, Section]]:
+        values: Section = {}
+        sections: dict[str, Section] = {}
+        node: Section = {}
+        for _ in self._nodes(node):
+            name, found = node.popitem()
+            if name in (sections if isinstance(found, dict) else values):
+                raise self._error(f"{name!r} is there twice")
+            if isinstance(found, dict):
+                sections[name] = found
+            else:
+                values[name] = found
+        return values, sections
+
+    def _nodes(self, root: Section) -> Iterator[None]:
+        """After each of the nodes of the file, which is put into `root`."""
         while self._kind != "end":
             self._node(root, 1)
+            yield
         # It refers to this, and this to it: the text would stay until the next look for cycles,
         # which a command that reads a group again for each of its volumes has seldom (cli.start).
         self._tokens.close()
-        return root
 
     def _node(self, parent: Section, depth: int) -> None:
         if self._kind in {"punct", "end"}:
@@ -187,6 +218,11 @@ def _unquote(kind: str, token: str) -> str:
 def parse(text: str, *, merge: bool = False) -> Section:
     """The tree of a text; FormatError with byte and line where it is malformed."""
     return _Parser(text, merge).file()
+
+
+def parse_apart(text: str) -> tuple[Section, dict[str, Section]]:
+    """The values and the sections of a text of metadata; FormatError as of `parse`."""
+    return _Parser(text, merge=False).apart()
 
 
 def escape(text: str) -> str:

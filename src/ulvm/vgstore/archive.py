@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ulvm.errors import DeviceError, FormatError
 from ulvm.metadata.model import VolumeGroup
-from ulvm.metadata.text import TextHeader, header_from_tree, parse, vg_from_tree, vg_to_text
+from ulvm.metadata.text import TextHeader, vg_and_header, vg_to_text
 from ulvm.vgstore.files import write_atomically
 from ulvm.vgstore.host import Host
 
@@ -100,8 +100,7 @@ def read_backup(path: Path) -> tuple[VolumeGroup, TextHeader]:
         raise DeviceError(f"{path}: open failed: {error.strerror}", errno=error.errno) from error
     if len(data) > _MAX_FILE:
         raise FormatError(f"{path} is too large for metadata.")
-    tree = parse(data.decode("utf-8", errors="surrogateescape"))
-    return vg_from_tree(tree), header_from_tree(tree)
+    return vg_and_header(data)
 
 
 def archived(folder: Path, vg_name: str) -> list[Path]:

@@ -142,6 +142,14 @@ def test_removing_a_snapshot_takes_its_tie() -> None:
     assert [lv.name for lv in vg.lvs] == ["base"]
 
 
+@pytest.mark.parametrize("name", ["contents", "version"])
+def test_no_group_gets_a_name_with_which_lvm2_would_not_find_it(name: str) -> None:
+    with pytest.raises(UsageError, match=f'New volume group name "{name}" is invalid.'):
+        edit.new_vg(name, uuid=new_uuid(), extent_size=8192)
+    with pytest.raises(UsageError, match=f'New volume group name "{name}" is invalid.'):
+        edit.rename_vg(group(), name)
+
+
 def test_renames_are_followed() -> None:
     vg = edit.rename_lv(edit.rename_lv(based(), "base", "b2"), "s1", "s2")
     (segment,) = vg.snapshot_segments()

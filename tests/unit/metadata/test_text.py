@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ulvm.errors import FormatError
-from ulvm.metadata.text import TextHeader, header_from_tree, parse, vg_from_text, vg_to_text
+from ulvm.metadata.text import TextHeader, vg_and_header, vg_from_text, vg_to_text
 
 DATA = Path(__file__).parent / "data"
 RING = sorted(DATA.glob("ring-*.txt"))
@@ -33,7 +33,7 @@ def header_of(text: str) -> TextHeader:
     system = re.search(r'creation_host = "[^"]*"\t# (.*)', text)
     assert generator is not None
     assert system is not None
-    header = header_from_tree(parse(text))
+    _, header = vg_and_header(text)
     return header._replace(generator=generator.group(1), system=system.group(1))
 
 
@@ -59,6 +59,22 @@ def test_file_form_reads_back_as_the_same_group(path: Path) -> None:
     vg = vg_from_text(path.read_text())
     text = vg_to_text(vg, TextHeader.now("x"), file_form=True)
     assert vg_from_text(text) == vg
+
+
+HEADER = ("contents", "version", "description", "creation_host", "creation_time")
+
+
+@pytest.mark.parametrize("name", [*HEADER, "creation_host_system_id"])
+@pytest.mark.parametrize("file_form", [False, True])
+def test_a_group_may_have_the_name_of_a_value_of_the_header(name: str, file_form: bool) -> None:
+    vg = vg_from_text(RING[0].read_text())._replace(name=name)
+    header = TextHeader("why", "h", 7, "", generator="", system_id="me")
+    text = vg_to_text(vg, header, file_form=file_form)
+    assert vg_and_header(text) == (vg, header)
+    with pytest.raises(FormatError, match=f"'{name}' is there twice"):
+        vg_from_text(f"{text}{name} {{\n}}\n")
+    with pytest.raises(FormatError, match=f"'{name}' is there twice"):
+        vg_from_text(f"{text}{name} = 1\n")
 
 
 def test_a_stripe_size_need_not_be_a_power_of_2() -> None:
