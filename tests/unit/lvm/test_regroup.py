@@ -9,12 +9,13 @@ import pytest
 from tests.unit.lvm.lab import Kept, Lab
 from ulvm.blockdev.base import BlockDevice
 from ulvm.blockdev.memory import MemoryDevice
-from ulvm.errors import DeviceError, RefusedError, UlvmError
+from ulvm.errors import DeviceError, FormatError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import regroup
 from ulvm.lvm.clone import import_clone
 from ulvm.metadata.mda import MdaHeader, RawLocn
 from ulvm.metadata.model import VolumeGroup
+from ulvm.metadata.text_words import UINT32
 from ulvm.vgstore.archive import backup_path
 from ulvm.vgstore.scan import scan
 
@@ -220,9 +221,23 @@ def test_a_copy_does_not_get_the_name_of_another_host_s_group(tmp_path: Path) ->
     regroup.split(lab.session, "vg", "g", paths=paths(lab, "c"))
     regroup.split(lab.session, "vg", "g1", paths=paths(lab, "d"))
     lab.session.change_vg("g1", lambda vg: vg._replace(system_id="another"))
-    (path,) = paths(lab, "c")
-    copy = tmp_path / "copy"
-    copy.touch()
-    lab.devices[str(copy)] = Kept(MemoryDevice(lab.devices[path].size))
-    lab.devices[str(copy)].write(0, lab.contents()[path])
-    assert import_clone(lab.session, [str(copy)]).name == "g2"
+    assert import_clone(lab.session, [copy_of(lab, "c")]).name == "g2"
+
+
+def copy_of(lab: Lab, name: str) -> str:
+    (path,) = paths(lab, name)
+    copy = f"{path}.copy"
+    Path(copy).touch()
+    lab.devices[copy] = Kept(MemoryDevice(lab.devices[path].size))
+    lab.devices[copy].write(0, lab.contents()[path])
+    return copy
+
+
+def test_a_copy_that_could_not_be_read_again_stays_what_it_is(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, names=("a",))
+    lab.session.change_vg("vg", lambda vg: vg._replace(seqno=UINT32 - 1))
+    copy = copy_of(lab, "a")
+    before = lab.contents()
+    with pytest.raises(FormatError, match="'seqno' of vg1 in VG vg1 is 4294967296: out of range"):
+        import_clone(lab.session, [copy])
+    assert lab.contents() == before
