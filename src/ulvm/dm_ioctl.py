@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 __all__ = [
     "DM_MAJOR",
+    "DM_NAME_MAX",
     "FILE_MAJOR",
     "READ_AHEAD",
     "DeviceInfo",
@@ -27,6 +28,9 @@ __all__ = [
 
 DM_MAJOR = 253
 """Major number shown for mapped devices (what Debian's kernel gives device-mapper)."""
+
+DM_NAME_MAX = 127
+"""Bytes of a device's name: DM_NAME_LEN without the NUL."""
 
 FILE_MAJOR = 240
 """Major number shown for plain files used as disks; 240-254 are for local use."""

@@ -49,7 +49,7 @@ from ulvm.activation.plan import (
 )
 from ulvm.activation.report import SwapReport, noted, raise_all
 from ulvm.activation.states import LvState, by_uuid, lv_states
-from ulvm.dm_ioctl import DM_MAJOR, DeviceInfo, DeviceMapper
+from ulvm.dm_ioctl import DM_MAJOR, DM_NAME_MAX, DeviceInfo, DeviceMapper
 from ulvm.errors import (
     BusyError,
     DeviceError,
@@ -292,14 +292,19 @@ class Activator:
         gone: Sequence[DeviceInfo],
         present: dict[str, DeviceInfo],
     ) -> None:
-        """BusyError if a name that a device is to have is another's, and stays that. Names change
-        when all is committed."""
+        """BusyError if a name that a device is to have is another's, and stays that; RefusedError
+        if none can have it. Names change when all is committed."""
         renamed = [d for d in wanted if d.uuid in present and present[d.uuid].name != d.name]
         if not renamed:
             return
         leaving = {*(d.uuid for d in renamed), *(info.uuid for info in gone)}
         taken = {info.name for info in self._dm.devices() if info.uuid not in leaving}
         for device in renamed:
+            if len(device.name) > DM_NAME_MAX:
+                raise RefusedError(
+                    f"Logical volume {new.name}/{device.lv} cannot have this name: "
+                    f"that of its device, {device.name}, would be too long."
+                )
             if device.name in taken:
                 raise BusyError(
                     f"Logical volume {new.name}/{device.lv} cannot have this name: "

@@ -1,16 +1,16 @@
 """What a mapped device may be called: its name, its UUID and its minor number.
 
-Bounds of linux/dm-ioctl.h (DM_NAME_LEN, DM_UUID_LEN, with the NUL) and of a minor number
-(MINORBITS in linux/kdev_t.h). Names are UTF-8 here, as NBD wants export names to be.
+Bounds of linux/dm-ioctl.h (DM_NAME_LEN, in `dm_ioctl`, and DM_UUID_LEN, with the NUL) and of a
+minor number (MINORBITS in linux/kdev_t.h). Names are UTF-8 here, as NBD wants export names to be.
 """
 
 from __future__ import annotations
 
+from ulvm.dm_ioctl import DM_NAME_MAX
 from ulvm.errors import TableError
 
 __all__ = ["check_minor", "check_name", "check_uuid"]
 
-_NAME_MAX = 127
 _UUID_MAX = 128
 _MINORS = 1 << 20
 
@@ -18,7 +18,7 @@ _MINORS = 1 << 20
 def check_name(name: str) -> None:
     """TableError unless a device may have this name."""
     bad = name in ("", ".", "..") or "/" in name or "\0" in name
-    if bad or not _fits(name, _NAME_MAX):
+    if bad or not _fits(name, DM_NAME_MAX):
         raise TableError(f"{name[:200]!r} is not a valid device name")
 
 

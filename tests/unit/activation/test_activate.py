@@ -12,6 +12,7 @@ from ulvm.activation.plan import plan_tree, root_of
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import TableLine
 from ulvm.errors import BusyError, DeviceError, RefusedError, UlvmError
+from ulvm.metadata.edit import rename_lv
 from ulvm.metadata.model import Area, LogicalVolume, StripedSegment, VolumeGroup
 from ulvm.metadata.move import start_move
 from ulvm.metadata.segments import PvExtents
@@ -113,6 +114,20 @@ def test_a_rename_reaches_every_layer(lab: Lab) -> None:
     new = new.with_lv(hidden._replace(segments=(hidden.snapshot_segment._replace(origin="data"),)))
     lab.swap(new, lab.vg)
     assert sorted(lab.tables()) == ["vg-data", "vg-data-real", "vg-s1", "vg-s1-cow"]
+
+
+@pytest.mark.parametrize("name", ["a" * 121, "a-" * 45])
+def test_a_name_too_long_for_a_device_is_refused_before_the_commit(lab: Lab, name: str) -> None:
+    """vg-NAME-real, or with its dashes doubled."""
+    lab.linear("base", 4)
+    lab.snapshot("base", "s1", 1)
+    lab.activator.activate(lab.vg, "base")
+    before = lab.tables()
+    new = rename_lv(lab.vg, "base", name)
+    with pytest.raises(RefusedError, match=f"{name} cannot have this name: .* would be too long"):
+        lab.activator.swap(lab.vg, new, lambda: pytest.fail("It was committed."))
+    assert lab.tables() == before
+    assert lab.suspended() == []
 
 
 def test_a_merge_runs_and_ends_in_one_plain_volume(lab: Lab) -> None:
