@@ -7,6 +7,8 @@ extent lies on its PV and is used once, and every snapshot has its origin and it
 What passes can be read again when it is written: all numbers are within what `text_import` takes.
 So a change that goes wrong is refused at its commit: a group that cannot be read is lost to every
 command. (Parsing the text instead takes many times as long: 0.7 s with 2,000 volumes.)
+
+`check_name_lengths` is for what is written alone: what is there already can be read and renamed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from ulvm.errors import FormatError
+from ulvm.errors import FormatError, RefusedError
 from ulvm.metadata.model import (
     LogicalVolume,
     MirrorSegment,
@@ -23,11 +25,11 @@ from ulvm.metadata.model import (
     StripedSegment,
     VolumeGroup,
 )
-from ulvm.metadata.names import check_stored_name
+from ulvm.metadata.names import NAME_LEN, check_stored_name
 from ulvm.metadata.segments import pv_runs
 from ulvm.metadata.text_words import INT64, UINT32
 
-__all__ = ["check_vg"]
+__all__ = ["check_name_lengths", "check_vg"]
 
 _MAX_SECTORS = 1 << 55
 """A device of 2^64 bytes."""
@@ -54,6 +56,17 @@ def check_vg(vg: VolumeGroup) -> None:
     _check_extents(vg)
     _check_snapshots(vg)
     _check_moves(vg)
+
+
+def check_name_lengths(new: VolumeGroup, old: VolumeGroup | None = None) -> None:
+    """RefusedError if a volume, a hidden one too, gets a `vg/lv` that LVM2 would not write: most
+    such names are too long for a device. What `old` has already may stay."""
+    for lv in new.lvs:
+        length = len(new.name) + len(lv.name) + 3
+        if length < NAME_LEN:
+            continue
+        if old is None or old.name != new.name or old.lv(lv.name) is None:
+            raise RefusedError(f'LV name "{new.name}/{lv.name}" length {length} is not supported.')
 
 
 def _numbers(vg: VolumeGroup) -> Iterator[tuple[str, str, int, int, int]]:

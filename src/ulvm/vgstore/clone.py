@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ulvm.errors import RefusedError
-from ulvm.metadata.check import check_vg
+from ulvm.metadata.check import check_name_lengths, check_vg
 from ulvm.metadata.mda import RawLocn, next_offset, ring_write
 from ulvm.metadata.model import VolumeGroup
 from ulvm.vgstore.commit import check_size, text_of, write_label, write_to
@@ -46,8 +46,10 @@ def interrupted(host: Host, devices: Sequence[PvDevice]) -> VolumeGroup | None:
 
 def write_clone(host: Host, devices: Sequence[PvDevice], vg: VolumeGroup, command: str) -> None:
     """Make the devices the PVs of `vg`, in which each stands under its path. FormatError if it
-    could not be read again, RefusedError if the text does not fit, before anything is written."""
+    could not be read again, RefusedError if the text does not fit or a name is too long, before
+    anything is written."""
     check_vg(vg)
+    check_name_lengths(vg)
     data = text_of(host, vg, command)
     by_path = {pv.device: pv for pv in vg.pvs}
     areas = [(pv, mda) for pv in devices for mda in _in_use(pv)]

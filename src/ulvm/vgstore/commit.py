@@ -49,7 +49,7 @@ from functools import partial
 
 from ulvm.errors import DeviceError, RefusedError, UlvmError
 from ulvm.faultpoints import reach
-from ulvm.metadata.check import check_vg
+from ulvm.metadata.check import check_name_lengths, check_vg
 from ulvm.metadata.label import DiskLocn
 from ulvm.metadata.mda import (
     MAX_TEXT,
@@ -313,6 +313,7 @@ def prepare(
     copies = new.metadata_copies
     new = _stamped(scan, new)._replace(metadata_copies=max(copies, 0))
     check_vg(new)
+    check_name_lengths(new, old)
     pending = Pending(host, scan, old, new, command=command, warn=warn, verbose=verbose)
     pending.regroup = regroup
     pending.mend = mend

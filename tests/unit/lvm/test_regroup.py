@@ -241,3 +241,15 @@ def test_a_copy_that_could_not_be_read_again_stays_what_it_is(tmp_path: Path) ->
     with pytest.raises(FormatError, match="'seqno' of vg1 in VG vg1 is 4294967296: out of range"):
         import_clone(lab.session, [copy])
     assert lab.contents() == before
+
+
+def test_a_copy_does_not_get_a_name_too_long_for_its_volumes(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, names=("a",))
+    lvm_lv.create_virtual(
+        lab.session, "vg", "o", type_name="zero", extents=lambda vg: 1, active=False
+    )
+    copy = copy_of(lab, "a")
+    before = lab.contents()
+    with pytest.raises(RefusedError, match='/o" length 131 is not supported'):
+        import_clone(lab.session, [copy], name="v" * 127)
+    assert lab.contents() == before

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.unit.metadata.test_edit import add, group, snap
-from ulvm.errors import FormatError
-from ulvm.metadata.check import check_vg
+from ulvm.errors import FormatError, RefusedError
+from ulvm.metadata.check import check_name_lengths, check_vg
 from ulvm.metadata.model import (
     Area,
     LogicalVolume,
@@ -82,3 +82,17 @@ def test_a_segment_has_extents() -> None:
         lv = LogicalVolume("z", new_uuid(), (SimpleSegment(0, count, "zero"),))
         with pytest.raises(FormatError, match=r"'extent_count' of z in VG vg is .* out of range"):
             check_vg(vg._replace(lvs=(lv,)))
+
+
+def test_no_volume_gets_a_name_that_is_too_long_and_what_has_one_keeps_it() -> None:
+    """As LVM2, which counts hidden ones too."""
+    vg = add(group(10), "a", 1)
+    check_name_lengths(vg._replace(name="v" * 123), vg)
+    long = vg._replace(name="v" * 124)
+    for old in (None, vg):
+        with pytest.raises(RefusedError, match='/a" length 128 is not supported'):
+            check_name_lengths(long, old)
+    check_name_lengths(add(long, "b", 1)._replace(lvs=long.lvs), long)
+    hidden = snap(vg._replace(name="v" * 120), "a", "b", 1)
+    with pytest.raises(RefusedError, match='/snapshot0" length 132 is not supported'):
+        check_name_lengths(hidden, vg._replace(name="v" * 120))

@@ -343,3 +343,14 @@ def test_a_commit_of_which_nothing_was_written_leaves_the_pvs_free(lab: Lab) -> 
         pending.commit()
     lab.faults.clear()
     assert not lab.scan().pv(path).in_use
+
+
+def test_a_group_does_not_get_a_name_too_long_for_its_volumes(lab: Lab) -> None:
+    a = lab.pv("a")
+    lab.vg(a)
+    old = lab.change("x")
+    before = lab.bytes_of(a)
+    with pytest.raises(RefusedError, match="length 131 is not supported"):
+        lab.prepare(old, edit.rename_vg(old, "v" * 127))
+    assert lab.bytes_of(a) == before
+    lab.prepare(old, edit.rename_vg(old, "v" * 123)).commit()
