@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ulvm.errors import DeviceError, FormatError
+from ulvm.metadata.mda import MAX_TEXT
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.text import TextHeader, vg_and_header, vg_to_text
 from ulvm.vgstore.files import write_atomically
@@ -29,8 +30,8 @@ __all__ = [
 ]
 
 _DAY = 24 * 3600
-_MAX_FILE = 64 << 20
-"""Bytes; no metadata area is as large."""
+_MAX_FILE = 4 * MAX_TEXT
+"""Bytes; what an area holds is half as long again with its indentation and comments."""
 
 
 def archive_vg(host: Host, vg: VolumeGroup, command: str) -> Path | None:

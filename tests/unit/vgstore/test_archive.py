@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.vgstore.lab import Lab
+from tests.unit.vgstore.lab import MIB, Lab
 from ulvm.errors import DeviceError
 from ulvm.metadata import edit
-from ulvm.metadata.text import vg_from_text
+from ulvm.metadata.mda import MAX_TEXT
+from ulvm.metadata.text import TextHeader, vg_from_text, vg_to_text
+from ulvm.vgstore import archive
 from ulvm.vgstore.archive import archive_vg, backup_vg
 
 REAL = Path(__file__).parents[1] / "metadata" / "data" / "backup-exported.vg"
@@ -97,3 +99,15 @@ def test_a_rename_takes_the_backup_along(lab: Lab) -> None:
     lab.prepare(old, edit.rename_vg(old, "other")).commit()
     assert [p.name for p in lab.host.backup_dir.iterdir()] == ["other"]
     assert lab.scan().vg("other").uuid == old.uuid
+
+
+def test_a_file_of_any_group_that_fits_in_an_area_is_read(lab: Lab) -> None:
+    """The shorter the lines, the more its indentation and comments add."""
+    vg = lab.vg(lab.pv("a", size=1024 * MIB))
+    for number in range(100):
+        vg = edit.extend_lv(vg, "x", number + 1) if number else lab.add(vg, "x")
+        vg = lab.add(vg, f"y{number}")
+    header = TextHeader.now("test")
+    text, file = (len(vg_to_text(vg, header, file_form=form)) for form in (False, True))
+    assert text < file
+    assert file * MAX_TEXT <= text * archive._MAX_FILE
