@@ -113,10 +113,14 @@ def _pv_name(row: Row) -> Value:
 
 
 def _number(row: Row, part: Callable[[int], int]) -> Value:
-    """Major or minor of a disk; 0 for one that is missing, -1 for a plain file."""
+    """Major or minor of a disk; 0 for one that is missing, or went since it was seen; -1 for a
+    plain file."""
     if row.device is None:
         return 0
-    found = os.stat(row.device.path)
+    try:
+        found = os.stat(row.device.path)
+    except OSError:
+        return 0
     return part(found.st_rdev) if stat.S_ISBLK(found.st_mode) else -1
 
 
