@@ -63,6 +63,18 @@ def test_a_device_that_was_renamed_by_hand_hinders_its_own_group_alone(group: Ul
     assert "Restore aborted." in refused.stderr
 
 
+def test_a_group_that_was_renamed_since_is_asked_about(group: UlvmHost) -> None:
+    group.run("vgrename vg other")
+    before = newest(group)
+    refused = group.run(f"vgcfgrestore -f {before} vg", rc=5, input="n\n")
+    assert "Volume group other has active volume: one." in refused.stdout
+    assert "Restore aborted." in refused.stderr
+    assert group.path("other/one").exists()
+    restored = group.run(f"vgcfgrestore -f {before} vg", input="y\n").stdout
+    assert "  Restored volume group vg.\n" in restored
+    assert group.path("vg/one").exists()
+
+
 def test_metadata_that_were_wiped_come_back(group: UlvmHost) -> None:
     group.run("vgchange -an vg")
     for name in ("a.img", "b.img"):

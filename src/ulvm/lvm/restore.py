@@ -59,6 +59,8 @@ def restore(session: Session, vg_name: str, path: Path | None = None) -> None:
             raise RefusedError(
                 f"{vg_name} is another volume group than that of the file.\nRestore failed."
             )
+        if current is not None and current.name != vg_name:  # Renamed since.
+            _ask_about_active(session, scan, current.name)
         _check_pvs(session, wanted)
         if current is None:
             _write_new(session, scan, wanted)
