@@ -15,6 +15,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import DeviceError
@@ -80,9 +81,11 @@ class Probe:
             raise DeviceError(f"{_LIBRARY} is not there.")
         self._library = library
         self._probe: int | None = None
-        self._fd = os.memfd_create("ulvm-signatures")
+        self._fd = -1
         try:
-            _copy(device, self._fd)
+            with _in_memory():
+                self._fd = os.memfd_create("ulvm-signatures")
+                _copy(device, self._fd)
             self._probe = library.blkid_new_probe()
             self._call("probe_set_device", self._fd, 0, 0)
             self._call("probe_set_sectorsize", device.block_size)
@@ -126,7 +129,8 @@ class Probe:
 
     def wiped(self, offset: int, length: int) -> None:
         """The last one is not there any more: look again for what it may have hidden."""
-        os.pwrite(self._fd, bytes(length), offset)
+        with _in_memory():
+            os.pwrite(self._fd, bytes(length), offset)
         self._call("probe_step_back")
 
     def _value(self, name: str) -> bytes | None:
@@ -140,6 +144,17 @@ class Probe:
 def _text(value: bytes) -> str:
     """Texts come with the NUL that ends them."""
     return value.rstrip(b"\0").decode(errors="replace")
+
+
+@contextmanager
+def _in_memory() -> Iterator[None]:
+    """DeviceError if the file cannot be had or written: `ulimit -f` counts for it, too."""
+    try:
+        yield
+    except OSError as error:
+        raise DeviceError(
+            f"A copy in memory for libblkid cannot be made: {error.strerror}.", errno=error.errno
+        ) from None
 
 
 def _copy(device: BlockDevice, fd: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import struct
 import subprocess
 import uuid
@@ -197,6 +198,19 @@ def test_a_device_that_cannot_be_read_is_an_error() -> None:
     device.fail("read")
     with pytest.raises(DeviceError):
         wipe_signatures(device, lambda found: True)
+
+
+@needs_library
+def test_a_limit_of_file_sizes_is_an_error_too() -> None:
+    """It holds for what the library is given, which is as long as the device."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    device = MemoryDevice(8 * MIB)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
+    try:
+        with pytest.raises(DeviceError, match="for libblkid cannot be made: File too large"):
+            wipe_signatures(device, lambda found: True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_without_the_library_the_common_ones_are_found(
