@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NewType
 
 __all__ = [
+    "MAX_SECTORS",
     "SECTOR",
     "SECTOR_SHIFT",
     "Bytes",
@@ -20,6 +21,8 @@ __all__ = [
 
 SECTOR = 512
 SECTOR_SHIFT = 9
+MAX_SECTORS = 1 << 55
+"""Of a device: 2^64 bytes, 16 EiB."""
 
 Bytes = NewType("Bytes", int)
 Sectors = NewType("Sectors", int)

@@ -14,7 +14,7 @@ from ulvm.errors import RefusedError, UsageError
 from ulvm.metadata.cow import cow_max_extents
 from ulvm.metadata.layout import MAX_EXTENTS
 from ulvm.metadata.model import LogicalVolume, VolumeGroup
-from ulvm.units import SECTOR, display_size
+from ulvm.units import MAX_SECTORS, SECTOR, display_size
 
 __all__ = ["SizeRequest", "parse_extents", "parse_sectors", "parse_size"]
 
@@ -34,8 +34,6 @@ _WHOLES = {
     **dict.fromkeys(("L", "LV"), "LV"),
     **dict.fromkeys(("O", "ORIGIN"), "ORIGIN"),
 }
-_MOST = 1 << 55
-"""Sectors: 16 EiB."""
 _MOST_PERCENT = (1 << 32) - 2
 _UNSIGNED = {"--virtualsize", "--metadatasize", "--bootloaderareasize", "--setphysicalvolumesize"}
 
@@ -157,7 +155,7 @@ def parse_size(
     else:
         size = number * (1 << (10 * _POWERS[letter]))
     sectors = -(-size.numerator // (size.denominator * SECTOR))
-    if sectors >= _MOST:
+    if sectors >= MAX_SECTORS:
         raise _bad("Size is too big (>=16EiB).", option, text)
     if not sectors and not zero:
         raise UsageError(f"{option} may not be zero.")

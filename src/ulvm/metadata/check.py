@@ -28,11 +28,9 @@ from ulvm.metadata.model import (
 from ulvm.metadata.names import NAME_LEN, check_stored_name
 from ulvm.metadata.segments import pv_runs
 from ulvm.metadata.text_words import INT64, UINT32
+from ulvm.units import MAX_SECTORS
 
 __all__ = ["check_name_lengths", "check_vg"]
-
-_MAX_SECTORS = 1 << 55
-"""A device of 2^64 bytes."""
 
 
 def check_vg(vg: VolumeGroup) -> None:
@@ -49,7 +47,7 @@ def check_vg(vg: VolumeGroup) -> None:
     if not vg.pvs:
         raise FormatError(f"VG {vg.name} has no physical volumes.")
     for pv in vg.pvs:
-        if pv.pe_start + pv.pe_count * vg.extent_size > _MAX_SECTORS:
+        if pv.pe_start + pv.pe_count * vg.extent_size > MAX_SECTORS:
             raise FormatError(f"PV {pv.uuid} of VG {vg.name} is larger than a device can be.")
     for lv in vg.lvs:
         _check_segments(vg, lv)
@@ -120,7 +118,7 @@ def _check_segments(vg: VolumeGroup, lv: LogicalVolume) -> None:
             raise FormatError(
                 f"LV {vg.name}/{lv.name} has {segment.extent_count} extents for {stripes} stripes."
             )
-    if at * vg.extent_size > _MAX_SECTORS:
+    if at * vg.extent_size > MAX_SECTORS:
         raise FormatError(f"LV {vg.name}/{lv.name} is larger than a device can be.")
     if any(isinstance(s, SnapshotSegment) for s in lv.segments) and len(lv.segments) > 1:
         raise FormatError(f"Snapshot {vg.name}/{lv.name} has more than one segment.")

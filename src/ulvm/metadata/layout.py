@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ulvm.errors import RefusedError
 from ulvm.metadata.label import LABEL_SCAN_SIZE, DiskLocn
+from ulvm.metadata.text_words import UINT32
 from ulvm.units import SECTOR, display_size
 
 __all__ = [
@@ -28,8 +29,8 @@ DEFAULT_ALIGNMENT = 2048
 MDA_START = -(-LABEL_SCAN_SIZE // PAGE) * PAGE // SECTOR
 DEFAULT_METADATA_SIZE = DEFAULT_ALIGNMENT - PAGE // SECTOR
 MIN_METADATA_SIZE = 8 * PAGE // SECTOR
-MAX_EXTENTS = (1 << 32) - 1
-"""Of a PV and of a VG: LVM2 counts in 32 bits, and a text with more is not read."""
+MAX_EXTENTS = UINT32
+"""Of a PV, of a VG and of an LV: LVM2 counts in 32 bits, and a text with more is not read."""
 
 
 @dataclass(frozen=True, slots=True)
