@@ -35,7 +35,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 from ulvm.activation.compare import ABSENT, changed_roots, roots, table_differs, with_numbers
 from ulvm.activation.families import families, standing
-from ulvm.activation.mend import rename_strays, resume_kept
+from ulvm.activation.mend import rename_all, rename_strays, resume_kept
 from ulvm.activation.names import dm_uuid, is_top_level, split_dm_name, volume_of
 from ulvm.activation.order import depth, origin_layer, removal_order, to_suspend
 from ulvm.activation.plan import (
@@ -391,9 +391,8 @@ class Activator:
         self._finish(by_rank, loaded, suspended, present)
         report.suspended_seconds = time.monotonic() - begun if suspended else 0.0
         self._remove_gone(gone, report)
-        for device in wanted:
-            if device.uuid in present and present[device.uuid].name != device.name:
-                self._dm.rename(device.uuid, device.name)
+        names = {d.uuid: d.name for d in wanted if d.uuid in present}
+        raise_all(rename_all(self._dm, names, present))
         return report
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What a refresh does beside the change of tables: names, and trees that keep their tables."""
+"""What is done beside the change of tables: names, and trees that keep their tables."""
 
 from __future__ import annotations
 
@@ -13,19 +13,36 @@ from ulvm.dm_ioctl import DeviceInfo, DeviceMapper
 from ulvm.errors import UlvmError
 from ulvm.metadata.model import VolumeGroup
 
-__all__ = ["rename_strays", "resume_kept"]
+__all__ = ["rename_all", "rename_strays", "resume_kept"]
 
 
 def rename_strays(dm: DeviceMapper, vg: VolumeGroup, failures: list[UlvmError]) -> None:
-    """Give devices the names of the metadata: first those whose names no other has that is to be
-    renamed itself."""
+    """Give devices the names of the metadata."""
     present = by_uuid(dm)
-    left = strays(vg, present.values())
+    failures += rename_all(dm, strays(vg, present.values()), present)
+
+
+def rename_all(
+    dm: DeviceMapper, names: Mapping[str, str], present: Mapping[str, DeviceInfo]
+) -> list[UlvmError]:
+    """Give devices these names, by UUID; what failed. First those whose names no other has that is
+    to be renamed itself. Where each waits for another, as in a swap of two, one is called by its
+    UUID meanwhile: if we die then, it is a stray as any other."""
+    failures: list[UlvmError] = []
+    has = {uuid: present[uuid].name for uuid in names}
+    left = {uuid: name for uuid, name in names.items() if name != has[uuid]}
     while left:
-        taken = {present[uuid].name for uuid in left}
-        for uuid in [uuid for uuid, name in left.items() if name not in taken] or [*left]:
+        taken = {has[uuid] for uuid in left}
+        free = [uuid for uuid, name in left.items() if name not in taken]
+        if not free:
+            aside = next(iter(left))
+            has[aside] = aside
+            with noted(failures):
+                dm.rename(aside, aside)
+        for uuid in free:
             with noted(failures):
                 dm.rename(uuid, left.pop(uuid))
+    return failures
 
 
 def resume_kept(

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.activation.lab import EXTENT, Lab
 from tests.waiting import until
+from ulvm.activation.names import dm_uuid
 from ulvm.activation.plan import plan_tree, root_of
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.dm_ioctl import TableLine
@@ -128,6 +129,33 @@ def test_a_name_too_long_for_a_device_is_refused_before_the_commit(lab: Lab, nam
         lab.activator.swap(lab.vg, new, lambda: pytest.fail("It was committed."))
     assert lab.tables() == before
     assert lab.suspended() == []
+
+
+@pytest.mark.parametrize("order", ["bca", "bac", "cba"])
+def test_volumes_get_the_names_of_each_other(lab: Lab, order: str) -> None:
+    """As vgcfgrestore may want it."""
+    for number, name in enumerate("abc"):
+        lab.linear(name, 1)
+        lab.activator.activate(lab.vg, name)
+        lab.write(name, 0, number)
+    names = dict(zip("abc", order, strict=True))
+    lvs = tuple(lv._replace(name=names[lv.name]) for lv in lab.vg.lvs)
+    lab.swap(lab.vg._replace(lvs=lvs), lab.vg)
+    for number, name in enumerate(order):
+        assert lab.read(name, 0) == bytes([number]) * 4096
+
+
+def test_names_that_were_given_half_way_are_given(lab: Lab) -> None:
+    a, b = lab.linear("a", 1), lab.linear("b", 1)
+    for name, fill in (("a", 1), ("b", 2)):
+        lab.activator.activate(lab.vg, name)
+        lab.write(name, 0, fill)
+    lab.vg = lab.vg._replace(lvs=(a._replace(name="b"), b._replace(name="a")))
+    lab.activator.refresh(lab.vg)
+    assert (lab.read("a", 0)[:1], lab.read("b", 0)[:1]) == (b"\2", b"\1")
+    lab.dm.rename("vg-a", dm_uuid(lab.vg.uuid, b.uuid))
+    lab.activator.refresh(lab.vg)
+    assert lab.read("a", 0)[:1] == b"\2"
 
 
 def test_a_merge_runs_and_ends_in_one_plain_volume(lab: Lab) -> None:
