@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +53,7 @@ def _has_label(device: BlockDevice) -> bool:
 
 def _is_whole(path: str) -> bool:
     """Not a partition; and no loop device, which LVM2 counts as one."""
-    if not stat.S_ISBLK(os.stat(path).st_mode):
+    if not Path(path).is_block_device():
         return True
     name = os.path.basename(os.path.realpath(path))
     return not name.startswith("loop") and not Path(f"/sys/class/block/{name}/partition").exists()

@@ -124,12 +124,17 @@ def _scanned(host: Host) -> list[str]:
 
 def _volumes(tree: str) -> Iterator[str]:
     """The active volumes, each by the file of its own name."""
-    if os.path.isdir(tree):
-        for group in sorted(os.listdir(tree)):
-            if group != "mapper":
-                yield from (
-                    f"{tree}/{group}/{name}" for name in sorted(os.listdir(f"{tree}/{group}"))
-                )
+    for group in _listed(tree):
+        if group != "mapper":
+            yield from (f"{tree}/{group}/{name}" for name in _listed(f"{tree}/{group}"))
+
+
+def _listed(directory: str) -> list[str]:
+    """Nothing if it is not there: the last volume of its group may be deactivated just now."""
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
 
 
 def _walk(directory: str, run_dir: str) -> Iterator[str]:

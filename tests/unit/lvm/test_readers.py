@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from tests.unit.lvm.lab import Heard, Lab
 from ulvm.blockdev.base import BlockDevice
 from ulvm.lvm import settled
+from ulvm.lvm.diskscan import candidates
 from ulvm.lvm.session import Session
 from ulvm.metadata import edit
 from ulvm.metadata.uuid import new_uuid
@@ -97,3 +99,12 @@ def test_who_holds_a_lock_does_not_wait_long_for_another(
     with ours, global_lock(lab.host, exclusive=True):
         assert session.scan().warnings
     assert time.monotonic() - began < 5
+
+
+def test_a_disk_that_goes_while_it_is_looked_at_is_no_error(lab: Lab) -> None:
+    def opened(path: str, writable: bool) -> BlockDevice:
+        os.unlink(path)
+        return lab.devices[path]
+
+    lab.begin(lab.host._replace(opener=opened))
+    assert [found.path for found in candidates(lab.session)] == list(lab.devices)

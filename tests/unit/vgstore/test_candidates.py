@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,19 @@ def test_one_accepted_name_is_enough() -> None:
 def test_what_is_no_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(RefusedError, match="Failed to create regex device filter"):
         DeviceFilter([pattern])
+
+
+def test_a_group_that_is_deactivated_meanwhile_is_passed_over(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "run" / "dev"
+    (tree / "stays").mkdir(parents=True)
+    (tree / "stays" / "lv").touch()
+    listdir = os.listdir
+
+    def before(path: str) -> list[str]:
+        return ["gone", *listdir(path)] if path == str(tree) else listdir(path)
+
+    monkeypatch.setattr(os, "listdir", before)
+    settings = "devices { use_devicesfile = 0 scan = 'IMAGES' scan_lvs = 1 }"
+    assert str(tree / "stays" / "lv") in find_candidates(_host(tmp_path, settings)).paths
