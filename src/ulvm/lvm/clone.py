@@ -37,7 +37,8 @@ def import_clone(
         if len({pv.path for pv in devices}) < len(devices):
             raise RefusedError("A device is named twice.")
         scan = look(session.host)
-        names = {vg.name for vg in (*scan.vgs, *scan.foreign)} | set(scan.broken)
+        # `mapper` is a directory of the tree: volumes of such a VG would have no path.
+        names = {vg.name for vg in (*scan.vgs, *scan.foreign)} | {*scan.broken, "mapper"}
         wanted = interrupted(session.host, devices)
         if wanted is None:
             old = _group(devices)

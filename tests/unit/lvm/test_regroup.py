@@ -253,3 +253,8 @@ def test_a_copy_does_not_get_a_name_too_long_for_its_volumes(tmp_path: Path) -> 
     with pytest.raises(RefusedError, match='/o" length 131 is not supported'):
         import_clone(lab.session, [copy], name="v" * 127)
     assert lab.contents() == before
+
+
+def test_a_copy_does_not_get_the_name_of_a_directory_of_the_tree(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, names=("a",))
+    assert import_clone(lab.session, [copy_of(lab, "a")], name="mapper").name == "mapper1"
