@@ -414,7 +414,12 @@ class MappedDevice(BlockDevice):
             self._check_live()
             if self._honour_flush:
                 self.settle()
-                for device in self._table.flush_devices:
+            else:  # What waits outlives the process; that a disk refuses it is told all the same.
+                for target in self._table.settling:
+                    if target.refused:
+                        target.settle()
+            for device in self._table.flush_devices:
+                if self._honour_flush or isinstance(device, MappedDevice):
                     device.flush()
         finally:
             self._leave()

@@ -141,6 +141,11 @@ class SnapshotStage:
         if self._below.lost:
             raise DeviceError("what was written to the snapshot is lost with it", errno=errno.EIO)
 
+    @property
+    def refused(self) -> bool:
+        """Whether that failed when it was tried last."""
+        return self.stage.failed or self._below.lost
+
     def close(self) -> None:
         """For good; what could not be written is lost, and said so."""
         self.stage.close()

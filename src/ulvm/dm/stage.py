@@ -114,6 +114,7 @@ class Stage:
         self._there: list[Numbers] = []  # of the sealed, on the device already
         self.committing = threading.Lock()
         """Held as long as a commit is under way."""
+        self.failed = False  # did the last commit
         self._pace = Pace()
         self._number = 0
         self.holds = False
@@ -185,8 +186,7 @@ class Stage:
         self._closed = True
         self.slots = 0  # who waits for room is not to wait for ever
         self._wake.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if (thread := self._thread) is not None and thread is not threading.current_thread():
             thread.join(2 * _REST)
         left = len(self._active) + len(self._sealed)
         if left and not keep:
@@ -199,8 +199,7 @@ class Stage:
 
     def retire(self) -> None:
         """Take no page any more. Under the lock."""
-        self.slots = 0
-        self._free = []
+        self.slots, self._free = 0, []
 
     # -- writing ----------------------------------------------------------------------------
 
@@ -404,6 +403,7 @@ class Stage:
                 self._write_out(kept)
                 self._pace.end(len(sealed))
             finally:
+                self.failed = bool(kept)
                 with self._lock:
                     self._let_go(kept)
 
@@ -493,7 +493,6 @@ class Stage:
 
     def _give_back(self) -> None:
         """The memory of free slots, all of them. Under the lock."""
-        self._free = []
-        self._ready = 0
+        self._free, self._ready = [], 0
         with suppress(OSError):  # the file system makes no holes
             self._memory.madvise(mmap.MADV_REMOVE, self._data_at)

@@ -47,13 +47,16 @@ class Watched(FaultDevice):
 class StageLab(Lab):
     """As `Lab`, but nothing is settled behind a write. `faults` by file name."""
 
-    def __init__(self, folder: Path, size: int = BIG, *, kept: bool = False) -> None:
+    def __init__(
+        self, folder: Path, size: int = BIG, *, kept: bool = False, durability: str = "host"
+    ) -> None:
         super().__init__(folder)
         self.stages = folder / "stage"
         self.faults: dict[str, Watched] = {}
         self.dm = LocalMapper(
             log=self.messages.append,
             open_file=self._open,
+            durability=durability,
             stage=StageSettings(size, self.stages if kept else None),
         )
 

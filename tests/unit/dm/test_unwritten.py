@@ -308,3 +308,43 @@ def test_a_source_on_another_device_keeps_it(held: StageLab) -> None:
     held.faults["cow"].clear()
     held.dm.resume("org")
     until(lambda: held.on_disk(0, 8) == NEW)
+
+
+@pytest.mark.parametrize("name", ["org", "above"])
+def test_without_barriers_a_flush_is_told_of_what_was_refused(tmp_path: Path, name: str) -> None:
+    """Once that is known, until it is written; `above` is a device over the origin."""
+    lab = StageLab(tmp_path, durability="process")
+    lab.pair()
+    lab.device("above", f"0 {SECTORS} linear org 0")
+    lab.still()
+    above = lab.dm.mapped(name)
+    lab.faults["origin"].fail("write", error=errno.ENOSPC)
+    above.write(0, NEW)
+    above.flush()
+    with pytest.raises(DeviceError):
+        lab.stage("org").commit()
+    for _ in range(2):
+        with pytest.raises(DeviceError) as refused:
+            above.flush()
+        assert refused.value.errno == errno.ENOSPC
+    lab.faults["origin"].clear()
+    above.flush()
+    assert lab.on_disk(0, 8) == NEW
+    lab.put(16, 8, 0x22)
+    above.flush()
+    assert lab.on_disk(16, 8) != b"\x22" * 4096, "nobody waits for that"
+    lab.dm.shutdown()
+
+
+def test_without_barriers_a_flush_is_told_of_what_a_snapshot_lost(tmp_path: Path) -> None:
+    lab = StageLab(tmp_path, durability="process")
+    lab.pair()
+    lab.still("snap")
+    snap = lab.dm.mapped("snap")
+    lab.faults["cow"].fail("write")
+    snap.write(0, NEW)
+    snap.flush()
+    lab.stage("snap").commit()
+    with pytest.raises(DeviceError, match="lost"):
+        snap.flush()
+    lab.dm.shutdown()

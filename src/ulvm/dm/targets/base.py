@@ -96,6 +96,11 @@ class Target(ABC):
         them. DeviceError."""
         return
 
+    @property
+    def refused(self) -> bool:
+        """Whether that could not be done when it was tried last."""
+        return False
+
     def would_lose(self, following: Sequence[Target]) -> bool:
         """Whether such data wait that none of the targets takes up, if these come next on the
         device. They are built, and not resumed."""

@@ -49,6 +49,11 @@ class OriginTarget(Target):
     def settle(self) -> None:
         self._origin.write_staged()
 
+    @property
+    def refused(self) -> bool:
+        stage = self._origin.stage
+        return stage is not None and stage.failed
+
     def would_lose(self, following: Sequence[Target]) -> bool:
         """The stage goes on as long as a table of this device writes to the origin."""
         stage = self._origin.stage

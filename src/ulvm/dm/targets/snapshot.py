@@ -240,6 +240,11 @@ class SnapshotTarget(Target):
         if stage is not None:
             stage.settle()
 
+    @property
+    def refused(self) -> bool:
+        stage = self.snapshot.stage
+        return stage is not None and stage.refused
+
     def would_lose(self, following: Sequence[Target]) -> bool:
         """What was written to an invalid snapshot is lost whoever takes over."""
         stage = self.snapshot.stage
