@@ -74,6 +74,9 @@ class CowSnapshot:
         self._log = log
         self._invalidate_lock = threading.Lock()
         self._unmarked = False
+        self.passed_by = False
+        """It is invalid, which who brings it back knows of: writes to the origin go on without it,
+        if it is still guarded, for want of memory."""
         self.stage: SnapshotStage | None = None
         """Of its own writes; `write` is for a snapshot without one."""
         self.store = store
@@ -143,6 +146,7 @@ class CowSnapshot:
         try:
             self._event()  # Who brings it back after a kill knows of it before a write passes.
         finally:
+            self.passed_by = True
             self.origin.update()
 
     def stay_invalid(self) -> None:

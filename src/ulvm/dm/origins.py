@@ -409,7 +409,7 @@ class Origin:
     def _is_copied(self, offset: int, end: int) -> bool:
         """Whether they have the chunks of it."""
         for snapshot in self.guarded:
-            if offset < snapshot.length:
+            if offset < snapshot.length and not snapshot.passed_by:
                 last = (min(end, snapshot.length) - 1) >> snapshot.shift
                 if not snapshot.map.all_done(offset >> snapshot.shift, last):
                     return False

@@ -9,11 +9,12 @@ import pytest
 
 from tests.unit.dm.lab import header, store_records
 from tests.unit.dm.stage_lab import SECTORS, StageLab, killed
-from tests.waiting import until
+from tests.waiting import ended, until
 from ulvm.blockdev.base import Changed
 from ulvm.dm import commit
 from ulvm.dm.cow import CowSnapshot
 from ulvm.dm.exceptions.map import ExceptionMap
+from ulvm.dm.origins import Origin
 from ulvm.dm.stage import Stage
 from ulvm.dm.table import parse_table
 from ulvm.dm.targets.merge import MergeTarget
@@ -354,6 +355,46 @@ def test_writes_are_no_more_copied_to_an_invalid_snapshot_whatever_its_event_mee
     lab.put(0, 8, 0xAA)
     lab.dm.mapped("org").flush()
     assert lab.on_disk(0, 8) == PAGE
+
+
+def test_nor_where_no_memory_is_left_to_leave_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    lab = StageLab(tmp_path, size=0)
+    lab.pair()
+    lab.faults["cow"].fail("write")
+    with monkeypatch.context() as once:
+        once.setattr(Origin, "update", fail)
+        with pytest.raises(MemoryError):
+            lab.put(0, 8, 0xAA)
+    ended(lambda: lab.put(0, 8, 0xAA), seconds=10)
+    assert lab.on_disk(0, 8) == PAGE
+    lab.dm.shutdown()
+
+
+def test_no_write_overtakes_the_news_that_a_snapshot_is_invalid(tmp_path: Path) -> None:
+    """A kill before that would bring the snapshot back as it was, if its disk took no mark."""
+    lab = StageLab(tmp_path, size=0)
+    lab.pair()
+    before, found = lab.on_disk(64, 8), []
+    beside = threading.Thread(target=lab.put, args=(64, 8, 0xBB))
+
+    def look() -> None:
+        if not beside.ident:
+            beside.start()
+            beside.join(0.3)
+            found.append(lab.on_disk(64, 8))
+
+    lab.faults["cow"].fail("write")
+    lab.dm.on_change.append(look)
+    lab.put(0, 8, 0xAA)
+    beside.join()
+    assert found == [before]
+    assert lab.on_disk(64, 8) == b"\xbb" * 4096
+    lab.dm.shutdown()
 
 
 def test_the_mark_that_a_snapshot_is_invalid_is_written_later_if_it_could_not_be(
