@@ -384,6 +384,7 @@ class Origin:
         if stage is not None and stage.has(unit << shift, (stop << shift) - 1):
             return False
         if settled is not None:
+            stop = min(stop, len(settled))  # Behind that writes a merge, and nothing is staged.
             settled[unit:stop] = b"\1" * (stop - unit)
         return True
 

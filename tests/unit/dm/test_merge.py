@@ -398,6 +398,21 @@ def test_the_last_chunk_of_an_origin_may_be_short(lab: Lab) -> None:
     assert Path(origin).read_bytes()[-4 * SECTOR :] == b"\x03" * (4 * SECTOR)
 
 
+def test_writes_behind_where_the_origin_ended(lab: Lab) -> None:
+    """It has grown since its other snapshot was made, and no snapshot-origin has been there."""
+    disk, cow = lab.file("disk", 8192), lab.file("cow", 4096)
+    make_store(cow, 8, runs("600>2"), 4096)
+    lab.device("real", f"0 4096 linear {disk} 0")
+    lab.device("snap", f"0 4096 snapshot real {lab.file('kept', 4096)} P 8")
+    lab.reload("real", f"0 8192 linear {disk} 0")
+    lab.device("org", f"0 8192 snapshot-merge real {cow} P 8")
+    for sector in (0, 4088, 6144, 8184):
+        lab.write("org", sector, 8)
+        assert lab.read("org", sector, 8) == b"\xaa" * (8 * SECTOR)
+    wait_status(lab, "org", "16/4096 16")
+    assert lab.read("snap", 0, 4096) == bytes(4096 * SECTOR)
+
+
 def test_one_that_gets_no_thread_has_failed_and_is_taken_up_again(
     lab: Lab, no_threads: pytest.MonkeyPatch
 ) -> None:
