@@ -64,8 +64,8 @@ from ulvm.dm.stage_file import (
     allocate,
     header,
     open_file,
+    remove_file,
     sizes,
-    unlink_own,
 )
 from ulvm.errors import DeviceError
 
@@ -192,8 +192,9 @@ class Stage:
         if left and not keep:
             self._log(f"{left * PAGE} bytes that were written and not flushed are lost")
         if self._path is not None:
-            if not keep:
-                unlink_own(self._path, self._fd)
+            if not keep and (problem := remove_file(self._path, self._fd)):
+                self._numbers[:] = 0  # What stays there means nothing.
+                self._log(problem)
             os.close(self._fd)
             self._fd = -1
 

@@ -11,7 +11,6 @@ import errno
 import os
 import struct
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 
 from ulvm.errors import TableError
@@ -26,8 +25,8 @@ __all__ = [
     "allocate",
     "header",
     "open_file",
+    "remove_file",
     "sizes",
-    "unlink_own",
 ]
 
 PAGE = 4096
@@ -89,11 +88,18 @@ def allocate(fd: int, start: int, length: int, least_free: int) -> None:
     os.posix_fallocate(fd, start, length)
 
 
-def unlink_own(path: Path, fd: int) -> None:
-    """Remove the file that is open, not one that another stage has made in its place."""
-    with suppress(FileNotFoundError):
-        if os.path.samestat(os.stat(path), os.fstat(fd)):
+def remove_file(path: Path, fd: int = -1) -> str:
+    """Only the one that is open, if `fd` is: another stage may have made one in its place. What is
+    to be said if it cannot be removed. That ends nothing, a resume in whose midst a device would
+    stay suspended, say: the file may not even be there."""
+    try:
+        if fd < 0 or os.path.samestat(os.stat(path), os.fstat(fd)):
             path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        return f"{path} cannot be removed: {error.strerror}"
+    return ""
 
 
 class StageSettings:
@@ -143,12 +149,11 @@ class StageSettings:
         pages = sum(number > 0 for _, number in struct.iter_unpack("<QQ", heads))
         return slots, pages, whose.rstrip(b"\0").decode(errors="replace")
 
-    def forget(self, minor: int) -> None:
-        """What a killed process left for a device that does not go on."""
+    def forget(self, minor: int) -> str:
+        """What a killed process left for a device that does not go on. What is to be said of it, if
+        it stays."""
         path = self.path(minor)
-        if path is not None:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
+        return "" if path is None else remove_file(path)
 
     def give_up(self, minor: int) -> str:
         """`forget`, and what is to be said of it, if anything is lost."""
@@ -157,8 +162,7 @@ class StageSettings:
             lost = f"{left} bytes that were written to it are lost" if left else ""
         except TableError as error:
             lost = f"what was written to it is lost: {error}"
-        self.forget(minor)
-        return lost
+        return "; ".join(filter(None, (lost, self.forget(minor))))
 
     def forget_all(self, but: Collection[int]) -> list[str]:
         """What it left for all but these. A sentence for each file that held data: these are lost,
@@ -180,5 +184,6 @@ class StageSettings:
                         f"up to {pages * PAGE} bytes that were written and not flushed are lost: "
                         f"no device takes up {path} ({whose or 'no UUID'})"
                     )
-                path.unlink(missing_ok=True)
+                if problem := remove_file(path):
+                    lost.append(problem)
         return lost

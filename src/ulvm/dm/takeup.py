@@ -153,5 +153,6 @@ def take_up(
             stage.close(keep=not written)
         if below.lost:
             log(f"{device.name}: {below.lost} bytes that were written to it before are lost")
-    settings.forget(device.minor)
+    if problem := settings.forget(device.minor):
+        log(problem)
     device.goes_on = False

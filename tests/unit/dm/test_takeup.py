@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,45 @@ def test_nor_by_a_stop_and_by_force_it_is_said_to_be_lost(tmp_path: Path) -> Non
     assert any("snap: what was written to it is lost" in line for line in second.messages)
     assert second.dm.shutdown() == ["org: what was written waits for the devices below"]
     first.dm.shutdown()
+
+
+def unremovable(path: Path, missing_ok: bool = False) -> None:
+    """In the place of Path.unlink, on a file system that can only be read."""
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_device_suspended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not even there."""
+    lab = StageLab(tmp_path, kept=True)
+    with monkeypatch.context() as once:
+        once.setattr(Path, "unlink", unremovable)
+        lab.pair()
+        assert not any(info.suspended for info in lab.dm.devices())
+        assert f"snap: {lab.stages}/0 cannot be removed: Read-only file system" in lab.messages
+    lab.dm.shutdown()
+
+
+def test_nor_does_it_mean_anything_behind_its_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = StageLab.staged(tmp_path)
+    lab.faults["origin"].fail("write")
+    with monkeypatch.context() as once:
+        once.setattr(Path, "unlink", unremovable)
+        lab.dm.remove("org", force=True)
+    assert [info.name for info in lab.dm.devices()] == ["snap"]
+    assert (lab.stages / "1").exists()
+    assert StageSettings(1 << 20, lab.stages).pages_left(1) == 0
+    lab.dm.shutdown()
+
+
+def test_what_is_no_file_among_them_is_said(tmp_path: Path) -> None:
+    stages = tmp_path / "stage"
+    (stages / "folder").mkdir(parents=True)
+    (stages / "other").write_text("")
+    assert StageSettings(1 << 20, stages).forget_all(()) == [
+        f"{stages}/folder cannot be removed: Is a directory"
+    ]
+    assert [path.name for path in stages.iterdir()] == ["folder"]

@@ -217,7 +217,8 @@ class SnapshotTarget(Target):
         wanted = self.begin == 0 and not self.merging and fits(snapshot)
         self._may_stage = wanted and snapshot.valid and snapshot.stage is None
         if self._may_stage and not mapped.goes_on:
-            settings.forget(mapped.minor)  # of another device that had this number
+            if problem := settings.forget(mapped.minor):  # of another device that had this number
+                self._log(problem)
         elif self._may_stage and not mapped.read_only and settings.slots_left(mapped.minor):
             self._begin_stage()
 
