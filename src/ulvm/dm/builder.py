@@ -85,8 +85,9 @@ class TableBuilder:
             self._hold(device, table)
             return table
         except BaseException as error:
-            for target in targets:
-                target.destroy()
+            with ExitStack() as stack:
+                for target in reversed(targets):
+                    stack.callback(target.destroy)
             if isinstance(error, DeviceError):
                 raise TableError(str(error), errno=error.errno) from error
             raise

@@ -290,7 +290,7 @@ class LocalMapper:
         new = self._tables.build(device, table, read_only=read_only)
         try:
             check_merges(new, self.all_mapped(), self._stage, self.stable_name)
-        except TableError:
+        except BaseException:
             self._tables.destroy(device, new)
             raise
         old, device.inactive = device.inactive, new

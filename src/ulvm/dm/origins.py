@@ -112,8 +112,7 @@ class Origin:
 
     def add(self, snapshot: CowSnapshot) -> None:
         with self.lock:
-            self.snapshots = [*self.snapshots, snapshot]
-            self.update()
+            self.snapshots = [*self.snapshots, snapshot]  # It is not active yet.
 
     def discard(self, snapshot: CowSnapshot) -> None:
         with self.lock:

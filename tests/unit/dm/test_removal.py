@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,39 @@ def test_a_device_that_is_used_no_more_is_kept_by_nobody(lab: Lab) -> None:
         lab.reload("org", table)
         lab.dm.remove("real")
     assert not lab.dm.mapped("org").uses
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ulvm.dm.mapper.check_merges", "snapshot"),
+        ("ulvm.dm.origins.Origin.update", "snapshot"),
+        ("ulvm.dm.targets.merge.anonymous", "snapshot-merge"),
+        ("ulvm.dm.targets.zero.ZeroTarget.destroy", "snapshot"),
+    ],
+)
+def test_nothing_of_a_table_that_could_not_be_built_is_left(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    """Or it would be the destination of a handover that never comes, and its COW nobody else's."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    lab.device("real", f"0 64 linear {lab.file('origin', 64)} 0")
+    lab.device("org", "0 64 snapshot-origin real")
+    lab.device("cow", f"0 512 linear {lab.file('cow', 512)} 0")
+    table = f"0 8 zero\n8 56 {kind} real cow P 8"
+    lab.dm.create("x")
+    broken = table + "\n64 8 nonsense" if "zero" in name else table
+    with monkeypatch.context() as once:
+        once.setattr(name, fail)
+        with suppress(MemoryError):
+            lab.dm.load("x", parse_table(broken))
+    lab.dm.clear("x")
+    lab.reload("x", table)
+    assert lab.dm.table("x")[1].target_type == kind
+    assert lab.status("x").split()[-2:] == ["16/512", "16"]
+    for device in ("x", "org"):
+        lab.dm.remove(device)
+    assert [lab.dm.info(device).open_count for device in ("real", "cow")] == [0, 0]

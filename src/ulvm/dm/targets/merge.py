@@ -62,7 +62,6 @@ class MergeTarget(SnapshotTarget):
     merging: ClassVar[bool] = True
 
     def __init__(self, context: TargetContext, begin: int, length: int, args: list[str]) -> None:
-        super().__init__(context, begin, length, args)
         self._barriers = context.barriers
         self._step_lock = threading.Lock()
         self._turn = threading.Condition()
@@ -77,7 +76,7 @@ class MergeTarget(SnapshotTarget):
         records are cleared on the disk. What is written there goes to both places."""
         self._ahead: _Batch | None = None
         """Under the step lock, or of the thread that copies within a step."""
-        self.flush_devices = (self._origin_device, self._cow)
+        super().__init__(context, begin, length, args)  # the last: from there on the origin has it
 
     # -- life cycle -------------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ class SnapshotTarget(Target):
         self.snapshot.is_suspended = lambda: self._mapped.suspended
         self.devices = (self._origin_device, self._cow)
         self.modes = ("w" if self.merging else "r", "rw")
-        self.flush_devices = (self._cow,)
+        self.flush_devices = (self._origin_device, self._cow) if self.merging else (self._cow,)
         self._register()
 
     def _register(self) -> None:
