@@ -138,10 +138,8 @@ class Origin:
         with self.lock:
             self.snapshots = sorted(self.snapshots, key=lambda s: -s.chunk_size)
             self.allocate_staged()  # What was written before is none of a new snapshot's.
-            before = self.guarded
-            self.guarded = tuple(
-                s for s in self.snapshots if s.active and s.valid and not s.merging
-            )
+            guarded = [s for s in self.snapshots if s.active and s.valid and not s.merging]
+            before, self.guarded = self.guarded, tuple(guarded)
             if self.guarded and set(self.guarded) <= set(before):
                 return  # Marks hold for fewer as well, and writes that saw them are under way.
             self._settled = None
@@ -182,6 +180,7 @@ class Origin:
         already, it has none, nor has the other any more. Whatever is raised, it has not begun."""
         with self.lock:  # The origin's size may be new as well; no write is under way.
             others = [other for other in self._writers if other is not writer]
+            writers = [*self._writers, writer]
             self._whole = min(self.device.size, end) & -PAGE
             self._end = max(self._end, end)
             if self._settled is not None and self._units_now() != self._units:
@@ -198,21 +197,22 @@ class Origin:
                     allocate=self._allocate,
                     log=self._log,
                 )
-            self._writers.append(writer)
+            self._writers = writers
         if others:
             self.drain()
 
     def end(self, writer: MappedDevice) -> None:
         """It has ended."""
-        self._writers.remove(writer)
-        if not self._writers and self.stage is not None:
+        with self.lock:  # Who begins finds it among the writers, or no stage.
+            self._writers.remove(writer)
+            if self._writers or self.stage is None:
+                return
             stage, self.stage = self.stage, None
-            stage.close()
+        stage.close()
 
     def write_staged(self) -> None:
         """All that is staged goes to the device. DeviceError: what cannot stays staged."""
-        stage = self.stage
-        if stage is not None:
+        if (stage := self.stage) is not None:
             stage.commit()
 
     def drain(self) -> bool:

@@ -106,8 +106,10 @@ class MergeTarget(SnapshotTarget):
 
     def postsuspend(self) -> None:
         super().postsuspend()
-        self.origin.writer = None
-        self.origin.between_batches = nullcontext
+        if self.origin.writer is self._mapped:  # else another device's
+            self.origin.writer = None
+        if self.origin.between_batches == self._between_batches:
+            self.origin.between_batches = nullcontext
 
     def destroy(self) -> None:
         self.presuspend()

@@ -83,7 +83,8 @@ class OriginTarget(Target):
 
     def postsuspend(self) -> None:
         self._origin.drain()
-        self._origin.writer = None
+        if self._origin.writer is self._mapped:  # else another device's
+            self._origin.writer = None
 
     def destroy(self) -> None:
         if self._writing:
