@@ -52,6 +52,7 @@ from ulvm.daemon.volumes import DEV_DIR, MapperExports, MountFreezer, export_nam
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.stage_file import StageSettings
+from ulvm.dm.state import note_losses
 from ulvm.errors import BusyError, NotFoundError, ProtocolError, UlvmError
 from ulvm.exports.fuse import FuseServer
 from ulvm.exports.nbd_server import NbdServer
@@ -118,7 +119,10 @@ class Service:
     def start(self) -> None:
         state = read_state(self._run_dir, log.warning, starting=True)
         suspended: list[MappedDevice] = []
+        self._state.start()
         if state is not None:
+            self.mapper.on_change.append(self._keep_losses)
+            self._state.coming_back = state["devices"]
             log.warning("the last daemon was killed: bringing its devices back")
             for problem in self.mapper.restore_state(state):
                 log.error("not brought back: %s", problem)
@@ -127,12 +131,8 @@ class Service:
                 for d in self.mapper.all_mapped()
                 if d.suspended and d.uuid.startswith(LVM_UUID_PREFIX)
             ]
-        self._state.start()
-        self.mapper.on_change.append(self._state.save)
-        if any(device.event_nr for device in self.mapper.all_mapped()):
-            # What turned invalid by it. Else the file stays: what it says beyond what could be
-            # brought back is there for the next start.
-            self._state.save()
+        self._state.coming_back = None  # What is lost from now on is in what all devices are.
+        self.mapper.on_change[:] = [self._state.save]
         for loss in self.mapper.forget_stages():
             log.error("%s", loss)
         self._nbd.listen_unix(str(self._run_dir / NBD_SOCKET))
@@ -154,6 +154,11 @@ class Service:
         if state is not None:
             self._repairs.abandoned(suspended)
             self._repairs.see_merges_through()
+
+    def _keep_losses(self) -> None:
+        left = self._state.coming_back
+        if left is None or note_losses(self.mapper, left):
+            self._state.save()
 
     def stop(self) -> None:
         """Take everything down; what was not flushed is, and the state is dropped. A step that

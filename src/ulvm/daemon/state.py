@@ -121,6 +121,9 @@ class StateKeeper:
         self._thread = threading.Thread(target=self._run, name="ulvm-state", daemon=True)
         self._problem = ""
         """Why the last save failed."""
+        self.coming_back: list[dict[str, Any]] | None = None
+        """While devices are brought back the entries that they are made of are what is saved: the
+        next start has all of them, whatever can be brought back at this one."""
         self._written: str | None = None
         """What the file says, if it is there. Much that is told of changes no device's entry (a
         load), and a file that says the same need not be written again."""
@@ -161,7 +164,8 @@ class StateKeeper:
 
     def _save(self) -> None:
         try:
-            self._written = write_state(self._run_dir, self._describe(), self._written)
+            devices = self._describe() if self.coming_back is None else self.coming_back
+            self._written = write_state(self._run_dir, devices, self._written)
         except Exception as error:  # MemoryError, say: as good a reason to try again
             problem = str(error) or type(error).__name__
             if problem != self._problem:

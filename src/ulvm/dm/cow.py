@@ -57,6 +57,7 @@ class CowSnapshot:
         *,
         merging: bool,
         event: Callable[[], None],
+        tell: Callable[[], None],
         log: Callable[[str], None],
     ) -> None:
         self.origin = origin
@@ -71,6 +72,7 @@ class CowSnapshot:
         self.awaits_handover = False
         self.is_suspended: Callable[[], bool] = lambda: False
         self._event = event
+        self._tell = tell
         self._log = log
         self._invalidate_lock = threading.Lock()
         self._unmarked = False
@@ -170,8 +172,10 @@ class CowSnapshot:
     def no_room(self) -> None:
         """A write to the snapshot needs a chunk, and there is none."""
         if self.store.overflow_support:
-            self.overflowed = True
             self._log("Snapshot overflowed: Unable to allocate exception.")
+            if not self.overflowed:
+                self.overflowed = True
+                self._tell()
         else:
             self.invalidate("Unable to allocate exception.")
 

@@ -196,6 +196,10 @@ class MappedDevice(BlockDevice):
             self._events.notify_all()
         self._notify()
 
+    def tell(self) -> None:
+        """Of what is to come back after a kill and is no event."""
+        self._notify()
+
     def take_name(self, name: str) -> None:
         """The mapper's lock is held."""
         self.former_names = self.former_names | {self.name} if self.open_count else frozenset()

@@ -42,7 +42,7 @@ from ulvm.units import SECTOR
 if TYPE_CHECKING:
     from ulvm.dm.mapper import LocalMapper
 
-__all__ = ["describe", "restore"]
+__all__ = ["describe", "note_losses", "restore"]
 
 
 def describe(mapper: LocalMapper) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _describe(mapper: LocalMapper, device: MappedDevice) -> dict[str, Any]:
     if table is not None:
         entry["table"] = _lines(mapper, table)
         entry["table_read_only"] = table.read_only
-        entry["lost"] = [_lost(s) for s in _snapshots(table) if not s.gave_away]
+        entry["lost"] = _losses(table)
     return entry
 
 
@@ -105,6 +105,10 @@ def _lines_now(mapper: LocalMapper, table: Table) -> list[list[Any]]:
         return [target.begin // SECTOR, target.length // SECTOR, kind, params]
 
     return [line(t) for t in table.targets]
+
+
+def _losses(table: Table) -> list[str]:
+    return [_lost(s) for s in _snapshots(table) if not s.gave_away]
 
 
 def _lost(snapshot: CowSnapshot) -> str:
@@ -218,6 +222,19 @@ def restore(mapper: LocalMapper, state: dict[str, Any]) -> list[str]:
         waiting = [entry for entry, _ in failed]
     _suspend(mapper, [entry["name"] for entry in entries if entry["suspended"]])
     return problems
+
+
+def note_losses(mapper: LocalMapper, devices: list[Any]) -> bool:
+    """Have the entries of a state that is being restored say what snapshots have lost meanwhile;
+    whether one has. Else another kill, before all is there, would bring it back as it was."""
+    noted = False
+    for entry in devices:
+        name = entry.get("name") if isinstance(entry, dict) and entry.get("lost") else None
+        device = mapper.mapped_by_name(name) if isinstance(name, str) else None
+        table = None if device is None else device.live
+        if table is not None and (losses := _losses(table)) != entry["lost"]:
+            entry["lost"], noted = losses, True
+    return noted
 
 
 def _suspend(mapper: LocalMapper, names: list[str]) -> None:

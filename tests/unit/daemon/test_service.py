@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 
 from tests.unit.dm.stage_lab import StageLab
 from tests.waiting import until
+from ulvm.blockdev.file import FileDevice
 from ulvm.daemon.client import CONTROL_SOCKET, connect
 from ulvm.daemon.service import STAGE_DIR, Service
 from ulvm.daemon.state import STATE_FILE, read_state, write_state
@@ -355,33 +356,75 @@ def test_a_clock_that_is_set_does_not_change_how_long_it_runs(
         assert 0 <= service._status()["uptime"] < 60
 
 
-def test_what_turns_invalid_at_a_start_is_invalid_behind_another_kill(
-    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its disk takes no mark, and what waited in the stage is written to the origin."""
-    (short_tmp / "lab").mkdir()
-    lab = StageLab(short_tmp / "lab", kept=True)
-    lab.pair(cow_sectors=64)
-    lab.still()
-    lab.put(0, 512, 0x11)
-    run_dir, disks = short_tmp / "run", short_tmp / "disks"
+def killed(lab: StageLab, folder: Path) -> tuple[Service, Path]:
+    """Another daemon that will bring back what there was, and the disks that it will find."""
+    run_dir, disks = folder / "run", folder / "disks"
     run_dir.mkdir()
     shutil.copytree(lab.stages, run_dir / STAGE_DIR)
     shutil.copytree(lab.folder, disks)
     devices = json.dumps(lab.dm.snapshot_state()["devices"])
     write_state(run_dir, json.loads(devices.replace(str(lab.folder), str(disks))))
     lab.dm.shutdown()
+    return Service(Host(folder, run_dir)), disks
+
+
+def lost(run_dir: Path) -> list[list[str]]:
+    """Of the devices of which the file has the tables."""
+    state = read_state(run_dir)
+    assert state is not None
+    return [device["lost"] for device in state["devices"] if "table" in device]
+
+
+def test_what_turns_invalid_at_a_start_is_invalid_behind_another_kill(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk takes no mark, and what waited in the stage is written to the origin. The other kill
+    may come before all devices are back, so it is in the state before that is written."""
+    (short_tmp / "lab").mkdir()
+    lab = StageLab(short_tmp / "lab", kept=True)
+    lab.pair(cow_sectors=64)
+    lab.still()
+    lab.put(0, 512, 0x11)
+    service, _ = killed(lab, short_tmp)
+    written: list[list[list[str]]] = []
+    write = FileDevice.write_each
+
+    def look(device: FileDevice, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        written.append(lost(short_tmp / "run"))
+        write(device, pieces)
 
     def refuse(store: PersistentStore) -> None:
         raise DeviceError("no", errno=errno.EIO)
 
+    def restore(state: dict[str, Any]) -> list[str]:
+        problems = bring_back(state)
+        until(lambda: bool(written))
+        return problems
+
+    bring_back = service.mapper.restore_state
     monkeypatch.setattr(PersistentStore, "mark_invalid", refuse)
-    service = Service(Host(short_tmp, run_dir))
+    monkeypatch.setattr(FileDevice, "write_each", look)
+    monkeypatch.setattr(service.mapper, "restore_state", restore)
     service.start()
     try:
-        until(lambda: service.mapper.status("snap")[0].params == "Invalid")
-        state = read_state(run_dir)
-        assert state is not None
-        assert [d["lost"] for d in state["devices"] if d["name"] == "snap"] == [["invalid"]]
+        assert written[0] == lost(short_tmp / "run") == [["invalid"], []]
+    finally:
+        service.stop()
+
+
+def test_what_overflows_at_a_start_is_in_the_state(short_tmp: Path) -> None:
+    """Its COW has less room than there was."""
+    (short_tmp / "lab").mkdir()
+    lab = StageLab(short_tmp / "lab", kept=True)
+    origin, cow = lab.file("origin", 4096), lab.file("cow", 64)
+    lab.device("snap", f"0 4096 snapshot {origin} {cow} PO 8")
+    lab.still("snap")
+    lab.dm.mapped("snap").write(0, b"x" * (4 * 4096))
+    service, disks = killed(lab, short_tmp)
+    os.truncate(disks / "cow", 32 * 512)
+    service.start()
+    try:
+        assert service.mapper.status("snap")[0].params == "Overflow"
+        assert lost(short_tmp / "run") == [["overflow"]]
     finally:
         service.stop()

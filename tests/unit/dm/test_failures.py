@@ -106,6 +106,20 @@ def test_snapshot_write_without_room_overflows_po(lab: Lab) -> None:
     assert lab.status("snap") == "Overflow"
 
 
+def test_an_overflow_is_in_the_state_at_once(lab: Lab) -> None:
+    setup(lab, "PO", cow_sectors=32)
+    told: list[list[str]] = []
+
+    def look() -> None:
+        told.extend(d["lost"] for d in lab.dm.snapshot_state()["devices"] if d["name"] == "snap")
+
+    lab.dm.on_change.append(look)
+    for _ in range(2):
+        assert fails(lab, 0, 32, write=True) == 5
+    assert told == [["overflow"]]
+    lab.dm.on_change.clear()
+
+
 def test_overflow_is_kept_across_a_reload_though_the_cow_grew(lab: Lab) -> None:
     origin, cow = setup(lab, "PO", cow_sectors=32)
     lab.write("snap", 0, 16)

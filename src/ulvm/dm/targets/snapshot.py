@@ -108,6 +108,7 @@ class SnapshotTarget(Target):
             begin + length,  # as in the kernel it lies where its line does
             merging=self.merging,
             event=context.device.event,
+            tell=context.device.tell,
             log=context.log,
         )
         self._may_stage = False
