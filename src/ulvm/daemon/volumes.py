@@ -21,6 +21,8 @@ __all__ = ["DEV_DIR", "MapperExports", "MountFreezer", "export_names", "name_of_
 
 DEV_DIR = "dev"
 _MAPPER = "mapper"
+_NOT_NAMES = ".", ".."
+"""Which dmsetup lets stand in a dm name; as paths they lead elsewhere."""
 _RESERVED = re.compile(r"pvmove\d+(_mimage_\d+)?$")
 """Volumes that pvmove makes, and nobody else is to use."""
 
@@ -37,7 +39,8 @@ def _names(name: str, uuid: str) -> list[str]:
             vg, lv, layer = split_dm_name(name)
         except FormatError:
             return names
-        if not layer and vg != _MAPPER and not _RESERVED.match(lv):
+        named = vg not in (_MAPPER, *_NOT_NAMES) and lv not in _NOT_NAMES
+        if not layer and named and not _RESERVED.match(lv):
             names.insert(0, f"{vg}/{lv}")
     return names
 
@@ -46,7 +49,7 @@ def name_of_path(path: str, run_dir: Path) -> str | None:
     """The dm name that a path of ours stands for: under `<run_dir>/dev`, or /dev/<vg>/<lv>."""
     for root in (str(run_dir / DEV_DIR), "/dev"):
         words = path.removeprefix(f"{root}/").split("/")
-        if path.startswith(f"{root}/") and len(words) == 2:
+        if path.startswith(f"{root}/") and len(words) == 2 and not set(words) & set(_NOT_NAMES):
             return words[1] if words[0] == _MAPPER else dm_name(words[0], words[1])
     return None
 

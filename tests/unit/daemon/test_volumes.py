@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.dm.lab import Lab
-from ulvm.daemon.volumes import MapperExports
+from ulvm.daemon.volumes import MapperExports, export_names, name_of_path
 from ulvm.dm.device import MappedDevice
 from ulvm.errors import NotFoundError
 
@@ -42,4 +42,14 @@ def test_a_device_may_go_while_it_is_described(
         left = -1
         if lab.dm.devices():
             lab.dm.remove("x")
+    lab.dm.shutdown()
+
+
+@pytest.mark.parametrize(("name", "path"), [("..-x", "../x"), (".-x", "./x"), ("vg-..", "vg/..")])
+def test_a_name_that_leads_elsewhere_is_no_path(tmp_path: Path, name: str, path: str) -> None:
+    """Links in /dev are made of it."""
+    lab = Lab(tmp_path)
+    lab.dm.create(name, "LVM-" + "a" * 64)
+    assert export_names(lab.dm.mapped(name)) == [f"mapper/{name}"]
+    assert name_of_path(f"/dev/{path}", tmp_path) is None
     lab.dm.shutdown()
