@@ -143,10 +143,10 @@ class Service:
                 (self._run_dir / DEV_DIR).mkdir(mode=0o700)
             self._fuse = FuseServer(self._exports, self._run_dir / DEV_DIR)
             self._fuse.start()
-        except (UlvmError, OSError) as error:
+        except (UlvmError, OSError, RuntimeError, MemoryError) as error:  # no more threads, too
             # NBD serves all the same: a machine without FUSE is one of those we are for.
-            self._fuse_problem = str(error)
-            log.error("no FUSE tree: %s", error)
+            self._fuse_problem = str(error) or repr(error)
+            log.error("no FUSE tree: %s", self._fuse_problem)
         self.mapper.on_change.append(self._link)
         self._link()
         self._control.start()

@@ -148,7 +148,7 @@ def _read_ahead(items: Iterator[_Filled]) -> Generator[_Filled, None, None]:
     thread = threading.Thread(target=read, name="ulvm-copy", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # no more threads
+    except (RuntimeError, MemoryError):  # no more threads
         yield from items
         return
     try:

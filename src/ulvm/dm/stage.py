@@ -468,8 +468,8 @@ class Stage:
     # -- in time ----------------------------------------------------------------------------
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="ulvm-stage", daemon=True)
-        with suppress(RuntimeError):  # no more threads, see `keep_pace`
+        with suppress(RuntimeError, MemoryError):  # no more threads, see `keep_pace`
+            thread = threading.Thread(target=self._run, name="ulvm-stage", daemon=True)
             thread.start()
             self._thread = thread
 

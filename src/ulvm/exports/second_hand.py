@@ -79,7 +79,7 @@ class SecondHand:
         thread = threading.Thread(target=self._run, name="nbd-second", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no more threads
+        except (RuntimeError, MemoryError):  # no more threads
             self._able = False
             return False
         self._thread = thread

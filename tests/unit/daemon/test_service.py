@@ -105,6 +105,25 @@ def test_without_libfuse_it_serves_all_the_same(
         service.stop()
 
 
+@pytest.mark.parametrize("shortage", [RuntimeError("can't start new thread"), MemoryError()])
+def test_without_a_thread_for_the_tree_it_serves_all_the_same(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch, shortage: Exception
+) -> None:
+    """Where a killed daemon's mount is to be asked whether anybody serves it."""
+
+    def ask(place: Path) -> None:
+        raise shortage
+
+    monkeypatch.setattr("ulvm.exports.fuse_session.clear_stale", ask)
+    (short_tmp / "run").mkdir()
+    service = Service(Host(short_tmp / "etc", short_tmp / "run"))
+    service.start()
+    try:
+        assert service._status()["fuse_problem"] == (str(shortage) or "MemoryError()")
+    finally:
+        service.stop()
+
+
 def test_no_command_reaches_the_daemon_once_its_doors_close(
     service: Service, short_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,12 +25,14 @@ def stage(tmp_path: Path) -> Iterator[StageLab]:
     lab.dm.shutdown()
 
 
-@pytest.fixture
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+@pytest.fixture(params=[RuntimeError("can't start new thread"), MemoryError()], ids=repr)
+def no_threads(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> pytest.MonkeyPatch:
     """Until it is undone no more threads are to be had."""
 
     def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        raise request.param
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     return monkeypatch

@@ -136,11 +136,8 @@ def test_a_failed_write_waits_for_what_is_being_read(lab: Lab) -> None:
     assert not reading
 
 
-def test_without_another_thread(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+@pytest.mark.usefixtures("no_threads")
+def test_without_another_thread(lab: Lab) -> None:
     runs = scattered(12, 5)
     copy_runs(lab.source, lab.cow, 12, runs)
     lab.check(12, runs)

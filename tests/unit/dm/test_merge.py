@@ -428,3 +428,20 @@ def test_one_that_gets_no_thread_has_failed_and_is_taken_up_again(
     until(lambda: not store_records(cow, 8))
     lab.dm.remove("org")
     assert lab.dm.info("cow").open_count == 0
+
+
+def test_one_that_gets_no_second_thread_does_without(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "ulvm-merge-ahead":
+            raise MemoryError
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    origin, cow = lab.file("origin", 4096), lab.file("cow", 4096)
+    make_store(cow, 8, runs("10..29>2..21"), 4096)
+    lab.device("org", f"0 4096 snapshot-merge {origin} {cow} P 8")
+    wait_status(lab, "org", "16/4096 16")

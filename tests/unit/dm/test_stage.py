@@ -249,6 +249,15 @@ def test_an_origin_that_takes_nothing_loses_nothing(stage: StageLab) -> None:
     assert stage.on_disk(0, 8) == want
 
 
+@pytest.mark.usefixtures("no_threads")
+def test_without_a_thread_who_writes_commits(tmp_path: Path) -> None:
+    lab = StageLab(tmp_path)
+    lab.pair()
+    lab.put(0, 8, 0xAA)
+    assert lab.on_disk(0, 8) == b"\xaa" * 4096
+    lab.dm.shutdown()
+
+
 def test_a_stage_that_is_full_makes_room(tmp_path: Path) -> None:
     lab = StageLab(tmp_path, SMALL)
     lab.pair()

@@ -361,8 +361,9 @@ def test_long_writes_of_many_lengths_each_keep_their_data() -> None:
         offset += length
 
 
+@pytest.mark.parametrize("shortage", [RuntimeError("can't start new thread"), MemoryError()])
 def test_without_a_second_thread_long_writes_are_made_by_the_first(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, shortage: Exception
 ) -> None:
     asked = []
 
@@ -370,7 +371,7 @@ def test_without_a_second_thread_long_writes_are_made_by_the_first(
         if thread.name != "nbd-second":
             return really(thread)
         asked.append(thread)
-        raise RuntimeError("can't start new thread")
+        raise shortage
 
     really = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", start)

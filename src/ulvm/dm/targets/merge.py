@@ -92,7 +92,7 @@ class MergeTarget(SnapshotTarget):
             try:
                 worker.start()
                 self._worker = worker
-            except RuntimeError as error:  # no more threads
+            except (RuntimeError, MemoryError) as error:  # no more threads
                 self._fail(error)
 
     def presuspend(self) -> None:
@@ -215,7 +215,7 @@ class MergeTarget(SnapshotTarget):
         thread = threading.Thread(target=copy, name="ulvm-merge-ahead", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no more threads
+        except (RuntimeError, MemoryError):  # no more threads
             yield
             return
         try:

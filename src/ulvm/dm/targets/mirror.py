@@ -98,8 +98,8 @@ class MirrorTarget(Target):
         try:
             worker.start()
             self._worker = worker
-        except RuntimeError as error:  # no more threads
-            self._fault(0, "S", f"Unable to begin recovery: {error}")
+        except (RuntimeError, MemoryError) as error:  # no more threads
+            self._fault(0, "S", f"Unable to begin recovery: {error!r}")
 
     def presuspend(self) -> None:
         self._stop.set()
