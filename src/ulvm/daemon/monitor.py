@@ -9,7 +9,8 @@ invalid by it, so those whose disks are suspended are left until they are not. F
                           says when it fails is logged, once while it stays the same, and it is
                           tried again later
     invalid, overflow     said once; what is mounted on it is unmounted by `ulvm umount --lazy
-                          --force`, since its reads fail and its users should learn that now
+                          --force`, since its reads fail and its users should learn that now;
+                          what that leaves is tried again, later if it failed
     size of all chunks    no longer watched: it cannot overflow
 
 The commands are processes of their own, since they need the VG's lock or wait for a file system,
@@ -94,12 +95,14 @@ class _Watched:
     told: bool = False
     """That it is invalid."""
     dead: bool = False
-    """All that is mounted on it is seen to."""
+    """And nothing is mounted on it any more."""
     growing: _Command | None = None
     unmounting: dict[str, _Command] = field(default_factory=dict)
     """By where it is mounted."""
     retry_at: float = 0.0
-    """Not extended before that time: the last attempt was of no use."""
+    """Neither extended nor unmounted before that time: the last attempt was of no use."""
+    held: str = ""
+    """Why it cannot be unmounted."""
     problem: str = ""
     """Why it cannot be extended."""
     failed: str = ""
@@ -306,22 +309,25 @@ class Monitor:
         return _SOON if watched.growing is not None else _SECONDS
 
     def _bury(self, device: MappedDevice, watched: _Watched, kind: str) -> None:
-        """What fails half-way is tried again at the next look."""
-        if watched.dead:
+        """Each time until nothing is mounted on it. Of two mounts on one place the upper one goes
+        first: a command is told the place alone."""
+        if watched.dead or (watched.told and time.monotonic() < watched.retry_at):
             return
         name = device.name
         if not watched.told:
-            watched.told = True
+            watched.told, watched.retry_at = True, 0.0
             log.warning(
                 "WARNING: Snapshot %s changed state to: %s and should be removed.", name, kind
             )
-        for where in self._mount_points(name):
+        places = self._mount_points(name)
+        for where in places:
             if where in watched.unmounting:
                 continue
             command = self._command("umount", "--lazy", "--force", where)
             watched.unmounting[where] = _Command(command)
-            log.warning("Unmounting invalid snapshot %s from %s.", name, where)
-        watched.dead = True
+            if not watched.held:
+                log.warning("Unmounting invalid snapshot %s from %s.", name, where)
+        watched.dead = not places and not watched.unmounting
 
     def _see_to_commands(self, name: str, watched: _Watched) -> None:
         """What has ended, and how."""
@@ -337,7 +343,10 @@ class Monitor:
             if problem is not None:
                 del watched.unmounting[where]
                 if problem:
-                    log.error("Failed to umount snapshot %s from %s: %s", name, where, problem)
+                    watched.retry_at = time.monotonic() + _RETRY_SECONDS
+                    if problem != watched.held:
+                        log.error("Failed to umount snapshot %s from %s: %s", name, where, problem)
+                    watched.held = problem
 
 
 def _status_of(mapper: LocalMapper, device: MappedDevice) -> SnapshotStatus | None:

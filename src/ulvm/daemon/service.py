@@ -89,7 +89,6 @@ class Service:
             ),
         )
         freezer.attach(self.mapper)
-        self._freezer = freezer
         self._exports = MapperExports(self.mapper)
         self._nbd = NbdServer(self._exports)
         self._fuse: FuseServer | None = None

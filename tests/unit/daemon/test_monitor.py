@@ -195,3 +195,37 @@ def test_a_snapshot_that_rests_at_the_threshold_is_not_looked_at_more_often(
     watcher = Monitor(mapper, policy=lambda: SnapshotPolicy(50, 20), command=lambda *words: words)
     assert [watcher._look() for _ in range(3)] == [2.0] * 3
     mapper.shutdown()
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_what_an_unmounting_leaves_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    """Of two mounts on one place it takes the upper one away; or the first two attempts fail."""
+    monkeypatch.setattr(monitor, "_RETRY_SECONDS", 0.05)
+    mapper = LocalMapper()
+    full_snapshot(mapper, tmp_path, "vg-snap", "a")
+    snapshot = mapper.mapped("vg-snap").targets[0]
+    assert isinstance(snapshot, SnapshotTarget)
+    snapshot.snapshot.invalidate("for a test")
+    tries = tmp_path / "tries"
+    tries.write_text("")
+    script = f'printf x >> "$0"; [ $(wc -c < "$0") -gt 2 ] || {{ echo no >&2; exit {code}; }}'
+
+    def places(name: str) -> list[str]:
+        return ["/mnt"] * max(3 - len(tries.read_text()), 0)
+
+    watcher = Monitor(
+        mapper,
+        policy=lambda: SnapshotPolicy(50, 20),
+        command=lambda *words: ["sh", "-c", script, str(tries)],
+        mount_points=places,
+    )
+    watcher.start()
+    try:
+        until(lambda: any(w.dead for w in watcher._watched.values()), seconds=10)
+    finally:
+        watcher.stop()
+        mapper.shutdown()
+    assert tries.read_text() == "xxx"
+    assert caplog.text.count("Failed to umount") == bool(code)
