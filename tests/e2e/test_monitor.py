@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,30 @@ def test_what_is_mounted_on_a_dead_snapshot_is_unmounted(host: UlvmHost) -> None
     assert f"Unmounting invalid snapshot vg-snap from {where}." in host.log()
     until(lambda: "swi-I-s---" in host.run("lvs -o lv_attr vg/snap").stdout)
     assert "invalid: it should be removed" in host.run("monitor status").stdout
+    host.run("lvremove -y vg/snap")
+
+
+@needs.root
+@needs.loop
+@needs.program("mkfs.ext4")
+def test_what_is_mounted_over_a_dead_snapshot_stays(host: UlvmHost) -> None:
+    origin_and_snapshot(host, "128M", "activation { snapshot_autoextend_threshold = 100 }")
+    host.run("lvremove -y vg/snap")
+    subprocess.run(["mkfs.ext4", "-q", host.path("vg/lv")], check=True)
+    host.run("lvcreate -s -n snap -L 8M vg/lv")
+    where, other = host.base / "mnt", host.base / "other"
+    where.mkdir()
+    other.mkdir()
+    host.run(f"mount -o ro vg/snap {where}")
+    subprocess.run(["mount", "--bind", where, other], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", other], check=True)
+    (other / "file").write_text("data")
+    change(host, 8, 12)
+    until(lambda: not mounted(where))
+    time.sleep(3)  # and a look more
+    assert (other / "file").read_text() == "data"
+    subprocess.run(["umount", other], check=True)
+    until(lambda: not mounted(other))
     host.run("lvremove -y vg/snap")
 
 

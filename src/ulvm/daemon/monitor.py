@@ -113,8 +113,8 @@ class _Watched:
 
 class Monitor:
     """`command(*words)` gives the argv of an ulvm command, `policy()` the settings as they are now,
-    `mount_points(name)` where the file systems of a dm device are mounted. `monitoring`: whether
-    any snapshot is watched at all (activation/monitoring).
+    `mount_points(name)` where the file systems of a dm device are mounted, and whether that is on
+    top there. `monitoring`: whether any snapshot is watched at all (activation/monitoring).
 
     `_lock` is over `_watched` and `_turned`, for `report` and `set_monitored`, which other threads
     call."""
@@ -125,7 +125,7 @@ class Monitor:
         *,
         policy: Callable[[], SnapshotPolicy],
         command: Callable[..., Sequence[str]],
-        mount_points: Callable[[str], Collection[str]] = lambda name: (),
+        mount_points: Callable[[str], Collection[tuple[str, bool]]] = lambda name: (),
         monitoring: bool = True,
     ) -> None:
         self._mapper = mapper
@@ -309,8 +309,8 @@ class Monitor:
         return _SOON if watched.growing is not None else _SECONDS
 
     def _bury(self, device: MappedDevice, watched: _Watched, kind: str) -> None:
-        """Each time until nothing is mounted on it. Of two mounts on one place the upper one goes
-        first: a command is told the place alone."""
+        """Each time until nothing is mounted on it. A command is told the place alone, and unmounts
+        what is on top there: of two mounts the upper one first, and none that something covers."""
         if watched.dead or (watched.told and time.monotonic() < watched.retry_at):
             return
         name = device.name
@@ -320,8 +320,8 @@ class Monitor:
                 "WARNING: Snapshot %s changed state to: %s and should be removed.", name, kind
             )
         places = self._mount_points(name)
-        for where in places:
-            if where in watched.unmounting:
+        for where, on_top in places:
+            if where in watched.unmounting or not on_top:
                 continue
             command = self._command("umount", "--lazy", "--force", where)
             watched.unmounting[where] = _Command(command)

@@ -102,7 +102,7 @@ class Service:
             self.mapper,
             policy=PolicyFile(host).policy,
             command=host.background_command,
-            mount_points=lambda name: [m.mount_point for m in reversed(freezer.mounts(name))],
+            mount_points=freezer.mount_points,
             monitoring=host.config.get_bool("activation/monitoring", True),
         )
         self._links = _links_of(host)

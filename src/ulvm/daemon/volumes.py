@@ -128,6 +128,12 @@ class MountFreezer:
                     found.setdefault(mount.device, mount)
         return [mount for mount in mount_table() if mount.device in found]
 
+    def mount_points(self, name: str) -> list[tuple[str, bool]]:
+        """Of `mounts`, the last one first, and whether it is on top there."""
+        mounts = self.mounts(name)
+        top = {mount.mount_point: mount.mount_id for mount in mount_table()}
+        return [(m.mount_point, top.get(m.mount_point) == m.mount_id) for m in reversed(mounts)]
+
     def freeze(self, name: str) -> FrozenMounts | None:
         mounts = self.mounts(name)
         return FrozenMounts(mounts).__enter__() if mounts else None

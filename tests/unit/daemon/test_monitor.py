@@ -166,7 +166,7 @@ def test_an_unmounting_that_cannot_be_started_is_tried_again(
         mapper,
         policy=lambda: SnapshotPolicy(50, 20),
         command=command,
-        mount_points=lambda name: [str(place) for place in places if not place.exists()],
+        mount_points=lambda name: [(str(place), True) for place in places if not place.exists()],
     )
     watcher.start()
     try:
@@ -212,8 +212,9 @@ def test_what_an_unmounting_leaves_is_tried_again(
     tries.write_text("")
     script = f'printf x >> "$0"; [ $(wc -c < "$0") -gt 2 ] || {{ echo no >&2; exit {code}; }}'
 
-    def places(name: str) -> list[str]:
-        return ["/mnt"] * max(3 - len(tries.read_text()), 0)
+    def places(name: str) -> list[tuple[str, bool]]:
+        left = max(3 - len(tries.read_text()), 0)
+        return [("/mnt", n == 0) for n in range(left)]
 
     watcher = Monitor(
         mapper,
