@@ -12,6 +12,7 @@ import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
+from ulvm.mounts import mount_at
 
 pytestmark = [needs.root, needs.fuse, needs.loop, needs.program("mkfs.ext4")]
 
@@ -70,6 +71,25 @@ def test_it_is_unmounted_if_that_is_wanted(mounted: UlvmHost) -> None:
     assert active(mounted) == {"extra"}
     mounted.run("blkdeactivate")
     assert active(mounted) == set()
+
+
+def test_what_lies_over_it_is_not_unmounted_in_its_place(mounted: UlvmHost) -> None:
+    over = mounted.base / "mnt"
+    subprocess.run(["mount", "-t", "tmpfs", "over", over], check=True)
+    try:
+        (over / "file").write_text("kept")
+        for command in ("umount vg/snap", "umount -l vg/snap"):
+            refused = mounted.run(command, rc=5)
+            assert f"Another mount lies over {over}" in refused.stderr
+        done = mounted.run("blkdeactivate -u -e vg/snap")
+        assert "vg/data... skipping" in done.stdout
+        assert f"Another mount lies over {over}" in done.stderr
+        assert (over / "file").read_text() == "kept"
+        mounted.run(f"umount {over}")  # it, by its directory
+        assert not (over / "file").exists()
+    finally:
+        while mount_at(over) is not None:
+            subprocess.run(["umount", over], check=True)
 
 
 def test_a_bundle_for_a_report(mounted: UlvmHost) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from ulvm.errors import NotFoundError, NotSupportedError, UsageError
 from ulvm.lvm import lv_change
 from ulvm.lvm.session import Session
 from ulvm.lvm.takedown import mounted_on
-from ulvm.mounts import mount_at, mount_volume, unmount, unmount_volume
+from ulvm.mounts import Mount, mount_at, mount_volume, unmount, unmount_volume
 
 __all__ = ["mount", "umount"]
 
@@ -88,19 +89,18 @@ def umount(context: Context, target: str, lazy: bool, force: bool) -> None:
     at_once = lazy or force
     # What is to go at once is not looked at: it may stand on a volume that fails, or hang.
     place = os.path.abspath(target) if at_once else os.path.realpath(target)
-    if mount_at(place) is not None:
-        places = [place]
-    else:
-        places = _places_of_volume(session, target, look=not at_once)
-    for place in places:
+    mounts: Sequence[Mount | str] = [place]
+    if mount_at(place) is None:
+        mounts = _mounts_of_volume(session, target, look=not at_once)
+    for mount in mounts:
         if at_once:
-            unmount(place, lazy=lazy, force=force)
+            unmount(mount, lazy=lazy, force=force)
         else:
-            unmount_volume(place)
+            unmount_volume(mount)
 
 
-def _places_of_volume(session: Session, target: str, *, look: bool) -> list[str]:
-    """Where a volume is mounted, the last place first. NotFoundError if nowhere; but without `look`
+def _mounts_of_volume(session: Session, target: str, *, look: bool) -> Sequence[Mount | str]:
+    """Those of a volume, the last one first. NotFoundError if there are none; but without `look`
     nothing is touched, and what is no volume's name is taken for a place."""
     try:
         vg_name, lv_name = session.resolve_lv(target)
@@ -110,6 +110,6 @@ def _places_of_volume(session: Session, target: str, *, look: bool) -> list[str]
         if Path(target).is_dir():
             raise NotFoundError(f"{target} is not mounted.") from None
         raise
-    if places := mounted_on(session, dm_name(vg_name, lv_name), look=look):
-        return places
+    if mounts := mounted_on(session, dm_name(vg_name, lv_name), look=look):
+        return mounts
     raise NotFoundError(f"{vg_name}/{lv_name} is not mounted.")

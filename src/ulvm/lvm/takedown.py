@@ -21,7 +21,7 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 from ulvm.metadata.model import VolumeGroup
-from ulvm.mounts import Mount, loops_over, mounts_of, unmount_volume
+from ulvm.mounts import Mount, loops_over, mount_table, mounts_of, unmount_volume
 
 __all__ = ["TakeDown", "mounted_on", "take_down"]
 
@@ -97,7 +97,7 @@ def _clear(session: Session, name: str, wanted: TakeDown) -> None:
     """Unmount what stands on a dm device; BusyError if that is not wanted."""
     path = session.host.run_dir / "dev" / "mapper" / name
     for mount in mounted_on(session, name):
-        where = f"{name} mounted on {mount}"
+        where = f"{name} mounted on {mount.mount_point}"
         if not wanted.unmount:
             raise _MountedError(f"[SKIP]: unmount of {where}")
         unmount_volume(mount)
@@ -106,8 +106,8 @@ def _clear(session: Session, name: str, wanted: TakeDown) -> None:
         raise BusyError(f"{path} is mounted again.")
 
 
-def mounted_on(session: Session, name: str, *, look: bool = True) -> list[str]:
-    """Mount points on a dm device, by any of its files, the last one first; with `look` also those
+def mounted_on(session: Session, name: str, *, look: bool = True) -> list[Mount]:
+    """The mounts on a dm device, by any of its files, the last one first; with `look` also those
     that were mounted when it had other names, for which the daemon has to answer."""
     tree, links = session.host.run_dir / "dev", session.host.dev_dir
     files = [Path("mapper", name)]
@@ -116,12 +116,11 @@ def mounted_on(session: Session, name: str, *, look: bool = True) -> list[str]:
         files.append(Path(vg_name, lv_name or ""))
     except UsageError:
         pass  # not a volume's name
-    mounts: list[Mount] = []
+    found: set[Mount] = set()
     for file in files:
         loops = loops_over(tree / file) if look and (tree / file).exists() else None
-        mounts += mounts_of(tree / file, every=True, loops=loops, names=[links / file])
-    found = {mount.mount_point: mount.mount_id for mount in mounts}
-    return sorted(found, key=lambda place: -found[place])
+        found.update(mounts_of(tree / file, every=True, loops=loops, names=[links / file]))
+    return [mount for mount in reversed(mount_table()) if mount in found]
 
 
 def _chosen(session: Session, words: Sequence[str]) -> set[str]:

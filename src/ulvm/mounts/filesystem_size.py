@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ulvm.errors import BusyError, NotSupportedError, RefusedError
 from ulvm.mounts.loop import Loop, attach, grow, loop_named, loops_over
-from ulvm.mounts.table import Mount, mount_at, mounts_of
+from ulvm.mounts.table import Mount, mount_table, mounts_of
 from ulvm.mounts.volume import mount_volume, one_at_a_time, probe, unmount_volume
 
 __all__ = ["SizedFileSystem"]
@@ -142,12 +142,12 @@ class SizedFileSystem:
             raise BusyError(f"{self._path} is mounted on {places}: unmount it.")
         self._unmounted = mounts
         for mount in mounts:
-            unmount_volume(mount.mount_point)
+            unmount_volume(mount)
 
     def mount_again(self) -> None:
         """Bring back what `unmount` took down, or began to."""
         for mount in self._unmounted:
-            if mount_at(mount.mount_point) != mount:
+            if mount not in mount_table():
                 mount_volume(self._path, mount.mount_point, options=",".join(_options(mount)))
         self._unmounted = []
 

@@ -28,7 +28,6 @@ import errno
 import fcntl
 import logging
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -37,7 +36,7 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from ulvm.errors import DeviceError
-from ulvm.mounts.table import Mount
+from ulvm.mounts.table import Mount, is_open_in
 
 __all__ = ["FrozenMounts"]
 
@@ -45,8 +44,6 @@ log = logging.getLogger(__name__)
 
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878
-
-_MOUNT_ID = re.compile(rb"^mnt_id:\s+(\d+)$", re.MULTILINE)
 
 _GUARD = """
 while read -r word; do
@@ -70,15 +67,14 @@ def _open(mount: Mount) -> int | None:
         try:
             descriptor = os.open(mount.mount_point, os.O_RDONLY | os.O_CLOEXEC)
             held.callback(os.close, descriptor)
-            with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
-                found = _MOUNT_ID.search(file.read())
+            leads_there = is_open_in(descriptor, mount)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise DeviceError(
                 f"Cannot open {mount.mount_point}: {error.strerror}.", errno=error.errno
             ) from error
-        if found is not None and int(found[1]) != mount.mount_id:
+        if not leads_there:
             return None
         held.pop_all()
         return descriptor

@@ -4,7 +4,8 @@ Paths are compared as text and nothing below a mount point is touched, so that t
 serves the volumes by FUSE may ask too (it would wait for itself). A path must therefore come
 without symbolic links.
 
-Source of the formats: proc_pid_mountinfo(5), Documentation/ABI/testing/sysfs-block.
+Source of the formats: proc_pid_mountinfo(5), proc_pid_fdinfo(5),
+Documentation/ABI/testing/sysfs-block.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ulvm.mounts.loop import Loop
 
-__all__ = ["Mount", "mount_at", "mount_table", "mounts_of", "parse_mountinfo"]
+__all__ = ["Mount", "is_open_in", "mount_at", "mount_table", "mounts_of", "parse_mountinfo"]
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _SYS_BLOCK = Path("/sys/block")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
+_MOUNT_ID = re.compile(rb"^mnt_id:\s+(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,14 @@ def mount_at(mount_point: str | os.PathLike[str]) -> Mount | None:
     wanted = os.path.abspath(mount_point)
     found = [mount for mount in mount_table() if mount.mount_point == wanted]
     return found[-1] if found else None
+
+
+def is_open_in(descriptor: int, mount: Mount) -> bool:
+    """Whether what is open lies in this mount: a path leads elsewhere where another mount lies over
+    it, or over what is above it."""
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
+        found = _MOUNT_ID.search(file.read())
+    return found is None or int(found[1]) == mount.mount_id
 
 
 def _device_number(directory: Path) -> tuple[int, int]:

@@ -259,23 +259,29 @@ def _mount_by_fuse2fs(
     return notes
 
 
-def unmount_volume(target: str | os.PathLike[str]) -> tuple[Mount, ...]:
-    """Unmount a mount point, or everything that stands on a volume's file; says what it was.
+def unmount_volume(target: Mount | str | os.PathLike[str]) -> tuple[Mount, ...]:
+    """Unmount this mount, what is on top at a mount point, or everything that stands on a volume's
+    file; says what it was.
 
     Returns when the volume is let go (loop devices detached, fuse2fs gone), which the kernel does
-    a little after the unmounting. NotFoundError if nothing is mounted; BusyError if in use.
+    a little after the unmounting. NotFoundError if nothing is mounted; BusyError if in use, or if
+    another mount lies over it.
     """
-    target = os.path.realpath(target)
-    at_target = mount_at(target)
-    mounts = [at_target] if at_target is not None else mounts_of(target, every=True)
-    if not mounts:
-        raise NotFoundError(f"{target} is not mounted.")
+    mounts = [target] if isinstance(target, Mount) else _mounts_by(os.path.realpath(target))
     held = [(mount, loop_named(Path(mount.source).name)) for mount in mounts]
     for mount in reversed(mounts):
-        unmount(mount.mount_point)
+        unmount(mount)
     for mount, loop in held:
         _wait_for_release(mount, loop)
     return tuple(mounts)
+
+
+def _mounts_by(path: str) -> list[Mount]:
+    on_top = mount_at(path)
+    mounts = [on_top] if on_top is not None else mounts_of(path, every=True)
+    if not mounts:
+        raise NotFoundError(f"{path} is not mounted.")
+    return mounts
 
 
 def _wait_for_release(mount: Mount, loop: Loop | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from ulvm.errors import BusyError, RefusedError
+from ulvm.errors import BusyError, NotFoundError, RefusedError
 from ulvm.mounts import Loop, Mount, filesystem_size, mount_volume, unmount_volume, volume
 from ulvm.mounts.filesystem_size import SizedFileSystem
 
@@ -62,6 +62,27 @@ def test_a_loop_device_that_is_anothers_by_now_holds_nothing(
     monkeypatch.setattr(volume, "loop_named", named)
     monkeypatch.setattr(volume, "_RELEASE_SECONDS", 0.5)
     unmount_volume(where)
+
+
+@pytest.mark.parametrize("above", ["mnt", "."])
+def test_what_lies_over_a_mount_is_not_unmounted_in_its_place(
+    image: Path, tmp_path: Path, above: str
+) -> None:
+    where = tmp_path / "places" / "mnt"
+    where.mkdir(parents=True)
+    mount = mount_volume(image, where).mount
+    over = where.parent / above
+    subprocess.run(["mount", "-t", "tmpfs", "over", over], check=True)
+    try:
+        (over / "file").write_text("kept")
+        with pytest.raises(BusyError, match="Another mount lies over"):
+            unmount_volume(mount)
+        assert (over / "file").read_text() == "kept"
+    finally:
+        subprocess.run(["umount", over], check=True)
+        unmount_volume(mount)
+    with pytest.raises(NotFoundError):
+        unmount_volume(mount)
 
 
 def test_growing_an_xfs_tells_why_it_cannot(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
