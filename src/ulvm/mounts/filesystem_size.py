@@ -179,10 +179,12 @@ class SizedFileSystem:
 
 
 def _options(mount: Mount) -> list[str]:
-    """What mounts it as it is mounted; of the file system's own options those of ext."""
+    """What mounts it as it is mounted, of the file system's own options those of ext; read-only
+    where the mount or the file system is so, for to mount(8) the last word counts."""
+    options = list(dict.fromkeys((*mount.options, *mount.super_options)))
     if mount.is_fuse or os.geteuid():
-        return [option for option in mount.options if option in _OF_FUSE]
-    return list(dict.fromkeys((*mount.options, *mount.super_options)))
+        options = [option for option in options if option in _OF_FUSE]
+    return [option for option in options if option != "rw" or "ro" not in options]
 
 
 def _loop_of(mount: Mount) -> Loop:

@@ -55,6 +55,18 @@ def test_with_the_options_that_it_had(image: Path, tmp_path: Path, options: str)
 
 
 @needs.loop
+def test_read_only_where_only_the_mount_was(image: Path, tmp_path: Path) -> None:
+    where = tmp_path / "mnt"
+    with mounted(image, where):
+        subprocess.run(["mount", "-o", "remount,bind,ro", where], check=True)
+        found = SizedFileSystem(image, print)
+        found.unmount()
+        found.mount_again()
+        with pytest.raises(OSError, match="Read-only"):
+            (where / "file").touch()
+
+
+@needs.loop
 @pytest.mark.parametrize("held", [False, True])
 def test_though_it_could_not_be_unmounted_or_let_go(
     image: Path, tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch
