@@ -1,7 +1,10 @@
-"""A mounted file system is cut (lvreduce -r): whatever happens meanwhile, it is mounted in the end."""
+"""A mounted file system is cut (lvreduce -r): whatever happens meanwhile, it is mounted at last."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -31,6 +34,45 @@ def where(host: UlvmHost, tmp_path: Path) -> Path:
     where.mkdir()
     host.run(f"mount vg/fs {where}")
     return where
+
+
+def cut(host: UlvmHost, programs: Path, **scripts: str) -> subprocess.CompletedProcess[str]:
+    """lvreduce -r, in a session of its own, with these lines before a program of that name. {real}
+    is the program."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    for name, lines in scripts.items():
+        real = shutil.which(name, path=path)
+        (programs / name).write_text(f'#!/bin/sh\n{lines}\nexec {real} "$@"\n')
+        (programs / name).chmod(0o755)
+    return subprocess.run(
+        ["env", "--default-signal", *host.argv("lvreduce -r -y -L 8M vg/fs")],
+        env={**host.env, "PATH": f"{programs}:{path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_waits_for_its_end(
+    host: UlvmHost, where: Path, short_tmp: Path, number: signal.Signals
+) -> None:
+    """Twice, as from who is impatient, and once more while it is mounted again."""
+    send = f"kill -{int(number)} $PPID; sleep 0.2; kill -{int(number)} $PPID"
+    done = cut(host, short_tmp, e2fsck=send, mount=send)
+    assert done.returncode in (-number, 128 + number), done
+    assert where.is_mount()
+    assert host.path("vg/fs").stat().st_size == 8 * MIB
+
+
+def test_ctrl_c_ends_the_check(host: UlvmHost, where: Path, short_tmp: Path) -> None:
+    """It may take long."""
+    canceled = "trap 'exit 32' INT; kill -INT 0; sleep 60"  # To all in its group.
+    done = cut(host, short_tmp, e2fsck=canceled)
+    assert (done.returncode, "Interrupted" in done.stderr) == (130, True), done
+    assert where.is_mount()
+    assert host.path("vg/fs").stat().st_size == 16 * MIB
 
 
 def test_what_lies_over_it_stays(host: UlvmHost, where: Path) -> None:

@@ -6,7 +6,8 @@ Crash argument. The volume is at every moment at least as long as the file syste
 short between two steps, it is longer: `lvextend -r` to the same size, or `lvreduce -r`, is refused
 or done as if the first had not been, and nothing of the file system is lost. A program of a file
 system that is killed leaves what it leaves, and resize2fs has no way back; so Ctrl-C waits for it
-and for the step behind it.
+and for the step behind it. From the unmounting for a cut all signals wait until it is mounted
+again; but Ctrl-C at a terminal reaches e2fsck, which knows how to stop, and with it the cut.
 
 A file system that is not mounted where this command sees it is resized only while nobody has the
 volume open: programs for block devices learn of a mount from the kernel, which knows none of a
@@ -111,13 +112,13 @@ def _cut(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
     mounts = found.mounts
     if mounts and not session.ask(f'Do you want to unmount "{mounts[0].mount_point}" ?'):
         raise RefusedError(f"Logical volume {vg.name}/{lv.name} NOT reduced.")
+    session.hold_signals()  # Those whose action is to end the command would leave it unmounted.
     try:
         if mounts:
             found.unmount()
         _check_unused(job)
         if check:
             found.check()
-        session.hold_signals()
         found.shrink(job.wanted.wanted * vg.extent_size * SECTOR, force=not check)
         job.resize()
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -55,11 +56,12 @@ class SizedFileSystem:
         return mounts_of(self._path, every=every, loops=loops, names=self._other_names)
 
     def check(self) -> None:
-        """Check it while it is not mounted; XFS checks itself. RefusedError if it is damaged."""
+        """Check it while it is not mounted; XFS checks itself. RefusedError if it is damaged, or at
+        Ctrl-C, though that is held back here: it may take long."""
         if self.fs_type == "xfs" or self.mounts:
             return
         with self._as_device() as device:
-            if self._run(["e2fsck", "-f", "-p", device]) > _CORRECTED:
+            if self._run(["e2fsck", "-f", "-p", device], stops=True) > _CORRECTED:
                 raise RefusedError("Filesystem check failed.")
 
     def may_grow(self) -> None:
@@ -159,7 +161,8 @@ class SizedFileSystem:
             raise NotSupportedError(f"Resizing {self.fs_type} needs the program {name}.")
         return program
 
-    def _run(self, argv: Sequence[str]) -> int:
+    def _run(self, argv: Sequence[str], *, stops: bool = False) -> int:
+        """Its exit code. `stops`: Ctrl-C is for it in any case."""
         done = subprocess.run(
             [self._program(argv[0]), *argv[1:]],
             stdin=subprocess.DEVNULL,
@@ -168,6 +171,7 @@ class SizedFileSystem:
             text=True,
             errors="replace",
             check=False,
+            preexec_fn=_let_ctrl_c_through if stops else None,
         )
         for line in filter(str.strip, done.stdout.splitlines()):
             self._say(line)
@@ -176,6 +180,10 @@ class SizedFileSystem:
     def _succeed(self, argv: Sequence[str]) -> None:
         if self._run(argv):
             raise RefusedError("Filesystem resize failed.")
+
+
+def _let_ctrl_c_through() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
 
 
 def _options(mount: Mount) -> list[str]:
