@@ -75,6 +75,15 @@ def test_ctrl_c_ends_the_check(host: UlvmHost, where: Path, short_tmp: Path) -> 
     assert host.path("vg/fs").stat().st_size == 16 * MIB
 
 
+def test_both_are_told_if_it_cannot_be_mounted_either(
+    host: UlvmHost, where: Path, short_tmp: Path
+) -> None:
+    done = cut(host, short_tmp, e2fsck="exit 4", mount="echo no luck >&2; exit 32")
+    assert done.returncode == 5
+    assert "Filesystem check failed." in done.stderr
+    assert f"on {where}: no luck." in done.stderr
+
+
 def test_what_lies_over_it_stays(host: UlvmHost, where: Path) -> None:
     (where / "below").write_text("kept")
     subprocess.run(["mount", "-t", "tmpfs", "over", where], check=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ulvm.errors import BusyError, NotSupportedError, RefusedError
+from ulvm.errors import BusyError, NotSupportedError, RefusedError, UlvmError
 from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm import resize
 from ulvm.lvm.resize import Resize, Target
@@ -121,5 +121,10 @@ def _cut(job: _Job, found: SizedFileSystem, *, check: bool) -> None:
             found.check()
         found.shrink(job.wanted.wanted * vg.extent_size * SECTOR, force=not check)
         job.resize()
-    finally:
-        found.mount_again()
+    except BaseException:
+        try:
+            found.mount_again()
+        except UlvmError as error:
+            session.warn(error.message)
+        raise
+    found.mount_again()
