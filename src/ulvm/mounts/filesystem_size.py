@@ -25,8 +25,8 @@ __all__ = ["SizedFileSystem"]
 
 _OF_FUSE = {"ro", "nosuid", "nodev", "noexec", "noatime", "sync", "dirsync"}
 """Those of a mount's options that libfuse takes; of others, relatime say, it mounts nothing."""
-_CORRECTED = 1
-"""e2fsck(8): file system errors corrected."""
+_WHOLE = (0, 1)
+"""e2fsck(8): no errors, or all corrected. Less than 0 is one that was killed."""
 
 Say = Callable[[str], object]
 
@@ -61,7 +61,7 @@ class SizedFileSystem:
         if self.fs_type == "xfs" or self.mounts:
             return
         with self._as_device() as device:
-            if self._run(["e2fsck", "-f", "-p", device], stops=True) > _CORRECTED:
+            if self._run(["e2fsck", "-f", "-p", device], stops=True) not in _WHOLE:
                 raise RefusedError("Filesystem check failed.")
 
     def may_grow(self) -> None:

@@ -89,6 +89,17 @@ def test_though_it_could_not_be_unmounted_or_let_go(
             os.close(descriptor)
 
 
+@needs.loop
+def test_a_check_that_is_killed_is_none(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "e2fsck").write_text("#!/bin/sh\nkill -KILL $$\n")
+    (tmp_path / "e2fsck").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(RefusedError, match="check failed"):
+        SizedFileSystem(image, print).check()
+
+
 @needs.fuse
 @needs.program("fuse2fs")
 def test_as_a_user(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
