@@ -298,8 +298,8 @@ def _holds(mount: Mount, loop: Loop | None) -> bool:
     if any(other.device == mount.device for other in mount_table()):
         return False  # mounted elsewhere too: it is to stay
     if mount.is_fuse:
-        processes = Path("/proc").glob("[0-9]*")
-        return any(mount.source in _opened(process).values() for process in processes)
+        processes, source = Path("/proc").glob("[0-9]*"), os.path.realpath(mount.source)
+        return any(source in _opened(process).values() for process in processes)
     now = None if loop is None else loop_named(loop.name)
     if loop is None or now is None or now.backing_file != loop.backing_file:
         return False

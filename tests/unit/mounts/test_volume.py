@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests import needs
+from tests.waiting import until
 from ulvm.errors import BusyError, NotFoundError, RefusedError
-from ulvm.mounts import Loop, Mount, filesystem_size, mount_volume, unmount_volume, volume
+from ulvm.mounts import (
+    Loop,
+    Mount,
+    filesystem_size,
+    mount_at,
+    mount_volume,
+    unmount_volume,
+    volume,
+)
 from ulvm.mounts.filesystem_size import SizedFileSystem
 
 pytestmark = [needs.root, needs.loop, needs.program("mkfs.ext4")]
@@ -83,6 +93,30 @@ def test_what_lies_over_a_mount_is_not_unmounted_in_its_place(
         unmount_volume(mount)
     with pytest.raises(NotFoundError):
         unmount_volume(mount)
+
+
+@needs.fuse
+@needs.program("fuse2fs")
+def test_a_process_that_serves_it_by_a_link_is_waited_for(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, link = tmp_path / "mnt", tmp_path / "link"
+    where.mkdir()
+    link.symlink_to(image)
+    served = subprocess.Popen(["fuse2fs", link, where, "-f", "-o", "fakeroot"])
+    try:
+        until(lambda: mount_at(where) is not None)
+        mount = mount_at(where)
+        assert mount is not None
+        monkeypatch.setattr(volume, "_RELEASE_SECONDS", 0.5)
+        served.send_signal(signal.SIGSTOP)
+        with pytest.raises(BusyError, match="still held"):
+            unmount_volume(mount)
+    finally:
+        served.send_signal(signal.SIGCONT)
+        if mount_at(where) is not None:
+            subprocess.run(["umount", where], check=True)
+        served.wait(30)
 
 
 def test_growing_an_xfs_tells_why_it_cannot(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
