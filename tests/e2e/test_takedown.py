@@ -128,11 +128,20 @@ def test_a_bundle_for_a_report(mounted: UlvmHost) -> None:
     assert "already exists" in mounted.run("lvmdump -d here", rc=5).stderr
 
 
-@pytest.mark.parametrize("command", ["blkdeactivate -d retry", "dmsetup remove --retry extra"])
-def test_what_is_in_use_for_a_moment_is_tried_again(mounted: UlvmHost, command: str) -> None:
-    extra = (mounted.run_dir / "dev" / "mapper" / "extra").open("rb")
-    closing = threading.Timer(1.5, extra.close)
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("blkdeactivate -d retry", "extra"),
+        ("dmsetup remove --retry extra", "extra"),
+        ("blkdeactivate -l retry vg/idle", "vg-idle"),
+    ],
+)
+def test_what_is_in_use_for_a_moment_is_tried_again(
+    mounted: UlvmHost, command: str, name: str
+) -> None:
+    device = mounted.dm(name).open("rb")
+    closing = threading.Timer(1.5, device.close)
     closing.start()
     mounted.run(command)
     closing.join()
-    assert "extra" not in active(mounted)
+    assert name not in active(mounted)

@@ -61,9 +61,10 @@ def blkdeactivate(
         return _FAILED
     wanted = TakeDown(
         unmount=umount,
+        retry="retry" in lvm,
         whole_vg="wholevg" in lvm,
         force="force" in dm,
-        retry="retry" in dm,
+        retry_devices="retry" in dm,
         explain=errors or verbose > 0,
     )
     try:

@@ -219,15 +219,17 @@ def _tell_activation(session: Session, vg: VolumeGroup, lv_name: str) -> None:
         session.verbose(text)
 
 
-def deactivate(session: Session, vg_name: str, lv_name: str) -> None:
-    """Remove the devices of the volume, with its origin and snapshots; BusyError if one is open."""
+def deactivate(session: Session, vg_name: str, lv_name: str, *, retry: bool = False) -> None:
+    """Remove the devices of the volume, with its origin and snapshots; BusyError if one is open,
+    with `retry` after some seconds."""
     with session.lock(vg_name, for_devices=True):
         vg = session.scan().vg(vg_name)
         get(vg, lv_name)
         session.verbose(f"Deactivating logical volume {vg_name}/{lv_name}.")
         activator = session.activator_if_running
         if activator is not None:
-            states_at_rest(session, vg, [lv.name for lv in tree_members(vg, lv_name)])
+            names = [lv.name for lv in tree_members(vg, lv_name)]
+            states_at_rest(session, vg, names, retry=retry)
             activator.deactivate(vg, lv_name)
 
 

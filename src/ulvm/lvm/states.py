@@ -13,6 +13,8 @@ from ulvm.metadata.model import LogicalVolume, VolumeGroup
 __all__ = ["get", "monitored", "states", "states_at_rest"]
 
 _CLOSING_SECONDS = 0.3
+_RETRY_SECONDS = 5.0
+"""As long as LVM2 tries."""
 _LOOK_SECONDS = 0.02
 
 
@@ -37,13 +39,19 @@ def monitored(session: Session) -> dict[tuple[str, str], bool]:
 
 
 def states_at_rest(
-    session: Session, vg: VolumeGroup, names: Collection[str], *, always: bool = False
+    session: Session,
+    vg: VolumeGroup,
+    names: Collection[str],
+    *,
+    always: bool = False,
+    retry: bool = False,
 ) -> dict[str, LvState]:
     """As `states`, after a moment for those who have just closed one of these volumes: close(2) of
     a file returns before the daemon has been told. `always`: whatever the settings say, since it
-    was we who closed it."""
+    was we who closed it; `retry`: and for longer, for whoever they are."""
     retries = always or session.host.config.get_bool("activation/retry_deactivation", True)
-    deadline = time.monotonic() + (_CLOSING_SECONDS if retries else 0)
+    seconds = _RETRY_SECONDS if retry else _CLOSING_SECONDS if retries else 0
+    deadline = time.monotonic() + seconds
     while True:
         found = states(session, vg)
         if not any(name in found and found[name].open_count for name in names):

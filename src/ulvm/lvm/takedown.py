@@ -28,13 +28,15 @@ __all__ = ["TakeDown", "mounted_on", "take_down"]
 
 @dataclass(frozen=True, slots=True)
 class TakeDown:
-    """What is wanted: `unmount` what is mounted; `whole_vg` at once; `force` and `retry` for
-    devices that are no volumes; `explain` why something is skipped."""
+    """What is wanted: `unmount` what is mounted; try again for a while with volumes (`retry`);
+    `whole_vg` at once; `force`, and `retry_devices`, for devices that are no volumes; `explain` why
+    something is skipped."""
 
     unmount: bool = False
+    retry: bool = False
     whole_vg: bool = False
     force: bool = False
-    retry: bool = False
+    retry_devices: bool = False
     explain: bool = False
 
 
@@ -173,21 +175,23 @@ def _vg_steps(
         yield _Step(
             f"[LVM]: deactivating Volume Group {vg.name}",
             tuple(name for _, names in families for name in names),
-            _deactivation(session, vg.name, [lv_name for lv_name, _ in families]),
+            _deactivation(session, vg.name, [lv_name for lv_name, _ in families], wanted),
         )
         return
     for lv_name, names in families:
         yield _Step(
             f"[LVM]: deactivating Logical Volume {vg.name}/{lv_name}",
             names,
-            _deactivation(session, vg.name, [lv_name]),
+            _deactivation(session, vg.name, [lv_name], wanted),
         )
 
 
-def _deactivation(session: Session, vg_name: str, lv_names: Sequence[str]) -> Callable[[], None]:
+def _deactivation(
+    session: Session, vg_name: str, lv_names: Sequence[str], wanted: TakeDown
+) -> Callable[[], None]:
     def deactivate() -> None:
         for lv_name in lv_names:
-            lvm_lv.deactivate(session, vg_name, lv_name)
+            lvm_lv.deactivate(session, vg_name, lv_name, retry=wanted.retry)
 
     return deactivate
 
@@ -199,7 +203,7 @@ def _device_step(session: Session, info: DeviceInfo, wanted: TakeDown) -> _Step:
     return _Step(
         f"[DM]: deactivating {kind} device {info.name} (dm-{info.minor})",
         (info.name,),
-        lambda: dm.remove(info.name, force=wanted.force, retry=wanted.retry),
+        lambda: dm.remove(info.name, force=wanted.force, retry=wanted.retry_devices),
     )
 
 
