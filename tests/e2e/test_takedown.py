@@ -92,6 +92,28 @@ def test_what_lies_over_it_is_not_unmounted_in_its_place(mounted: UlvmHost) -> N
             subprocess.run(["umount", over], check=True)
 
 
+def test_a_place_that_goes_with_another(mounted: UlvmHost) -> None:
+    """Where mounts are shared, as all are under systemd."""
+    mounted.run("umount mnt")
+    one, two = mounted.base / "mnt", mounted.base / "two"
+    two.mkdir()
+    subprocess.run(["mount", "--bind", one, one], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", one], check=True)
+        (one / "inner").mkdir()
+        subprocess.run(["mount", "--bind", one, two], check=True)
+        for command in ("umount vg/snap", "blkdeactivate -u vg/snap"):
+            mounted.run("mount vg/snap mnt/inner")
+            assert (two / "inner").is_mount()
+            mounted.run(command)
+            assert not (two / "inner").is_mount()
+            assert not (one / "inner").is_mount()
+        assert "vg-snap" not in active(mounted)
+    finally:
+        for place in (two, one):
+            subprocess.run(["umount", "--recursive", place], check=True)
+
+
 def test_a_bundle_for_a_report(mounted: UlvmHost) -> None:
     mounted.env["HOME"] = str(mounted.base)
     (mounted.system_dir / "ulvm.conf").write_text("backup { retain_min = 7 }")

@@ -28,14 +28,15 @@ _ANSWER_SECONDS = 5.0
 def unmount(
     what: Mount | str | os.PathLike[str], *, lazy: bool = False, force: bool = False
 ) -> None:
-    """Unmount this mount, or what is on top at a mount point.
+    """Unmount this mount, if it is still there, or what is on top at a mount point. Where mounts
+    are shared (mount_namespaces(7)) one takes its copies in other places along.
 
     `lazy` detaches it at once and lets it end when its last user goes; `force` moreover aborts the
     connection of a FUSE mount, so that all that its users still ask for fails.
     BusyError, NotFoundError (nothing is mounted there), RefusedError.
     """
-    if isinstance(what, Mount):
-        _check_reached(what)
+    if isinstance(what, Mount) and not _is_reached(what):
+        return
     mount_point = os.fspath(what.mount_point if isinstance(what, Mount) else what)
     if os.geteuid() == 0:
         _unmount_as_root(mount_point, lazy or force, force)
@@ -45,23 +46,24 @@ def unmount(
         _unmount_as_user(mount_point, lazy or force)
 
 
-def _check_reached(mount: Mount) -> None:
-    """NotFoundError if it is gone; BusyError if no path leads to it, or to another mount. Nothing
-    is asked of the file system, which may hang."""
+def _is_reached(mount: Mount) -> bool:
+    """False if it is gone; BusyError if no path leads to it, or to another mount. Nothing is asked
+    of the file system, which may hang."""
     if all(other.mount_id != mount.mount_id for other in mount_table()):
-        raise NotFoundError(f"Nothing is mounted on {mount.mount_point}.")
+        return False
     covered = BusyError(f"Another mount lies over {mount.mount_point}.")
     try:
         descriptor = os.open(mount.mount_point, os.O_PATH | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise covered from None
     except OSError:
-        return  # not for us; nor is it to be unmounted then
+        return True  # not for us; nor is it to be unmounted then
     try:
         if not is_open_in(descriptor, mount):
             raise covered
     finally:
         os.close(descriptor)
+    return True
 
 
 def _unmount_as_root(mount_point: str, lazy: bool, force: bool) -> None:
