@@ -19,6 +19,7 @@ from pathlib import Path
 from ulvm.errors import BusyError, NotSupportedError, RefusedError
 from ulvm.mounts.loop import Loop, attach, grow, loop_named, loops_over
 from ulvm.mounts.table import Mount, mount_table, mounts_of
+from ulvm.mounts.unmount import check_reached
 from ulvm.mounts.volume import mount_volume, one_at_a_time, probe, unmount_volume
 
 __all__ = ["SizedFileSystem"]
@@ -65,11 +66,12 @@ class SizedFileSystem:
                 raise RefusedError("Filesystem check failed.")
 
     def may_grow(self) -> None:
-        """Whatever can be known beforehand to keep `grow` from its work: NotSupportedError,
-        RefusedError."""
+        """Whatever can be known beforehand to keep `grow` from its work, or have xfs_growfs, which
+        goes by the place, grow another one: NotSupportedError, RefusedError, BusyError."""
         self._program("xfs_growfs" if self.fs_type == "xfs" else "resize2fs")
         for mount in self.mounts:
             _loop_of(mount)
+            check_reached(mount)
             if mount.read_only:
                 raise RefusedError(
                     f"{mount.mount_point} is mounted read-only, and cannot grow so: unmount it."

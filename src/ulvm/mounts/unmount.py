@@ -14,7 +14,7 @@ from pathlib import Path
 from ulvm.errors import BusyError, NotFoundError, NotSupportedError, RefusedError, UlvmError
 from ulvm.mounts.table import Mount, is_open_in, mount_at, mount_table
 
-__all__ = ["clear_stale", "unmount"]
+__all__ = ["check_reached", "clear_stale", "unmount"]
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,10 @@ def unmount(
     connection of a FUSE mount, so that all that its users still ask for fails.
     BusyError, NotFoundError (nothing is mounted there), RefusedError.
     """
-    if isinstance(what, Mount) and not _is_reached(what):
-        return
+    if isinstance(what, Mount):
+        if all(mount.mount_id != what.mount_id for mount in mount_table()):
+            return
+        check_reached(what)
     mount_point = os.fspath(what.mount_point if isinstance(what, Mount) else what)
     if os.geteuid() == 0:
         _unmount_as_root(mount_point, lazy or force, force)
@@ -46,24 +48,21 @@ def unmount(
         _unmount_as_user(mount_point, lazy or force)
 
 
-def _is_reached(mount: Mount) -> bool:
-    """False if it is gone; BusyError if no path leads to it, or to another mount. Nothing is asked
-    of the file system, which may hang."""
-    if all(other.mount_id != mount.mount_id for other in mount_table()):
-        return False
+def check_reached(mount: Mount) -> None:
+    """BusyError if the place of a mount leads nowhere, or to another mount. Nothing is asked of the
+    file system, which may hang."""
     covered = BusyError(f"Another mount lies over {mount.mount_point}.")
     try:
         descriptor = os.open(mount.mount_point, os.O_PATH | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise covered from None
     except OSError:
-        return True  # not for us; nor is it to be unmounted then
+        return  # not for us; nor is it to be unmounted then
     try:
         if not is_open_in(descriptor, mount):
             raise covered
     finally:
         os.close(descriptor)
-    return True
 
 
 def _unmount_as_root(mount_point: str, lazy: bool, force: bool) -> None:

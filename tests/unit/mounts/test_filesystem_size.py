@@ -90,6 +90,19 @@ def test_though_it_could_not_be_unmounted_or_let_go(
 
 
 @needs.loop
+@needs.program("resize2fs")
+def test_none_grows_below_another_mount(image: Path, tmp_path: Path) -> None:
+    where = tmp_path / "mnt"
+    with mounted(image, where):
+        subprocess.run(["mount", "-t", "tmpfs", "over", where], check=True)
+        try:
+            with pytest.raises(BusyError, match="Another mount lies over"):
+                SizedFileSystem(image, print).may_grow()
+        finally:
+            subprocess.run(["umount", where], check=True)
+
+
+@needs.loop
 def test_a_check_that_is_killed_is_none(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
