@@ -72,7 +72,7 @@ class SizedFileSystem:
         for mount in self.mounts:
             _loop_of(mount)
             check_reached(mount)
-            if mount.read_only:
+            if mount.read_only or "ro" in mount.options:
                 raise RefusedError(
                     f"{mount.mount_point} is mounted read-only, and cannot grow so: unmount it."
                 )

@@ -103,6 +103,16 @@ def test_none_grows_below_another_mount(image: Path, tmp_path: Path) -> None:
 
 
 @needs.loop
+@needs.program("resize2fs")
+def test_none_grows_that_is_read_only_in_its_place(image: Path, tmp_path: Path) -> None:
+    where = tmp_path / "mnt"
+    with mounted(image, where):
+        subprocess.run(["mount", "-o", "remount,bind,ro", where], check=True)
+        with pytest.raises(RefusedError, match="mounted read-only"):
+            SizedFileSystem(image, print).may_grow()
+
+
+@needs.loop
 def test_a_check_that_is_killed_is_none(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
