@@ -165,6 +165,18 @@ class CowSnapshot:
             except Exception as error:  # of the device, or want of memory
                 self._log(f"write header failed, the COW store still looks valid on disk: {error}")
 
+    @property
+    def copies_wait(self) -> bool:
+        """Neither its COW nor the origin can be written. What was staged for that before cannot
+        reach it, and a copy that is refused would cost the snapshot for nothing."""
+        return self.cow.read_only and self.origin.device.read_only
+
+    @property
+    def lacks_copies(self) -> bool:
+        """Some of them wait, and would be missing if it came back when the origin has changed."""
+        waits = self.active and self.copies_wait
+        return waits and (self.commit.pending or bool(self.origin.staged))
+
     def commit_failed(self, error: Exception) -> None:
         """Of `commit`."""
         self.invalidate(f"Error reading/writing. ({error})")

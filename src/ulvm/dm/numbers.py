@@ -31,6 +31,7 @@ class _File:
         self.number = number
         self.path = path
         self.writable = writable
+        """Whether it is there for tables that write, which a read-only disk is."""
         self.holders = 0
 
 

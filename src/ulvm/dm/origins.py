@@ -195,7 +195,7 @@ class Origin:
                     writer,
                     settle=self.settle,
                     allocate=self._allocate,
-                    log=self._log,
+                    log=lambda text: self._log(f"{writer.name}: {text}"),
                 )
             self._writers = writers
         if others:
@@ -226,12 +226,15 @@ class Origin:
 
     def settle(self) -> None:
         """Return when every snapshot has what it was given so far, and what is staged needs.
-        DeviceError(ENXIO) when the origin was abandoned meanwhile (mapper.shutdown): then copies
-        fail because devices go, and whoever is about to change the origin must not."""
+        DeviceError when the origin must not change: ENXIO if it was abandoned meanwhile
+        (mapper.shutdown), since then copies fail because devices go, EROFS if copies wait."""
         with self.lock:
             self.allocate_staged()
             guarded = self.guarded
-        settle([snapshot.commit for snapshot in guarded])
+        waits = [snapshot for snapshot in guarded if snapshot.lacks_copies]
+        settle([snapshot.commit for snapshot in guarded if snapshot not in waits])
+        if waits:
+            raise DeviceError("the disks below can only be read", errno=errno.EROFS)
         writer = self.writer
         if writer is not None and writer.abandoned and not all(s.valid for s in guarded):
             raise DeviceError(f"device {writer.name} is gone", errno=errno.ENXIO)

@@ -68,10 +68,16 @@ class _Below(BlockDevice):
     def size(self) -> int:
         return self.snapshot.length
 
+    @property
+    def read_only(self) -> bool:  # type: ignore[override]
+        return self.snapshot.cow.read_only
+
     def readinto(self, offset: int, buffer: WritableBuffer) -> None:
         self.snapshot.readinto(offset, buffer)
 
     def settle(self) -> None:
+        if self.snapshot.valid and self.read_only:  # It would cost the snapshot.
+            raise DeviceError("the disk of its COW store can only be read", errno=errno.EROFS)
         settle([self.snapshot.commit])
         if not self.snapshot.valid:
             self.lost = True

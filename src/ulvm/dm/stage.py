@@ -34,7 +34,8 @@ Who finds no room waits for the commit under way, and is slowed down before it c
 a writer waits for a stage that is full is spread over all that fills it (dm.pace).
 
 A page that cannot be written stays, and each commit tries it again and fails; so nothing that was
-answered is lost as long as there is hope, and every flush says that it is not durable.
+answered is lost as long as there is hope, and every flush says that it is not durable. So stays
+what a killed process left, where a disk can only be read by now.
 
 The last page of an origin that is not whole is never staged (`dm.origins`): what is behind its end
 may be something else's by the time it is written.

@@ -54,6 +54,11 @@ def begin_stage(
                 for page in sorted(left):
                     allocate(page * PAGE, min((page + 1) * PAGE, device.size))
                 stage.adopt(left)
+                if device.read_only:
+                    log(
+                        "what was written to it before a kill waits until what lies below can be"
+                        " written; a disk that could not is opened anew by the next daemon"
+                    )
             else:
                 stage.begin()
     except BaseException:

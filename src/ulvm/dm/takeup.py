@@ -14,10 +14,12 @@ What was written to the snapshot itself is part of what a merge gives back, and 
 of the snapshot. So no merge is loaded as long as that has not come back.
 
 A kill in the midst of it does no harm: all of it is written again. What the table does not take at
-that moment stays in the file, and the device suspended, until a resume finds that it does; a table
-for reading only leaves it for the next one, and so does one over a disk that can only be read by
-now: its pages would only cost snapshots their copies. What was written to a snapshot that is
-invalid by now is lost with it, which is said.
+that moment stays in the file, and the device suspended, until a resume finds that it does: so it is
+where the disks can only be read by now. It does not matter whether the table is for reading only.
+What was written to a snapshot that is invalid by now is lost with it, which is said.
+
+A table with a stage takes it up whatever the disks are, and it is read from there until it can be
+written (dm.origins, `CowSnapshot.copies_wait`).
 """
 
 from __future__ import annotations
@@ -118,10 +120,6 @@ def take_up(
     table = device.live
     if table is None:
         return
-    if device.read_only:
-        if settings.pages_left(device.minor):
-            log(f"{device.name}: what was written to it before a kill waits for writable disks")
-        return
     slots = settings.slots_left(device.minor)
     if slots:
         below = _PastTheGate(table, _superseded(table, devices, stable_name))
@@ -146,7 +144,8 @@ def take_up(
         except DeviceError as error:
             raise TableError(
                 f"device {device.name} stays suspended: what was written to it before a kill "
-                f"cannot reach the devices below: {error}; when they take it, resume it",
+                f"cannot reach the devices below: {error}; when they take it, resume it; a disk"
+                " that could only be read is opened anew by the next daemon",
                 errno=error.errno,
             ) from error
         finally:

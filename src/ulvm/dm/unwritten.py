@@ -20,6 +20,8 @@ from ulvm.errors import DeviceError, TableError
 
 __all__ = ["holds_unwritten", "write_before_removal", "write_before_swap"]
 
+_HINT = "; the next daemon, for which a stop keeps it, opens a disk anew that could only be read"
+
 
 def holds_unwritten(device: MappedDevice, settings: StageSettings) -> bool:
     """Whether what was written to it waits in memory, or in the file of a killed process."""
@@ -52,8 +54,10 @@ def write_before_removal(device: MappedDevice, left: int) -> None:
             if left:
                 raise DeviceError("what was written to it before a kill waits for its table")
     except DeviceError as error:
+        hint = _HINT if error.errno == errno.EROFS else ""
         raise DeviceError(
-            f"device {device.name} is not removed: {error}; if its removal is forced, that is lost",
+            f"device {device.name} is not removed: {error}{hint}; if its removal is forced, that is"
+            " lost",
             errno=error.errno,
         ) from error
 
@@ -66,6 +70,8 @@ def _write_left(device: MappedDevice, following: Sequence[Target]) -> None:
             if rests_on_suspended(device):  # It would wait there, for who may wait for us.
                 raise DeviceError("one of them is suspended", errno=errno.EBUSY)
             target.settle()
+            if target.would_lose(following):
+                raise DeviceError("they can only be read", errno=errno.EROFS)
         except DeviceError as error:
             if target.would_lose(following):
                 raise DeviceError(

@@ -23,7 +23,9 @@ from ulvm.errors import DeviceError, TableError
 NEW = b"\x11" * 4096
 
 
-def back(state: dict[str, Any], old: Path, folder: Path, problems: int) -> StageLab:
+def back(
+    state: dict[str, Any], old: Path, folder: Path, problems: int, kind: type[StageLab] = StageLab
+) -> StageLab:
     """Another process, on what is in the folder `old`."""
     (folder / "stage").mkdir(parents=True)
     for file in [*old.iterdir(), *(old / "stage").iterdir()]:
@@ -35,7 +37,7 @@ def back(state: dict[str, Any], old: Path, folder: Path, problems: int) -> Stage
         device["left_cows"] = {
             cow.replace(str(old), str(folder)): size for cow, size in device["left_cows"].items()
         }
-    again = StageLab(folder, kept=True)
+    again = kind(folder, kept=True)
     assert len(again.dm.restore_state(state)) == problems
     again.dm.forget_stages()
     return again
@@ -186,27 +188,150 @@ class ReadOnlyLab(StageLab):
         return Watched(FileDevice(path, writable=False))
 
 
-@pytest.mark.parametrize("name", ["org", "snap"])
-def test_disks_that_can_only_be_read_leave_it_where_it_is(tmp_path: Path, name: str) -> None:
-    """And the snapshot is not lost for a copy that its COW refuses."""
-    (tmp_path / "first").mkdir()
-    first = StageLab(tmp_path / "first", kept=True)
+class ReadOnlyOriginLab(StageLab):
+    """The origin's disk alone can only be read."""
+
+    def _open(self, path: str, writable: bool) -> BlockDevice:
+        if writable and Path(path).name == "origin":
+            raise DeviceError(f"{path} is on a read-only file system", errno=errno.EROFS)
+        return super()._open(path, writable)
+
+
+def came_read_only(
+    folder: Path, name: str, kind: type[StageLab] = ReadOnlyLab
+) -> tuple[StageLab, StageLab]:
+    """What was written to `name` was staged when the first process was killed; the second one."""
+    (folder / "first").mkdir()
+    first = StageLab(folder / "first", kept=True)
     first.pair()
     first.still(name)
     first.dm.mapped(name).write(4096, NEW)
-    second = killed(first, tmp_path / "second", kind=ReadOnlyLab)
+    second = killed(first, folder / "second", kind=kind)
     assert second.dm.forget_stages() == []
-    for each in ("org", "snap"):
-        second.dm.mapped(each).settle()
-    assert "Invalid" not in second.status("snap")
-    assert any(f"{name}: what was written to it before" in line for line in second.messages)
+    return first, second
+
+
+@pytest.mark.parametrize("name", ["org", "snap"])
+def test_disks_that_can_only_be_read_leave_it_where_it_is(tmp_path: Path, name: str) -> None:
+    """It is read, no flush says that it is durable, and the snapshot is not lost for a copy that
+    its COW refuses."""
+    first, second = came_read_only(tmp_path, name)
+    other = "org" if name == "snap" else "snap"
+    old = first.read(other, 8, 8)
+    for _ in range(2):
+        with pytest.raises(DeviceError) as refused:
+            second.dm.mapped(name).flush()
+        assert refused.value.errno == errno.EROFS
+        second.dm.mapped(other).flush()
+        assert second.read(name, 8, 8) == NEW
+        assert second.read(other, 8, 8) == old
+        assert all(extent.length for extent in second.dm.mapped(name).extents(0, 65536))
+        assert "Invalid" not in second.status("snap")
+        origin = f"0 {SECTORS} snapshot-origin {second.folder}/origin"
+        second.reload(name, origin if name == "org" else over(second, "snapshot"))
+    with pytest.raises(DeviceError, match="opens a disk anew that could only be read"):
+        second.dm.remove(name)
+    assert any("what was written to it before" in line for line in second.messages)
     third = killed(second, tmp_path / "third", kind=StageLab)
     assert third.read(name, 8, 8) == NEW
     third.dm.mapped(name).flush()
+    assert third.read(other, 8, 8) == old
     assert "Invalid" not in third.status("snap")
     assert header(f"{third.folder}/cow")[1] == 1
-    assert second.dm.shutdown() == [f"{name}: what was written waits for the devices below"]
+    assert "waits for the devices below" in second.dm.shutdown()[-1]
     for lab in (third, first):
+        lab.dm.shutdown()
+
+
+@pytest.mark.parametrize("kind", [ReadOnlyLab, ReadOnlyOriginLab])
+def test_no_snapshot_comes_that_would_lack_what_waits_for_a_disk(
+    tmp_path: Path, kind: type[StageLab]
+) -> None:
+    first, second = came_read_only(tmp_path, "org", kind)
+    with pytest.raises(TableError, match="before cannot reach it"):
+        second.device("late", f"0 {SECTORS} snapshot {second.folder}/origin {store(second)} P 8")
+    assert second.dm.suspend("org").unwritten
+    second.dm.resume("org")
+    for lab in (second, first):
+        lab.dm.shutdown()
+
+
+def store(lab: StageLab) -> str:
+    make_store(str(lab.folder / "late"), 8, [], 4096)
+    return str(lab.folder / "late")
+
+
+def test_nor_does_one_go_that_would_lack_its_copies(tmp_path: Path) -> None:
+    """Nor are they lost as another table takes its exceptions over."""
+    first, second = came_read_only(tmp_path, "org")
+    old = first.read("snap", 8, 8)
+    with pytest.raises(DeviceError, match="not removed"):
+        second.dm.remove("snap")
+    with pytest.raises(TableError, match="keeps its table"):
+        second.reload("snap", f"0 {SECTORS} error")
+    second.dm.resume("snap")
+    second.reload("snap", over(second, "snapshot"))
+    assert "Invalid" not in second.status("snap")
+    third = killed(second, tmp_path / "third", kind=StageLab)
+    third.dm.mapped("org").flush()
+    assert third.on_disk(8, 8) == NEW
+    third.dm.remove("snap")
+    third.snapshot()
+    assert third.read("snap", 8, 8) == old
+    for lab in (third, second, first):
+        lab.dm.shutdown()
+
+
+def test_where_nothing_waits_nothing_is_refused(tmp_path: Path) -> None:
+    lab = ReadOnlyLab(tmp_path)
+    origin, cow = lab.file("origin", SECTORS), lab.folder / "cow"
+    make_store(str(cow), 8, runs("10..29>2..21"), 4096)
+    lab.device("snap", over(lab, "snapshot"))
+    lab.device("org", f"0 {SECTORS} snapshot-origin {origin}")
+    for name in ("org", "snap"):
+        lab.dm.mapped(name).flush()
+    assert len(list(lab.dm.mapped("snap").changed(0, SECTORS * 512) or ())) == 3
+    for name in ("snap", "org"):
+        lab.dm.remove(name)
+
+
+def test_copies_are_made_where_the_disk_of_the_cow_takes_them(tmp_path: Path) -> None:
+    first, second = came_read_only(tmp_path, "org", ReadOnlyOriginLab)
+    old = first.read("snap", 8, 8)
+    with pytest.raises(DeviceError):
+        second.dm.mapped("org").flush()
+    second.dm.remove("snap")
+    third = killed(second, tmp_path / "third", kind=StageLab)
+    third.dm.mapped("org").flush()
+    assert third.on_disk(8, 8) == NEW
+    third.snapshot()
+    assert third.read("snap", 8, 8) == old
+    for lab in (third, second, first):
+        lab.dm.shutdown()
+
+
+@pytest.mark.parametrize("kind", [StageLab, ReadOnlyLab])
+def test_a_table_for_reading_only_takes_it_if_its_disk_does(
+    tmp_path: Path, kind: type[StageLab]
+) -> None:
+    """As a plain volume, its snapshot being away; what is older is not read as what was written."""
+    (tmp_path / "first").mkdir()
+    first = StageLab(tmp_path / "first", kept=True)
+    first.pair()
+    first.still()
+    first.dm.mapped("org").write(4096, NEW)
+    (first.folder / "cow").unlink()
+    second = back(first.dm.snapshot_state(), first.folder, tmp_path / "second", 2, kind)
+    line = parse_table(f"0 {SECTORS} linear {second.folder}/origin 0")
+    second.dm.load("org", line, read_only=True)
+    if kind is ReadOnlyLab:
+        with pytest.raises(TableError, match="stays suspended"):
+            second.dm.resume("org")
+        assert second.dm.info("org").suspended
+    else:
+        second.dm.resume("org")
+        assert second.read("org", 8, 8) == NEW
+    for lab in (second, first):
         lab.dm.shutdown()
 
 

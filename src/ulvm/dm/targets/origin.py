@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
 from ulvm.dm.targets.base import Target, TargetContext
-from ulvm.errors import TableError
+from ulvm.errors import DeviceError, TableError
 
 __all__ = ["OriginTarget"]
 
@@ -62,7 +62,10 @@ class OriginTarget(Target):
         return not any(isinstance(t, OriginTarget) and t._origin is self._origin for t in following)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        self.settle()
+        try:
+            self.settle()
+        except DeviceError:  # What stays staged are data, whatever is below.
+            return super().extents(offset, length)
         return self._device.extents(offset, length)
 
     def table(self, number: Callable[[BlockDevice], str]) -> str:
@@ -71,9 +74,7 @@ class OriginTarget(Target):
     def resume(self) -> None:
         mapped = self._mapped
         if not self._writing:
-            waits = mapped.goes_on and mapped.on_read_only  # See dm.takeup.
-            stage = self.begin == 0 and not waits
-            self._origin.begin(mapped, self.begin + self.length, stage=stage)
+            self._origin.begin(mapped, self.begin + self.length, stage=self.begin == 0)
             self._writing = True
         self._origin.writer = mapped
 

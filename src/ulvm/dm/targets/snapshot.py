@@ -193,7 +193,8 @@ class SnapshotTarget(Target):
         if source is not None:
             with self.origin.lock:
                 self.origin.allocate_staged()
-            settle([source.commit])
+            if not source.copies_wait:
+                settle([source.commit])
         elif not drained and not self.merging:
             raise TableError("What was written to the origin before cannot reach it.")
         stage = source.stage if source is not None else None
@@ -220,7 +221,7 @@ class SnapshotTarget(Target):
         if self._may_stage and not mapped.goes_on:
             if problem := settings.forget(mapped.minor):  # of another device that had this number
                 self._log(problem)
-        elif self._may_stage and not mapped.read_only and settings.slots_left(mapped.minor):
+        elif self._may_stage and settings.slots_left(mapped.minor):
             self._begin_stage()
 
     def _begin_stage(self) -> SnapshotStage | None:
@@ -248,16 +249,19 @@ class SnapshotTarget(Target):
         return stage is not None and stage.refused
 
     def would_lose(self, following: Sequence[Target]) -> bool:
-        """What was written to an invalid snapshot is lost whoever takes over."""
-        stage = self.snapshot.stage
-        if stage is None or not stage.stage.holds or not self.snapshot.valid:
+        """What was written to an invalid snapshot is lost whoever takes over. Of a valid one copies
+        may be lost too, of what is staged for the origin."""
+        snapshot, stage = self.snapshot, self.snapshot.stage
+        if stage is not None and not stage.stage.holds:
+            stage = None
+        if not snapshot.valid or (stage is None and not snapshot.lacks_copies):
             return False
         return not any(
             isinstance(t, SnapshotTarget)
             and t.snapshot.awaits_handover
             and t.origin is self.origin
             and t._cow is self._cow
-            and t._can_have(stage)
+            and (stage is None or t._can_have(stage))
             for t in following
         )
 
@@ -377,7 +381,12 @@ class SnapshotTarget(Target):
                 position = upto
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        self.settle()
+        try:
+            self.settle()
+        except DeviceError:  # What stays staged are data, whatever is below.
+            self.snapshot.check()
+            yield Extent(offset, length, False, False)
+            return
         self.snapshot.check()
         for start, count, done in self.snapshot.runs(offset, length):
             if done:
