@@ -37,12 +37,19 @@ from ulvm.units import SECTOR
 if TYPE_CHECKING:
     from ulvm.dm.snapshot_stage import SnapshotStage
 
-__all__ = ["CowSnapshot", "without_room"]
+__all__ = ["CowSnapshot", "mark_invalid", "without_room"]
 
 
 def without_room() -> DeviceError:
     """What is said to who writes where no chunk is to be had."""
     return DeviceError("no room in the snapshot's COW store", errno=errno.EIO)
+
+
+def mark_invalid(origin: Origin) -> None:
+    """On their disks those of its snapshots that are, if an error kept them from that: power may go
+    when it has changed without them."""
+    for snapshot in origin.snapshots:
+        snapshot.mark()
 
 
 class CowSnapshot:
@@ -79,6 +86,8 @@ class CowSnapshot:
         self.passed_by = False
         """It is invalid, which who brings it back knows of: writes to the origin go on without it,
         if it is still guarded, for want of memory."""
+        self._mark_failure = ""
+        """The last that was said."""
         self.stage: SnapshotStage | None = None
         """Of its own writes; `write` is for a snapshot without one."""
         self.store = store
@@ -142,7 +151,7 @@ class CowSnapshot:
             self._log(f"Invalidating snapshot: {reason}")
             try:
                 self._unmarked = True
-                self.mark()
+                self._mark()
             finally:
                 self.valid = False
         try:
@@ -157,13 +166,31 @@ class CowSnapshot:
         self.valid = False
 
     def mark(self) -> None:
-        """Say on disk that it is invalid, if an error kept it from that."""
+        """Say on disk that it is invalid, if an error kept it from that, and nobody is at it; not
+        if the COW is suspended: whoever comes here may be about to resume it."""
+        if self._unmarked and not self.mark_waits and self._invalidate_lock.acquire(blocking=False):
+            try:
+                self._mark()
+            finally:
+                self._invalidate_lock.release()
+
+    @property
+    def mark_waits(self) -> bool:
+        """For a COW that is suspended."""
+        from ulvm.dm.order import may_wait  # which knows of targets
+
+        return self._unmarked and may_wait(self.cow)
+
+    def _mark(self) -> None:
         if self._unmarked:
             try:
                 self.store.mark_invalid()
                 self._unmarked = False
             except Exception as error:  # of the device, or want of memory
-                self._log(f"write header failed, the COW store still looks valid on disk: {error}")
+                failure = f"write header failed, the COW store still looks valid on disk: {error}"
+                if failure != self._mark_failure:
+                    self._log(failure)
+                self._mark_failure = failure
 
     @property
     def copies_wait(self) -> bool:

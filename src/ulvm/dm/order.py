@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ulvm.blockdev.base import BlockDevice
 from ulvm.dm.device import MappedDevice
 
-__all__ = ["rests_on_suspended", "users_first", "users_of"]
+__all__ = ["may_wait", "rests_on_suspended", "users_first", "users_of"]
 
 
 def users_first(devices: Iterable[MappedDevice]) -> list[MappedDevice]:
@@ -59,3 +60,8 @@ def rests_on_suspended(device: MappedDevice) -> bool:
                     seen.add(id(lower))
                     left.append(lower)
     return False
+
+
+def may_wait(device: BlockDevice) -> bool:
+    """Whether a request to it may, at its own gate or at one below."""
+    return isinstance(device, MappedDevice) and (device.suspended or rests_on_suspended(device))

@@ -414,26 +414,50 @@ def test_the_mark_that_a_snapshot_is_invalid_is_written_later_if_it_could_not_be
 
 
 @pytest.mark.parametrize("when", ["flush", "suspend", "resume", "kill"])
-def test_and_as_soon_as_somebody_asks(tmp_path: Path, when: str) -> None:
-    """Power may go before it is taken down, and its origin has changed without copies."""
+@pytest.mark.parametrize("name", ["org", "snap"])
+def test_and_as_soon_as_somebody_asks(tmp_path: Path, when: str, name: str) -> None:
+    """Power may go before it is taken down, and its origin has changed without copies. Nobody may
+    have anything to ask of a snapshot that is invalid."""
     lab = StageLab.staged(tmp_path)
     lab.faults["cow"].fail("write")
     lab.dm.mapped("org").flush()
     if when == "resume":
-        lab.dm.suspend("snap")
+        lab.dm.suspend(name)
     lab.faults["cow"].clear()
     assert header(f"{lab.folder}/cow")[1] == 1
     if when == "flush":
-        lab.dm.mapped("snap").flush()
+        lab.dm.mapped(name).flush()
     elif when == "kill":
         again = killed(lab, tmp_path / "again")
         assert header(f"{again.folder}/cow")[1] == 0
         again.dm.shutdown()
     else:
-        getattr(lab.dm, when)("snap")
+        getattr(lab.dm, when)(name)
     assert header(f"{lab.folder}/cow")[1] == (when == "kill")
     assert lab.status("snap") == "Invalid"
     lab.dm.shutdown()
+
+
+def test_by_the_merge_of_another_snapshot_too(tmp_path: Path) -> None:
+    lab = StageLab.staged(tmp_path)
+    other = f"0 {SECTORS} snapshot-merge {lab.folder}/origin {lab.file('other', 20_000)} P 8"
+    lab.faults["cow"].fail("write")
+    lab.dm.mapped("org").flush()
+    lab.reload("org", other)
+    assert header(f"{lab.folder}/cow")[1] == 1
+    lab.faults["cow"].clear()
+    lab.dm.mapped("org").flush()
+    assert header(f"{lab.folder}/cow")[1] == 0
+    lab.dm.shutdown()
+
+
+def test_why_it_could_not_be_is_said_once(lab: StageLab) -> None:
+    lab.faults["cow"].fail("write")
+    lab.put(0, 8, 0xAA)
+    for _ in range(5):
+        lab.dm.mapped("org").flush()
+        lab.dm.mapped("snap").flush()
+    assert sum("still looks valid" in line for line in lab.messages) == 1
 
 
 def test_what_is_staged_for_the_origin_has_changed(lab: StageLab) -> None:

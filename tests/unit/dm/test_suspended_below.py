@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests.unit.dm.lab import header
+from tests.unit.dm.stage_lab import StageLab
 from ulvm.dm.mapper import LocalMapper
 from ulvm.dm.table import parse_table
-from ulvm.errors import DeviceError
+from ulvm.errors import DeviceError, TableError
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -111,4 +114,50 @@ def test_no_origin_comes_back_beside_what_cannot_be_understood(tmp_path: Path) -
     problems = mapper.restore_state(state)
     assert len(problems) == 2, problems
     assert {d.name for d in mapper.all_mapped() if d.live} == {"real", "cow"}
+    mapper.shutdown()
+
+
+def invalid(folder: Path) -> LocalMapper:
+    """A stack whose snapshot turned invalid, which its COW could not be told; that is suspended."""
+    lab = StageLab(folder)
+    for name in ("origin", "cow"):
+        lab.device(f"{name}-below", f"0 {SECTORS} linear {lab.file(name, SECTORS)} 0")
+    lab.device("snap", f"0 {SECTORS} snapshot origin-below cow-below P 8")
+    lab.device("org", f"0 {SECTORS} snapshot-origin origin-below")
+    lab.faults["cow"].fail("write")
+    lab.dm.mapped("org").write(0, b"x" * 4096)
+    lab.dm.mapped("org").flush()
+    assert lab.status("snap") == "Invalid"
+    lab.dm.suspend("cow-below")
+    lab.faults["cow"].clear()
+    return lab.dm
+
+
+@pytest.mark.parametrize("name", ["snap", "org"])
+def test_a_mark_does_not_wait_for_it(tmp_path: Path, name: str) -> None:
+    """Who suspended it may be about to suspend its users, and resume it last."""
+    mapper = invalid(tmp_path)
+    mapper.suspend(name)
+    mapper.resume(name)
+    mapper.mapped("org").flush()
+    assert header(f"{tmp_path}/cow")[1] == 1
+    mapper.resume("cow-below")
+    mapper.mapped(name).flush()
+    assert header(f"{tmp_path}/cow")[1] == 0
+    mapper.shutdown()
+
+
+def test_nor_does_it_go_with_its_snapshot(tmp_path: Path) -> None:
+    mapper = invalid(tmp_path)
+    with pytest.raises(DeviceError, match="one of them is suspended") as refused:
+        mapper.remove("snap")
+    assert refused.value.errno == errno.EBUSY
+    table = parse_table(f"0 {SECTORS} error")
+    mapper.load("snap", table)
+    with pytest.raises(TableError, match="keeps its table"):
+        mapper.resume("snap")
+    mapper.resume("cow-below")
+    mapper.load("snap", table)
+    mapper.resume("snap")
+    assert header(f"{tmp_path}/cow")[1] == 0
     mapper.shutdown()

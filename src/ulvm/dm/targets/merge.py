@@ -36,6 +36,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import ClassVar, NamedTuple
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Changed, Extent, WritableBuffer
+from ulvm.dm.cow import mark_invalid
 from ulvm.dm.exceptions.map import anonymous
 from ulvm.dm.exceptions.store import Run
 from ulvm.dm.targets.base import Target, TargetContext
@@ -84,6 +85,7 @@ class MergeTarget(SnapshotTarget):
         super().resume()
         self.origin.writer = self._mapped
         self.origin.between_batches = self._between_batches
+        mark_invalid(self.origin)
         # On a disk that can only be read it would cost other snapshots their copies, for nothing.
         if self.snapshot.valid and not self._mapped.on_read_only:
             self._stop.clear()
@@ -114,6 +116,10 @@ class MergeTarget(SnapshotTarget):
     def destroy(self) -> None:
         self.presuspend()
         super().destroy()
+
+    def settle(self) -> None:
+        mark_invalid(self.origin)
+        super().settle()
 
     # -- merging ----------------------------------------------------------------------------
 

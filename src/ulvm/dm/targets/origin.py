@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from ulvm.blockdev.base import BlockDevice, Buffer, Extent, WritableBuffer
+from ulvm.dm.cow import mark_invalid
 from ulvm.dm.targets.base import Target, TargetContext
 from ulvm.errors import DeviceError, TableError
 
@@ -47,6 +48,7 @@ class OriginTarget(Target):
         self._origin.write_each(pieces)
 
     def settle(self) -> None:
+        mark_invalid(self._origin)
         self._origin.write_staged()
 
     @property
@@ -77,6 +79,7 @@ class OriginTarget(Target):
             self._origin.begin(mapped, self.begin + self.length, stage=self.begin == 0)
             self._writing = True
         self._origin.writer = mapped
+        mark_invalid(self._origin)
 
     def presuspend(self) -> None:
         """Most of what is staged, while requests go on, so that they need not wait for long."""
@@ -86,6 +89,7 @@ class OriginTarget(Target):
         self._origin.drain()
         if self._origin.writer is self._mapped:  # else another device's
             self._origin.writer = None
+        mark_invalid(self._origin)
 
     def destroy(self) -> None:
         if self._writing:

@@ -249,12 +249,16 @@ class SnapshotTarget(Target):
         return stage is not None and stage.refused
 
     def would_lose(self, following: Sequence[Target]) -> bool:
-        """What was written to an invalid snapshot is lost whoever takes over. Of a valid one copies
-        may be lost too, of what is staged for the origin."""
-        snapshot, stage = self.snapshot, self.snapshot.stage
+        """What was written to an invalid snapshot is lost whoever takes over, but not the mark that
+        it is, unless it turned so as its COW was abandoned. Of a valid one copies may be lost too,
+        of what is staged for the origin."""
+        snapshot = self.snapshot
+        stage = snapshot.stage if snapshot.valid else None
         if stage is not None and not stage.stage.holds:
             stage = None
-        if not snapshot.valid or (stage is None and not snapshot.lacks_copies):
+        marked = self._mapped.abandoned or not snapshot.mark_waits
+        waits = snapshot.lacks_copies if snapshot.valid else not marked
+        if stage is None and not waits:
             return False
         return not any(
             isinstance(t, SnapshotTarget)
