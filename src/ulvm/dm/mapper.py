@@ -313,7 +313,11 @@ class LocalMapper:
                 return found.info()
             if lockfs and self.freezer is not None and found.live is not None:
                 found.frozen = self.freezer.freeze(found.name)
-            self._suspend(found)
+            try:
+                self._suspend(found)
+            finally:
+                if not found.suspended:  # It failed before its gate closed; a resume does nothing.
+                    self._thaw(found)
         return found.info()
 
     def _suspend(self, device: MappedDevice) -> None:

@@ -11,7 +11,7 @@ from tests.unit.dm.lab import header, store_records
 from tests.unit.dm.stage_lab import SECTORS, StageLab, killed
 from tests.waiting import ended, until
 from ulvm.blockdev.base import Changed
-from ulvm.dm import commit
+from ulvm.dm import commit, mapper
 from ulvm.dm.cow import CowSnapshot
 from ulvm.dm.exceptions.map import ExceptionMap
 from ulvm.dm.origins import Origin
@@ -202,6 +202,41 @@ def test_a_resume_that_fails_at_its_end_can_be_made_again(
     lab.dm.resume("org")
     lab.put(0, 8, 0xAA)
     assert lab.read("org", 0, 8) == PAGE
+
+
+class Freezer:
+    """What is frozen, by name; it stands for what it gives."""
+
+    frozen_places = synced_places = ()
+
+    def __init__(self) -> None:
+        self.frozen: list[str] = []
+
+    def freeze(self, name: str) -> Freezer:
+        self.frozen.append(name)
+        return self
+
+    def thaw(self, token: object) -> None:
+        self.frozen.pop()
+
+
+def test_a_suspend_that_fails_leaves_nothing_frozen_that_no_resume_thaws(
+    lab: StageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    lab.dm.freezer = freezer = Freezer()
+    with monkeypatch.context() as once:
+        once.setattr(mapper, "users_of", fail)
+        with pytest.raises(MemoryError):
+            lab.dm.suspend("org")
+    assert not lab.dm.info("org").suspended
+    assert freezer.frozen == []
+    lab.dm.suspend("org")
+    assert freezer.frozen == ["org"]
+    lab.dm.resume("org")
+    assert freezer.frozen == []
 
 
 def test_an_origin_goes_on_when_a_snapshot_cannot_join_for_want_of_memory(
