@@ -347,6 +347,7 @@ def test_a_merge_on_disks_that_can_only_be_read_costs_no_other_snapshot_its_copi
     lab.dm.suspend("org")
     assert lab.status("org").startswith("176/4096")
     assert "Invalid" not in lab.status("snap")
+    assert any("the next daemon opens them anew" in line for line in lab.messages)
     lab.dm.shutdown()
 
 

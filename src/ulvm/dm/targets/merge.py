@@ -86,8 +86,13 @@ class MergeTarget(SnapshotTarget):
         self.origin.writer = self._mapped
         self.origin.between_batches = self._between_batches
         mark_invalid(self.origin)
-        # On a disk that can only be read it would cost other snapshots their copies, for nothing.
-        if self.snapshot.valid and not self._mapped.on_read_only:
+        if self.snapshot.valid and self._mapped.on_read_only:
+            # It would cost other snapshots their copies, for nothing.
+            self._log(
+                "the merge waits until the disks below can be written; the next daemon opens them"
+                " anew"
+            )
+        elif self.snapshot.valid:
             self._stop.clear()
             name = f"merge-{self._mapped.minor}"
             worker = threading.Thread(target=self._run, name=name, daemon=True)
