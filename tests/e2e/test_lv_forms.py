@@ -249,6 +249,23 @@ def test_an_xfs_grows_mounted_or_not(host: UlvmHost, tmp_path: Path) -> None:
     assert volume.stat().st_size == 400 * MIB
 
 
+def test_stripes_that_are_no_part_of_an_extent_are_whole(host: UlvmHost) -> None:
+    for name in ("a.img", "b.img"):
+        host.image(name, "32M")
+    host.run("vgcreate -s 384k vg a.img b.img")
+    made = host.run("lvcreate -y -i2 -I256k -l2 -n x vg")
+    assert (
+        "Rounding size 768.00 KiB (2 extents) up to stripe boundary size 1.50 MiB (4 extents)."
+        in made.stdout
+    )
+    assert "0 3072 striped 2 512 " in host.run("dmsetup table vg-x").stdout
+    host.run("lvextend -l+1 vg/x")
+    # No more than 9 extents can be of use, and whole stripes are 12.
+    host.run("lvcreate -s -i2 -I256k -l 100%ORIGIN -n s vg/x")
+    shown = host.run("lvs --noheadings -o lv_name,seg_size_pe --separator , vg").stdout.split()
+    assert shown == ["s,12", "x,8"]
+
+
 def test_a_sparse_volume_takes_space_for_what_is_written(host: UlvmHost) -> None:
     host.run(f"vgcreate vg {host.image('a.img', '64M')}")
     host.run("lvcreate -V 15P -L 8M -n wide vg")

@@ -41,6 +41,7 @@ from ulvm.metadata.edit import check_new
 from ulvm.metadata.lv_edit import Properties
 from ulvm.metadata.model import VolumeGroup
 from ulvm.metadata.names import check_new_lv_name, check_tag, name_problem
+from ulvm.metadata.segments import stripe_width
 from ulvm.units import display_size
 
 __all__ = ["check_numbers", "lvcreate", "whole_pages"]
@@ -401,15 +402,16 @@ def _whole_stripes(
     count: Callable[[VolumeGroup], int],
     name: str | None,
 ) -> Callable[[VolumeGroup], int]:
-    """The extents that `count` finds, rounded to a multiple of the stripes: up, but per cent down
-    where up is more than is free. That the name is taken is told before anything of these."""
+    """The extents that `count` finds, rounded to whole stripes: up, but per cent down where up is
+    more than is free. That the name is taken is told before anything of these."""
     stripes = shape.number or 1
     if stripes == 1:
         if shape.size is not None:
             session.say("Ignoring stripesize argument with single stripe.")
         return count
+    size = shape.size or default_stripe(session)
     if shape.size is None:
-        session.say(f"Using default stripesize {display_size(default_stripe(session))}.")
+        session.say(f"Using default stripesize {display_size(size)}.")
 
     def whole(vg: VolumeGroup) -> int:
         if name is not None:
@@ -420,8 +422,9 @@ def _whole_stripes(
                 f"physical extent size {display_size(vg.extent_size)}."
             )
         extents = count(vg)
-        rest = extents % stripes
-        up = extents - rest + stripes
+        width = stripe_width(vg, stripes, min(size, vg.extent_size))
+        rest = extents % width
+        up = extents - rest + width
         if rest and request.percent is not None and up > vg.free_count:
             down = extents - rest
             session.say(

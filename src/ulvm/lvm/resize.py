@@ -11,7 +11,6 @@ volume that is longer than its file system, and the same command goes on from th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +21,7 @@ from ulvm.lvm.session import Session
 from ulvm.lvm.sizes import SizeRequest
 from ulvm.metadata.cow import cow_max_extents
 from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
-from ulvm.metadata.segments import PvExtents
+from ulvm.metadata.segments import PvExtents, stripe_width
 from ulvm.units import display_size
 
 __all__ = [
@@ -92,7 +91,7 @@ def target(session: Session, vg: VolumeGroup, lv: LogicalVolume, asked: Resize) 
     if wanted > have:
         stripes, stripe_size = _shape(session, lv, asked)
     room = vg.free_count if approximate else None
-    width = _width(vg, stripes or 1, stripe_size or 0)
+    width = stripe_width(vg, stripes or 1, stripe_size or 0)
     wanted = whole_stripes(session, vg, lv, wanted, width, room=room)
     if wanted == have:
         raise RefusedError(f"New size ({wanted} extents) matches existing size ({have} extents)")
@@ -184,15 +183,7 @@ def last_width(vg: VolumeGroup, lv: LogicalVolume) -> int:
     """Extents of which new ones must be a multiple that go on as the volume's last segment does."""
     last = lv.segments[-1]
     size = last.stripe_size if isinstance(last, StripedSegment) else 0
-    return _width(vg, last_stripes(lv), size)
-
-
-def _width(vg: VolumeGroup, stripes: int, stripe_size: int) -> int:
-    """Likewise with so many stripes of a size: each area must hold whole ones, and those by
-    default, or from before `vgchange -s`, may be longer than an extent."""
-    if stripes == 1:
-        return 1
-    return stripes * (math.lcm(stripe_size, vg.extent_size) // vg.extent_size)
+    return stripe_width(vg, last_stripes(lv), size)
 
 
 def whole_stripes(
@@ -212,7 +203,7 @@ def whole_stripes(
         for segment in lv.segments:
             if segment.start_extent < wanted and isinstance(segment, StripedSegment):
                 start = segment.start_extent
-                width = _width(vg, len(segment.areas), segment.stripe_size)
+                width = stripe_width(vg, len(segment.areas), segment.stripe_size)
         room = None
     rest = (wanted - start) % width
     if not rest:
@@ -259,7 +250,7 @@ def grow_to(
                 if wanted.stripes is None:
                     width = last_width(vg, lv)
                 else:
-                    width = _width(vg, wanted.stripes, wanted.stripe_size or 0)
+                    width = stripe_width(vg, wanted.stripes, wanted.stripe_size or 0)
                 most = whole_stripes(session, vg, lv, most, width, room=None)
     size = display_size(most * vg.extent_size)
     session.verbose(f"Extending logical volume {vg.name}/{lv.name} to {size}")

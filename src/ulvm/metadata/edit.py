@@ -6,7 +6,6 @@ touched: the commit raises it. Callers hold the volume group's lock.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from ulvm.errors import ExistsError, NotFoundError, RefusedError, UsageError
@@ -39,6 +38,7 @@ from ulvm.metadata.segments import (
     cut_segments,
     merge_adjacent,
     pv_runs,
+    stripe_width,
 )
 
 __all__ = [
@@ -205,10 +205,12 @@ def _striped_segments(
     approximate: bool,
 ) -> list[Segment]:
     """`approximate`: without what is left of each area behind its last whole stripe."""
-    whole = math.lcm(stripe_size, vg.extent_size) // vg.extent_size if approximate else 1
     segments: list[Segment] = []
     for runs in sets:
-        extents = runs[0].length // whole * whole * len(runs)
+        width = stripe_width(vg, len(runs), stripe_size)
+        extents = runs[0].length * len(runs)
+        if approximate:
+            extents -= extents % width
         if not extents:
             continue
         areas = tuple(Area(run.pv_uuid, run.pe) for run in runs)
@@ -248,8 +250,8 @@ def add_linear(
     approximate: bool = False,
 ) -> VolumeGroup:
     """A new linear volume, or a striped one: `stripe_size` in sectors, `extents` a multiple of
-    `stripes`. `now` in seconds since the epoch; `policy` None inherits the VG's. `approximate`: as
-    many extents as the policy lets it have."""
+    `stripe_width`. `now` in seconds since the epoch; `policy` None inherits the VG's.
+    `approximate`: as many extents as the policy lets it have."""
     check_new(vg, name)
     anywhere = places is None or allocatable_extents(vg, places) > 0
     if extents > vg.free_count and anywhere and not approximate:

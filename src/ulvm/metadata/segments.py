@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,15 @@ from ulvm.metadata.model import (
 )
 from ulvm.units import display_size
 
-__all__ = ["PvExtents", "PvRun", "check_stripes", "cut_segments", "merge_adjacent", "pv_runs"]
+__all__ = [
+    "PvExtents",
+    "PvRun",
+    "check_stripes",
+    "cut_segments",
+    "merge_adjacent",
+    "pv_runs",
+    "stripe_width",
+]
 
 
 class PvRun(NamedTuple):
@@ -54,6 +63,17 @@ def pv_runs(lv: LogicalVolume) -> Iterator[PvRun]:
             for area in segment.areas:
                 if not area.lv:
                     yield PvRun(area.pv_uuid, area.pe, segment.area_len)
+
+
+def stripe_width(vg: VolumeGroup, stripes: int, stripe_size: int) -> int:
+    """Extents of which a segment with so many stripes must be a multiple: each area holds whole
+    ones, and one of `stripe_size`, in sectors, may be longer than an extent or no part of one.
+    RefusedError, in LVM's words, for stripes without a size."""
+    if stripes == 1:
+        return 1
+    if not stripe_size:
+        raise RefusedError("Stripesize for striped segment should not be 0!")
+    return stripes * (math.lcm(stripe_size, vg.extent_size) // vg.extent_size)
 
 
 def check_stripes(vg: VolumeGroup, name: str, stripe_size: int, area_len: int) -> None:

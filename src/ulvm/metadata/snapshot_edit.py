@@ -21,7 +21,7 @@ from ulvm.metadata.model import (
     VolumeGroup,
 )
 from ulvm.metadata.names import next_snapshot_name
-from ulvm.metadata.segments import PvExtents
+from ulvm.metadata.segments import PvExtents, stripe_width
 
 __all__ = [
     "add_snapshot",
@@ -79,7 +79,7 @@ def add_snapshot(
     extents = cow_extents
     if clamp:
         extents = min(extents, cow_max_extents(vg, origin, chunk_size))
-    extents = -(-extents // stripes) * stripes
+    extents += -extents % stripe_width(vg, stripes, stripe_size)
     with_cow = edit.add_linear(
         vg,
         name,

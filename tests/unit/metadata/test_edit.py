@@ -186,6 +186,26 @@ def test_stripes_fill_what_they_are_given_on_each_pv() -> None:
     assert edit.extend_lv(vg, "a", 18, approximate=True).free_count == 2
 
 
+def test_stripes_that_are_no_part_of_an_extent() -> None:
+    """Extents of 384 KiB, stripes of 256 KiB: two extents of each PV hold whole ones."""
+    vg = add(group(20, 20, extent_size=768), "base", 8)
+    kept = add_snapshot(
+        vg,
+        "base",
+        "s",
+        9,
+        chunk_size=8,
+        uuid=new_uuid(),
+        snapshot_uuid=new_uuid(),
+        now=1,
+        host="h",
+        stripes=2,
+        stripe_size=512,
+    )
+    assert cow_max_extents(vg, "base", 8) == 9
+    assert kept.volume("s").extent_count == 12
+
+
 def test_a_reduction_gives_the_end_back() -> None:
     vg = edit.reduce_lv(add(group(), "x", 10), "x", 4)
     assert places(vg, "x") == [("/dev/0", 0, 4)]
@@ -287,6 +307,16 @@ def merging() -> VolumeGroup:
             lambda: add(group(10, 10), "x", 11, policy="cling"),
             RefusedError,
             "Insufficient suitable allocatable extents for logical volume x: 1 more required",
+        ),
+        (
+            lambda: edit.extend_lv(add(group(10, 10), "x", 4), "x", 8, stripes=2),
+            RefusedError,
+            "Stripesize for striped segment should not be 0!",
+        ),
+        (
+            lambda: add(group(10, 10), "x", 4, stripes=2, approximate=True),
+            RefusedError,
+            "Stripesize for striped segment should not be 0!",
         ),
         (
             lambda: add(group(), "x", 1, places=[]),
