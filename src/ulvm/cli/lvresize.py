@@ -286,7 +286,7 @@ def _by_policy(session: Session, vg_name: str, lv_name: str) -> None:
         have = lv.extent_count
         wanted = policy.wanted(have, float(full))
         width = resize.last_width(vg, lv)
-        wanted = resize.whole_stripes(session, vg, lv, wanted, width, room=None)
+        wanted = resize.whole_stripes(session, lv, wanted, width, room=None)
         # What room there is, rather than nothing; without any the refusal names the full wish.
         room = vg.free_count // width * width
         goal = Target(have, min(wanted, have + room) if room else wanted, None, None, False)

@@ -88,11 +88,13 @@ def target(session: Session, vg: VolumeGroup, lv: LogicalVolume, asked: Resize) 
     if wanted == have:
         raise RefusedError(f"New size ({wanted} extents) matches existing size ({have} extents).")
     stripes, stripe_size = asked.stripes, asked.stripe_size
-    if wanted > have:
+    if wanted < have:
+        wanted = _whole_rest(session, vg, lv, wanted)
+    else:
         stripes, stripe_size = _shape(session, lv, asked)
-    room = vg.free_count if approximate else None
-    width = stripe_width(vg, stripes or 1, stripe_size or 0)
-    wanted = whole_stripes(session, vg, lv, wanted, width, room=room)
+        width = stripe_width(vg, stripes or 1, stripe_size or 0)
+        room = vg.free_count if approximate else None
+        wanted = whole_stripes(session, lv, wanted, width, room=room)
     if wanted == have:
         raise RefusedError(f"New size ({wanted} extents) matches existing size ({have} extents)")
     return Target(have, wanted, stripes, stripe_size, approximate)
@@ -187,25 +189,11 @@ def last_width(vg: VolumeGroup, lv: LogicalVolume) -> int:
 
 
 def whole_stripes(
-    session: Session,
-    vg: VolumeGroup,
-    lv: LogicalVolume,
-    wanted: int,
-    width: int,
-    *,
-    room: int | None,
+    session: Session, lv: LogicalVolume, wanted: int, width: int, *, room: int | None
 ) -> int:
-    """So many extents that what is new is a multiple of `width`, or what is left of the last
-    segment one of its own: more, unless there is not room for that (`room`: free extents, where
-    fewer will do)."""
-    start = lv.extent_count
-    if wanted <= start:
-        for segment in lv.segments:
-            if segment.start_extent < wanted and isinstance(segment, StripedSegment):
-                start = segment.start_extent
-                width = stripe_width(vg, len(segment.areas), segment.stripe_size)
-        room = None
-    rest = (wanted - start) % width
+    """So many extents that what is new is a multiple of `width`: more, unless there is not room
+    for that (`room`: free extents, where fewer will do)."""
+    rest = (wanted - lv.extent_count) % width
     if not rest:
         return wanted
     up, down = wanted + width - rest, wanted - rest
@@ -215,10 +203,28 @@ def whole_stripes(
             f"({down} extents)"
         )
         return down
+    _say_up(session, wanted, up)
+    return up
+
+
+def _whole_rest(session: Session, vg: VolumeGroup, lv: LogicalVolume, wanted: int) -> int:
+    """So many extents that what is left of the last segment has whole stripes. One that never had
+    such stays as it is: by more than its end a reduction would be a growth, or cut the next."""
+    last = next(s for s in lv.segments if wanted <= s.start_extent + s.extent_count)
+    if not isinstance(last, StripedSegment):
+        return wanted
+    width = stripe_width(vg, len(last.areas), last.stripe_size)
+    whole = wanted + -(wanted - last.start_extent) % width
+    up = min(whole, last.start_extent + last.extent_count)
+    if up > wanted:
+        _say_up(session, wanted, up)
+    return up
+
+
+def _say_up(session: Session, wanted: int, up: int) -> None:
     session.say(
         f"Rounding size ({wanted} extents) up to stripe boundary size for segment ({up} extents)."
     )
-    return up
 
 
 def apply(
@@ -251,7 +257,7 @@ def grow_to(
                     width = last_width(vg, lv)
                 else:
                     width = stripe_width(vg, wanted.stripes, wanted.stripe_size or 0)
-                most = whole_stripes(session, vg, lv, most, width, room=None)
+                most = whole_stripes(session, lv, most, width, room=None)
     size = display_size(most * vg.extent_size)
     session.verbose(f"Extending logical volume {vg.name}/{lv.name} to {size}")
     if snap is not None and most <= wanted.have:
