@@ -179,6 +179,28 @@ def test_abort_leaves_what_is_moved(group: UlvmHost) -> None:
     )
 
 
+def test_nobody_uses_what_a_move_is_made_of(group: UlvmHost) -> None:
+    """Nor activates it by itself: the copy would write over what is written there."""
+    before = sums(group)
+    killed(group, "pvmove --atomic a.img c.img", BEGUN)
+    group.run("vgchange -an vg")
+    assert group.run("dmsetup ls").stdout == "No devices found\n"
+    directory = group.base / "mnt"
+    directory.mkdir()
+    for name in ("pvmove0_mimage_0", "pvmove0_mimage_1", "pvmove0"):
+        for command in (f"lvchange -y -ay vg/{name}", f"mount vg/{name} {directory}"):
+            refused = group.run(command, rc=5).stderr
+            assert f"Operation not permitted on hidden LV vg/{name}." in refused
+    assert group.run("dmsetup ls").stdout == "No devices found\n"
+    group.run("vgchange -ay --poll n vg")
+    for name in ("pvmove0_mimage_1", "pvmove0"):
+        refused = group.run(f"mount vg/{name} {directory}", rc=5).stderr
+        assert f"Operation not permitted on hidden LV vg/{name}." in refused
+    group.run("pvmove -i0")
+    assert used(group)[0] == 0
+    assert sums(group) == before
+
+
 def test_a_move_goes_on_by_itself(group: UlvmHost) -> None:
     """In the background though the daemon dies, and with the next activation."""
     before = sums(group)

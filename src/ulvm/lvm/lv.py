@@ -33,6 +33,7 @@ __all__ = [
     "activate_new",
     "change_tags",
     "check_listed",
+    "check_usable",
     "check_whole",
     "check_wipable",
     "create",
@@ -129,6 +130,13 @@ def check_whole(vg: VolumeGroup, lv: LogicalVolume, what: str) -> None:
         )
 
 
+def check_usable(vg: VolumeGroup, name: str) -> None:
+    """RefusedError for what a move is made of: its copy writes over what anybody else writes there,
+    or leaves that to the volumes on it. NotFoundError."""
+    if get(vg, name).is_pvmove or vg.pvmove_image_of(name) is not None:
+        raise RefusedError(f"Operation not permitted on hidden LV {vg.name}/{name}.")
+
+
 def check_listed(session: Session, vg: VolumeGroup, name: str) -> None:
     """RefusedError, as in LVM2, for an inactive volume that activation/volume_list has not."""
     if not may_activate(session.host.config, vg, name):
@@ -205,7 +213,7 @@ def activate_locked(
     session: Session, vg: VolumeGroup, lv_name: str, *, partial: bool = False
 ) -> None:
     """As `activate`, of a VG that was read under its lock, which is held."""
-    get(vg, lv_name)
+    check_usable(vg, lv_name)
     check_single(session.last_scan, vg)
     if not partial:
         check_whole(vg, root_of(vg, lv_name), "activation")

@@ -189,8 +189,9 @@ def switch(
 
 def use(session: Session, vg_name: str, name: str) -> LvState | None:
     """The volume's device, for who is about to mount it: an inactive one is activated as by
-    `switch`. None on trial; RefusedError if the lists do not have it."""
+    `switch`. None on trial; RefusedError if the lists do not have it, or a move is made of it."""
     vg = session.find_vg(vg_name)
+    lvm_lv.check_usable(vg, name)
     active = lvm_lv.states(session, vg)
     if name not in active:
         lvm_lv.check_listed(session, vg, name)
