@@ -85,3 +85,20 @@ def test_volumes_of_one_are_chosen_by_its_uuid(twins: tuple[UlvmHost, list[str]]
     assert shown(host, "vg_uuid,lv_name") == sorted([uuids[0], "one"])
     assert "Multiple VGs found" in host.run("lvremove -y vg/one", rc=5).stderr
     assert (host.base / "a.img").read_bytes() == other
+
+
+def test_those_that_a_tag_names_are_shown(twins: tuple[UlvmHost, list[str]]) -> None:
+    host, uuids = twins
+    host.run(f"vgchange --addtag t -S vg_uuid={uuids[1]}")
+    host.run(f"lvchange --addtag v -S vg_uuid={uuids[0]}")
+    assert host.run("vgs --noheadings -o vg_uuid @t").stdout.split() == [uuids[1]]
+    assert host.run("vgs --noheadings -o pv_name @t").stdout.split() == [f"{host.base}/b.img"]
+    fields = "--noheadings --separator , -o vg_uuid,lv_name"
+    whole = [f"{uuids[1]},one", f"{uuids[1]},two"]
+    assert sorted(host.run(f"lvs {fields} @t").stdout.split()) == whole
+    assert host.run(f"lvs {fields} @v").stdout.split() == [f"{uuids[0]},one"]
+    found = host.run(f"lvs {fields} @t @v").stdout.split()
+    assert sorted(found) == sorted([*whole, f"{uuids[0]},one"])
+    # A name is not enough, even if a tag has one of them.
+    for command in ("vgs vg @t", "lvs vg @t", "lvs vg/two @t"):
+        assert "Multiple VGs found with the same name" in host.run(command, rc=5).stderr

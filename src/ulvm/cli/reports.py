@@ -51,6 +51,11 @@ def groups_of(
     return groups, failures
 
 
+def _once(*groups: VolumeGroup) -> list[VolumeGroup]:
+    """Two of them may have one name."""
+    return [*{vg.uuid: vg for vg in groups}.values()]
+
+
 def _tell_of_foreign(session: Session, scan: Scan) -> None:
     """For who goes through all groups: by a tag, or by its PVs."""
     for text in scan.foreign_warnings():
@@ -131,7 +136,7 @@ def lvs(
 
 
 class _Volumes(NamedTuple):
-    """`only`: the volumes of the groups to show, or None for all."""
+    """`only`: (UUID of the VG, LV) of the volumes to show, or None for all."""
 
     scan: Scan
     groups: list[VolumeGroup]
@@ -142,8 +147,9 @@ class _Volumes(NamedTuple):
 def _volumes(session: Session, names: Sequence[str]) -> _Volumes:
     """What is to be shown of what there is now."""
     scan = session.scan()
-    wanted, only, failures = _named_volumes(session, scan, names)
+    wanted, tagged, only, failures = _named_volumes(session, scan, names)
     groups, broken = groups_of(session, scan, wanted) if wanted or not names else ([], [])
+    groups = _once(*groups, *tagged)
     exported = [vg for vg in groups if "EXPORTED" in vg.status]
     groups = [vg for vg in groups if "EXPORTED" not in vg.status]
     if names:
@@ -163,9 +169,10 @@ def _log_volumes(log: CommandLog, groups: Sequence[VolumeGroup], rows: Sequence[
 
 def _named_volumes(
     session: Session, scan: Scan, names: Sequence[str]
-) -> tuple[list[str], frozenset[tuple[str, str]] | None, list[Failure]]:
-    """(VGs to look at, the volumes of them to show or None for all, sentences)."""
+) -> tuple[list[str], list[VolumeGroup], frozenset[tuple[str, str]] | None, list[Failure]]:
+    """(VGs that are named, those found by a tag, `_Volumes.only`, sentences)."""
     wanted: list[str] = []
+    tagged: list[VolumeGroup] = []
     only: set[tuple[str, str]] = set()
     whole: set[str] = set()
     failures: list[Failure] = []
@@ -173,37 +180,38 @@ def _named_volumes(
         if name.startswith("@"):
             _tell_of_foreign(session, scan)
             tag = check_tag(name[1:])
-            whole |= {vg.name for vg in scan.vgs if tag in vg.tags}
-            tagged = {(g.name, lv.name) for g in scan.vgs for lv in g.lvs if tag in lv.tags}
-            only |= tagged
-            wanted += sorted(whole | {group for group, _ in tagged})
+            whole |= {vg.uuid for vg in scan.vgs if tag in vg.tags}
+            volumes = {(vg.uuid, lv.name) for vg in scan.vgs for lv in vg.lvs if tag in lv.tags}
+            only |= volumes
+            chosen = whole.union(uuid for uuid, _ in volumes)
+            tagged += [vg for vg in scan.vgs if vg.uuid in chosen]
             continue
         try:
             group, volume = split_known(name, session.host.run_dir, session.host.default_vg)
         except NotFoundError as error:
             failures.append(Failure(LogObject("vg", name), error.message))
             continue
-        if volume is None:
-            whole.add(group)
-        else:
-            found = next((vg for vg in scan.vgs if vg.name == group), None)
-            if found is not None:
-                lv = found.lv(volume)
-                there = lv is not None and lv.snapshot_segment is None
-                if not there and "EXPORTED" not in found.status:
-                    sentence = f'Failed to find logical volume "{group}/{volume}"'
-                    missing = LogObject("lv", volume, "", found.name, found.uuid)
-                    failures.append(Failure(missing, sentence, vg_object(found)))
-                    continue
-                only.add((group, volume))
+        same = [vg for vg in scan.vgs if vg.name == group]
+        found = same[0] if len(same) == 1 else None  # else `groups_of` says what there is
+        if found is not None and volume is not None:
+            lv = found.lv(volume)
+            there = lv is not None and lv.snapshot_segment is None
+            if not there and "EXPORTED" not in found.status:
+                sentence = f'Failed to find logical volume "{group}/{volume}"'
+                missing = LogObject("lv", volume, "", found.name, found.uuid)
+                failures.append(Failure(missing, sentence, vg_object(found)))
+                continue
+            only.add((found.uuid, volume))
+        elif found is not None:
+            whole.add(found.uuid)
         wanted.append(group)
     wanted = list(dict.fromkeys(wanted))
     if not only:
-        return wanted, None, failures
+        return wanted, tagged, None, failures
     for vg in scan.vgs:
-        if vg.name in whole:
-            only |= {(vg.name, lv.name) for lv in vg.visible_lvs()}
-    return wanted, frozenset(only), failures
+        if vg.uuid in whole:
+            only |= {(vg.uuid, lv.name) for lv in vg.visible_lvs()}
+    return wanted, tagged, frozenset(only), failures
 
 
 @click.command(cls=ReportCommand)
@@ -222,8 +230,8 @@ def vgs(context: Context, /, names: tuple[str, ...], hidden: bool, **values: Any
     if tags:
         _tell_of_foreign(session, scan)
     named = [name for name in names if not name.startswith("@")]
-    named += [vg.name for vg in scan.vgs if tags & set(vg.tags) and vg.name not in named]
     groups, failures = groups_of(session, scan, named) if named or not names else ([], [])
+    groups = _once(*groups, *(vg for vg in scan.vgs if tags & {*vg.tags}))
     for vg in groups:
         output.log.state(vg_object(vg))
     status = warned(session, output.log, failures)
@@ -239,9 +247,9 @@ def _rows_of_groups(
     if rows in ("lv", "seg"):
         return vg_lv_rows(scan, groups, states, by_segment=rows == "seg", hidden=hidden)
     if rows in ("pv", "pvseg"):
-        shown = {vg.name for vg in groups}
+        shown = {vg.uuid for vg in groups}
         every = pv_rows(scan, by_segment=rows == "pvseg", states=states)
-        return (row for row in every if row.vg and row.vg.name in shown)
+        return (row for row in every if row.vg and row.vg.uuid in shown)
     return vg_rows(scan, groups)
 
 

@@ -61,14 +61,15 @@ def lv_rows(
     by_segment: bool,
     only: frozenset[tuple[str, str]] | None = None,
 ) -> Iterator[Row]:
-    """`hidden`: also volumes that are not visible, a merging snapshot say. `only`: (VG, LV)."""
+    """`hidden`: also volumes that are not visible, a merging snapshot say. `only`: (UUID of the VG,
+    LV)."""
     for vg in groups:
         active = states.get(vg.uuid, {})
         asked = vg.uuid in states
         for lv in vg.lvs:
             if lv.snapshot_segment is not None or not (hidden or vg.is_visible(lv)):
                 continue
-            if only is not None and (vg.name, lv.name) not in only:
+            if only is not None and (vg.uuid, lv.name) not in only:
                 continue
             state = active.get(lv.name)
             for segment in lv.segments if by_segment else lv.segments[:1]:
