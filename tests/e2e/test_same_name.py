@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from tests import needs
 from tests.e2e.host import UlvmHost
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -102,3 +106,36 @@ def test_those_that_a_tag_names_are_shown(twins: tuple[UlvmHost, list[str]]) -> 
     # A name is not enough, even if a tag has one of them.
     for command in ("vgs vg @t", "lvs vg @t", "lvs vg/two @t"):
         assert "Multiple VGs found with the same name" in host.run(command, rc=5).stderr
+
+
+@pytest.fixture
+def snapshot(twins: tuple[UlvmHost, list[str]]) -> tuple[UlvmHost, str]:
+    """`one` of the second group has a snapshot with the tag `t`; that group's UUID."""
+    host, uuids = twins
+    host.run(f"lvmdevices --deldev {host.base}/a.img")
+    host.run("lvchange -ay vg/one")
+    host.run("lvcreate -s -l 100%ORIGIN -n snap --addtag t vg/one")
+    host.path("vg/one").write_bytes(os.urandom(6 << 20))
+    host.run(f"lvmdevices --adddev {host.base}/a.img")
+    return host, uuids[1]
+
+
+def merged(host: UlvmHost, uuid: str) -> bool:
+    found = host.run(f"lvs -a --noheadings -o lv_name,lv_attr -S vg_uuid={uuid}").stdout.split()
+    return found[:2] == ["one", "-wi-a-----"] and "snap" not in found
+
+
+@needs.fuse
+def test_a_merge_of_one_ends_in_the_background(snapshot: tuple[UlvmHost, str]) -> None:
+    host, uuid = snapshot
+    host.run("lvconvert --merge -b @t")
+    until(lambda: merged(host, uuid))
+
+
+@needs.fuse
+def test_a_merge_of_one_that_waited_ends(snapshot: tuple[UlvmHost, str]) -> None:
+    host, uuid = snapshot
+    host.run(f"vgchange -an -S vg_uuid={uuid}")
+    host.run("lvconvert --merge @t")
+    host.run(f"vgchange -ay -S vg_uuid={uuid}")
+    until(lambda: merged(host, uuid))

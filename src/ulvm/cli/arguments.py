@@ -38,6 +38,7 @@ __all__ = [
     "parse_stripes",
     "select_option",
     "stripe_options",
+    "vg_uuid_option",
     "wants_active",
 ]
 
@@ -92,6 +93,12 @@ select_option = click.option(
     help="Of what is named, or of all: for which this is true.",
 )
 """-S of commands that are no reports; `cli.choose` reads it."""
+
+
+vg_uuid_option = click.option(
+    "--vguuid", hidden=True, help="UUID of the VG that is meant, where another one has its name."
+)
+"""Of commands that others start in the background; for `Session.mean`."""
 
 
 def parse_stripes(stripes: int | None, stripesize: str | None) -> Stripes:

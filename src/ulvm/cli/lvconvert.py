@@ -183,11 +183,11 @@ def _merge(
     for chosen, origin in running:
         session.mean(chosen.vg_uuid)
         vg_name = chosen.name.split("/")[0]
-        if background:
-            lvm_merge.poll_in_background(session, vg_name, origin)
-            continue
         try:
-            lvm_merge.poll(session, vg_name, origin)
+            if background:
+                lvm_merge.poll_in_background(session, session.last_scan.vg(vg_name), origin)
+            else:
+                lvm_merge.poll(session, vg_name, origin)
         except UlvmError as error:  # The others are under way, too.
             session.warn(error.message)
             status = error.exit_code

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from ulvm.cli.arguments import Number, OneOf, no_such_syntax
+from ulvm.cli.arguments import Number, OneOf, no_such_syntax, vg_uuid_option
 from ulvm.cli.common_options import backup_option, common_options, udev_option
 from ulvm.cli.context import Context
 from ulvm.cli.words import ALLOC
@@ -179,6 +179,7 @@ def _volume(session: Session, vg_name: str, text: str) -> str:
 )
 @click.option("--abort", is_flag=True, help="End it.")
 @click.option("--handlemissingpvs", is_flag=True, hidden=True)
+@vg_uuid_option
 @_interval_option
 @backup_option
 @common_options
@@ -189,12 +190,15 @@ def lvpoll(
     polloperation: str | None,
     abort: bool,
     handlemissingpvs: bool,
+    vguuid: str | None,
     interval: int | None,
 ) -> None:
     """See to the end of a move, or of a merge into LV. Started with -b and by activation."""
     if polloperation is None:
         raise no_such_syntax("lvpoll")
     session = context.session()
+    if vguuid is not None:
+        session.mean(vguuid)
     if polloperation != "pvmove":
         vg_name, origin = session.resolve_lv(name)
         lvm_merge.poll(session, vg_name, origin, quiet=True)

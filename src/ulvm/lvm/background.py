@@ -9,7 +9,7 @@ from typing import TypeVar
 from ulvm.errors import DaemonGoneError
 from ulvm.lvm.session import Session
 
-__all__ = ["outlive_daemons", "start_background"]
+__all__ = ["outlive_daemons", "poll_words", "start_background"]
 
 _T = TypeVar("_T")
 _DAEMONS = 3
@@ -28,6 +28,12 @@ def start_background(session: Session, *words: str) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def poll_words(operation: str, volume: str, vg_uuid: str) -> list[str]:
+    """The command that sees to the end of a merge or a move of the VG/LV: of this VG, though
+    another has its name."""
+    return ["lvpoll", "--polloperation", operation, "--vguuid", vg_uuid, volume]
 
 
 def outlive_daemons(session: Session, step: Callable[[], _T]) -> _T:

@@ -22,7 +22,7 @@ from enum import Enum
 
 from ulvm.activation.status import SnapshotStatus
 from ulvm.errors import DeviceError, RefusedError
-from ulvm.lvm.background import outlive_daemons, start_background
+from ulvm.lvm.background import outlive_daemons, poll_words, start_background
 from ulvm.lvm.lv import get, states, states_at_rest
 from ulvm.lvm.session import Session
 from ulvm.metadata import snapshot_edit
@@ -165,9 +165,9 @@ def _finish(session: Session, vg_name: str, origin_uuid: str, cow: str, quiet: b
     return True
 
 
-def poll_in_background(session: Session, vg_name: str, origin: str) -> None:
+def poll_in_background(session: Session, vg: VolumeGroup, origin: str) -> None:
     """Start the process that finishes the merge."""
-    start_background(session, "lvpoll", "--polloperation", "merge", f"{vg_name}/{origin}")
+    start_background(session, *poll_words("merge", f"{vg.name}/{origin}", vg.uuid))
 
 
 def resume_polling(session: Session, vg: VolumeGroup) -> None:
@@ -177,4 +177,4 @@ def resume_polling(session: Session, vg: VolumeGroup) -> None:
         state = active.get(segment.origin)
         status = state.status if state is not None else None
         if segment.merging and status is not None and status.merging:
-            poll_in_background(session, vg.name, segment.origin)
+            poll_in_background(session, vg, segment.origin)

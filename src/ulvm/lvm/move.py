@@ -34,7 +34,7 @@ from ulvm.activation.move_status import MoveStatus
 from ulvm.activation.names import dm_uuid
 from ulvm.errors import DeviceError, NotFoundError
 from ulvm.faultpoints import reach
-from ulvm.lvm.background import outlive_daemons, start_background
+from ulvm.lvm.background import outlive_daemons, poll_words, start_background
 from ulvm.lvm.places import places_of
 from ulvm.lvm.session import Session
 from ulvm.lvm.volume_lists import list_words
@@ -320,8 +320,8 @@ def _go_on(session: Session, vg_name: str, lv: LogicalVolume, number: int | None
 
 def poll_in_background(session: Session, move: Move, interval: float) -> None:
     """Start the process that sees to the end of the move."""
-    name = f"{move.vg}/{move.name}"
-    start_background(session, "lvpoll", "--polloperation", "pvmove", name, "-i", f"{interval:g}")
+    words = poll_words("pvmove", f"{move.vg}/{move.name}", move.vg_uuid)
+    start_background(session, *words, "-i", f"{interval:g}")
 
 
 def resume_polling(session: Session, vg: VolumeGroup, interval: float = 15) -> int:

@@ -113,7 +113,7 @@ def test_a_trial_starts_no_process(begun: tuple[Lab, str, move.Move]) -> None:
     lab, _, found = begun
     lab.begin(lab.host.on_trial())
     assert move.resume_polling(lab.session, lab.vg) == 1
-    merge.poll_in_background(lab.session, "vg", "o")
+    merge.poll_in_background(lab.session, lab.vg, "o")
     assert found.name == "pvmove0"
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
