@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -139,3 +140,26 @@ def test_a_merge_of_one_that_waited_ends(snapshot: tuple[UlvmHost, str]) -> None
     host.run("lvconvert --merge @t")
     host.run(f"vgchange -ay -S vg_uuid={uuid}")
     until(lambda: merged(host, uuid))
+
+
+@needs.fuse
+def test_a_merge_of_one_ends_though_all_who_waited_were_killed(
+    snapshot: tuple[UlvmHost, str],
+) -> None:
+    host, uuid = snapshot
+    host.run(f"vgchange -an -S vg_uuid={uuid}")
+    host.run("lvconvert --merge @t")
+    host.run(f"vgchange -ay --poll n -S vg_uuid={uuid}")
+    os.kill(host.daemon_pid(), signal.SIGKILL)
+    host.run("lvs")  # starts the next one
+    until(lambda: merged(host, uuid))
+
+
+@needs.fuse
+def test_what_a_dead_command_left_of_one_is_resumed(snapshot: tuple[UlvmHost, str]) -> None:
+    host, uuid = snapshot
+    host.env["ULVM_FAULT_POINT"] = "at=after suspend"
+    assert host.attempt(f"lvchange -pr -S 'vg_uuid={uuid} && lv_name=one'").rc == -signal.SIGKILL
+    del host.env["ULVM_FAULT_POINT"]
+    until(lambda: "left suspended" in host.log())
+    until(lambda: "SUSPENDED" not in host.run("dmsetup info").stdout)

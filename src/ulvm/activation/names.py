@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ulvm.errors import FormatError
+from ulvm.metadata.uuid import UUID_LEN, format_uuid
 
 if TYPE_CHECKING:
     from ulvm.dm_ioctl import DeviceInfo
@@ -74,6 +75,13 @@ def is_top_level(uuid: str) -> bool:
 def volume_of(uuid: str) -> str:
     """The dm UUID of the volume that a device of LVM's is, or is a layer of."""
     return uuid[: len(LVM_UUID_PREFIX) + _UUID_LENGTH]
+
+
+def vg_uuid_of(uuid: str) -> str:
+    """That of the VG, with dashes, of a dm UUID; FormatError if it is not LVM's form."""
+    if not uuid.startswith(LVM_UUID_PREFIX):
+        raise FormatError(f"{uuid!r} is not the dm UUID of a logical volume")
+    return format_uuid(volume_of(uuid)[len(LVM_UUID_PREFIX) :][:UUID_LEN])
 
 
 def strays(vg: VolumeGroup, devices: Iterable[DeviceInfo]) -> dict[str, str]:

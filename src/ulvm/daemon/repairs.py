@@ -2,8 +2,8 @@
 
 Volumes left suspended are brought to the committed metadata by `ulvm vgchange --refresh`, a merge
 or a pvmove is waited for by `ulvm lvpoll`: processes of their own, which take the VG's lock and
-read the metadata. A device that is no LVM volume's is resumed. What cannot be repaired is logged,
-and hinders no other repair.
+read the metadata. They are told the VG's UUID: another may have its name. A device that is no LVM
+volume's is resumed. What cannot be repaired is logged, and hinders no other repair.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from ulvm.activation.names import LVM_UUID_PREFIX, is_top_level, split_dm_name
+from ulvm.activation.names import is_top_level, split_dm_name, vg_uuid_of
 from ulvm.daemon.commands import end_commands, start_command
 from ulvm.dm.device import MappedDevice
 from ulvm.dm.mapper import LocalMapper
@@ -35,19 +35,17 @@ class Repairs:
 
     def abandoned(self, devices: Iterable[MappedDevice]) -> None:
         """Those of the devices that are suspended: nobody is going to resume them."""
-        groups = set()
+        groups = {}
         for device in devices:
             if device.removed or not device.suspended:
                 continue
             try:
-                if not device.uuid.startswith(LVM_UUID_PREFIX):
-                    raise FormatError("not an LVM device")
-                groups.add(split_dm_name(device.name)[0])
+                groups[vg_uuid_of(device.uuid)] = split_dm_name(device.name)[0]
             except FormatError:
                 self._resume(device)
-        for vg in sorted(groups):
+        for uuid, vg in groups.items():
             log.warning("volumes of %s were left suspended; bringing them to the metadata", vg)
-            self._start("vgchange", "--refresh", vg)
+            self._start("vgchange", "--refresh", "-S", f'vg_uuid="{uuid}"')
 
     def _resume(self, device: MappedDevice) -> None:
         log.warning("%s was left suspended by a command that died; resuming it", device.name)
@@ -65,10 +63,12 @@ class Repairs:
             if kind and is_top_level(device.uuid):
                 try:
                     vg, lv, _ = split_dm_name(device.name)
+                    owner = vg_uuid_of(device.uuid)
                 except FormatError as error:  # renamed by hand
                     log.error("nobody waits for the end of a %s: %s", kind, error)
                     continue
-                self._start("lvpoll", "--polloperation", kind, f"{vg}/{lv}")
+                words = ("--polloperation", kind, "--vguuid", owner, f"{vg}/{lv}")
+                self._start("lvpoll", *words)
 
     def _start(self, *words: str) -> None:
         try:

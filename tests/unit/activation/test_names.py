@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ulvm.activation.names import dm_name, dm_uuid, is_top_level, split_dm_name
+from ulvm.activation.names import dm_name, dm_uuid, is_top_level, split_dm_name, vg_uuid_of
 from ulvm.errors import FormatError
 
 NAMES = st.from_regex(r"[A-Za-z0-9.+_][A-Za-z0-9.+_-]{0,20}", fullmatch=True)
@@ -32,3 +32,7 @@ def test_uuids_lose_their_dashes() -> None:
     assert is_top_level(top)
     assert not is_top_level(f"{top}-real")
     assert not is_top_level("")
+    assert vg_uuid_of(top) == vg_uuid_of(f"{top}-real") == vg
+    for other in ("", "LVM-", "LVM-short", f"X{top}"):
+        with pytest.raises(FormatError):
+            vg_uuid_of(other)
