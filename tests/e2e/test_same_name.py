@@ -163,3 +163,18 @@ def test_what_a_dead_command_left_of_one_is_resumed(snapshot: tuple[UlvmHost, st
     del host.env["ULVM_FAULT_POINT"]
     until(lambda: "left suspended" in host.log())
     until(lambda: "SUSPENDED" not in host.run("dmsetup info").stdout)
+
+
+@needs.fuse
+def test_a_snapshot_of_one_is_extended_in_time(twins: tuple[UlvmHost, list[str]]) -> None:
+    host, uuids = twins
+    host.run(f"lvmdevices --deldev {host.base}/a.img")
+    host.run("lvchange -ay vg/one")
+    host.run("lvcreate -s -l 2 -n snap vg/one")
+    host.run(f"lvmdevices --adddev {host.base}/a.img")
+    host.path("vg/one").write_bytes(os.urandom(3 << 19))
+    (host.system_dir / "ulvm.conf").write_text(
+        "activation { snapshot_autoextend_threshold = 60 snapshot_autoextend_percent = 100 }"
+    )
+    select = f"-S 'vg_uuid={uuids[1]} && lv_name=snap'"
+    until(lambda: host.run(f"lvs --noheadings -o lv_size {select}").stdout.strip() == "4.00m")

@@ -7,7 +7,13 @@ from typing import Any, TypeVar
 
 import click
 
-from ulvm.cli.arguments import Stripes, no_such_syntax, parse_stripes, stripe_options
+from ulvm.cli.arguments import (
+    Stripes,
+    no_such_syntax,
+    parse_stripes,
+    stripe_options,
+    vg_uuid_option,
+)
 from ulvm.cli.common_options import backup_option, common_options, udev_option
 from ulvm.cli.context import Context
 from ulvm.cli.words import ALLOC, OneOf
@@ -65,6 +71,7 @@ def _growth_options(function: _F) -> _F:
 @click.option(
     "--usepolicies", "--use-policies", is_flag=True, help="Extend a snapshot as ulvm.conf says."
 )
+@vg_uuid_option
 @_file_system_options
 @udev_option
 @backup_option
@@ -80,6 +87,7 @@ def lvextend(
     stripesize: str | None,
     alloc: str | None,
     usepolicies: bool,
+    vguuid: str | None,
     force: bool,
     nofsck: bool,
     resizefs: bool,
@@ -93,6 +101,8 @@ def lvextend(
     lvextend vg/data /dev/sdb         by all that is free on that disk
     """  # fmt: skip
     session = context.session()
+    if vguuid is not None:
+        session.mean(vguuid)
     if usepolicies:
         if size is not None:
             raise UsageError("Command does not accept option: --usepolicies.")

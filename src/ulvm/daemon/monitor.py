@@ -32,7 +32,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from ulvm.activation.names import is_top_level, split_dm_name
+from ulvm.activation.names import is_top_level, split_dm_name, vg_uuid_of
 from ulvm.activation.status import SnapshotStatus, parse_snapshot_status
 from ulvm.daemon.commands import end_commands, start_command
 from ulvm.daemon.history import FillHistory
@@ -304,7 +304,8 @@ class Monitor:
             return _SECONDS
         if watched.growing is None and now >= watched.retry_at:
             vg, lv, _ = split_dm_name(device.name)
-            watched.growing = _Command(self._command("lvextend", "--use-policies", f"{vg}/{lv}"))
+            words = ("--use-policies", "--vguuid", vg_uuid_of(device.uuid), f"{vg}/{lv}")
+            watched.growing = _Command(self._command("lvextend", *words))
             watched.retry_at = now + _RETRY_SECONDS
         return _SOON if watched.growing is not None else _SECONDS
 

@@ -111,7 +111,7 @@ def about_to_overflow(folder: Path) -> LocalMapper:
     lab.device("vg-s", f"0 4096 snapshot {folder}/origin vg-s-cow P 8")
     lab.device("vg-beside", f"0 4096 snapshot {folder}/origin {folder}/beside P 8")
     for name in ("vg-s", "vg-beside"):
-        lab.dm.set_uuid(name, "LVM-" + name.rjust(64, "-"))
+        lab.dm.set_uuid(name, "LVM-" + name.rjust(64, "x"))
     lab.device("org", f"0 4096 snapshot-origin {folder}/origin")
     lab.still()
     lab.dm.suspend("vg-s-cow")
