@@ -180,7 +180,16 @@ _ulvm_ask() {
 
 _ulvm_groups() { _ulvm_ask vgs -o vg_name }
 _ulvm_volumes() { _ulvm_ask vgs -o vg_name,lv_full_name || _files }
-_ulvm_disks() { _ulvm_ask pvs -o pv_name; _files }
+
+_ulvm_disks() {
+    # A disk's name may have blanks.
+    local name
+    local -aU found
+    command ulvm pvs -o pv_name --noheadings --readonly 2>/dev/null |
+        while read -r name; do found+=("$name"); done
+    compadd -a found
+    _files
+}
 
 _ulvm_devices() {
     local -a found
@@ -298,7 +307,8 @@ function __ulvm_volumes
 end
 
 function __ulvm_disks
-    __ulvm_ask pvs -o pv_name
+    # A disk's name may have blanks.
+    command ulvm pvs -o pv_name --noheadings --readonly 2>/dev/null | string trim | sort -u
     __fish_complete_path (commandline -ct)
 end
 

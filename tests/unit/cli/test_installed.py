@@ -228,6 +228,43 @@ def test_zsh_asks_for_names(scripts: Path) -> None:
     assert done.stdout.split("\n")[:4] == ["vg0", "vg0 vg0/data", "/dev/sdx", "vg0-data"]
 
 
+@pytest.fixture
+def odd_names(scripts: Path, tmp_path: Path) -> Path:
+    """The scripts beside a program that knows of two PVs, one of which has an odd name."""
+    (tmp_path / "ulvm").write_text("#!/bin/sh\nprintf '  %s   \\n' '/img/a  $(b) c' '/img/d'\n")
+    (tmp_path / "ulvm").chmod(0o755)
+    for shell in ("zsh", "fish"):
+        (tmp_path / shell).write_text((scripts / shell).read_text())
+    return tmp_path
+
+
+def _lines(folder: Path, *words: str) -> list[str]:
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"},
+    )
+    return done.stdout.splitlines()
+
+
+@needs.program("zsh")
+def test_zsh_offers_names_with_blanks(odd_names: Path) -> None:
+    asked = _ASK_ZSH.replace("print -r --", "print -rl --").replace("groups volumes", "")
+    assert _lines(odd_names, "zsh", "-fc", f"_files() {{ : }}\n{asked}")[:2] == [
+        "/img/a  $(b) c",
+        "/img/d",
+    ]
+
+
+@needs.program("fish")
+def test_fish_offers_names_with_blanks(odd_names: Path) -> None:
+    asked = "source fish; complete -C 'ulvm vgextend vg0 /img/'"
+    assert _lines(odd_names, "fish", "--no-config", "-c", asked) == ["/img/a  $(b) c", "/img/d"]
+
+
 @needs.program("fish")
 def test_fish_offers(scripts: Path) -> None:
     lines = ("ulvm lvcr", "lvcreate --snap", "ulvm vgchange --alloc c", "ulvm vgremove v")
