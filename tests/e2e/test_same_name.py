@@ -178,3 +178,29 @@ def test_a_snapshot_of_one_is_extended_in_time(twins: tuple[UlvmHost, list[str]]
     )
     select = f"-S 'vg_uuid={uuids[1]} && lv_name=snap'"
     until(lambda: host.run(f"lvs --noheadings -o lv_size {select}").stdout.strip() == "4.00m")
+
+
+def test_a_move_is_in_the_group_of_its_pv(twins: tuple[UlvmHost, list[str]]) -> None:
+    host, uuids = twins
+    host.run(f"lvmdevices --deldev {host.base}/a.img")
+    host.run(f"vgextend vg {host.image('c.img', '64M')}")
+    host.run(f"lvmdevices --adddev {host.base}/a.img")
+
+    def used() -> list[float]:
+        fields = "--noheadings --units m --nosuffix -o pv_used"
+        return [float(word) for word in host.run(f"pvs {fields} b.img c.img").stdout.split()]
+
+    assert used() == [12, 0]
+    host.run("pvmove -i0 b.img c.img")
+    assert used() == [0, 12]
+    host.run("pvmove -b -i0 c.img b.img")
+    until(lambda: used() == [12, 0])
+    host.env["ULVM_FAULT_POINT"] = "at=after a move was begun"
+    assert host.attempt("pvmove b.img c.img").rc == -signal.SIGKILL
+    del host.env["ULVM_FAULT_POINT"]
+    host.run("pvmove --abort")
+    assert used() == [12, 0]
+    assert host.run(f"lvs -a --noheadings -o lv_name -S vg_uuid={uuids[1]}").stdout.split() == [
+        "one",
+        "two",
+    ]

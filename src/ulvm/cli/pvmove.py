@@ -153,6 +153,7 @@ def _source(session: Session, word: str, volume: str | None) -> tuple[str, str, 
         raise RefusedError("No extents available for allocation.")
     if "EXPORTED" in vg.status:
         raise UsageError(f"Cannot use PV {device.path} in exported VG {vg.name}.")
+    session.mean(vg.uuid)
     return vg.name, device.uuid, device.path
 
 

@@ -63,7 +63,7 @@ _LOOK_SECONDS, _MOST_SECONDS = 0.1, 0.5
 @dataclass(frozen=True, slots=True)
 class Move:
     """One that was found; `label` is what messages call it. VG and volume are known by their UUIDs,
-    since a VG may be renamed meanwhile."""
+    since a VG may be renamed meanwhile, and another one have its name."""
 
     vg: str
     vg_uuid: str
@@ -146,6 +146,7 @@ def start(
 def resume(session: Session, move: Move) -> None:
     """Activate a move that is there, and have a mirror that gave up try once more; RefusedError if
     its PVs are not there."""
+    session.mean(move.vg_uuid)
     with session.lock(move.vg):
         vg = session.vg_for_change(move.vg)
         lv = vg.lv_by_uuid(move.uuid)
@@ -163,6 +164,7 @@ def resume(session: Session, move: Move) -> None:
 
 def is_active(session: Session, move: Move) -> bool:
     """Whether its device is there, so that it goes on."""
+    session.mean(move.vg_uuid)
     activator = session.activator_if_running
     vg = session.last_scan.vg(move.vg)
     return activator is not None and activator.is_active(vg, move.name)
@@ -174,6 +176,7 @@ def abort(session: Session, move: Move) -> bool:
     def end(vg: VolumeGroup) -> VolumeGroup:
         return moves.finish_move(vg, move.name)
 
+    session.mean(move.vg_uuid)
     with session.lock(move.vg):
         vg = session.vg_for_change(move.vg)
         if vg.lv_by_uuid(move.uuid) is None:
@@ -230,6 +233,7 @@ class _Watched:
 def _look(session: Session, watched: _Watched, quiet: bool) -> bool | None:
     """Do what can be done; how the move ended, or None. The disks are read only when the mirror
     is not at work on the segment that it was at work on when they were read last."""
+    session.mean(watched.move.vg_uuid)
     status = None
     if watched.vg is not None and watched.lv is not None:
         status = _status(session, watched.vg, watched.lv)
