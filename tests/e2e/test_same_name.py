@@ -204,3 +204,13 @@ def test_a_move_is_in_the_group_of_its_pv(twins: tuple[UlvmHost, list[str]]) -> 
         "one",
         "two",
     ]
+
+
+def test_all_is_taken_down(twins: tuple[UlvmHost, list[str]]) -> None:
+    host, uuids = twins
+    host.run(f"vgchange -ay -S vg_uuid={uuids[1]}")
+    host.run("blkdeactivate")
+    assert host.run("dmsetup ls").stdout == "No devices found\n"
+    host.run(f"vgchange -ay -S vg_uuid={uuids[1]}")
+    host.run("blkdeactivate -l wholevg")
+    assert host.run("dmsetup ls").stdout == "No devices found\n"

@@ -175,23 +175,24 @@ def _vg_steps(
         yield _Step(
             f"[LVM]: deactivating Volume Group {vg.name}",
             tuple(name for _, names in families for name in names),
-            _deactivation(session, vg.name, [lv_name for lv_name, _ in families], wanted),
+            _deactivation(session, vg, [lv_name for lv_name, _ in families], wanted),
         )
         return
     for lv_name, names in families:
         yield _Step(
             f"[LVM]: deactivating Logical Volume {vg.name}/{lv_name}",
             names,
-            _deactivation(session, vg.name, [lv_name], wanted),
+            _deactivation(session, vg, [lv_name], wanted),
         )
 
 
 def _deactivation(
-    session: Session, vg_name: str, lv_names: Sequence[str], wanted: TakeDown
+    session: Session, vg: VolumeGroup, lv_names: Sequence[str], wanted: TakeDown
 ) -> Callable[[], None]:
     def deactivate() -> None:
+        session.mean(vg.uuid)
         for lv_name in lv_names:
-            lvm_lv.deactivate(session, vg_name, lv_name, retry=wanted.retry)
+            lvm_lv.deactivate(session, vg.name, lv_name, retry=wanted.retry)
 
     return deactivate
 
