@@ -214,3 +214,11 @@ def test_all_is_taken_down(twins: tuple[UlvmHost, list[str]]) -> None:
     host.run(f"vgchange -ay -S vg_uuid={uuids[1]}")
     host.run("blkdeactivate -l wholevg")
     assert host.run("dmsetup ls").stdout == "No devices found\n"
+
+
+def test_each_pv_comes_online_once(twins: tuple[UlvmHost, list[str]]) -> None:
+    host, _ = twins
+    found = host.run("pvscan --cache").stdout.splitlines()
+    assert sorted(line.partition("]")[2] for line in found) == [
+        f" PV {host.base}/{name} online." for name in ("a.img", "b.img")
+    ]

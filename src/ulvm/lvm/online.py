@@ -55,7 +55,7 @@ def arrivals(session: Session, paths: Sequence[str] | None, *, record: bool) -> 
     """What the devices are; None: all PVs there are. `record`: they are online from now on."""
     scan = session.scan(paths or ())
     if paths is None:
-        names = [vg.name for vg in scan.vgs]
+        names = dict.fromkeys(vg.name for vg in scan.vgs)
         devices = [pv for name in names for pv in scan.pvs if pv.vg_name == name]
         devices += [pv for pv in scan.pvs if pv.vg_name is None]
         wanted: list[tuple[str, PvDevice | None]] = [(pv.path, pv) for pv in devices]
