@@ -180,6 +180,12 @@ def test_physical_volumes_changed_and_resized(both: Both) -> None:
         pvchange --deltag foo @0
         pvchange --deltag nope @0
         pvs -o+pv_tags
+        vgchange --addtag t vg
+        pvchange -x n @t
+        pvresize @t
+        pvs @t
+        pvchange -x n @bar
+        pvchange -x y @bar @t
         pvchange -x n
         pvchange @0
         pvchange -a -x n

@@ -275,9 +275,9 @@ def _selected_vgs(session: Session, scan: Scan, select: str) -> set[str]:
 def choose_pvs(
     session: Session, words: Sequence[str], select: str | None = None, *, change: bool = False
 ) -> Chosen:
-    """Paths of PVs that are there; `@tag`: of PVs with the tag, and of VGs with it. A copy of a PV
-    that is passed over is none, and no failure. `change`: those of VGs that cannot be changed,
-    since PVs are missing, are not found."""
+    """Paths of PVs that are there; `@tag`: of those with the tag themselves, whatever their VG's. A
+    copy of a PV that is passed over is none, and no failure. `change`: those of VGs that cannot be
+    changed, since PVs are missing, are not found."""
     run_dir = session.host.run_dir
     paths = {given_device(word, run_dir): word for word in words if not word.startswith("@")}
     scan = session.scan(paths, labels_only=True)
@@ -335,8 +335,8 @@ def no_such_pv(session: Session, word: str) -> str:
 def _has(scan: Scan, device: PvDevice, tags: set[str]) -> bool:
     if device.vg_name is None:
         return False
-    members = ((vg, vg.pv(device.uuid)) for vg in scan.vgs)
-    return any(pv is not None and bool(tags & {*pv.tags, *vg.tags}) for vg, pv in members)
+    members = (vg.pv(device.uuid) for vg in scan.vgs)
+    return any(pv is not None and bool(tags & {*pv.tags}) for pv in members)
 
 
 def _members(vg: VolumeGroup) -> set[str]:
