@@ -223,6 +223,9 @@ def test_striped_error_and_zero_volumes(both: Both) -> None:
         lvextend -i1 -l +3 va/s1
         lvreduce -f -l -3 va/s2
         lvreduce -f -l -3 va/s1
+        lvextend -l 3 va/s1
+        lvextend -l 5 va/s2
+        lvreduce -f -l 99 va/s2
         lvcreate -an -Zn -Wn -i 5 -l 5 -n s4 va
         lvcreate -an -Zn -Wn -i 2 -I 3k -l 5 -n s5 va
         lvcreate -an -Zn -Wn -i 2 -I 2k -l 4 -n s5 va
@@ -236,6 +239,9 @@ def test_striped_error_and_zero_volumes(both: Both) -> None:
         lvcreate -an --type error -l 4 -n e1 va
         lvcreate -an --type zero -L 4m -n z1 va
         lvextend -L +3m va/z1
+        lvresize -f -i2 -l 6 va/z1
+        lvresize -f -i2 -I 64k -l 5 va/z1
+        lvreduce -f -l -2 va/z1
         lvconvert -y -s va/s1 va/z1
         lvconvert -y -Zn -s va/s1 va/e1
         lvcreate -an -Zn -Wn -i2 -l 4 -n s13 va @0

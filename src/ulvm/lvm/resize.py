@@ -77,14 +77,6 @@ def target(session: Session, vg: VolumeGroup, lv: LogicalVolume, asked: Resize) 
         raise RefusedError(f"Unable to reduce {name} below 1 extent.")
     if wanted < have and (asked.stripes or asked.stripe_size):
         session.say("Ignoring stripes, stripesize and mirrors arguments when reducing.")
-    if asked.grow is True and wanted < have:
-        raise RefusedError(
-            f"New size given ({wanted} extents) not larger than existing size ({have} extents)"
-        )
-    if asked.grow is False and wanted > have:
-        raise RefusedError(
-            f"New size given ({wanted} extents) not less than existing size ({have} extents)"
-        )
     if wanted == have:
         raise RefusedError(f"New size ({wanted} extents) matches existing size ({have} extents).")
     stripes, stripe_size = asked.stripes, asked.stripe_size
@@ -97,6 +89,14 @@ def target(session: Session, vg: VolumeGroup, lv: LogicalVolume, asked: Resize) 
         wanted = whole_stripes(session, lv, wanted, width, room=room)
     if wanted == have:
         raise RefusedError(f"New size ({wanted} extents) matches existing size ({have} extents)")
+    if asked.grow is True and wanted < have:
+        raise RefusedError(
+            f"New size given ({wanted} extents) not larger than existing size ({have} extents)"
+        )
+    if asked.grow is False and wanted > have:
+        raise RefusedError(
+            f"New size given ({wanted} extents) not less than existing size ({have} extents)"
+        )
     return Target(have, wanted, stripes, stripe_size, approximate)
 
 

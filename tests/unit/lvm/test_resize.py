@@ -53,8 +53,14 @@ def test_a_reduction_leaves_whole_stripes(lab: Lab) -> None:
     assert lab.heard.said == [
         "Rounding size (3 extents) up to stripe boundary size for segment (4 extents)."
     ]
-    with pytest.raises(RefusedError, match=r"New size \(8 extents\) matches existing size"):
-        wanted(lab, vg, "-3")
+    for size, grow in (("-3", None), ("7", True), ("7", False)):
+        with pytest.raises(RefusedError, match=r"New size \(8 extents\) matches existing size"):
+            wanted(lab, vg, size, grow)
+    # As LVM2, which looks at the direction when stripes are whole.
+    with pytest.raises(RefusedError, match=r"New size given \(4 extents\) not larger than"):
+        wanted(lab, vg, "3", grow=True)
+    with pytest.raises(RefusedError, match=r"New size given \(12 extents\) not less than"):
+        wanted(lab, vg, "9", grow=False)
 
 
 @pytest.mark.parametrize("grow", [None, False])
