@@ -268,6 +268,7 @@ def test_stripes_that_are_longer_than_an_extent(both: Both) -> None:
         lvreduce -f -l 34 vg/c
         lvcreate -an -Zn -Wn -l1 -n d vg
         lvextend -i2 -l +5 vg/d
+        lvcreate -an -Zn -Wn -i2 -l 3 -n e vg
         lvs --segments -o+devices,stripes,stripesize,seg_pe_ranges
     """)
     # LVM2 has no active volumes here. Of areas that are no whole stripes it would make one that

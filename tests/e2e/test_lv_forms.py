@@ -264,6 +264,15 @@ def test_stripes_that_are_no_part_of_an_extent_are_whole(host: UlvmHost) -> None
     host.run("lvcreate -s -i2 -I256k -l 100%ORIGIN -n s vg/x")
     shown = host.run("lvs --noheadings -o lv_name,seg_size_pe --separator , vg").stdout.split()
     assert shown == ["s,12", "x,8"]
+    host.run("vgremove -y vg")
+    # The default is longer than such an extent.
+    host.run("vgcreate -s 32k vg a.img b.img")
+    made = host.run("lvcreate -an -Zn -i2 -l3 -n x vg")
+    assert made.stdout.splitlines()[:3] == [
+        "  Using default stripesize 64.00 KiB.",
+        "  Reducing requested stripe size 64.00 KiB to maximum, physical extent size 32.00 KiB.",
+        "  Rounding size 96.00 KiB (3 extents) up to stripe boundary size 128.00 KiB (4 extents).",
+    ]
 
 
 def test_a_sparse_volume_takes_space_for_what_is_written(host: UlvmHost) -> None:

@@ -416,9 +416,9 @@ def _whole_stripes(
     def whole(vg: VolumeGroup) -> int:
         if name is not None:
             check_new(vg, name)
-        if shape.size is not None and shape.size > vg.extent_size:
+        if size > vg.extent_size:
             session.say(
-                f"Reducing requested stripe size {display_size(shape.size)} to maximum, "
+                f"Reducing requested stripe size {display_size(size)} to maximum, "
                 f"physical extent size {display_size(vg.extent_size)}."
             )
         extents = count(vg)
