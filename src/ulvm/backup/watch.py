@@ -7,13 +7,16 @@ nothing it is tried again after `pause`, since the group may be given room. A wr
 whole store between two looks wins, and the snapshot is invalid: that is noted, and the backup must
 fail.
 
-The watcher has a thread of its own; `status` and `extend` are called from it alone. Extending
-suspends the origin, and what the thread blocks of signals Ctrl-Z does not go by: it stops all
-threads. So meanwhile that waits until the store is extended.
+The watcher has a thread of its own; while that runs `status` and `extend` are called from it alone.
+Extending suspends the origin, and what the thread blocks of signals Ctrl-Z does not go by: it stops
+all threads. So one that comes meanwhile is noted, and sent again when the store is extended. Its
+handler waits for nothing: the main thread, which runs it, may hold what the thread needs to come to
+its end (the lock of a progress bar, to say a word).
 """
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
@@ -81,9 +84,12 @@ class CowWatcher:
         self._pause = pause
         self._stop = threading.Event()
         self._extending = threading.Lock()
+        """Of the thread while it extends, of the main thread while the process is stopped."""
         self._thread = threading.Thread(target=self._run, name="ulvm-cow-watch", daemon=True)
         self._stoppable = False
         """Whether Ctrl-Z stops this process, and is ours to delay."""
+        self._stop_wanted = False
+        """That it came while the store was being extended."""
         self._try_again = 0.0
         """When it makes sense to, of the monotonic clock."""
         self._told = False
@@ -104,7 +110,7 @@ class CowWatcher:
         try:
             with deferred():
                 if self._stoppable:
-                    signal.signal(signal.SIGTSTP, self._stop_process)
+                    signal.signal(signal.SIGTSTP, self._ctrl_z)
                 self._thread.start()
         except BaseException:
             self.__exit__()
@@ -118,9 +124,18 @@ class CowWatcher:
             if self._stoppable:
                 signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
-    def _stop_process(self, _signum: int, _frame: FrameType | None) -> None:
-        with self._extending:
-            signal.raise_signal(signal.SIGSTOP)
+    def _ctrl_z(self, _signum: int, _frame: FrameType | None) -> None:
+        """Do what it does without us: the kernel passes over one that nobody could let go on."""
+        self._stop_wanted = True  # before the look: who extends looks at it afterwards
+        if not self._extending.acquire(blocking=False):
+            return
+        try:
+            self._stop_wanted = False
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, self._ctrl_z)
+        finally:
+            self._extending.release()
 
     def check(self) -> None:
         """Raise what ended the watching."""
@@ -158,8 +173,12 @@ class CowWatcher:
         return rate > 0 and (status.total - status.used) / rate < self._horizon
 
     def _grow(self, status: CowStatus) -> None:
-        with self._extending:
-            size = self._extend(status.total)
+        try:
+            with self._extending:
+                size = self._extend(status.total)
+        finally:
+            if self._stop_wanted:
+                os.kill(os.getpid(), signal.SIGTSTP)
         if size > status.total:
             self._told = False
             self._say(

@@ -184,19 +184,82 @@ PROGRAM = textwrap.dedent(
 )
 
 
-def test_ctrl_z_does_not_stop_it_while_it_extends(tmp_path: Path) -> None:
-    """The origin is suspended then."""
-    process = subprocess.Popen(
-        ["env", "--default-signal=TSTP", sys.executable, "-c", PROGRAM],
-        cwd=tmp_path,
-        process_group=0,  # that of an orphan is never stopped from a terminal
+def start(program: str, directory: Path, *, orphan: bool = False) -> subprocess.Popen[bytes]:
+    """`orphan`: nobody could let it go on if it were stopped, as below `ssh -t`."""
+    return subprocess.Popen(
+        ["env", "--default-signal=TSTP", sys.executable, "-c", program],
+        cwd=directory,
+        process_group=None if orphan else 0,
+        start_new_session=orphan,
         stdout=subprocess.DEVNULL,
     )
+
+
+def test_ctrl_z_does_not_stop_it_while_it_extends(tmp_path: Path) -> None:
+    """The origin is suspended then."""
+    process = start(PROGRAM, tmp_path)
     try:
         wait_for((tmp_path / "suspended").exists)
         process.send_signal(signal.SIGTSTP)
         assert os.waitpid(process.pid, os.WUNTRACED)[1] & 0xFF == 0x7F
         assert (tmp_path / "resumed").exists()
+        (tmp_path / "go").touch()
+    finally:
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == 0
+
+
+def test_ctrl_z_is_passed_over_where_nobody_could_let_it_go_on(tmp_path: Path) -> None:
+    process = start(PROGRAM, tmp_path, orphan=True)
+    try:
+        for file in ("suspended", "resumed"):
+            wait_for((tmp_path / file).exists)
+            process.send_signal(signal.SIGTSTP)
+            time.sleep(0.2)
+        (tmp_path / "go").touch()
+        assert os.waitpid(process.pid, os.WUNTRACED)[1] == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+BUSY_PROGRAM = textwrap.dedent(
+    """
+    import signal, threading, time
+    from pathlib import Path
+    from ulvm.backup.watch import CowStatus, CowWatcher
+
+    screen = threading.Lock()
+    suspended = threading.Event()
+    total = 100
+
+    def extend(size):
+        global total
+        suspended.set()
+        with screen:
+            total = 2 * size
+        return total
+
+    def status():
+        return CowStatus(90, total, True)
+
+    signal.alarm(20)
+    with screen, CowWatcher(status, extend, limit=1000, say=print):
+        suspended.wait()
+        signal.raise_signal(signal.SIGTSTP)
+        screen.release()
+        while total == 100 or not Path("go").exists():
+            time.sleep(0.01)
+        screen.acquire()
+    """
+)
+
+
+def test_ctrl_z_waits_for_nothing_that_needs_what_the_main_thread_holds(tmp_path: Path) -> None:
+    """A progress bar is drawn when it comes, and the watcher has something to say."""
+    process = start(BUSY_PROGRAM, tmp_path)
+    try:
+        assert os.waitpid(process.pid, os.WUNTRACED)[1] & 0xFF == 0x7F
         (tmp_path / "go").touch()
     finally:
         process.send_signal(signal.SIGCONT)
