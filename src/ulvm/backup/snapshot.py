@@ -343,10 +343,10 @@ class BackupSnapshot:
         lines = self._watching.dm.status(dm_uuid(self.vg_uuid, self._uuid))
         return parse_cow_status(lines[0].params)
 
-    def extend(self, total: int) -> int:
+    def extend(self, total: int) -> int | None:
         """Double a COW of `total` bytes, or add what there is; its new size in bytes. Somebody else
-        may have extended it since it was looked at, and taken the room too. Where it cannot be done
-        now (another command is at work, a PV is missing) the snapshot is as it was."""
+        may have extended it since it was looked at, and taken the room too. None where it cannot be
+        done now (another command is at work, a PV is missing): the snapshot is as it was."""
         session = self._watching
         try:
             return self._extended(session, total)
@@ -354,7 +354,7 @@ class BackupSnapshot:
             raise
         except UlvmError as error:
             session.warn_once(error.message)
-        return total
+        return None
 
     def _extended(self, session: Session, total: int) -> int:
         extent_bytes = self._extent_size * SECTOR

@@ -3,9 +3,9 @@
 Every `interval` the status is read. From the growth since the last look follows when the store
 would be full; it is extended when that is nearer than `horizon`, or when it is fuller than
 `threshold`. Extending doubles the store, as far as the volume group has room. Where that gained
-nothing it is tried again after `pause`, since the group may be given room. A writer that fills the
-whole store between two looks wins, and the snapshot is invalid: that is noted, and the backup must
-fail.
+nothing, or could not be done, it is tried again after `pause`, since the group may be given room. A
+writer that fills the whole store between two looks wins, and the snapshot is invalid: that is
+noted, and the backup must fail.
 
 The watcher has a thread of its own; while that runs `status` and `extend` are called from it alone.
 Extending suspends the origin, and what the thread blocks of signals Ctrl-Z does not go by: it stops
@@ -57,15 +57,15 @@ class CowWatcher:
     """Use as a context. Properties may be read from any thread.
 
     `limit` is the size in bytes at which the store cannot overflow any more. `status` returns
-    the fill; `extend(bytes)` asks for that much more and returns the new size
-    in bytes, or the old one if the volume group has no more room. Errors of both, of any kind, end
-    the watching; `check` raises them.
+    the fill; `extend(total)` is given the size and returns the new one, all in bytes: the same if
+    the volume group has no more room, None if it cannot be done now, for a reason that it tells.
+    Errors of both, of any kind, end the watching; `check` raises them.
     """
 
     def __init__(
         self,
         status: Callable[[], CowStatus],
-        extend: Callable[[int], int],
+        extend: Callable[[int], int | None],
         *,
         limit: int,
         say: Callable[[str], None],
@@ -179,7 +179,9 @@ class CowWatcher:
         finally:
             if self._stop_wanted:
                 os.kill(os.getpid(), signal.SIGTSTP)
-        if size > status.total:
+        if size is None:
+            self._try_again = time.monotonic() + self._pause
+        elif size > status.total:
             self._told = False
             self._say(
                 f"Snapshot was {status.fraction:.0%} full: extended from "

@@ -42,6 +42,7 @@ class Store:
         self.used, self.total, self.room = 0, total, room
         self.asked: list[int] = []
         self.broken: Exception | None = None
+        self.busy = False
         self.refused = False
         self.said: list[str] = []
 
@@ -53,8 +54,10 @@ class Store:
             return CowStatus(0, 0, False)
         return CowStatus(self.used, self.total, True)
 
-    def extend(self, amount: int) -> int:
+    def extend(self, amount: int) -> int | None:
         self.asked.append(amount)
+        if self.busy:
+            return None
         more = min(amount, self.room)
         self.total += more
         self.room -= more
@@ -126,6 +129,20 @@ def test_room_that_comes_later_is_used() -> None:
         "Snapshot was 90% full: extended from 10.00 to 20.00 MiB.",
         "Snapshot is 95% full and there is no room to extend it.",
     ]
+
+
+def test_what_cannot_be_done_now_is_no_want_of_room() -> None:
+    """Why, is told by who was asked."""
+    store = Store(10 * MIB, 10 * MIB)
+    store.busy = True
+    with store.watcher(pause=0.05) as watcher:
+        store.used = 9 * MIB
+        wait_for(lambda: len(store.asked) > 2)
+        assert store.said == []
+        store.busy = False
+        wait_for(lambda: bool(store.said))
+    watcher.check()
+    assert store.said == ["Snapshot was 90% full: extended from 10.00 to 20.00 MiB."]
 
 
 def test_a_store_that_cannot_overflow_is_left_alone() -> None:
