@@ -120,7 +120,8 @@ class CowWatcher:
     def __exit__(self, *_: object) -> None:
         with deferred():  # what the thread uses is closed next
             self._stop.set()
-            self._thread.join()
+            if self._thread.ident is not None:  # else it could not be started
+                self._thread.join()
             if self._stoppable:
                 signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 

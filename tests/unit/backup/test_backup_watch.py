@@ -179,6 +179,20 @@ def test_any_error_ends_the_watching_and_is_raised_by_check(error: Exception) ->
     assert caught.value is error
 
 
+def test_what_cannot_be_started_leaves_ctrl_z_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"), Store(MIB, 0).watcher():
+            pass
+        assert signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+
+
 PROGRAM = textwrap.dedent(
     """
     import sys, time
