@@ -62,6 +62,13 @@ def test_a_failing_quiesce_gives_up_but_resumes(tmp_path: Path, quiesce: str) ->
     assert log.read_text() == "r\n"
 
 
+def test_a_shell_that_cannot_be_started_leaves_no_pipe(tmp_path: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Argument list too long"):
+        run(tmp_path / "log", ":" * (200 << 10), "echo r >>$LOG")
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
 def test_a_hanging_quiesce_is_given_up(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with pytest.raises(RefusedError, match=r"no answer in 0.3 s"):

@@ -152,7 +152,9 @@ class _Shell:
         _trace: TracebackType | None,
     ) -> None:
         process = self._process
-        if process is None:
+        if process is None:  # none could be started
+            for end in (self._reply, self._reply_write, self._go_read, self._go):
+                os.close(end)
             return
         with deferred():
             failure = self._run_resume(process)
