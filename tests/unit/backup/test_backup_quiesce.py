@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -142,6 +143,27 @@ def test_a_failing_resume_does_not_hide_the_first_error(tmp_path: Path) -> None:
     ):
         raise KeyError("the block's own")
     assert warnings == ["The resume command failed with status 7."]
+
+
+def test_a_resume_that_cannot_be_run_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a warning: why there is no snapshot is what the error says."""
+    end_group = groups.end_group
+
+    def refuse(*_words: object, **_options: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    def end(process: subprocess.Popen[bytes]) -> None:
+        end_group(process)
+        monkeypatch.setattr(subprocess, "Popen", refuse)
+
+    monkeypatch.setattr(commands, "end_group", end)
+    warnings: list[str] = []
+    with (
+        pytest.raises(RefusedError, match="no snapshot was taken"),
+        quiesced("exit 3", ":", environment={}, warn=warnings.append),
+    ):
+        pass
+    assert warnings == ["The resume command could not be run: Cannot allocate memory."]
 
 
 def test_what_a_killed_shell_has_started_ends_before_resume_runs(tmp_path: Path) -> None:

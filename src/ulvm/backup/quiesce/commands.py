@@ -174,12 +174,15 @@ class _Shell:
             end_group(process)  # its shell may be gone, and what that started may not
         os.close(self._go)
         if lost or not self._waiting_for_word:  # one that is not ours to end hears no word
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", self._resume],
-                stdin=subprocess.DEVNULL,
-                env=self._environment,
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    ["/bin/sh", "-c", self._resume],
+                    stdin=subprocess.DEVNULL,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            except OSError as error:  # want of memory, say
+                return f"The resume command could not be run: {error.strerror}."
         try:
             status = process.wait(self._timeout)
         except subprocess.TimeoutExpired:
