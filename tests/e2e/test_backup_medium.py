@@ -13,7 +13,7 @@ import pytest
 
 from tests import needs
 from tests.e2e.host import UlvmHost
-from ulvm.backup import image
+from ulvm.backup import image, restoring
 from ulvm.backup.fileio import sync
 from ulvm.backup.pipeline import Progress
 from ulvm.backup.restoring import restore
@@ -155,3 +155,28 @@ def test_restore_sees_what_the_disk_lost(host: UlvmHost) -> None:
         session.close()
         assert host.run("lvs --noheadings vg").stdout == ""
         host.run("daemon stop --force")
+
+
+@pytest.mark.parametrize("kind", ["", "--atomic"])
+def test_restore_reads_what_is_being_moved_from_the_disks(
+    host: UlvmHost, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From where it was, or where it is to be."""
+    host.run(f"vgcreate vg {host.image('from', '64M')} {host.image('to', '64M')}")
+    host.run("lvcreate -n a -L 16M vg from")
+    fill(host, "vg/a", 8 * MIB)
+    (host.base / "out").mkdir()
+    host.run("backup vg/a --to out")
+    host.env["ULVM_FAULT_POINT"] = "at=after a move was begun"
+    assert host.attempt(f"pvmove {kind} -n a from to").rc == -9
+    del host.env["ULVM_FAULT_POINT"]
+    dropped: set[tuple[str, int]] = set()
+
+    def drop_cache(fd: int, _offset: int, length: int) -> None:
+        dropped.add((Path(os.readlink(f"/proc/self/fd/{fd}")).name, length))
+
+    monkeypatch.setattr(restoring, "drop_cache", drop_cache)
+    session = Session(Host.from_environment(host.env), Silent())
+    restore(session, host.base / "out", "vg/a", force=True)
+    session.close()
+    assert dropped == {("from", 16 * MIB), ("to", 16 * MIB)}

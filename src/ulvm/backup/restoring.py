@@ -66,7 +66,8 @@ from ulvm.lvm import lv as lvm_lv
 from ulvm.lvm.names import split_volume
 from ulvm.lvm.session import Session
 from ulvm.metadata.lv_edit import Properties
-from ulvm.metadata.model import LogicalVolume, StripedSegment, VolumeGroup
+from ulvm.metadata.model import LogicalVolume, VolumeGroup
+from ulvm.metadata.segments import pv_runs
 from ulvm.units import SECTOR
 
 __all__ = ["restore", "verify_backup"]
@@ -186,20 +187,19 @@ def _say_restored(session: Session, backup: Backup, target: _Target) -> None:
 
 
 class _Extents:
-    """Where a volume lies now: (path of a PV, start, length) in bytes."""
+    """Where a volume lies now: (path of a PV, start, length) in bytes. Of what is being moved, all
+    that is, from where and to where: either may be read."""
 
     def __init__(self, session: Session, target: _Target) -> None:
         vg = _group(session, target.vg_uuid)
-        segments = _volume(vg, target.uuid).segments
+        volume = _volume(vg, target.uuid)
         self._places: list[tuple[Path, int, int]] = []
-        for segment in (s for s in segments if isinstance(s, StripedSegment)):
-            length = segment.area_len * vg.extent_size * SECTOR
-            for area in segment.areas:
-                pv, path = vg.pv(area.pv_uuid), session.last_scan.path_of(area.pv_uuid)
-                if pv is None or path is None:
-                    continue  # missing: no byte of it is read at all
-                start = (pv.pe_start + area.pe * vg.extent_size) * SECTOR
-                self._places.append((Path(path), start, length))
+        for run in (run for lv in (volume, *vg.lower_lvs(volume)) for run in pv_runs(lv)):
+            pv, path = vg.pv(run.pv_uuid), session.last_scan.path_of(run.pv_uuid)
+            if pv is None or path is None:
+                continue  # missing: no byte of it is read at all
+            start = (pv.pe_start + run.pe * vg.extent_size) * SECTOR
+            self._places.append((Path(path), start, run.length * vg.extent_size * SECTOR))
 
     def drop(self) -> None:
         """Have what was written and flushed read from the disks: the daemon reads its PVs' files
