@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
@@ -317,3 +318,25 @@ def test_a_restore_that_is_interrupted_at_its_end_says_that_it_is_whole(vg: Ulvm
     with closing(session), pytest.raises(Interrupted) as caught:
         restore(session, vg.base / "out", "vg/b")
     assert caught.value.outcome == "vg/b is restored, read back and verified."
+
+
+def test_a_restore_that_is_interrupted_waits_for_its_volume_to_be_closed(vg: UlvmHost) -> None:
+    """The daemon notices that later than we, the busier the later."""
+    vg.run("backup vg/a --to out")
+    device: list[BlockDevice] = []
+    heard = Heard()
+    session = Session(Host.from_environment(vg.env), heard)
+
+    def stop(_done: int, _total: int) -> None:
+        device.append(session.device_for("vg", "b", write=False))
+        threading.Timer(1, device[0].close).start()
+        signal.raise_signal(signal.SIGINT)
+
+    @contextmanager
+    def stage(_name: str) -> Iterator[Progress]:
+        yield stop
+
+    with closing(session), pytest.raises(Interrupted):
+        restore(session, vg.base / "out", "vg/b", stage=stage)
+    assert heard.warned == []
+    assert vg.run("lvs --noheadings -o lv_name vg").stdout.split() == ["a"]

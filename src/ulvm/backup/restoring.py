@@ -28,9 +28,8 @@ is the old one then, and the next restore needs `force` to destroy it. After a k
 does not, since the tag must be durable before the first byte; for this content `force` was given.
 
 From before the look at the volume to the end no other restore has it in hand (`leftovers`): the
-tag is that of one alone, and a volume is taken back by who made it. It may be renamed meanwhile,
-and another get its name, and so may its group: so both are known by their UUIDs, and what asks for
-a name, to open it say, does so under the lock of the volume group.
+tag is that of one alone, and a volume is taken back by who made it. It may be renamed meanwhile
+(`in_hand`).
 """
 
 from __future__ import annotations
@@ -45,6 +44,13 @@ from typing import NamedTuple
 
 from ulvm.backup.cow_room import short_of_room
 from ulvm.backup.fileio import drop_cache
+from ulvm.backup.in_hand import (
+    group_now,
+    kept_names,
+    locked_group,
+    remove_when_free,
+    volume_now,
+)
 from ulvm.backup.interrupts import Interrupted, deferred, interruptible
 from ulvm.backup.leftovers import RESTORING_TAG, hold_target, hold_volume
 from ulvm.backup.manifest import IMAGE_SUFFIX, MANIFEST_SUFFIX
@@ -150,7 +156,7 @@ def _write(session: Session, backup: Backup, target: _Target, stage: Stage, thre
     devices: list[BlockDevice] = []
 
     def open_device() -> BlockDevice:
-        with _named(session, target.vg_uuid, target.uuid) as names, deferred():
+        with kept_names(session, target.vg_uuid, target.uuid) as names, deferred():
             devices.append(session.device_for(*names, write=True))
         return devices[-1]
 
@@ -191,8 +197,8 @@ class _Extents:
     that is, from where and to where: either may be read."""
 
     def __init__(self, session: Session, target: _Target) -> None:
-        vg = _group(session, target.vg_uuid)
-        volume = _volume(vg, target.uuid)
+        vg = group_now(session, target.vg_uuid)
+        volume = volume_now(vg, target.uuid)
         self._places: list[tuple[Path, int, int]] = []
         for run in (run for lv in (volume, *vg.lower_lvs(volume)) for run in pv_runs(lv)):
             pv, path = vg.pv(run.pv_uuid), session.last_scan.path_of(run.pv_uuid)
@@ -269,42 +275,6 @@ def _target(session: Session, hand: _Hand, size: int, force: bool) -> Iterator[_
             yield target
 
 
-def _group(session: Session, uuid: str) -> VolumeGroup:
-    """The volume group as it is now, whatever its name."""
-    vg = next((vg for vg in session.scan().vgs if vg.uuid == uuid), None)
-    if vg is None:
-        raise NotFoundError(
-            "The volume group of the volume that is restored is not there any more."
-        )
-    return vg
-
-
-def _volume(vg: VolumeGroup, uuid: str) -> LogicalVolume:
-    lv = vg.lv_by_uuid(uuid)
-    if lv is None:
-        raise NotFoundError(f"The volume that is restored is not in {vg.name} any more.")
-    return lv
-
-
-@contextmanager
-def _locked(session: Session, vg_uuid: str) -> Iterator[VolumeGroup]:
-    """The volume group with its lock, so that it keeps its name for the block."""
-    while True:
-        name = _group(session, vg_uuid).name
-        with session.lock(name):
-            vg = _group(session, vg_uuid)
-            if vg.name == name:  # it was waited for the lock
-                yield vg
-                return
-
-
-@contextmanager
-def _named(session: Session, vg_uuid: str, uuid: str) -> Iterator[tuple[str, str]]:
-    """The names of a volume and its group now, which they keep for the block."""
-    with _locked(session, vg_uuid) as vg:
-        yield vg.name, _volume(vg, uuid).name
-
-
 @contextmanager
 def _created(session: Session, vg: VolumeGroup, lv_name: str, size: int) -> Iterator[_Target]:
     extents = -(-size // (vg.extent_size * SECTOR))
@@ -349,23 +319,25 @@ def _create(session: Session, vg: VolumeGroup, lv_name: str, extents: int) -> Lo
 def _remove(session: Session, vg: VolumeGroup, lv_name: str, uuid: str | None = None) -> None:
     """Take a volume back that was made for a restore that failed; that failure is what counts.
     The one of this UUID, if it is known, whatever its name is now."""
+
+    def made(now: VolumeGroup) -> LogicalVolume | None:
+        lv = now.lv(lv_name) if uuid is None else now.lv_by_uuid(uuid)
+        return lv if lv is not None and RESTORING_TAG in lv.tags else None
+
     session.close()  # the daemon may be another by now, with the same devices
     try:
-        with _locked(session, vg.uuid) as now:
-            lv = now.lv(lv_name) if uuid is None else now.lv_by_uuid(uuid)
-            if lv is not None and RESTORING_TAG in lv.tags:
-                lvm_lv.remove(session, now.name, lv.name)
+        remove_when_free(session, vg.uuid, made)
     except UlvmError as error:
         session.warn(f"{vg.name}/{lv_name} is left behind, incomplete: {error.message}")
 
 
 def _put_tag_on(session: Session, target: _Target) -> None:
-    with _named(session, target.vg_uuid, target.uuid) as names, deferred():
+    with kept_names(session, target.vg_uuid, target.uuid) as names, deferred():
         lvm_lv.change_tags(session, *names, add=(RESTORING_TAG,))
 
 
 def _take_tag_off(session: Session, target: _Target) -> None:
-    with deferred(), _named(session, target.vg_uuid, target.uuid) as names:
+    with deferred(), kept_names(session, target.vg_uuid, target.uuid) as names:
         lvm_lv.change_tags(session, *names, remove=(RESTORING_TAG,))
 
 
@@ -379,7 +351,7 @@ def _take_tag_back(session: Session, target: _Target) -> None:
     """The content is as it was before a restore that failed; that failure is what counts."""
     session.close()  # as above
     try:
-        lv = _group(session, target.vg_uuid).lv_by_uuid(target.uuid)
+        lv = group_now(session, target.vg_uuid).lv_by_uuid(target.uuid)
         if lv is not None and RESTORING_TAG in lv.tags:
             _take_tag_off(session, target)
     except UlvmError as error:
@@ -390,19 +362,19 @@ def _take_tag_back(session: Session, target: _Target) -> None:
 def _overwritten(
     session: Session, vg: VolumeGroup, uuid: str, size: int, *, force: bool
 ) -> Iterator[_Target]:
-    lv = _volume(vg, uuid)
+    lv = volume_now(vg, uuid)
     room = _check_target(session, vg, lv, size, force=force)
     target = _Target(vg.name, lv.name, vg.uuid, uuid, room)
     try:
-        with _locked(session, vg.uuid) as now, deferred():
-            name = _volume(now, uuid).name
+        with locked_group(session, vg.uuid) as now, deferred():
+            name = volume_now(now, uuid).name
             if not session.activator.is_active(now, name):
                 lvm_lv.check_listed(session, now, name)
             lvm_lv.activate(session, now.name, name)  # also one that is active, but half-way
         _ask_about_snapshots(session, vg, lv, size)
         _put_tag_on(session, target)
-        now = _group(session, vg.uuid)  # the question may have waited for its answer
-        _check_target(session, now, _volume(now, uuid), size, force=True)
+        now = group_now(session, vg.uuid)  # the question may have waited for its answer
+        _check_target(session, now, volume_now(now, uuid), size, force=True)
         yield target
     except BaseException:
         if RESTORING_TAG not in lv.tags and not target.touched.is_set():

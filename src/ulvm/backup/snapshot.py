@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from ulvm.activation.names import dm_name, dm_uuid
+from ulvm.backup.in_hand import remove_when_free
 from ulvm.backup.interrupts import deferred
 from ulvm.backup.leftovers import TAG, check_restored, hold, hold_snapshot
 from ulvm.backup.quiesce.commands import quiesced
@@ -36,7 +36,6 @@ from ulvm.backup.size import choose_cow_extents
 from ulvm.backup.watch import CowStatus, parse_cow_status
 from ulvm.blockdev.base import BlockDevice
 from ulvm.errors import (
-    BusyError,
     DaemonGoneError,
     NotFoundError,
     NotSupportedError,
@@ -58,8 +57,6 @@ __all__ = ["BackupSnapshot", "SnapshotRequest"]
 _MIB = 1 << 20
 _LOCK_SECONDS = 30.0
 """How long an application stands still for another command that has the group's lock."""
-_RELEASE_SECONDS = 3.0
-"""How long a snapshot may still be open when the backup is done with it."""
 
 
 class SnapshotRequest(NamedTuple):
@@ -284,7 +281,7 @@ class BackupSnapshot:
         what is left behind is found by the next command."""
         session = self._session
         try:
-            self._remove_when_free()
+            remove_when_free(session, self.vg_uuid, self._in)
         except UlvmError as error:
             self.left = True
             session.warn(
@@ -292,23 +289,14 @@ class BackupSnapshot:
                 f'  "ulvm backup --clean {self.vg_name}" removes it.'
             )
 
-    def _remove_when_free(self) -> None:
-        """The daemon notices a little later that our connections to the snapshot are closed."""
-        deadline = time.monotonic() + _RELEASE_SECONDS
-        while found := self._found():
-            try:
-                lvm_lv.remove(self._session, *found)
-                return
-            except BusyError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.05)
+    def _in(self, vg: VolumeGroup) -> LogicalVolume | None:
+        """The snapshot, if there is one. Without a UUID its creation failed, half-way perhaps."""
+        return vg.lv_by_uuid(self._uuid) if self._uuid else vg.lv(self.name)
 
     def _found(self) -> tuple[str, str] | None:
         """The names that the VG and the snapshot have now; None if there is no snapshot."""
         vg = self._group(self._session)
-        # Without a UUID its creation failed, half-way perhaps.
-        lv = vg.lv_by_uuid(self._uuid) if self._uuid else vg.lv(self.name)
+        lv = self._in(vg)
         return None if lv is None else (vg.name, lv.name)
 
     def _group(self, session: Session) -> VolumeGroup:
