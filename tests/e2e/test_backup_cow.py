@@ -78,6 +78,14 @@ def test_it_is_extended_whatever_the_name_of_its_group(
     assert snapshot.extend(4 * MIB) == 8 * MIB
 
 
+def test_it_is_served_whatever_the_name_of_its_group(
+    vg: UlvmHost, snapshot: BackupSnapshot
+) -> None:
+    vg.run("vgrename vg other")
+    assert snapshot.nbd_uri == vg.uri(f"other/{snapshot.name}")
+    assert snapshot.open_device().size == 16 * MIB
+
+
 @needs.fuse
 def test_its_file_is_found_whatever_the_name_of_its_group(
     vg: UlvmHost, snapshot: BackupSnapshot

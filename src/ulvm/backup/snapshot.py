@@ -11,8 +11,9 @@ half-way is taken back as well. A kill -9 leaves a tagged snapshot whose lock is
 The group's lock is not held while the application is quiesced: its command may use ulvm. So another
 command may come in between, and the application does not wait for that one without bound.
 
-Quiescing may take minutes, copying hours, and volumes may be renamed meanwhile: both are known by
-their UUIDs.
+Quiescing may take minutes, copying hours, and volumes and their group may be renamed meanwhile
+(`in_hand`). The snapshot is opened by the name that the daemon has for its UUID, without the lock:
+the watcher may hold that.
 
 A volume that is not active is activated for the time of the backup.
 """
@@ -27,8 +28,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from ulvm.activation.names import dm_name, dm_uuid
-from ulvm.backup.in_hand import remove_when_free
+from ulvm.activation.names import dm_name, dm_uuid, split_dm_name
+from ulvm.backup.in_hand import locked_group, remove_when_free
 from ulvm.backup.interrupts import deferred
 from ulvm.backup.leftovers import TAG, check_restored, hold, hold_snapshot
 from ulvm.backup.quiesce.commands import quiesced
@@ -109,7 +110,7 @@ class BackupSnapshot:
         from urllib.parse import quote  # for this alone
 
         socket = quote(os.fsencode(self._session.host.run_dir / "nbd.sock"))
-        return f"nbd+unix:///{self.vg_name}/{self.name}?socket={socket}"
+        return f"nbd+unix:///{'/'.join(self._names())}?socket={socket}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -127,7 +128,8 @@ class BackupSnapshot:
         try:
             with deferred():
                 self._stack.enter_context(hold(session.host, self.vg_name, self.name))
-            vg, origin = self._check()
+            vg = session.scan().vg(self.vg_name)
+            origin = self._check(vg)
             self._activate(vg)
             extents, how = self._cow_extents(vg, origin)
             owned = self._stack.enter_context(ExitStack())  # it is removed before that is let go
@@ -142,8 +144,11 @@ class BackupSnapshot:
                 warn=session.warn,
             ):
                 self._stack.callback(self._remove)
-                with session.lock(self.vg_name, patience=patience), deferred():
-                    made = self._create(extents)
+                with (
+                    locked_group(session, self.vg_uuid, patience=patience) as vg,
+                    deferred(),
+                ):
+                    made = self._create(vg, extents)
                     owned.enter_context(hold_snapshot(session.host, made, made.volume(self.name)))
             session.say(self._words(made, how))
             self._say_waited()
@@ -169,9 +174,9 @@ class BackupSnapshot:
             self._session.close()  # the daemon may be another by now, with the same devices
             self._stack.close()
 
-    def _check(self) -> tuple[VolumeGroup, LogicalVolume]:
+    def _check(self, vg: VolumeGroup) -> LogicalVolume:
         """The origin; RefusedError if it cannot have a snapshot, or none that is worth it."""
-        vg = self._session.scan().vg(self.vg_name)
+        self.vg_name = vg.name
         origin = vg.lv_by_uuid(self.origin_uuid) if self.origin_uuid else vg.lv(self.origin_name)
         if origin is None:
             raise NotFoundError(f"{self.name_of_origin} is not there any more.")
@@ -187,7 +192,7 @@ class BackupSnapshot:
         check_restored(vg, origin)
         self.vg_uuid, self.origin_uuid = vg.uuid, origin.uuid
         self._extent_size = vg.extent_size
-        return vg, origin
+        return origin
 
     def _activate(self, vg: VolumeGroup) -> None:
         """An inactive origin gets devices for the time of the backup."""
@@ -202,10 +207,10 @@ class BackupSnapshot:
 
     def _deactivate(self) -> None:
         try:
-            vg = self._session.scan().vg(self.vg_name)
-            origin = vg.lv_by_uuid(self.origin_uuid)
-            if origin is not None:
-                lvm_lv.deactivate(self._session, self.vg_name, origin.name)
+            with locked_group(self._session, self.vg_uuid) as vg:
+                origin = vg.lv_by_uuid(self.origin_uuid)
+                if origin is not None:
+                    lvm_lv.deactivate(self._session, vg.name, origin.name)
         except UlvmError as error:
             self._session.warn(f"{self.name_of_origin} stays active: {error.message}")
 
@@ -231,12 +236,12 @@ class BackupSnapshot:
             )
         return extents, "as given"
 
-    def _create(self, extents: int) -> VolumeGroup:
+    def _create(self, vg: VolumeGroup, extents: int) -> VolumeGroup:
         """The VG with the snapshot. Its lock is held."""
-        _, origin = self._check()
+        origin = self._check(vg)
         report = lvm_snapshot.create(
             self._session,
-            self.vg_name,
+            vg.name,
             origin.name,
             self.name,
             extents=extents,
@@ -247,7 +252,7 @@ class BackupSnapshot:
         self.time = datetime.now(UTC)
         self.waited_seconds = report.suspended_seconds
         self.frozen, self.synced = tuple(report.frozen), tuple(report.synced)
-        vg = self._session.scan().vg(self.vg_name)
+        vg = self._session.scan().vg(vg.name)
         self._uuid = vg.volume(self.name).uuid
         most = cow_max_extents(vg, origin.name, self._request.chunk_sectors)
         self.enough_bytes = most * vg.extent_size * SECTOR
@@ -281,7 +286,7 @@ class BackupSnapshot:
         what is left behind is found by the next command."""
         session = self._session
         try:
-            remove_when_free(session, self.vg_uuid, self._in)
+            remove_when_free(session, self.vg_uuid, self._found)
         except UlvmError as error:
             self.left = True
             session.warn(
@@ -289,37 +294,37 @@ class BackupSnapshot:
                 f'  "ulvm backup --clean {self.vg_name}" removes it.'
             )
 
-    def _in(self, vg: VolumeGroup) -> LogicalVolume | None:
-        """The snapshot, if there is one. Without a UUID its creation failed, half-way perhaps."""
-        return vg.lv_by_uuid(self._uuid) if self._uuid else vg.lv(self.name)
-
-    def _found(self) -> tuple[str, str] | None:
-        """The names that the VG and the snapshot have now; None if there is no snapshot."""
-        vg = self._group(self._session)
-        lv = self._in(vg)
-        return None if lv is None else (vg.name, lv.name)
-
-    def _group(self, session: Session) -> VolumeGroup:
-        """The VG as it is now, whatever its name."""
-        vg = next((vg for vg in session.scan().vgs if vg.uuid == self.vg_uuid), None)
-        if vg is None:
-            raise NotFoundError(f'Volume group "{self.vg_name}" not found')
-        return vg
+    def _found(self, vg: VolumeGroup) -> LogicalVolume | None:
+        """The snapshot in its group, if it is there; what is said from now on has their names."""
+        # Without a UUID its creation failed, half-way perhaps.
+        lv = vg.lv_by_uuid(self._uuid) if self._uuid else vg.lv(self.name)
+        if lv is not None:
+            self.vg_name, self.name = vg.name, lv.name
+        return lv
 
     # -- while it is there --------------------------------------------------------------------
+
+    def _names(self) -> tuple[str, str]:
+        """What the daemon calls the snapshot's group and itself now."""
+        info = self._session.dm.info(dm_uuid(self.vg_uuid, self._uuid))
+        vg_name, name, _ = split_dm_name(info.name)
+        return vg_name, name
 
     def open_device(self) -> BlockDevice:
         """One connection to the snapshot, for reading. `close` closes it at the latest: as long
         as one is open the snapshot cannot be removed."""
-        with deferred():
-            device = self._session.device_for(self.vg_name, self.name, write=False)
-            self._devices.append(device)
-        return device
+        while True:
+            names = self._names()
+            with deferred():
+                device = self._session.device_for(*names, write=False)
+                self._devices.append(device)
+            if self._names() == names:  # else another volume may have had them
+                return device
+            device.close()
 
     def device_path(self) -> Path:
         """The file that is the snapshot. NotSupportedError without FUSE."""
-        names = self._found() or (self.vg_name, self.name)
-        path = self._session.host.run_dir.joinpath("dev", *names)
+        path = self._session.host.run_dir.joinpath("dev", *self._names())
         if not path.exists():
             raise NotSupportedError(
                 f"There is no {path}, since this daemon runs without FUSE: use {{nbd}}."
@@ -346,16 +351,15 @@ class BackupSnapshot:
 
     def _extended(self, session: Session, total: int) -> int:
         extent_bytes = self._extent_size * SECTOR
-        name = self._group(session).name
-        with session.lock(name):
-            lv = session.scan().vg(name).lv_by_uuid(self._uuid)
+        with locked_group(session, self.vg_uuid) as vg:
+            lv = vg.lv_by_uuid(self._uuid)
             if lv is None:
-                raise NotFoundError(f"Snapshot {name}/{self.name} is not there any more.")
+                raise NotFoundError(f"Snapshot {vg.name}/{self.name} is not there any more.")
             extents = lv.extent_count
             wanted = min(total * 2, self.enough_bytes) // extent_bytes
             if wanted > extents:
-                vg = lvm_lv.extend(session, name, lv.name, wanted, approximate=True).vg
-                extents = vg.volume(lv.name).extent_count
+                new = lvm_lv.extend(session, vg.name, lv.name, wanted, approximate=True).vg
+                extents = new.volume(lv.name).extent_count
         return extents * extent_bytes
 
 
